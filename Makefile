@@ -1,0 +1,60 @@
+# MobiVid: `make reproduce` runs everything, `make test` tests everything. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Processors only, on Linux: make env TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+# Anything after the profile, e.g. make reproduce ARGS="--only 03 04"
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.mobivid-env
+# Keep freed memory in the process: see mobivid_core/runner/kernel.py. Other C libraries ignore these.
+GLIBC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 MALLOC_TOP_PAD_=268435456
+
+.PHONY: help env reproduce smoke list test test-slow lint lab clean
+
+help:
+	@echo "make reproduce  environment, then all notebooks at profile laptop; tables and figures in figures/"
+	@echo "make smoke      the same chain at the smallest sizes: proves that everything runs"
+	@echo "make test       environment, then the tests"
+	@echo "make lab        open JupyterLab on the notebooks"
+	@echo "make env        only the environment, in $(VENV), from requirements.lock"
+	@echo "make list       which notebooks would run, and why"
+	@echo "make lint       style checks"
+	@echo "make clean      delete runs/ (not the environment, not figures/)"
+
+env: $(STAMP)
+
+# The stamp holds the lock's content: the environment is made once, and brought up to date when the lock changes.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else 'MobiVid needs Python 3.11 or newer, $(PYTHON) is %d.%d. Try: make env PYTHON=python3.12' % v[:2])"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	@touch $@
+
+reproduce: $(STAMP)
+	$(BIN)/python -m mobivid_core.reproduce --profile laptop $(ARGS)
+
+smoke: $(STAMP)
+	$(BIN)/python -m mobivid_core.reproduce --profile smoke $(ARGS)
+
+list: $(STAMP)
+	$(BIN)/python -m mobivid_core.reproduce --profile laptop --list
+
+test: $(STAMP)
+	$(GLIBC) $(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(STAMP)
+	$(GLIBC) $(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: $(STAMP)
+	$(GLIBC) $(BIN)/jupyter lab --notebook-dir . notebooks/00_start_here.ipynb
+
+clean:
+	rm -rf runs

@@ -1,0 +1,271 @@
+"""What one stage hands to the next: checkpoints, scores, plans, packages.
+
+A stage's artefact is a folder. It is written beside its place, stamped with the hashes of its files
+and moved there in one step, so that a later stage never reads a half-written one. Any notebook can
+run alone: `find` gives the run's artefact, else the one shipped with the project, and says which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mobivid_core.errors import CheckpointError
+from mobivid_core.files import disk_errors, sha256, tree_hashes, write_bytes, write_json
+from mobivid_core.paths import checkpoints_dir, project_root, runs_dir
+from mobivid_core.profiles import get_profile
+
+if TYPE_CHECKING:
+    import torch
+
+STAGES = ("vae", "judge", "teacher", "sensitivity", "plan", "pruned", "student", "coreml")
+STAMP = "COMPLETE.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+#: The notebook that makes each stage's artefact, for messages.
+MADE_BY = {
+    "vae": "01_vae_compression",
+    "judge": "02_server_dit",
+    "teacher": "02_server_dit",
+    "sensitivity": "03_sensitivity_analysis",
+    "plan": "04_tri_level_pruning",
+    "pruned": "04_tri_level_pruning",
+    "student": "05_adversarial_distillation",
+    "coreml": "06_iphone_benchmark",
+}
+
+Model = TypeVar("Model", bound="torch.nn.Module")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One stage's finished output.
+
+    Attributes:
+        stage: One of `STAGES`.
+        path: Folder that holds it.
+        origin: "run" if made here, "shipped" if it came with the project.
+    """
+
+    stage: str
+    path: Path
+    origin: str
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 over the stamped file hashes: changes when any file's content changes."""
+        text = json.dumps(read_stamp(self.path)["files"], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_stage(stage: str) -> None:
+    if stage not in STAGES:
+        raise CheckpointError(f"unknown stage {stage!r}; the stages are {', '.join(STAGES)}")
+
+
+def run_path(stage: str, profile: str) -> Path:
+    """Where a run at `profile` keeps the artefact of `stage`, whether or not it is there."""
+    _check_stage(stage)
+    return runs_dir(get_profile(profile).name) / "artifacts" / stage
+
+
+def shipped_path(stage: str) -> Path:
+    """Where the project ships the artefact of `stage`, whether or not it does."""
+    _check_stage(stage)
+    return checkpoints_dir() / stage
+
+
+def read_stamp(folder: Path) -> dict:
+    """The folder's stamp: `{"stage": ..., "files": {relative path: sha256}}`.
+
+    Raises:
+        CheckpointError: There is no stamp, or it cannot be read.
+    """
+    try:
+        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        stamp["files"].items()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} has no {STAMP}: it is missing or was only half written") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{folder / STAMP} cannot be read ({error}); {_remedy(folder)}") from error
+    return stamp
+
+
+def write_stamp(folder: Path, stage: str) -> None:
+    """Stamp a finished folder with the hashes of its files (used for shipped checkpoints too)."""
+    _check_stage(stage)
+    files = {name: digest for name, digest in tree_hashes(folder).items() if name != STAMP}
+    if not files:
+        raise CheckpointError(f"the artefact of stage {stage!r} in {folder} holds no file: nothing to publish")
+    write_json(folder / STAMP, {"stage": stage, "files": files})
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with the stamp.
+
+    Raises:
+        CheckpointError: A file is missing, or its content is not what was stamped.
+    """
+    for name, expected in read_stamp(folder)["files"].items():
+        _verify_file(folder, name, expected)
+
+
+def _verify_file(folder: Path, name: str, expected: str) -> None:
+    file = folder / name
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing though {STAMP} lists it; {_remedy(folder)}")
+    found = sha256(file)
+    if found != expected:
+        raise CheckpointError(
+            f"{file} is corrupt: its SHA-256 starts {found[:12]}, expected {expected[:12]}; {_remedy(folder)}"
+        )
+
+
+def _remedy(folder: Path) -> str:
+    if checkpoints_dir() in folder.parents or folder == checkpoints_dir():
+        return "restore it with `git checkout -- data/checkpoints`"
+    return f"delete {folder} and run the notebook that makes it again"
+
+
+def find(stage: str, profile: str) -> Artifact:
+    """The artefact of `stage`: the run's own if there is a complete one, else the shipped one.
+
+    Args:
+        stage: One of `STAGES`.
+        profile: Name of the profile whose run is looked at.
+
+    Raises:
+        ProfileError: Unknown profile.
+        CheckpointError: Unknown stage, neither exists, or a file that the stamp lists is gone.
+    """
+    for path, origin in ((run_path(stage, profile), "run"), (shipped_path(stage), "shipped")):
+        if (path / STAMP).is_file():
+            gone = [name for name in read_stamp(path)["files"] if not (path / name).is_file()]
+            if gone:
+                raise CheckpointError(f"{path} lacks {', '.join(gone)}; {_remedy(path)}")
+            return Artifact(stage, path, origin)
+    raise CheckpointError(
+        f"no {stage!r} artefact: looked in {_short(run_path(stage, profile))} and {_short(shipped_path(stage))}. "
+        f"Make it with `python -m mobivid_core.reproduce --profile {profile} --only {MADE_BY[stage][:2]}` "
+        f"or by running notebooks/{MADE_BY[stage]}.ipynb."
+    )
+
+
+@contextlib.contextmanager
+def publish(stage: str, profile: str) -> Iterator[Path]:
+    """Write a stage's artefact: yields an empty folder that takes its place only if nothing raised.
+
+    Args:
+        stage: One of `STAGES`.
+        profile: Name of the profile of this run.
+
+    Yields:
+        An empty temporary folder.
+
+    Raises:
+        CheckpointError: Unknown stage, or nothing was written into the folder.
+        RunError: No space left, or the runs folder is read-only.
+    """
+    target = run_path(stage, profile)
+    with disk_errors(f"the {stage} artefact in {target}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{stage}-", dir=target.parent))
+        try:
+            yield temporary
+            write_stamp(temporary, stage)
+            temporary.chmod(0o755)
+            old = temporary.with_name(temporary.name + "-old")
+            if target.exists():
+                # A folder cannot be replaced in one step: between these two moves a reader finds
+                # nothing here, which is an honest state, never a mixture of old and new.
+                target.rename(old)
+            temporary.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def describe(artifact: Artifact) -> str:
+    """One line: which artefact this is, where it lies and its hash."""
+    origin = "shipped checkpoint" if artifact.origin == "shipped" else "made by this project's run"
+    return f"{artifact.stage}: {origin} {_short(artifact.path)} (sha {artifact.digest[:8]})"
+
+
+def _short(path: Path) -> str:
+    root = project_root()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def save_model(model: torch.nn.Module, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Save a diffusers-style model as `config.json` and safetensors.
+
+    Args:
+        model: A `ModelMixin` + `ConfigMixin` model.
+        folder: Made if missing.
+        dtype: Store floating-point weights in this type (shipped ones are float16); None keeps theirs.
+    """
+    import torch
+    from safetensors.torch import save
+
+    with disk_errors(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_config(folder)
+    state = {}
+    for name, value in model.state_dict().items():
+        value = value.detach().cpu()
+        if dtype is not None and value.is_floating_point():
+            value = value.to(dtype)
+        state[name] = value.clone(memory_format=torch.contiguous_format)
+    write_bytes(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
+
+
+def load_model(cls: type[Model], folder: Path) -> Model:
+    """Load a model saved by `save_model` (or by diffusers' `save_pretrained`), in float32 and eval mode.
+
+    Args:
+        cls: The model's class; its `from_config` builds it.
+        folder: Holds `config.json` and the weights. If it, or the artefact folder around it, is stamped,
+            both files are checked against the stamp first.
+
+    Raises:
+        CheckpointError: A file is missing, truncated or corrupt, or does not fit the class.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    for name in ("config.json", WEIGHTS):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"no {name} in {folder}: there is no {cls.__name__} checkpoint; {_remedy(folder)}")
+    _verify_against_stamp(folder)
+    try:
+        state = load_file(folder / WEIGHTS)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} is truncated or corrupt ({error}); {_remedy(folder)}") from error
+    state = {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in state.items()}
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        model = cls.from_config(config)
+        model.load_state_dict(state, strict=True)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise CheckpointError(f"the checkpoint in {folder} does not fit {cls.__name__}: {error}") from error
+    return model.to(torch.float32).eval()
+
+
+def _verify_against_stamp(folder: Path) -> None:
+    for base in (folder, folder.parent):
+        if (base / STAMP).is_file():
+            files = read_stamp(base)["files"]
+            for name in ("config.json", WEIGHTS):
+                relative = (folder / name).relative_to(base).as_posix()
+                if relative in files:
+                    _verify_file(base, relative, files[relative])
+            return

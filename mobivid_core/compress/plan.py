@@ -1,0 +1,183 @@
+"""The pruning plan: which blocks, heads and FFN neurons stay. A small JSON file, independent of any weights.
+
+Paper: tri-level pruning (blocks, attention heads, FFN width). A plan made on the miniature applies to the paper's
+model by proportion (`PruningPlan.scale_to`), so that it can be counted there on the meta device.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mobivid_core.compress.costs import parameter_cost
+from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.models.config import DiTConfig
+
+LEVELS = ("blocks", "heads", "ffn")
+_FORMAT = 1
+Kept = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """What is kept, as indices into the source model.
+
+    Attributes:
+        source: Sizes of the model the indices refer to.
+        keep_blocks: Kept blocks, ascending.
+        self_heads: For each kept block the kept self-attention heads, ascending.
+        cross_heads: Likewise for cross-attention.
+        ffn: Likewise for FFN neurons.
+        notes: How the plan was made (method, budget ...), JSON values only.
+    """
+
+    source: DiTConfig
+    keep_blocks: tuple[int, ...]
+    self_heads: Kept
+    cross_heads: Kept
+    ffn: Kept
+    notes: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_indices("keep_blocks", self.keep_blocks, self.source.blocks)
+        for name, widths in self._widths().items():
+            kept = getattr(self, name)
+            if len(kept) != len(self.keep_blocks):
+                raise ParameterError(
+                    f"plan.{name} has {len(kept)} entries; expected one a kept block, {len(self.keep_blocks)}"
+                )
+            for block, units in zip(self.keep_blocks, kept):
+                _check_indices(f"{name} of block {block}", units, widths[block])
+
+    def _widths(self) -> dict[str, tuple[int, ...]]:
+        return {
+            "self_heads": self.source.self_heads, "cross_heads": self.source.cross_heads, "ffn": self.source.ffn_widths,
+        }
+
+    @classmethod
+    def keep_all(cls, sizes: DiTConfig) -> "PruningPlan":
+        """The plan that removes nothing."""
+        whole = {name: tuple(tuple(range(w)) for w in widths) for name, widths in _units(sizes).items()}
+        return cls(sizes, tuple(range(sizes.blocks)), **whole)
+
+    @property
+    def sizes(self) -> DiTConfig:
+        """Sizes of the pruned model."""
+        s = self.source
+        return DiTConfig(
+            s.hidden, s.head_dim, _lengths(self.self_heads), _lengths(self.cross_heads), _lengths(self.ffn),
+            s.in_channels, s.text_dim,
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the pruned model, by arithmetic."""
+        return int(parameter_cost(self.source).total(self.sizes))
+
+    @property
+    def removed_blocks(self) -> tuple[int, ...]:
+        """Blocks that the plan removes."""
+        return tuple(b for b in range(self.source.blocks) if b not in self.keep_blocks)
+
+    def scale_to(self, target: DiTConfig) -> "PruningPlan":
+        """The same plan, by proportion, for a larger model: each unit stands for a run of neighbours.
+
+        Args:
+            target: Sizes whose blocks, heads and widths are whole multiples of the source's.
+
+        Raises:
+            ParameterError: A size of `target` is no multiple of the source's.
+        """
+        blocks = _spread(self.keep_blocks, self.source.blocks, target.blocks, "blocks")
+        per_block = target.blocks // self.source.blocks
+        grown = {}
+        for name, widths in self._widths().items():
+            wanted = _units(target)[name]
+            grown[name] = tuple(
+                _spread(getattr(self, name)[i // per_block], widths[self.keep_blocks[i // per_block]], wanted[b], name)
+                for i, b in enumerate(blocks)
+            )
+        return PruningPlan(target, blocks, **grown, notes=dict(self.notes))
+
+    def to_json(self) -> str:
+        """Readable JSON; kept units are written as runs, e.g. "0-5 7 9-12"."""
+        kept = {n: [_to_runs(units) for units in getattr(self, n)] for n in self._widths()}
+        record = {
+            "format": _FORMAT, "source": self.source.as_kwargs(), "keep_blocks": list(self.keep_blocks), **kept,
+            "parameters": self.parameters, "notes": self.notes,
+        }
+        return json.dumps(record, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "PruningPlan":
+        """Inverse of `to_json`.
+
+        Raises:
+            CheckpointError: The text is not a plan.
+        """
+        try:
+            record = json.loads(text)
+            if record["format"] != _FORMAT:
+                raise CheckpointError(f"plan format {record['format']!r} is unknown; this version reads {_FORMAT}")
+            source = DiTConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in record["source"].items()})
+            kept = {n: tuple(_from_runs(units) for units in record[n]) for n in ("self_heads", "cross_heads", "ffn")}
+            plan = cls(source, tuple(record["keep_blocks"]), **kept, notes=record["notes"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"not a pruning plan: {error!r}; make it again with notebook 04") from error
+        return plan
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "PruningPlan":
+        """Read a plan; `CheckpointError` when it is missing or not a plan."""
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CheckpointError(f"no readable pruning plan at {path} ({error}); make it with notebook 04") from error
+
+
+def _units(sizes: DiTConfig) -> dict[str, tuple[int, ...]]:
+    """Widths of a model under the plan's names."""
+    return {"self_heads": sizes.self_heads, "cross_heads": sizes.cross_heads, "ffn": sizes.ffn_widths}
+
+
+def _lengths(kept: Kept) -> tuple[int, ...]:
+    return tuple(len(k) for k in kept)
+
+
+def _check_indices(what: str, indices: Sequence[int], width: int) -> None:
+    if list(indices) != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < width):
+        raise ParameterError(f"{what} must be ascending, distinct and within 0..{width - 1}; got {list(indices)[:12]}")
+
+
+def _spread(kept: Sequence[int], width: int, target: int, what: str) -> tuple[int, ...]:
+    """Each of `width` units becomes target / width neighbours."""
+    if width == 0 or target % width:
+        raise ParameterError(f"cannot scale a plan over {width} {what} to {target}: the target must be a whole multiple")
+    times = target // width
+    return tuple(u * times + i for u in kept for i in range(times))
+
+
+def _to_runs(indices: Sequence[int]) -> str:
+    """(0, 1, 2, 5) -> "0-2 5"."""
+    runs: list[list[int]] = []
+    for i in indices:
+        if runs and i == runs[-1][1] + 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def _from_runs(text: str) -> tuple[int, ...]:
+    """Inverse of `_to_runs`."""
+    indices: list[int] = []
+    for part in text.split():
+        first, _, last = part.partition("-")
+        indices.extend(range(int(first), int(last or first) + 1))
+    return tuple(indices)

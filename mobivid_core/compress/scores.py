@@ -1,0 +1,130 @@
+"""Scores of prunable units: one number for each block, head and FFN neuron, and how they were obtained.
+
+A score is the expected rise of the KD loss when that unit alone is removed (same unit for every level, so that
+blocks, heads and neurons can compete in one plan). Stored as safetensors plus JSON, never as a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.models.config import DiTConfig
+
+UNIT_KINDS = ("blocks", "self_heads", "cross_heads", "ffn")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One score per prunable unit of a model.
+
+    Attributes:
+        blocks: (n,) for n blocks.
+        self_heads: One (H_b,) array a block; likewise `cross_heads`.
+        cross_heads: See `self_heads`.
+        ffn: One array a block: (F_b,) per neuron, or (S,) for S equal contiguous slices.
+        estimator: Name of the method.
+        passes: Cost in forward equivalents over the calibration set (a backward counts 2).
+        seconds: Wall time spent; 0 where not measured.
+        notes: Free facts (probes, samples, features), JSON values only.
+    """
+
+    blocks: np.ndarray
+    self_heads: tuple[np.ndarray, ...]
+    cross_heads: tuple[np.ndarray, ...]
+    ffn: tuple[np.ndarray, ...]
+    estimator: str
+    passes: float = 0.0
+    seconds: float = 0.0
+    notes: dict = field(default_factory=dict)
+
+    def flat(self, kind: str) -> np.ndarray:
+        """All scores of one kind, block by block; `kind` is one of `UNIT_KINDS`, "heads" or "widths" (heads + FFN)."""
+        if kind == "blocks":
+            return self.blocks
+        kinds = {"heads": ("self_heads", "cross_heads"), "widths": ("self_heads", "cross_heads", "ffn")}.get(kind, (kind,))
+        if any(k not in UNIT_KINDS for k in kinds):
+            raise ParameterError(f"unknown unit kind {kind!r}; use one of {UNIT_KINDS} or 'heads', 'widths'")
+        return np.concatenate([np.asarray(block) for k in kinds for block in getattr(self, k)])
+
+    def ffn_slices(self, slices: int) -> tuple[np.ndarray, ...]:
+        """Per-neuron scores summed over `slices` contiguous slices of each block (ignores interaction inside one)."""
+        return tuple(np.add.reduceat(f, slice_starts(len(f), slices)) for f in self.ffn)
+
+    def check(self, sizes: DiTConfig) -> None:
+        """Raise `ParameterError` unless there is one score per unit of `sizes`."""
+        got = (len(self.blocks), *(tuple(len(x) for x in getattr(self, k)) for k in UNIT_KINDS[1:]))
+        want = (sizes.blocks, sizes.self_heads, sizes.cross_heads, sizes.ffn_widths)
+        if got != want:
+            raise ParameterError(
+                f"scores for (blocks, self heads, cross heads, neurons) {got} do not fit a model of {want}; "
+                "score the model that is to be pruned (per neuron, not per slice)"
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write `<estimator>.safetensors` and `<estimator>.json` into `folder`."""
+        from safetensors.numpy import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"blocks": np.ascontiguousarray(self.blocks, dtype=np.float64)}
+        for kind in UNIT_KINDS[1:]:
+            for b, values in enumerate(getattr(self, kind)):
+                tensors[f"{kind}.{b}"] = np.ascontiguousarray(values, dtype=np.float64)
+        save_file(tensors, folder / f"{self.estimator}.safetensors")
+        facts = {"estimator": self.estimator, "passes": self.passes, "seconds": self.seconds, "notes": self.notes}
+        (folder / f"{self.estimator}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, estimator: str) -> "Scores":
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: The files are missing or unreadable.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = Path(folder) / f"{estimator}.safetensors"
+        try:
+            tensors = load_file(path)
+            facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"no readable scores at {path} ({error}); run notebook 03 to make them") from error
+        parts = {k: tuple(tensors[f"{k}.{b}"] for b in range(len(tensors["blocks"]))) for k in UNIT_KINDS[1:]}
+        return cls(blocks=tensors["blocks"], **parts, **facts)
+
+
+def slice_starts(width: int, slices: int) -> np.ndarray:
+    """Start index of each of `slices` nearly equal contiguous slices of `range(width)`."""
+    if not 1 <= slices <= width:
+        raise ParameterError(f"cannot cut {width} neurons into {slices} slices; use 1 to {width}")
+    return (np.arange(slices) * width) // slices
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+    """Spearman correlation of two score vectors with a 95 % percentile bootstrap interval over units.
+
+    Returns:
+        (rho, low, high).
+    """
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape or a.size < 3:
+        raise ParameterError(f"rank correlation needs two equal vectors of at least 3 scores, got {a.shape} and {b.shape}")
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, a.size, (resamples, a.size))
+    draws = [_rho(a[i], b[i]) for i in picks]
+    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    return _rho(a, b), float(low), float(high)
+
+
+def _rho(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rho; nan where one side is constant (no ranking exists)."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(spearmanr(a, b).statistic)

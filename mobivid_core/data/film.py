@@ -1,0 +1,146 @@
+"""The shipped film: shots of *Big Buck Bunny*, split by shot.
+
+Source: (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0; data/README.md says what was changed.
+The paper trains and measures its VAE on large video collections; one animated film stands in for them here,
+so its numbers speak of this film. The halves share characters and sets, but no shot.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobivid_core.data.shots import windows
+from mobivid_core.data.video_io import frames_to_clip, read_spans
+from mobivid_core.errors import ParameterError, VideoError
+from mobivid_core.paths import data_dir
+
+SPLITS = ("train", "test")
+FILM_HEIGHT = 128  # pixels; the files are 172 wide: the paper's 4:3
+ATTRIBUTION = "Big Buck Bunny (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One shot of the film.
+
+    Attributes:
+        shot: Number in the film's order.
+        file: Video file in data/clips.
+        first_frame: First frame in that file.
+        frames: Length in frames, at 24 a second.
+        split: `train` or `test`.
+        film_frame: First frame in the film itself.
+    """
+
+    shot: int
+    file: str
+    first_frame: int
+    frames: int
+    split: str
+    film_frame: int
+
+
+@dataclass(frozen=True)
+class FilmClips:
+    """Clips of the film.
+
+    Attributes:
+        clips: (N, 3, T, H, W) float32 in [-1, 1], in the film's order.
+        shots: Shot number of each clip.
+        film_frames: First frame of each clip in the film.
+    """
+
+    clips: Tensor
+    shots: list[int]
+    film_frames: list[int]
+
+
+def clips_dir() -> Path:
+    """Folder of the shipped shots."""
+    return data_dir() / "clips"
+
+
+def film_shots(split: str | None = None) -> list[Shot]:
+    """Shots of one split, or of both, in the film's order.
+
+    Raises:
+        ParameterError: An unknown split.
+        VideoError: The table of shots is missing.
+    """
+    if split is not None and split not in SPLITS:
+        raise ParameterError(f"unknown split {split!r}; the film has {' and '.join(SPLITS)}")
+    table = clips_dir() / "shots.csv"
+    if not table.is_file():
+        raise VideoError(f"{table} is missing: the film's shots come with the repository, check data/clips out again")
+    with table.open(newline="", encoding="utf-8") as lines:
+        rows = [
+            Shot(int(row["shot"]), row["file"], int(row["first_frame"]), int(row["frames"]), row["split"],
+                 int(row["film_frame"]))
+            for row in csv.DictReader(lines)
+        ]
+    return [row for row in rows if split in (None, row.split)]
+
+
+def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | None = None) -> FilmClips:
+    """Non-overlapping clips of the film's shots: square centre crops at 24 frames a second.
+
+    With a limit, clips are spread over the shots: the middle of every shot comes before a second clip of any.
+    A clip of 17x128x128 takes 3.3 MB; all of `train` is 1.8 GB.
+
+    Args:
+        split: `train` or `test`.
+        frames: Frames of a clip.
+        size: Height and width in pixels, at most 128.
+        limit: Clips at most.
+
+    Raises:
+        ParameterError: An unknown split, or a size above the shipped film's.
+        VideoError: No shot is long enough, or a file is missing or cut short.
+    """
+    if not 0 < size <= FILM_HEIGHT:
+        raise ParameterError(f"the shipped film is {FILM_HEIGHT} pixels high, got size={size}; ask for at most that")
+    if frames < 1 or (limit is not None and limit < 1):
+        raise ParameterError(f"frames and limit must be at least 1, got frames={frames} and limit={limit}")
+    shots = film_shots(split)
+    chosen = _choose(shots, frames, limit)
+    if not chosen:
+        longest = max(shot.frames for shot in shots)
+        raise VideoError(f"no shot of {split} has {frames} frames; the longest has {longest}")
+    by_file: dict[str, list[int]] = defaultdict(list)
+    for shot, start in chosen:
+        by_file[shot.file].append(start)
+    spans = [
+        span
+        for file, starts in by_file.items()
+        for span in read_spans(clips_dir() / file, starts, frames, crop=FILM_HEIGHT, size=size)
+    ]
+    return FilmClips(
+        clips=torch.stack([frames_to_clip(span) for span in spans]),
+        shots=[shot.shot for shot, _ in chosen],
+        film_frames=[shot.film_frame + start - shot.first_frame for shot, start in chosen],
+    )
+
+
+def _choose(shots: list[Shot], frames: int, limit: int | None) -> list[tuple[Shot, int]]:
+    """`(shot, start in file)` of the clips taken, in the film's order: whole rounds over the shots, then a spread."""
+    starts = [(shot, windows(shot.first_frame, shot.frames, frames)) for shot in shots]
+    total = sum(len(own) for _, own in starts)
+    room = total if limit is None else min(limit, total)
+    chosen: list[tuple[Shot, int]] = []
+    rank = 0
+    while len(chosen) < room:
+        level = [(shot, own[rank]) for shot, own in starts if len(own) > rank]
+        left = room - len(chosen)
+        if left < len(level):
+            # Middles of equal shares, so that a small limit still reaches the whole film.
+            level = [level[int((k + 0.5) * len(level) / left)] for k in np.arange(left)]
+        chosen += level
+        rank += 1
+    return sorted(chosen, key=lambda pair: (pair[0].file, pair[1]))

@@ -1,0 +1,127 @@
+"""What a phone app needs in one folder: packages, the host's small tables, and a manifest with hashes.
+
+Paper: the on-device section (text encoder, four transformer steps, light decoder). The same loop that an app runs is
+written here on top of the executor, so that a whole clip can be compared with torch before any phone is involved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mobivid_core import artifacts
+from mobivid_core.deploy.graphs import MASKED
+from mobivid_core.deploy.mil import Program, execute
+from mobivid_core.deploy.verify import Verification
+from mobivid_core.diffusion.sampling import textbook_sigmas
+from mobivid_core.errors import CheckpointError
+from mobivid_core.files import read_json, write_bytes, write_json
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+
+MANIFEST = "manifest.json"
+TABLES = "timestep_tables.safetensors"
+#: Steps of the mobile model (data/paper claim C03), for a checkpoint that does not say.
+STEPS = 4
+
+
+@dataclass(frozen=True)
+class Generator:
+    """The transformer that goes onto the phone.
+
+    Attributes:
+        model: Its weights.
+        sigmas: Noise levels of its steps, without the final 0.
+        source: One line that says where it comes from.
+        distilled: True for a student made for these few steps; a teacher only stands in for it.
+    """
+
+    model: MobiVidTransformer3DModel
+    sigmas: list[float]
+    source: str
+    distilled: bool
+
+
+def load_generator(profile: str) -> Generator:
+    """The distilled student of a profile, else its teacher.
+
+    Raises:
+        CheckpointError: Neither exists; says what makes them.
+    """
+    from mobivid_core.distill.student import CARD
+
+    try:
+        artifact = artifacts.find("student", profile)
+    except CheckpointError:
+        artifact = artifacts.find("teacher", profile)
+    card = read_json(artifact.path / CARD, {})
+    # A card may list the final 0 of the grid; the app adds it itself.
+    sigmas = [s for s in card.get("sigmas", textbook_sigmas(STEPS)) if s > 0]
+    model = artifacts.load_model(MobiVidTransformer3DModel, artifact.path)
+    return Generator(model, sigmas, artifacts.describe(artifact), artifact.stage == "student")
+
+
+def timestep_tables(model: MobiVidTransformer3DModel, sigmas: Sequence[float]) -> dict[str, Tensor]:
+    """What the host feeds at each step: `sigmas` (n + 1,), `modulation` (n, 6, hidden), `embedded` (n, hidden)."""
+    with torch.no_grad():
+        modulation, embedded = model.time_modulation(1000 * torch.tensor(sigmas, dtype=torch.float32))
+    return {"sigmas": torch.tensor([*sigmas, 0.0]), "modulation": modulation, "embedded": embedded}
+
+
+def write_bundle(
+    folder: Path, verifications: Sequence[Verification], tables: dict[str, Tensor] | None, *, source: str
+) -> Path:
+    """Write tables and manifest beside the packages already in `folder`; returns the manifest's path."""
+    from safetensors.torch import save
+
+    if tables is not None:
+        write_bytes(folder / TABLES, save({name: t.contiguous() for name, t in tables.items()}))
+    entries = {
+        v.package.path.name: {
+            "sha256": v.package.digest, "parameters": v.package.params, "megabytes": round(v.package.megabytes, 3),
+            "operations": v.package.ops, "fp32_relative_error": v.fp32_error, "fp16_relative_error": v.fp16_error,
+            "gates_passed": v.passed,
+        }
+        for v in verifications
+    }  # fmt: skip
+    made_with = {name: version(name) for name in ("coremltools", "torch", "numpy")}
+    write_json(folder / MANIFEST, {"packages": entries, "source": source, "made_with": made_with})
+    return folder / MANIFEST
+
+
+def sample(
+    step: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor], noise: Tensor, text: Tensor, mask: Tensor,
+    tables: dict[str, Tensor],
+) -> Tensor:  # fmt: skip
+    """The app's loop: Euler steps of the velocity from noise to latents.
+
+    Args:
+        step: (latents, text, additive mask, modulation, embedded) -> velocity: a torch graph or a package.
+        noise: (1, C, t, h, w).
+        text: (1, L, D) token states.
+        mask: (1, L) bool, True for real tokens.
+        tables: From `timestep_tables`.
+
+    Returns:
+        (1, C, t, h, w) normalised latents.
+    """
+    additive = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
+    sigmas, latents = tables["sigmas"], noise
+    for i in range(len(sigmas) - 1):
+        vectors = tables["modulation"][i : i + 1], tables["embedded"][i : i + 1]
+        latents = latents + (sigmas[i + 1] - sigmas[i]) * step(latents, text, additive, *vectors)
+    return latents
+
+
+def package_step(program: Program, mode: str) -> Callable[..., Tensor]:
+    """A transformer package as `sample`'s step."""
+
+    def step(latents: Tensor, text: Tensor, text_mask: Tensor, modulation: Tensor, embedded: Tensor) -> Tensor:
+        inputs = {"latents": latents, "text": text, "text_mask": text_mask, "modulation": modulation, "embedded": embedded}
+        return execute(program, inputs, mode)["velocity"]
+
+    return step

@@ -1,0 +1,182 @@
+"""The FFN in tiles over its hidden axis: less memory alive at once, the same result up to summation order.
+
+Paper: the on-device section's tiled GEMM (about 10 % end to end, data/paper claim C25). With hidden rows W1_i and
+columns W2_i of tile i,
+
+    y = b2 + sum_i W2_i gelu(W1_i x + b1_i)
+
+is exact, because the hidden axis is only ever summed over; the hidden activation shrinks from (N, F) to (N, F/k).
+Simplified: plain torch products on this device. What the Neural Engine gains also depends on its own scheduling.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mobivid_core.errors import ParameterError
+
+
+def tile_bounds(width: int, tiles: int) -> list[tuple[int, int]]:
+    """Start and end of each tile of the hidden axis; sizes differ by at most one.
+
+    Raises:
+        ParameterError: `tiles` is below 1 or above `width`.
+    """
+    if not 1 <= tiles <= max(width, 1):
+        raise ParameterError(f"tiles={tiles} for an FFN of width {width}: choose 1 to {max(width, 1)}")
+    edges = [width * i // tiles for i in range(tiles + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def tiled_ffn(x: Tensor, up: nn.Linear, down: nn.Linear, tiles: int) -> Tensor:
+    """Linear-GELU-Linear computed in `tiles` slices of the hidden axis.
+
+    Args:
+        x: (..., hidden).
+        up: Linear hidden -> F.
+        down: Linear F -> hidden.
+        tiles: Number of slices; 1 is the plain FFN.
+
+    Returns:
+        (..., hidden), equal to the plain FFN up to the order of summation.
+    """
+    bounds = tile_bounds(up.out_features, tiles)
+    if len(bounds) == 1:
+        return F.linear(F.gelu(F.linear(x, up.weight, up.bias)), down.weight, down.bias)
+    flat = x.reshape(-1, x.shape[-1])
+    start_from = x.new_zeros(down.out_features) if down.bias is None else down.bias
+    total = start_from.expand(flat.shape[0], -1).clone()
+    for start, end in bounds:
+        bias = None if up.bias is None else up.bias[start:end]
+        hidden = F.gelu(F.linear(flat, up.weight[start:end], bias))
+        # addmm accumulates in the product itself: no second (N, hidden) buffer for the partial sums.
+        total = total.addmm_(hidden, down.weight[:, start:end].t())
+        del hidden  # else it is still alive while the next tile's is made
+    return total.reshape(*x.shape[:-1], -1)
+
+
+class TiledFFN(nn.Module):
+    """Drop-in FFN in tiles that shares the given linears' weights (used for export as well)."""
+
+    def __init__(self, up: nn.Linear, down: nn.Linear, tiles: int) -> None:
+        """Keep the two linears and the number of tiles."""
+        super().__init__()
+        tile_bounds(up.out_features, tiles)
+        self.up, self.down, self.tiles = up, down, tiles
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., hidden) -> (..., hidden)."""
+        return tiled_ffn(x, self.up, self.down, self.tiles)
+
+
+@dataclass(frozen=True)
+class TileTiming:
+    """One point of the tile sweep.
+
+    Attributes:
+        tiles: Slices of the hidden axis.
+        seconds: Median wall time of one FFN.
+        fastest: Fastest of the repeats: the one least disturbed by other programs.
+        hidden_mib: Hidden activation alive at once, from the shapes (derived).
+        peak_mib: Largest sum of living tensors that the FFN made (measured).
+        max_error: Largest absolute difference from the plain FFN, relative to its largest output.
+    """
+
+    tiles: int
+    seconds: float
+    fastest: float
+    hidden_mib: float
+    peak_mib: float
+    max_error: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Row of a table."""
+        return asdict(self)
+
+
+class PeakMemory(TorchDispatchMode):
+    """Counts the bytes of tensors made inside the context and still alive; `.peak` is the largest sum.
+
+    Works on every device and needs no profiler. Views share their base's storage and are counted once; temporary
+    buffers inside a kernel are invisible.
+    """
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        super().__init__()
+        self.peak = 0
+        self._alive: dict[int, tuple[object, int]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 (torch's signature)
+        """Run the op and note what it made."""
+        import weakref
+
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                given = {a.untyped_storage()._cdata for a in args if isinstance(a, Tensor)}
+                if storage._cdata not in given:  # views and in-place results make nothing new
+                    self._alive[storage._cdata] = (weakref.ref(tensor), storage.nbytes())
+        self._alive = {k: v for k, v in self._alive.items() if v[0]() is not None}
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return out
+
+
+def measure_tiles(
+    tokens: int, hidden: int, width: int, tile_counts: Sequence[int] = (1, 2, 4, 8, 16), *, repeats: int = 5,
+    device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0,
+) -> list[TileTiming]:  # fmt: skip
+    """Time and peak memory of one FFN against its number of tiles, on this machine.
+
+    The tile counts take turns within each repeat, so that a slow spell of the machine touches all of them.
+
+    Args:
+        tokens: Rows of the input.
+        hidden: Residual width.
+        width: FFN hidden width.
+        tile_counts: Numbers of tiles to try; the first is the reference of `max_error`.
+        repeats: Timed repeats of each, after one warm-up.
+        device: Torch device.
+        dtype: Precision of the products.
+        seed: Seed of the random weights and input.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        up, down = (nn.Linear(*sizes).to(device, dtype) for sizes in ((hidden, width), (width, hidden)))
+        x = torch.randn(tokens, hidden).to(device, dtype)
+    seconds: dict[int, list[float]] = {tiles: [] for tiles in tile_counts}
+    with torch.no_grad():
+        plain = tiled_ffn(x, up, down, 1)
+        errors, peaks = {}, {}
+        for tiles in tile_counts:
+            with PeakMemory() as memory:
+                y = tiled_ffn(x, up, down, tiles)
+            peaks[tiles] = memory.peak
+            errors[tiles] = ((y - plain).abs().max() / plain.abs().max()).item()
+        for _ in range(repeats):
+            for tiles in tile_counts:
+                seconds[tiles].append(_timed(x, up, down, tiles))
+    alive = {t: tokens * max(b - a for a, b in tile_bounds(width, t)) * x.element_size() for t in tile_counts}
+    return [
+        TileTiming(t, sorted(seconds[t])[repeats // 2], min(seconds[t]), alive[t] / 2**20, peaks[t] / 2**20, errors[t])
+        for t in tile_counts
+    ]
+
+
+def _timed(x: Tensor, up: nn.Linear, down: nn.Linear, tiles: int) -> float:
+    """Wall seconds of one FFN, waiting for a GPU's queue where there is one."""
+    if x.is_cuda:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    tiled_ffn(x, up, down, tiles)
+    if x.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

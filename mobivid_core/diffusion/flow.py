@@ -1,0 +1,171 @@
+"""Rectified-flow matching: the straight path from data to noise, and the loss that learns its velocity.
+
+Paper: training objective of the server DiT (flow matching; that it is the straight path is assumed).
+Throughout: x_sigma = (1 - sigma) x0 + sigma noise with sigma in [0, 1], and the model predicts v = noise - x0 from
+x_sigma and the timestep 1000 sigma, as diffusers does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobivid_core.errors import ParameterError
+
+#: What a timestep of 1 means in sigma: models are called with 1000 * sigma.
+TIMESTEP_SCALE = 1000.0
+
+
+def interpolate(x0: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
+    """The point at `sigma` on the straight path: (1 - sigma) x0 + sigma noise.
+
+    Args:
+        x0: (B, ...) data.
+        noise: (B, ...) standard normal.
+        sigma: (B,) or one number.
+    """
+    sigma = _per_sample(sigma, x0)
+    return (1 - sigma) * x0 + sigma * noise
+
+
+def velocity(x0: Tensor, noise: Tensor) -> Tensor:
+    """Derivative of the path with respect to sigma: noise - x0, the model's target."""
+    return noise - x0
+
+
+def clean_estimate(x: Tensor, v: Tensor, sigma: Tensor | float) -> Tensor:
+    """The x0 that a velocity implies: x_sigma - sigma v."""
+    return x - _per_sample(sigma, x) * v
+
+
+def sample_sigmas(
+    n: int,
+    generator: torch.Generator | None = None,
+    kind: Literal["logit_normal", "uniform"] = "logit_normal",
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Draw training times.
+
+    Args:
+        n: How many.
+        generator: Source of randomness.
+        kind: "logit_normal" is the sigmoid of a standard normal: it favours the middle, where the velocity is hardest
+            (Esser et al. 2024); "uniform" is uniform on [0, 1).
+        device: Where the result lies.
+
+    Returns:
+        (n,) float32 in [0, 1].
+
+    Raises:
+        ParameterError: Unknown kind.
+    """
+    source = generator.device if generator is not None else device
+    if kind == "logit_normal":
+        return torch.randn(n, generator=generator, device=source).sigmoid().to(device or "cpu")
+    if kind == "uniform":
+        return torch.rand(n, generator=generator, device=source).to(device or "cpu")
+    raise ParameterError(f'unknown kind of training times {kind!r}; use "logit_normal" or "uniform"')
+
+
+def null_condition(text: Tensor, null_text: Tensor, null_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The empty caption, repeated and padded to the shape of a batch of captions.
+
+    Args:
+        text: (B, L, D) states of the batch.
+        null_text: (1, M, D) or (B, M, D) states of "", M <= L.
+        null_mask: (1, M) or (B, M) bool.
+
+    Returns:
+        ((B, L, D), (B, L) bool).
+
+    Raises:
+        ParameterError: The empty caption is longer than the batch's, or has another width.
+    """
+    missing = text.shape[1] - null_text.shape[1]
+    if missing < 0 or null_text.shape[2] != text.shape[2]:
+        raise ParameterError(
+            f"the empty caption's states {tuple(null_text.shape)} do not fit the captions' {tuple(text.shape)}: "
+            "encode both with the same encoder and max_length"
+        )
+    states = F.pad(null_text, (0, 0, 0, missing)).expand(len(text), -1, -1)
+    return states, F.pad(null_mask.bool(), (0, missing), value=False).expand(len(text), -1)
+
+
+def drop_condition(
+    text: Tensor,
+    mask: Tensor,
+    null_text: Tensor,
+    null_mask: Tensor,
+    probability: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """Replace each sample's caption by the empty one with `probability`, which is what guidance needs at sampling."""
+    empty, empty_mask = null_condition(text, null_text, null_mask)
+    dropped = torch.rand(len(text), generator=generator, device=_source(generator, text)).to(text.device) < probability
+    return torch.where(dropped[:, None, None], empty, text), torch.where(dropped[:, None], empty_mask, mask)
+
+
+def flow_loss(
+    model: Callable,
+    x0: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    drop_text: float = 0.1,
+    null_text: Tensor | None = None,
+    null_mask: Tensor | None = None,
+    kind: Literal["logit_normal", "uniform"] = "logit_normal",
+) -> Tensor:
+    """Mean squared error of the predicted velocity at random times.
+
+    Args:
+        model: Called as model(x, timestep, text, mask).
+        x0: (B, C, t, h, w) normalised latents.
+        text: (B, L, D) caption states.
+        mask: (B, L) bool, True for real tokens.
+        generator: Source of times, noise and dropped captions.
+        drop_text: Share of captions replaced by the empty one.
+        null_text: (1, M, D) states of "".
+        null_mask: (1, M) bool.
+        kind: Distribution of times, as in `sample_sigmas`.
+
+    Returns:
+        Scalar loss.
+
+    Raises:
+        ParameterError: Captions are to be dropped, but there is no empty caption.
+    """
+    if drop_text > 0:
+        if null_text is None or null_mask is None:
+            raise ParameterError(
+                f"drop_text={drop_text} needs the empty caption: pass null_text and null_mask (encode_text(['']))"
+                ", or drop_text=0"
+            )
+        text, mask = drop_condition(text, mask, null_text, null_mask, drop_text, generator)
+    sigma = sample_sigmas(len(x0), generator, kind, device=x0.device)
+    noise = torch.randn(x0.shape, generator=generator, device=_source(generator, x0)).to(x0)
+    prediction = predicted_velocity(model(interpolate(x0, noise, sigma), TIMESTEP_SCALE * sigma, text, mask))
+    return F.mse_loss(prediction, velocity(x0, noise))
+
+
+def predicted_velocity(output: object) -> Tensor:
+    """The velocity in a model's output, whichever of the three usual forms it has: tensor, tuple, or `.sample`."""
+    if isinstance(output, Tensor):
+        return output
+    return output[0] if isinstance(output, tuple) else output.sample
+
+
+def _per_sample(sigma: Tensor | float, like: Tensor) -> Tensor:
+    """`sigma` shaped to broadcast over the samples of `like`."""
+    sigma = torch.as_tensor(sigma, dtype=like.dtype, device=like.device)
+    return sigma.reshape(-1, *([1] * (like.ndim - 1))) if sigma.ndim else sigma
+
+
+def _source(generator: torch.Generator | None, like: Tensor) -> torch.device:
+    """Where to draw: a generator draws on its own device, so that a CPU seed means the same on a GPU."""
+    return like.device if generator is None else generator.device

@@ -1,0 +1,14 @@
+"""Step distillation: forty guided steps of the teacher become four unguided steps of the student.
+
+Paper: the section on adversarial step distillation (claims C23, C24, C30, C31 in data/paper/claims.csv).
+The folder reads in the order of the method:
+
+* `solvers`: what few steps cost without any training, and which grids waste steps;
+* `trajectory`: where the guided teacher goes from a given noise and caption;
+* `regression`: a student that jumps along that trajectory in four steps, guidance folded in;
+* `discriminator`: light heads on the frozen teacher's features at several depths;
+* `adversarial`: the losses that push the student's samples among real ones;
+* `trainer`: one resumable loop for regression, adversarial, or both;
+* `student`: how a four-step student is stored, loaded and sampled;
+* `recipe`: the whole distillation, also as `python -m mobivid_core.distill`.
+"""

@@ -1,0 +1,54 @@
+"""What each stage of distillation costs in transformer FLOPs: the currency in which arms are compared.
+
+Answers question R4.1 (cost of distillation). Counting, not timing: a backward pass costs two forward passes where
+weights are trained and one where gradients only flow through frozen weights to the input. The heads (about a
+hundredth of the teacher) and the optimiser are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mobivid_core.distill.settings import DistillSettings
+from mobivid_core.distill.trajectory import STUDENT_STEPS
+
+
+@dataclass(frozen=True)
+class DistillCosts:
+    """FLOPs of one forward pass at batch 1, and what follows from them.
+
+    Attributes:
+        student: Of the student.
+        teacher: Of the teacher.
+    """
+
+    student: float
+    teacher: float
+
+    def trajectories(self, clips: int, steps: int, guidance: float) -> float:
+        """FLOPs of the teacher's trajectories."""
+        return clips * steps * (1 if guidance == 1.0 else 2) * self.teacher
+
+    def update(self, s: DistillSettings) -> float:
+        """FLOPs of one generator update, with the heads' update that goes with it."""
+        flops = 3.0 * self.student if s.anchor_weight > 0 else 0.0
+        if s.adversarial_weight > 0:
+            flops += self.heads_update(s) / s.batch
+            flops += (STUDENT_STEPS + 2 * min(s.gradient_steps, STUDENT_STEPS)) * self.student + 2 * self.teacher
+            flops += self.teacher if s.loss == "relativistic" else 0.0
+        return s.batch * flops
+
+    def heads_update(self, s: DistillSettings) -> float:
+        """FLOPs of one update of the discriminator's heads: real, fake and perturbed batches."""
+        passes = 3 if s.r1_weight > 0 else 2
+        return s.batch * (STUDENT_STEPS * self.student + passes * self.teacher)
+
+    def training(self, s: DistillSettings) -> float:
+        """FLOPs of a whole training, the discriminator's warm-up included."""
+        warm = s.discriminator_warmup * self.heads_update(s) if s.adversarial_weight > 0 else 0.0
+        return s.steps * self.update(s) + warm
+
+    def affordable_steps(self, budget: float, s: DistillSettings) -> int:
+        """Generator updates within `budget` FLOPs (at least one)."""
+        warm = s.discriminator_warmup * self.heads_update(s) if s.adversarial_weight > 0 else 0.0
+        return max(int((budget - warm) // self.update(s)), 1)

@@ -1,0 +1,112 @@
+"""Discriminator: light heads on the frozen teacher's features at several depths.
+
+Paper: part of the teacher is the frozen feature extractor (claim C30). Latents are re-noised, the teacher reads
+them with caption and noise level, and at each chosen depth a small head gives one logit per token and one for the
+whole clip. Only the heads are trained and stored.
+
+Simplified: the heads' layout is assumed (nothing published says it): normalise, project, one convolution over the
+latent grid, one logit a token; the clip's logit adds an inner product with the caption (projection discriminator).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobivid_core.errors import ParameterError
+
+#: Kernel of the head's convolution over (t, h, w).
+KERNELS = {"spatiotemporal": (3, 3, 3), "spatial": (1, 3, 3), "token": (1, 1, 1)}
+
+
+def default_depths(blocks: int, count: int = 4) -> tuple[int, ...]:
+    """Evenly spaced depths up to three quarters of the teacher (the last blocks only undo the noise).
+
+    Args:
+        blocks: Blocks of the teacher.
+        count: Heads wanted; fewer come back from a teacher with fewer blocks.
+    """
+    last = max(round(0.75 * blocks) - 1, 0)
+    return tuple(sorted({round(last * (i + 1) / count) for i in range(count)}))
+
+
+class FeatureHead(nn.Module):
+    """One head: (B, N, hidden) features -> (B, N + 1) logits, one a token and one for the clip."""
+
+    def __init__(self, hidden: int, text_dim: int, width: int = 64, kind: str = "spatiotemporal") -> None:
+        super().__init__()
+        kernel = KERNELS[kind]
+        self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
+        self.project = nn.Linear(hidden, width)
+        self.mix = nn.Conv3d(width, width, kernel, padding=tuple(k // 2 for k in kernel))
+        self.token_logit = nn.Linear(width, 1)
+        self.clip_logit = nn.Linear(width, 1)
+        self.condition = nn.Linear(text_dim + 1, width)
+
+    def forward(self, features: Tensor, grid: tuple[int, int, int], context: Tensor) -> Tensor:
+        """Logits.
+
+        Args:
+            features: (B, N, hidden), N = t h w.
+            grid: (t, h, w).
+            context: (B, text_dim + 1) mean caption state and sigma.
+        """
+        tokens = self.project(self.norm(features))
+        volume = tokens.transpose(1, 2).unflatten(2, grid)
+        tokens = tokens + self.mix(functional.silu(volume)).flatten(2).transpose(1, 2)
+        tokens = functional.silu(tokens)
+        pooled = tokens.mean(dim=1)
+        matched = (self.condition(context) * pooled).sum(dim=1, keepdim=True) / pooled.shape[1] ** 0.5
+        return torch.cat([self.token_logit(tokens).squeeze(-1), self.clip_logit(pooled) + matched], dim=1)
+
+
+class TeacherDiscriminator(nn.Module):
+    """Frozen teacher and trainable heads."""
+
+    def __init__(
+        self, teacher: nn.Module, depths: Sequence[int] | None = None, *, width: int = 64, kind: str = "spatiotemporal"
+    ) -> None:
+        """Build heads for `teacher`.
+
+        Args:
+            teacher: Velocity model with `feature_blocks`; it is used, never changed.
+            depths: Blocks whose output is read, counted from 0; None takes `default_depths`.
+            width: Width of the heads.
+            kind: Convolution of the heads: "spatiotemporal", "spatial" or "token".
+
+        Raises:
+            ParameterError: A depth outside the teacher, or an unknown kind.
+        """
+        super().__init__()
+        sizes = teacher.sizes
+        depths = default_depths(sizes.blocks) if depths is None else tuple(depths)
+        if not depths or not all(0 <= d < sizes.blocks for d in depths):
+            raise ParameterError(f"depths must lie in 0..{sizes.blocks - 1} (the teacher's blocks), got {list(depths)}")
+        if kind not in KERNELS:
+            raise ParameterError(f"unknown head kind {kind!r}; the kinds are {', '.join(KERNELS)}")
+        self.depths = depths
+        # In a tuple the teacher stays out of parameters(), state_dict() and train().
+        self._teacher = (teacher,)
+        self.heads = nn.ModuleList(FeatureHead(sizes.hidden, sizes.text_dim, width, kind) for _ in depths)
+
+    def forward(self, noisy: Tensor, sigma: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """Logits of re-noised latents; high means real.
+
+        Args:
+            noisy: (B, C, t, h, w) latents at noise level sigma.
+            sigma: (B,).
+            text: (B, L, D).
+            mask: (B, L) bool.
+
+        Returns:
+            (B, depths x (N + 1)).
+        """
+        features = self._teacher[0](noisy, 1000.0 * sigma, text, mask, feature_blocks=self.depths).features
+        real = mask.unsqueeze(-1).to(text.dtype)
+        mean = (text * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+        context = torch.cat([mean, sigma.unsqueeze(1)], dim=1)
+        grid = tuple(noisy.shape[2:])
+        return torch.cat([h(f, grid, context) for h, f in zip(self.heads, features, strict=True)], dim=1)

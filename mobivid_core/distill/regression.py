@@ -1,0 +1,69 @@
+"""Trajectory regression: the student's velocity at four noise levels is the chord of the guided teacher's path.
+
+Paper: the anchor of step distillation. At sigma_i the target is u_i = (x_i - x_{i+1}) / (sigma_i - sigma_{i+1}):
+one Euler step of the student then lands on x_{i+1}. The teacher's path is guided, the student's is not, so the
+guidance is folded into its weights.
+
+Simplified: teacher forcing. Each chord starts from the teacher's state, never from the student's own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobivid_core.distill.trajectory import Condition, Trajectories, euler_path, guided_velocity, student_sigmas
+
+
+def chord_targets(trajectories: Trajectories, rows: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Starting states, noise levels and target velocities of chosen chords.
+
+    Args:
+        trajectories: Teacher states.
+        rows: (B,) which trajectory.
+        levels: (B,) which of the student's steps, 0 (noise) to 3.
+
+    Returns:
+        (x (B, C, t, h, w), sigma (B,), velocity (B, C, t, h, w)).
+    """
+    start, end = trajectories.states[rows, levels], trajectories.states[rows, levels + 1]
+    sigma, following = trajectories.sigmas[levels], trajectories.sigmas[levels + 1]
+    width = (sigma - following).reshape(-1, *(1,) * (start.ndim - 1))
+    return start, sigma, (start - end) / width
+
+
+def regression_loss(student: nn.Module, trajectories: Trajectories, rows: Tensor, levels: Tensor) -> Tensor:
+    """Mean squared velocity error over chords, unguided (scalar)."""
+    x, sigma, target = chord_targets(trajectories, rows, levels)
+    text, mask = trajectories.condition.text[rows], trajectories.condition.mask[rows]
+    return functional.mse_loss(student(x, 1000.0 * sigma, text, mask).sample, target)
+
+
+def draw_chords(count: int, trajectories: Trajectories, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random rows, and levels that cover the student's steps evenly ((count,) each)."""
+    device, steps = trajectories.states.device, trajectories.states.shape[1] - 1
+    rows = torch.randint(len(trajectories), (count,), generator=generator)
+    levels = (torch.arange(count) + int(torch.randint(steps, (1,), generator=generator))) % steps
+    return rows.to(device), levels.to(device)
+
+
+def unroll(student: nn.Module, condition: Condition, noise: Tensor, gradient_steps: int | None = None) -> Tensor:
+    """The student's sample: four unguided Euler steps on the textbook grid.
+
+    Args:
+        student: Velocity model.
+        condition: B captions.
+        noise: (B, C, t, h, w).
+        gradient_steps: Gradients flow through that many last steps; None through all of them.
+
+    Returns:
+        (B, C, t, h, w) latents.
+    """
+    sigmas, velocity = student_sigmas(), guided_velocity(student, condition, 1.0)
+    if gradient_steps is None:
+        return euler_path(velocity, noise, sigmas)[-1]
+    first = max(len(sigmas) - 1 - gradient_steps, 0)
+    with torch.no_grad():
+        x = euler_path(velocity, noise, sigmas[: first + 1])[-1]
+    return euler_path(velocity, x, sigmas[first:])[-1]

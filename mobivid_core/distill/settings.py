@@ -1,0 +1,68 @@
+"""How a distillation is run: steps, weights of the two losses, rates, noise levels, recovery.
+
+Paper: nothing is published about these; every value is this project's choice.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mobivid_core.distill.trajectory import STUDENT_STEPS
+from mobivid_core.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """How to distil.
+
+    Attributes:
+        steps: Generator updates in all.
+        batch: Clips of one update.
+        anchor_weight: Weight of trajectory regression; 0 leaves it out.
+        adversarial_weight: Weight of the adversarial loss; 0 trains no discriminator.
+        loss: "hinge" or "relativistic".
+        rate: Peak rate of the student's AdamW; cosine decay to a twentieth.
+        rate_warmup: Steps of linear rate warm-up.
+        discriminator_rate: Rate of the heads, constant.
+        discriminator_warmup: Updates of the heads alone before the student's first one.
+        gradient_steps: The adversarial gradient flows through that many last steps of the student's four.
+        r1_weight: Weight of the approximate gradient penalty.
+        r1_scale: Standard deviation of its perturbation.
+        renoise_low, renoise_high: Noise levels at which the discriminator looks.
+        ema: Decay of the averaged student (ramped up from the start).
+        clip_norm: Gradient norm is clipped to this.
+        snapshot_every: Steps between good states kept for recovery (and saved, with a folder).
+        most_recoveries: Returns to a good state before giving up.
+        seed: Seed of all randomness.
+    """
+
+    steps: int
+    batch: int = 32
+    anchor_weight: float = 1.0
+    adversarial_weight: float = 0.0
+    loss: str = "hinge"
+    rate: float = 1e-3
+    rate_warmup: int = 10
+    discriminator_rate: float = 1e-3
+    discriminator_warmup: int = 20
+    gradient_steps: int = STUDENT_STEPS
+    r1_weight: float = 0.01
+    r1_scale: float = 0.05
+    renoise_low: float = 0.05
+    renoise_high: float = 0.95
+    ema: float = 0.98
+    clip_norm: float = 1.0
+    snapshot_every: int = 10
+    most_recoveries: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.anchor_weight <= 0 and self.adversarial_weight <= 0:
+            raise ParameterError("nothing to train on: anchor_weight and adversarial_weight are both 0")
+
+    def rate_at(self, step: int) -> float:
+        """The student's rate: linear warm-up, cosine decay to a twentieth."""
+        done = min(step / max(self.steps, 1), 1.0)
+        warm = min(1.0, (step + 1) / max(self.rate_warmup, 1))
+        return self.rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))

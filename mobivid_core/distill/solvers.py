@@ -1,0 +1,150 @@
+"""What a few steps cost without any training: the baselines that a distilled student has to beat.
+
+Paper: the motivation of step distillation. Better solvers (UniPC, DPM++) of the same guided teacher are free, so the
+student is compared with the best of them, not with plain Euler.
+
+The grid trap: diffusers' `FlowMatchEulerDiscreteScheduler.set_timesteps(4)` gives noise levels 1, .667, .334, .001, 0.
+Its fourth step goes from .001 to 0 and does nothing (a time shift is applied twice to that lower end, and cannot help
+it). The textbook grid is 1, .75, .5, .25, 0. A baseline on the default grid is understated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from mobivid_core.distill.trajectory import Condition, euler_path, guided_velocity, solver_path, student_sigmas
+from mobivid_core.errors import ParameterError
+from mobivid_core.models.text import encode_text
+
+GRIDS = ("textbook", "diffusers default")
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """One training-free way to sample.
+
+    Attributes:
+        solver: "euler", "unipc" or "dpm++".
+        steps: Steps.
+        guidance: Guidance scale; 1 is unguided and costs half.
+        grid: "textbook", or "diffusers default" (Euler only).
+        shift: Time shift of the grid (Euler only): sigma' = shift sigma / (1 + (shift - 1) sigma).
+    """
+
+    solver: str
+    steps: int
+    guidance: float = 1.0
+    grid: str = "textbook"
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.grid not in GRIDS:
+            raise ParameterError(f"unknown grid {self.grid!r}; the grids are {', '.join(GRIDS)}")
+        if self.solver != "euler" and (self.grid != "textbook" or self.shift != 1.0):
+            raise ParameterError(f"only the Euler solver takes another grid or shift here, got {self.solver!r}")
+
+    @property
+    def name(self) -> str:
+        """For tables, e.g. "UniPC-4, guided"."""
+        names = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++"}
+        grid = "" if self.grid == "textbook" else f", {self.grid} grid"
+        shift = "" if self.shift == 1.0 else f", shift {self.shift:g}"
+        return f"{names.get(self.solver, self.solver)}-{self.steps}{grid}{shift}, " + (
+            "unguided" if self.guidance == 1.0 else "guided"
+        )
+
+    @property
+    def evaluations(self) -> int:
+        """Model evaluations for one clip: guidance doubles them."""
+        return self.steps * (1 if self.guidance == 1.0 else 2)
+
+    def sigmas(self) -> Tensor:
+        """(steps + 1,) noise levels, ending in 0."""
+        if self.grid == "textbook":
+            return shift_sigmas(student_sigmas(self.steps), self.shift)
+        return default_grid(self.steps, self.shift)
+
+    @torch.no_grad()
+    def sample(self, model: nn.Module, condition: Condition, noise: Tensor, *, batch: int = 64) -> Tensor:
+        """Latents from noise.
+
+        Args:
+            model: Velocity model.
+            condition: N captions.
+            noise: (N, C, t, h, w).
+            batch: Clips computed together.
+
+        Returns:
+            (N, C, t, h, w).
+        """
+        done = []
+        for start in range(0, len(noise), batch):
+            part = condition.take(slice(start, start + batch))
+            velocity, x = guided_velocity(model, part, self.guidance), noise[start : start + batch]
+            if self.solver == "euler":
+                done.append(euler_path(velocity, x, self.sigmas())[-1])
+            else:
+                done.append(solver_path(velocity, x, self.steps, self.solver)[-1])
+        return torch.cat(done)
+
+    def on(self, model: nn.Module, *, batch: int = 32) -> Callable[[Sequence[str], Tensor], Tensor]:
+        """This sampler of one model as a function from (captions, noise) to latents, as `evaluate` takes it."""
+        device = next(model.parameters()).device
+        null = encode_text([""])
+
+        def sample(captions: Sequence[str], noise: Tensor) -> Tensor:
+            """(N captions, noise (N, C, t, h, w)) -> latents of the same shape, on the CPU."""
+            condition = Condition(*encode_text(captions), *null).to(device)
+            return self.sample(model, condition, noise.to(device), batch=batch).cpu()
+
+        return sample
+
+
+def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
+    """Time shift that spends more steps at high noise when shift > 1; keeps 0 and 1 in place."""
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def default_grid(steps: int, shift: float = 1.0) -> Tensor:
+    """(steps + 1,) what diffusers' Euler scheduler walks when it is only told the number of steps: the trap."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    return scheduler.sigmas.float().cpu()
+
+
+def grid_table(steps: int = 4, shift: float = 3.0) -> pd.DataFrame:
+    """The textbook grid beside diffusers' default one: one row a grid, one column a noise level."""
+    rows = {
+        "textbook": student_sigmas(steps),
+        "diffusers default call": default_grid(steps),
+        f"textbook, shift {shift:g}": shift_sigmas(student_sigmas(steps), shift),
+        f"diffusers default call, shift {shift:g}": default_grid(steps, shift),
+    }
+    table = pd.DataFrame({name: values.tolist() for name, values in rows.items()}).T
+    table.columns = [f"sigma {i}" for i in range(steps + 1)]
+    table.insert(0, "grid", table.index)
+    table["last step covers"] = table[f"sigma {steps - 1}"] - table[f"sigma {steps}"]
+    return table.reset_index(drop=True)
+
+
+def euler_samplers(guidance: float, steps: tuple[int, ...] = (1, 2, 4, 8)) -> list[Sampler]:
+    """Few Euler steps with and without guidance: the failure that distillation has to repair."""
+    return [Sampler("euler", n, g) for n in steps for g in (1.0, guidance)]
+
+
+def baselines(guidance: float, steps: int = 4) -> list[Sampler]:
+    """The training-free baselines at the student's step count, and the two grid traps."""
+    return [
+        Sampler("unipc", steps, guidance),
+        Sampler("dpm++", steps, guidance),
+        Sampler("euler", steps, guidance),
+        Sampler("euler", steps, guidance, "diffusers default"),
+        Sampler("euler", steps, guidance, "diffusers default", 3.0),
+    ]

@@ -1,0 +1,67 @@
+"""The distilled student as an artefact: an ordinary transformer, and how it wants to be sampled.
+
+Paper: four unguided steps (claims C03, C23). The weights are saved as any `MobiVidTransformer3DModel`; beside them
+`distilled.json` says steps, guidance, solver and noise levels, so that a pipeline can warn when asked for others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mobivid_core.artifacts import STAMP, load_model, save_model, shipped_path
+from mobivid_core.distill.regression import unroll
+from mobivid_core.distill.trajectory import STUDENT_STEPS, Condition, student_sigmas
+from mobivid_core.errors import CheckpointError
+from mobivid_core.files import read_json, write_json
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+
+#: File beside the student's weights.
+CARD = "distilled.json"
+
+
+def student_card(recipe: dict[str, Any] | None = None) -> dict[str, Any]:
+    """How the student wants to be sampled, and how it was made."""
+    return {
+        "steps": STUDENT_STEPS, "guidance": 1.0, "solver": "euler",
+        "sigmas": [round(s, 6) for s in student_sigmas().tolist()], "recipe": recipe or {},
+    }
+
+
+def save_student(
+    student: nn.Module, folder: Path, recipe: dict[str, Any] | None = None, dtype: torch.dtype | None = None
+) -> None:
+    """Write weights, config and `distilled.json` into `folder`; `dtype` as in `artifacts.save_model`."""
+    save_model(student, folder, dtype)
+    write_json(Path(folder) / CARD, student_card(recipe))
+
+
+def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any]]:
+    """A saved student and its card.
+
+    Raises:
+        CheckpointError: Weights or card are missing or corrupt.
+    """
+    card = read_json(Path(folder) / CARD)
+    if card is None:
+        raise CheckpointError(
+            f"{folder} has no {CARD}, so it is not a distilled student; make one with notebook "
+            "05_adversarial_distillation or `python -m mobivid_core.distill`"
+        )
+    return load_model(MobiVidTransformer3DModel, Path(folder)), card
+
+
+@torch.no_grad()
+def sample_student(student: nn.Module, condition: Condition, noise: Tensor, *, batch: int = 64) -> Tensor:
+    """Four unguided Euler steps from (N, C, t, h, w) noise, in batches."""
+    parts = [slice(i, i + batch) for i in range(0, len(noise), batch)]
+    return torch.cat([unroll(student, condition.take(part), noise[part]) for part in parts])
+
+
+def shipped_student() -> tuple[MobiVidTransformer3DModel, dict[str, Any]] | None:
+    """The student that the project ships, with its card; None if it ships none."""
+    folder = shipped_path("student")
+    return load_student(folder) if (folder / STAMP).is_file() else None

@@ -1,0 +1,257 @@
+"""The guided teacher's trajectories, seen at the student's four noise levels.
+
+Paper: step distillation of the 40-step guided teacher (claim C23). From one noise and one caption the teacher
+integrates dx/dsigma = v with classifier-free guidance; the states that it passes at sigma = 1, .75, .5, .25 and 0
+are what a four-step student has to reach without guidance.
+
+Simplified: trajectories are computed once and cached, so the student sees a fixed set of noises; the teacher may
+use fewer steps with a better solver (UniPC) where its forty Euler steps are too dear.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from mobivid_core.diffusion.flow import null_condition
+from mobivid_core.diffusion.sampling import make_scheduler, set_textbook_sigmas, textbook_sigmas
+from mobivid_core.errors import ParameterError
+
+if TYPE_CHECKING:
+    from mobivid_core.training.latents import LatentDataset
+
+#: Steps of the distilled student (claim C03).
+STUDENT_STEPS = 4
+Velocity = Callable[[Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Captions as the text encoder sees them, with the empty caption that guidance needs.
+
+    Attributes:
+        text: (N, L, D) token states.
+        mask: (N, L) bool, True at real tokens.
+        null_text: (1, L, D) token states of "".
+        null_mask: (1, L) bool.
+    """
+
+    text: Tensor
+    mask: Tensor
+    null_text: Tensor
+    null_mask: Tensor
+
+    @classmethod
+    def of(cls, dataset: LatentDataset, indices: Tensor, generator: torch.Generator | None = None) -> Condition:
+        """Captions of the dataset's clips at `indices`; random wordings if a generator is given."""
+        _, text, mask = dataset.batch(indices, generator)
+        return cls(text, mask, dataset.null_text.float(), dataset.null_mask)
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def take(self, index: Tensor | slice) -> Condition:
+        """The captions at `index`."""
+        return Condition(self.text[index], self.mask[index], self.null_text, self.null_mask)
+
+    def to(self, device: str | torch.device) -> Condition:
+        """All tensors on `device`."""
+        return Condition(*(t.to(device) for t in (self.text, self.mask, self.null_text, self.null_mask)))
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Teacher states along guided trajectories.
+
+    Attributes:
+        states: (N, S + 1, C, t, h, w); states[:, 0] is the noise, states[:, S] the teacher's sample.
+        sigmas: (S + 1,) noise levels of the states, 1 down to 0.
+        condition: The N captions.
+        teacher_steps: Steps that the teacher took.
+        guidance: Its guidance scale.
+        forwards: Teacher evaluations spent in this call, one per clip, step and guidance half (0 if all were cached).
+    """
+
+    states: Tensor
+    sigmas: Tensor
+    condition: Condition
+    teacher_steps: int
+    guidance: float
+    forwards: int = 0
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @property
+    def endpoints(self) -> Tensor:
+        """(N, C, t, h, w) the teacher's samples."""
+        return self.states[:, -1]
+
+    def to(self, device: str | torch.device) -> Trajectories:
+        """All tensors on `device`."""
+        moved = (self.states.to(device), self.sigmas.to(device), self.condition.to(device))
+        return Trajectories(*moved, self.teacher_steps, self.guidance, self.forwards)
+
+
+def student_sigmas(steps: int = STUDENT_STEPS) -> Tensor:
+    """(steps + 1,) noise levels of the student: the textbook grid and the final 0."""
+    return torch.cat([torch.as_tensor(textbook_sigmas(steps), dtype=torch.float32), torch.zeros(1)])
+
+
+def step_generator(seed: int, *salt: int) -> torch.Generator:
+    """An independent random stream for (seed, salt...): resuming at a step needs no stored random state."""
+    word = int(np.random.SeedSequence([seed, *salt]).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(word >> 1)
+
+
+def guided_velocity(model: nn.Module, condition: Condition, guidance: float) -> Velocity:
+    """Velocity field (x, sigma) -> v for a batch of captions; v = v_null + g (v_text - v_null), both in one batch."""
+    text, mask = condition.text, condition.mask
+    if guidance != 1.0:
+        null_text, null_mask = null_condition(text, condition.null_text, condition.null_mask)
+        text, mask = torch.cat([null_text, text]), torch.cat([null_mask, mask])
+
+    def velocity(x: Tensor, sigma: float) -> Tensor:
+        """(B, C, t, h, w) -> the same shape."""
+        doubled = x if guidance == 1.0 else torch.cat([x, x])
+        timestep = torch.full((len(doubled),), 1000.0 * sigma, device=x.device)
+        out = model(doubled, timestep, text, mask).sample
+        if guidance == 1.0:
+            return out
+        null, full = out.chunk(2)
+        return null + guidance * (full - null)
+
+    return velocity
+
+
+def euler_path(velocity: Velocity, noise: Tensor, sigmas: Tensor) -> list[Tensor]:
+    """Euler's states along `sigmas` (n + 1 of them, the last usually 0): x_next = x - (sigma - sigma_next) v."""
+    path = [noise]
+    for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
+        path.append(path[-1] - (sigma - following) * velocity(path[-1], sigma))
+    return path
+
+
+def solver_path(velocity: Velocity, noise: Tensor, steps: int, solver: str) -> list[Tensor]:
+    """States of a solver on the textbook grid, noise first; `solver` as in `make_scheduler`."""
+    if solver == "euler":
+        return euler_path(velocity, noise, student_sigmas(steps))
+    scheduler = make_scheduler(solver)
+    set_textbook_sigmas(scheduler, steps)
+    path = [noise]
+    for timestep, sigma in zip(scheduler.timesteps, textbook_sigmas(steps), strict=True):
+        v = velocity(path[-1], float(sigma))
+        path.append(scheduler.step(v, timestep, path[-1], return_dict=False)[0])
+    return path
+
+
+@torch.no_grad()
+def teacher_states(
+    teacher: nn.Module, condition: Condition, noise: Tensor, *, steps: int, guidance: float, solver: str = "euler"
+) -> Tensor:
+    """Guided trajectory from each noise, at the student's noise levels.
+
+    Args:
+        teacher: Velocity model.
+        condition: B captions.
+        noise: (B, C, t, h, w).
+        steps: Teacher steps, a multiple of `STUDENT_STEPS`, so that it passes the student's noise levels.
+        guidance: Guidance scale; 1 evaluates the conditional half only.
+        solver: "euler", "unipc" or "dpm++".
+
+    Returns:
+        (B, 5, C, t, h, w), noise first.
+
+    Raises:
+        ParameterError: `steps` is not a positive multiple of 4.
+    """
+    if steps <= 0 or steps % STUDENT_STEPS:
+        raise ParameterError(
+            f"the teacher's steps must be a multiple of {STUDENT_STEPS} so that it passes the student's noise levels, "
+            f"got {steps}; take {round_steps(max(steps, 1))}"
+        )
+    path = solver_path(guided_velocity(teacher, condition, guidance), noise, steps, solver)
+    return torch.stack(path[:: steps // STUDENT_STEPS], dim=1)
+
+
+def round_steps(steps: int) -> int:
+    """The next multiple of the student's steps."""
+    return STUDENT_STEPS * -(-steps // STUDENT_STEPS)
+
+
+def collect_trajectories(
+    teacher: nn.Module, condition: Condition, shape: tuple[int, int, int, int], *, steps: int, guidance: float,
+    solver: str = "euler", seed: int = 0, cache: Path | None = None, chunk: int = 64, progress: bool = False,
+) -> Trajectories:
+    """Trajectories for all captions, in chunks that a later call finds again.
+
+    Args:
+        teacher: Velocity model on the device to compute on.
+        condition: N captions.
+        shape: (C, t, h, w) of one latent.
+        steps, guidance, solver: As in `teacher_states`.
+        seed: The noise of chunk i comes from (seed, i) alone.
+        cache: Folder of finished chunks; an interrupted call goes on after the last one. None keeps nothing.
+        chunk: Clips computed together; part of what the cache is keyed by.
+        progress: Show a bar.
+
+    Returns:
+        Trajectories on the CPU.
+    """
+    device = next(teacher.parameters()).device
+    key = _cache_key(teacher, condition, shape, (steps, guidance, solver, seed, chunk))
+    states, forwards = [], 0
+    for i in tqdm(range(-(-len(condition) // chunk)), desc="teacher trajectories", disable=not progress):
+        path = None if cache is None else Path(cache) / key / f"{i:05d}.safetensors"
+        part = condition.take(slice(i * chunk, (i + 1) * chunk))
+        done = _read_chunk(path)
+        if done is None:
+            noise = torch.randn((len(part), *shape), generator=step_generator(seed, i)).to(device)
+            done = teacher_states(teacher, part.to(device), noise, steps=steps, guidance=guidance, solver=solver).cpu()
+            forwards += len(part) * steps * (1 if guidance == 1.0 else 2)
+            _write_chunk(path, done)
+        states.append(done)
+    return Trajectories(torch.cat(states), student_sigmas(), condition, steps, guidance, forwards)
+
+
+def _cache_key(teacher: nn.Module, condition: Condition, shape: tuple[int, ...], settings: tuple) -> str:
+    """Short hash of everything that a trajectory depends on."""
+    digest = hashlib.sha256(json.dumps([list(shape), *settings]).encode())
+    for name, value in sorted(teacher.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    for value in (condition.text, condition.mask, condition.null_text, condition.null_mask):
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_chunk(path: Path | None) -> Tensor | None:
+    """A finished chunk; a missing or torn file is computed anew."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        return load_file(path)["states"]
+    except (SafetensorError, KeyError):
+        return None
+
+
+def _write_chunk(path: Path | None, states: Tensor) -> None:
+    """Write beside and rename, so that a chunk is either whole or absent."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({"states": states.contiguous()}, partial)
+    os.replace(partial, path)

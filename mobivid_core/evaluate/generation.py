@@ -1,0 +1,336 @@
+"""Generates clips for test captions and scores them, in bounded memory.
+
+Clips are sampled, decoded, measured and dropped batch by batch: 256 clips of 17x128x128 would take a gigabyte.
+The noise of clip i depends on (seed, i) alone, so that rows of a table differ by the model and not by luck.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mobivid_core.data.captions import ClipLabel, caption, label_indices
+from mobivid_core.data.render import label_of, render_clips
+from mobivid_core.diffusion.sampling import sample_latents
+from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate.judge import Judge, accuracy
+from mobivid_core.evaluate.metrics import pairwise_distance
+from mobivid_core.evaluate.minivbench import SEMANTIC, ClipMeasures, Reference, Scores, measure, score, shuffled
+from mobivid_core.evaluate.quality import ImagingReference
+from mobivid_core.files import write_bytes
+from mobivid_core.models.text import encode_text
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.paths import runs_dir
+from mobivid_core.profiles import Profile
+
+#: Reference clips have indices from here on, so that they are never among the evaluated ones.
+REFERENCE_START = 1_000_000
+_RENDER_BATCH = 16
+_LABELS_SCANNED = 20_000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model's generated clips, measured.
+
+    Attributes:
+        scores: A row of the quality table.
+        measures: Of each clip, in the order of `labels`.
+        labels: What each caption asked for.
+        clips: (K, 3, T, H, W), the first few clips, to look at.
+        seconds_per_clip: Sampling time a clip, guidance included, decoding not.
+        decode_seconds_per_clip: Decoding time a clip.
+    """
+
+    scores: Scores
+    measures: ClipMeasures
+    labels: list[ClipLabel]
+    clips: Tensor
+    seconds_per_clip: float
+    decode_seconds_per_clip: float
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Scores models of one profile against one VAE, judge and reference.
+
+    Attributes:
+        vae: Decodes.
+        judge: Reads clips back.
+        profile: Sizes.
+        reference: Real and reconstructed clips to measure distances against.
+        real: Measures of the real clips of the evaluated captions.
+        reconstruction: Measures of the same clips through the VAE.
+        labels: Labels of the evaluated captions, split `test`, in order.
+    """
+
+    vae: MobiVidVAE
+    judge: Judge
+    profile: Profile
+    reference: Reference
+    real: ClipMeasures
+    reconstruction: ClipMeasures
+    labels: list[ClipLabel]
+
+    @classmethod
+    def prepare(
+        cls, vae: MobiVidVAE, judge: Judge, profile: Profile, *, n: int | None = None, cache: bool = True,
+        progress: bool = True,
+    ) -> "Evaluator":
+        """Measure the real clips and their reconstructions; later notebooks of a run reuse what is cached.
+
+        Args:
+            vae: A trained VAE.
+            judge: A trained judge.
+            profile: Sizes.
+            n: Evaluated clips and reference clips; None for the profile's `eval_clips`.
+            cache: Keep the measures under `runs/<profile>/evaluation`.
+            progress: Show a progress bar.
+        """
+        n = profile.eval_clips if n is None else n
+        vae.eval()
+        judge.eval()
+        file = runs_dir(profile.name) / "evaluation" / f"{_key(vae, judge, n, profile)}.safetensors" if cache else None
+        if file and file.is_file():
+            sets = _unpack(load_file(file))
+        else:
+            sets = _measure_sets(vae, judge, profile, n, progress)
+            if file:
+                write_bytes(file, save(_pack(sets)))
+        reference = Reference(
+            ImagingReference.fit(sets["reference_real"].imaging), sets["reference_real"].features,
+            sets["reference_reconstruction"].features,
+        )
+        labels = [label_of("test", i) for i in range(n)]
+        return cls(vae, judge, profile, reference, sets["real"], sets["reconstruction"], labels)
+
+    def rows(self) -> dict[str, Scores]:
+        """The three reference rows: what is best, what the codec allows, and what ignoring captions gives."""
+        return {
+            "real clips": self.score(self.real, self.labels),
+            "VAE reconstructions": self.score(self.reconstruction, self.labels),
+            "real clips, shuffled captions": self.score(self.real, shuffled(self.labels)),
+        }
+
+    def score(self, measures: ClipMeasures, labels: Sequence[ClipLabel]) -> Scores:
+        """Score measured clips against labels."""
+        return score(measures, labels, self.reference)
+
+    def evaluate(
+        self, model: nn.Module, *, n: int | None = None, steps: int | None = None, guidance: float | None = None,
+        solver: str = "euler", wording: int | None = None, seed: int = 0, batch: int = 32, keep: int = 8,
+        progress: bool = True,
+    ) -> Evaluation:
+        """Generate clips for the first `n` test captions and score them.
+
+        Args:
+            model: Called as the diffusion model; see `sample_latents`.
+            n: Clips; None for all the evaluator's captions.
+            steps: Sampling steps; None for the profile's teacher.
+            guidance: Classifier-free guidance scale; None for the profile's teacher; 1 is without.
+            solver: See `sample_latents`.
+            wording: Word every caption this way; None keeps the test captions' own wordings.
+            seed: Seed of the noise.
+            batch: Clips in memory at once.
+            keep: Clips to keep for looking at.
+            progress: Show a progress bar.
+
+        Raises:
+            ParameterError: `n` exceeds the evaluator's captions.
+        """
+        n = len(self.labels) if n is None else n
+        if not 1 <= n <= len(self.labels):
+            raise ParameterError(f"n is {n}; this evaluator was prepared with {len(self.labels)} captions")
+        sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver, batch=batch)
+        return self.evaluate_sampler(
+            sampler, n=n, wording=wording, seed=seed, batch=batch, keep=keep, progress=progress
+        )
+
+    def evaluate_sampler(
+        self, sampler: Callable[[Sequence[str], Tensor], Tensor], *, n: int, wording: int | None = None, seed: int = 0,
+        batch: int = 32, keep: int = 8, progress: bool = True,
+    ) -> Evaluation:
+        """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents."""
+        labels = [x if wording is None else replace(x, wording=wording) for x in self.labels[:n]]
+        parts, kept, seconds, decoding = [], [], 0.0, 0.0
+        for start in tqdm(range(0, n, batch), desc="generating", disable=not progress, ascii=True, mininterval=2):
+            chosen = labels[start : start + batch]
+            began = time.perf_counter()
+            latents = sampler([caption(x) for x in chosen], self.noise(range(start, start + len(chosen)), seed))
+            seconds += time.perf_counter() - began
+            for part in latents.split(_RENDER_BATCH):
+                began = time.perf_counter()
+                clips = self.decode(part)
+                decoding += time.perf_counter() - began
+                parts.append(measure(clips, self.judge))
+                if sum(map(len, kept)) < keep:
+                    kept.append(clips)
+        measures = ClipMeasures.join(parts)
+        shape = (0, 3, self.profile.frames, self.profile.size, self.profile.size)
+        clips = torch.cat(kept)[:keep] if kept else torch.empty(shape)
+        return Evaluation(self.score(measures, labels), measures, labels, clips, seconds / n, decoding / n)
+
+    def sampler(
+        self, model: nn.Module, *, steps: int | None = None, guidance: float | None = None, solver: str = "euler",
+        batch: int = 32,
+    ) -> Callable[[Sequence[str], Tensor], Tensor]:
+        """A function from (captions, noise) to latents that runs `model`; arguments as in `evaluate`."""
+        steps = self.profile.teacher_sampling_steps if steps is None else steps
+        guidance = self.profile.guidance if guidance is None else guidance
+        null_pair = encode_text([""])
+        device = next(model.parameters()).device
+
+        def sample(captions: Sequence[str], noise: Tensor) -> Tensor:
+            text, mask, start, null, null_real = (x.to(device) for x in (*encode_text(captions), noise, *null_pair))
+            return sample_latents(
+                model, text, mask, tuple(noise.shape[1:]), steps=steps, guidance=guidance, null_text=null,
+                null_mask=null_real, solver=solver, noise=start, batch=batch,
+            ).cpu()
+
+        return sample
+
+    def noise(self, indices: Sequence[int], seed: int = 0) -> Tensor:
+        """Starting noise (B, C, t, h, w) of some clips, each a function of (seed, index)."""
+        shape = self.vae.latent_shape(self.profile.frames, self.profile.size, self.profile.size)
+        drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + i)) for i in indices]
+        return torch.stack(drawn)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Clips (B, 3, T, H, W) of normalised latents, in small batches."""
+        parts = latents.to(self.vae.device).split(_RENDER_BATCH)
+        return torch.cat([self.vae.decode_latents(part).cpu() for part in parts])
+
+    def diversity(
+        self, model: nn.Module, *, captions: int = 8, repeats: int = 6, steps: int | None = None,
+        guidance: float | None = None, solver: str = "euler", seed: int = 0,
+    ) -> dict[str, float]:
+        """How different clips of one caption are: 1 is as varied as real clips, 0 a collapsed generator.
+
+        Args:
+            model: The diffusion model.
+            captions: Captions to look at.
+            repeats: Clips a caption.
+            steps: As in `evaluate`, and so are `guidance`, `solver` and `seed`.
+            guidance: See `steps`.
+            solver: See `steps`.
+            seed: See `steps`.
+
+        Returns:
+            `generated` and `real`: mean pairwise distance in judge features within a caption (real clips through the
+            VAE), and their `ratio`.
+        """
+        sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver)
+        generated, real = [], []
+        for number, indices in enumerate(_repeated_labels(captions, repeats)):
+            words = [caption(label_of("test", indices[0]))] * repeats
+            noise = self.noise([10_000 * (number + 1) + i for i in range(repeats)], seed)
+            generated.append(pairwise_distance(self.judge.read(self.decode(sampler(words, noise)))[1]))
+            clips = render_clips("test", indices, frames=self.profile.frames, size=self.profile.size).clips
+            real.append(pairwise_distance(self.judge.read(self.reconstruct(clips))[1]))
+        ours, theirs = sum(generated) / len(generated), sum(real) / len(real)
+        return {"generated": ours, "real": theirs, "ratio": ours / max(theirs, 1e-9)}
+
+    @torch.no_grad()
+    def reconstruct(self, clips: Tensor) -> Tensor:
+        """Clips through the VAE and back."""
+        return self.decode(self.vae.encode_latents(clips.to(self.vae.device)))
+
+
+def score_model(
+    model: nn.Module, vae: MobiVidVAE, judge: Judge, profile: Profile, *, n: int | None = None, steps: int | None = None,
+    guidance: float | None = None, solver: str = "euler", seed: int = 0,
+) -> Scores:
+    """One row of a quality table; `Evaluator` does the same for several models without measuring the reference again."""
+    evaluator = Evaluator.prepare(vae, judge, profile, n=n)
+    return evaluator.evaluate(model, n=n, steps=steps, guidance=guidance, solver=solver, seed=seed, keep=0).scores
+
+
+def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: int = 1000) -> tuple[float, float, float]:
+    """How much better captions are met whose (shape, colour, motion) was trained than held-out ones.
+
+    Args:
+        evaluation: Clips of both kinds of captions.
+        name: "all_together" or a semantic dimension.
+        resamples: Bootstrap resamples.
+
+    Returns:
+        (share right among trained - share right among held-out, low, high), both kinds resampled together.
+
+    Raises:
+        ParameterError: The captions are all of one kind.
+    """
+    right = accuracy(evaluation.measures.classes, label_indices(evaluation.labels))
+    values = right["all" if name == "all_together" else SEMANTIC[name]].numpy()
+    unseen = np.array([label.unseen for label in evaluation.labels])
+    if unseen.all() or not unseen.any():
+        raise ParameterError("the gap needs both trained and held-out captions; evaluate two clips or more")
+    rng = np.random.default_rng(0)
+    draws = [
+        rng.choice(values[~unseen], (~unseen).sum()).mean() - rng.choice(values[unseen], unseen.sum()).mean()
+        for _ in range(resamples)
+    ]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(values[~unseen].mean() - values[unseen].mean()), float(low), float(high)
+
+
+def _measure_sets(vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, progress: bool) -> dict[str, ClipMeasures]:
+    sets: dict[str, list[ClipMeasures]] = defaultdict(list)
+    jobs = [(prefix, i) for prefix, start in (("", 0), ("reference_", REFERENCE_START))
+            for i in range(start, start + n, _RENDER_BATCH)]
+    for prefix, i in tqdm(jobs, desc="measuring real clips", disable=not progress, ascii=True, mininterval=2):
+        stop = min(i + _RENDER_BATCH, (REFERENCE_START if prefix else 0) + n)
+        clips = render_clips("test", range(i, stop), frames=profile.frames, size=profile.size).clips
+        sets[f"{prefix}real"].append(measure(clips, judge))
+        with torch.no_grad():
+            again = vae.decode_latents(vae.encode_latents(clips.to(vae.device))).cpu()
+        sets[f"{prefix}reconstruction"].append(measure(again, judge))
+    return {name: ClipMeasures.join(parts) for name, parts in sets.items()}
+
+
+def _pack(sets: dict[str, ClipMeasures]) -> dict[str, Tensor]:
+    return {f"{name}.{f.name}": getattr(m, f.name).contiguous() for name, m in sets.items() for f in fields(m)}
+
+
+def _unpack(stored: dict[str, Tensor]) -> dict[str, ClipMeasures]:
+    names = {key.split(".")[0] for key in stored}
+    return {name: ClipMeasures(*(stored[f"{name}.{f.name}"] for f in fields(ClipMeasures))) for name in names}
+
+
+def _key(vae: nn.Module, judge: nn.Module, n: int, profile: Profile) -> str:
+    """Hash of all that the reference measures depend on: weights, sizes, and the code that draws and measures."""
+    digest = hashlib.sha256(repr((n, profile.frames, profile.size)).encode())
+    for value in [*vae.state_dict().values(), *judge.state_dict().values()]:
+        digest.update(value.detach().cpu().numpy().tobytes())
+    here = Path(__file__).parent
+    for source in sorted([*here.glob("*.py"), *(here.parent / "data").glob("*.py")]):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _repeated_labels(captions: int, repeats: int) -> list[list[int]]:
+    """Indices of test clips that show the same label, `repeats` for each of `captions` labels."""
+    found: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    groups: list[list[int]] = []
+    for index in range(_LABELS_SCANNED):
+        label = label_of("test", index)
+        members = found[(label.shape, label.colour, label.motion, label.background)]
+        members.append(index)
+        if len(members) == repeats:
+            groups.append(members[:])
+            if len(groups) == captions:
+                return groups
+    raise ParameterError(
+        f"only {len(groups)} of {captions} captions repeat {repeats} times in {_LABELS_SCANNED} test clips; "
+        "ask for fewer captions or repeats"
+    )

@@ -1,0 +1,170 @@
+"""Measures of reconstructions, distances between sets of clips, and intervals.
+
+PSNR and SSIM judge the VAE (the paper's compression section); the Frechet distance stands in for FVD, which
+needs a downloaded network: it is taken in the features of our own judge and never called FVD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobivid_core.errors import ParameterError
+
+
+def psnr(clips: Tensor, reference: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each clip over all its pixels and frames.
+
+    Args:
+        clips: (B, 3, T, H, W) in [-1, 1].
+        reference: Same shape.
+
+    Returns:
+        (B,) in dB; infinite for identical clips.
+
+    Raises:
+        ParameterError: The shapes differ.
+    """
+    _same_shape(clips, reference)
+    error = (clips.double() - reference.double()).square().mean((1, 2, 3, 4))
+    return (10 * torch.log10(4 / error)).float()  # peak-to-peak of [-1, 1] is 2
+
+
+def ssim(clips: Tensor, reference: Tensor) -> Tensor:
+    """Structural similarity of each clip: the mean over frames of pytorch-msssim's SSIM (11-pixel window).
+
+    Returns:
+        (B,), 1 for identical clips.
+    """
+    return _per_frame(clips, reference, "ssim")
+
+
+def ms_ssim(clips: Tensor, reference: Tensor) -> Tensor:
+    """Multi-scale SSIM of each clip, mean over frames.
+
+    The five scales need more than 160 pixels; below that the window shrinks to what four halvings of the
+    shorter side allow (7 pixels at 128, 3 at 64), so values compare only at one size.
+
+    Returns:
+        (B,), 1 for identical clips.
+    """
+    return _per_frame(clips, reference, "ms_ssim")
+
+
+def temporal_difference_error(clips: Tensor, reference: Tensor) -> Tensor:
+    """Error of the change from frame to frame: does the reconstruction move as the original does?
+
+    Returns:
+        (B,) mean absolute error of frame differences, in the units of [-1, 1]; for one frame it is 0.
+    """
+    _same_shape(clips, reference)
+    if clips.shape[2] < 2:
+        return clips.new_zeros(len(clips))
+    return (clips.diff(dim=2) - reference.diff(dim=2)).abs().mean((1, 2, 3, 4))
+
+
+def bootstrap_interval(
+    values: np.ndarray | Tensor,
+    statistic: Callable[[np.ndarray], float | np.ndarray] = np.mean,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    centred: bool = False,
+) -> tuple[float, float, float]:
+    """A statistic and its bootstrap interval over clips.
+
+    Args:
+        values: (N,) or (N, ...) one row a clip.
+        statistic: From rows to one number.
+        n: Resamples.
+        seed: Seed of the resampling.
+        level: Coverage.
+        centred: Move the resampled distribution so that its mean is the value. Percentiles of a mean need no such
+            thing; a distance does, since repeated rows raise it in every resample.
+
+    Returns:
+        (value, low, high), the percentile interval.
+
+    Raises:
+        ParameterError: No values.
+    """
+    rows = np.asarray(values, dtype=np.float64)
+    if len(rows) == 0:
+        raise ParameterError("a bootstrap interval needs at least one value, got none")
+    value = float(statistic(rows))
+    rng = np.random.default_rng(seed)
+    resampled = np.array([float(statistic(rows[rng.integers(len(rows), size=len(rows))])) for _ in range(n)])
+    if centred:
+        resampled += value - resampled.mean()
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return value, float(low), float(high)
+
+
+def frechet_distance(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
+    """Squared Frechet distance of the Gaussians fitted to two sets of features.
+
+    |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)). The trace of the root comes from the eigenvalues of the
+    symmetric A^(1/2) B A^(1/2), so that rank-deficient covariances (fewer clips than features) are exact
+    rather than complex.
+
+    Args:
+        a: (N, F) features, N >= 2.
+        b: (M, F) features, M >= 2.
+
+    Returns:
+        The distance, >= 0, in squared units of the features. It falls with the number of clips: compare only
+        sets of one size, and print the distance of two real sets beside it.
+
+    Raises:
+        ParameterError: Not two matrices of one width, too few rows, or a non-finite feature.
+    """
+    a, b = (np.asarray(x, dtype=np.float64) for x in (a, b))
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ParameterError(f"frechet_distance takes (N, F) and (M, F) with N, M >= 2, got {a.shape} and {b.shape}")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ParameterError("frechet_distance got non-finite features: were the clips finite?")
+    cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+    shift = np.square(a.mean(0) - b.mean(0)).sum()
+    return max(0.0, float(shift + np.trace(cov_a) + np.trace(cov_b) - 2 * trace_of_root(cov_a, cov_b)))
+
+
+def trace_of_root(cov_a: np.ndarray, cov_b: np.ndarray) -> float:
+    """tr((A B)^(1/2)) of two covariances (F, F)."""
+    values, vectors = np.linalg.eigh(cov_a)
+    root_a = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    return float(np.sqrt(np.linalg.eigvalsh(root_a @ cov_b @ root_a).clip(min=0)).sum())
+
+
+def pairwise_distance(features: np.ndarray | Tensor) -> float:
+    """Mean Euclidean distance between different rows of (N, F): how far apart the members of a set lie."""
+    rows = torch.as_tensor(features, dtype=torch.float64)
+    if len(rows) < 2:
+        raise ParameterError(f"a pairwise distance needs two rows or more, got {len(rows)}")
+    return float(torch.pdist(rows).mean())
+
+
+def _per_frame(clips: Tensor, reference: Tensor, name: str) -> Tensor:
+    import pytorch_msssim
+
+    _same_shape(clips, reference)
+    b, c, t, h, w = clips.shape
+    frames, target = (x.transpose(1, 2).reshape(b * t, c, h, w) / 2 + 0.5 for x in (clips, reference))
+    if name == "ssim":
+        values = pytorch_msssim.ssim(frames, target, data_range=1.0, size_average=False)
+    else:
+        window = min(11, (min(h, w) - 1) // 16 | 1)  # pytorch-msssim wants the side above 16 (window - 1)
+        while min(h, w) <= 16 * (window - 1):
+            window -= 2
+        values = pytorch_msssim.ms_ssim(frames, target, data_range=1.0, size_average=False, win_size=window)
+    return values.reshape(b, t).mean(1)
+
+
+def _same_shape(clips: Tensor, reference: Tensor) -> None:
+    if clips.ndim != 5 or clips.shape != reference.shape:
+        raise ParameterError(
+            f"expected two batches of clips (B, 3, T, H, W) of one shape, got {tuple(clips.shape)} and "
+            f"{tuple(reference.shape)}"
+        )

@@ -1,0 +1,110 @@
+"""Files that are either wholly written or not there, and their content hashes.
+
+A run may be killed at any moment: everything that a later step reads is first written beside its
+place and then moved there in one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mobivid_core.errors import RunError
+
+
+@contextlib.contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Turn a full disk or a read-only folder into one clear error.
+
+    Args:
+        what: The thing being written, for the message.
+
+    Raises:
+        RunError: No space is left, the quota is used up, or the place may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"no space left on the disk while writing {what}. Nothing half-written was kept: "
+                "free some space and run the same command again, it resumes."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise RunError(
+                f"{what} cannot be written ({error.strerror}). Make its folder writable, or set MOBIVID_RUNS "
+                "to a folder that is."
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step.
+
+    Raises:
+        RunError: No space left, or the folder is read-only.
+    """
+    with disk_errors(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)  # mkstemp makes private files; results are for everybody
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically and make sure that it reached the disk."""
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 `text` to `path` atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as sorted, indented JSON with a closing newline, atomically."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, default: Any = None) -> Any:
+    """Read JSON; `default` if the file is missing.
+
+    Raises:
+        RunError: The file is there but is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+    except ValueError as error:
+        raise RunError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tree_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below `folder`, by relative POSIX path; hidden files are left out."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    relative = [(p, p.relative_to(folder)) for p in files]
+    return {r.as_posix(): sha256(p) for p, r in relative if not any(part.startswith(".") for part in r.parts)}

@@ -1,0 +1,66 @@
+"""Sizes of the diffusion transformers: the paper's (reconstructed) and the trained miniatures.
+
+Paper: section on tri-level pruning. The block and head counts and FFN widths come from
+data/paper/claims.csv (C20 to C22); hidden width and head width are assumed (32 x 64 = 2048).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Widths of one diffusion transformer; heads and FFN widths are per block.
+
+    Attributes:
+        hidden: Residual width, kept by pruning.
+        head_dim: Width of one attention head.
+        self_heads: Self-attention heads of each block; its length is the number of blocks.
+        cross_heads: Cross-attention heads of each block.
+        ffn_widths: FFN hidden width of each block.
+        in_channels: Latent channels in and out.
+        text_dim: Width of the text encoder's token states.
+    """
+
+    hidden: int
+    head_dim: int
+    self_heads: tuple[int, ...]
+    cross_heads: tuple[int, ...]
+    ffn_widths: tuple[int, ...]
+    in_channels: int = 128
+    text_dim: int = 768
+
+    def __post_init__(self) -> None:
+        if not len(self.self_heads) == len(self.cross_heads) == len(self.ffn_widths):
+            raise ValueError(
+                "self_heads, cross_heads and ffn_widths need one entry a block, got "
+                f"{len(self.self_heads)}, {len(self.cross_heads)} and {len(self.ffn_widths)}"
+            )
+
+    @property
+    def blocks(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.self_heads)
+
+    @classmethod
+    def uniform(cls, *, blocks: int, heads: int, ffn: int, hidden: int, head_dim: int, **other: int) -> "DiTConfig":
+        """The same heads (self and cross) and FFN width in every block."""
+        return cls(hidden, head_dim, (heads,) * blocks, (heads,) * blocks, (ffn,) * blocks, **other)
+
+    def as_kwargs(self) -> dict:
+        """Keyword arguments for `MobiVidTransformer3DModel` (lists, so that the config is JSON)."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+#: The paper's 2 B server model as reconstructed: 1,916,569,728 parameters (data/paper, class `derived`).
+SERVER = DiTConfig.uniform(blocks=28, heads=32, ffn=8192, hidden=2048, head_dim=64)
+#: The paper's 0.9 B mobile model as reconstructed: 959,697,024 parameters (data/paper, class `derived`).
+MOBILE = DiTConfig.uniform(blocks=20, heads=20, ffn=6144, hidden=2048, head_dim=64)
+#: Miniature teacher with the paper's proportions (attention : FFN = 1 : 1), trained for real.
+MINI_SERVER = DiTConfig.uniform(blocks=14, heads=8, ffn=512, hidden=128, head_dim=16, in_channels=64, text_dim=384)
+#: Miniature student at the paper's cut (20/28 blocks, 20/32 heads, 6144/8192 FFN).
+MINI_MOBILE = DiTConfig.uniform(blocks=10, heads=5, ffn=384, hidden=128, head_dim=16, in_channels=64, text_dim=384)
+#: Smallest sizes that still walk through every code path.
+SMOKE_SERVER = DiTConfig.uniform(blocks=4, heads=4, ffn=128, hidden=32, head_dim=8, in_channels=16, text_dim=384)
+SMOKE_MOBILE = DiTConfig.uniform(blocks=3, heads=3, ffn=96, hidden=32, head_dim=8, in_channels=16, text_dim=384)

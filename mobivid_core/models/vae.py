@@ -1,0 +1,139 @@
+"""Causal video VAE with the compression ratio in its config; the main model runs at the paper's 8x32x32.
+
+Paper: section on the high-compression VAE (data/paper/claims.csv, C19). Its inner structure is not public;
+this one is ours. A linear path, initialised by PCA, does most of the work from the first step; small
+convolutional nets around it, whose last layers start at zero, learn what a linear code cannot express.
+Convolutions are 2-D at high resolution and mix time only at the bottleneck, causally: a latent depends on
+no later frame, and the first frame is coded alone, so that an image is a video of one frame.
+
+Simplified: no perceptual or adversarial loss terms, no tiling.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from mobivid_core.errors import ParameterError
+from mobivid_core.models.vae_nets import DecoderNet, EncoderNet, LinearDecoder, LinearEncoder
+
+#: Log-variance at the start: noise of std e^-3.5 on unit-variance latents hardly disturbs the linear path.
+_LOGVAR_BIAS = -7.0
+
+
+class MobiVidVAE(ModelMixin, ConfigMixin):
+    """Video autoencoder; clips (B, 3, T, H, W) in [-1, 1] to latents (B, C, 1 + (T - 1) / rt, H / rh, W / rw).
+
+    Args:
+        ratio: Compression time x height x width; height and width alike, a power of two from 8.
+        latent_channels: Channels C of the latent.
+        width: Channel width of the convolutional nets; 0 leaves the linear (PCA) codec alone.
+        frame_coefficients: Coefficients a frame's patch keeps before time is merged; None for 3 C, at most all.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        ratio: tuple[int, int, int] = (8, 32, 32),
+        latent_channels: int = 64,
+        width: int = 64,
+        frame_coefficients: int | None = None,
+    ) -> None:
+        super().__init__()
+        time, height, patch = ratio
+        if height != patch or patch < 8 or patch & (patch - 1) or time < 1:
+            raise ParameterError(
+                f"VAE ratio {tuple(ratio)} is not supported: height and width must be the same power of two from 8, "
+                "time at least 1; e.g. (8, 32, 32) or (4, 8, 8)"
+            )
+        kept = min(3 * patch * patch, frame_coefficients or 3 * latent_channels)
+        self.linear_encoder = LinearEncoder(time, patch, kept, latent_channels)
+        self.linear_decoder = LinearDecoder(time, patch, kept, latent_channels)
+        self.encoder_net = EncoderNet(time, patch, width, 2 * latent_channels) if width else None
+        self.decoder_net = DecoderNet(time, patch, width, latent_channels) if width else None
+        self.register_buffer("latents_mean", torch.zeros(latent_channels))
+        self.register_buffer("latents_std", torch.ones(latent_channels))
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Latent shape (C, t, h, w) of a clip.
+
+        Raises:
+            ParameterError: The size does not divide; the message names the nearest valid one.
+        """
+        rt, rh, rw = self.config.ratio
+        nearest = (
+            1 + max(0, round((frames - 1) / rt)) * rt, max(1, round(height / rh)) * rh, max(1, round(width / rw)) * rw
+        )
+        if nearest != (frames, height, width):
+            raise ParameterError(
+                f"a clip of {frames} frames of {height}x{width} does not fit the VAE's {rt}x{rh}x{rw} compression "
+                f"(frames = 1 + {rt}k, height a multiple of {rh}, width of {rw}); the nearest valid size is "
+                f"{nearest[0]} frames of {nearest[1]}x{nearest[2]}"
+            )
+        return self.config.latent_channels, 1 + (frames - 1) // rt, height // rh, width // rw
+
+    def encode(self, clip: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
+        """Posterior over raw latents of a clip (B, 3, T, H, W)."""
+        self.latent_shape(*clip.shape[2:])
+        mean = self.linear_encoder(clip)
+        logvar = torch.full_like(mean, _LOGVAR_BIAS)
+        if self.encoder_net is not None:
+            shift, widen = self.encoder_net(clip).chunk(2, dim=1)
+            mean, logvar = mean + shift, logvar + widen
+        posterior = DiagonalGaussianDistribution(torch.cat([mean, logvar], dim=1))
+        return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
+
+    def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
+        """Clip (B, 3, T, H, W), not clamped, of raw latents (B, C, t, h, w)."""
+        clip = self.linear_decoder(z)
+        if self.decoder_net is not None:
+            clip = clip + self.decoder_net(z, clip)
+        return DecoderOutput(sample=clip) if return_dict else (clip,)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Reconstruction through the posterior's mean."""
+        return self.decode(self.encode(clip).latent_dist.mode()).sample
+
+    def encode_latents(self, clip: Tensor) -> Tensor:
+        """Normalised latents (B, C, t, h, w), the posterior's mean: what the diffusion model sees."""
+        raw = self.encode(clip).latent_dist.mode()
+        return (raw - self._per_channel(self.latents_mean)) / self._per_channel(self.latents_std)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Clip in [-1, 1] of normalised latents."""
+        raw = latents * self._per_channel(self.latents_std) + self._per_channel(self.latents_mean)
+        return self.decode(raw).sample.clamp(-1, 1)
+
+    def _per_channel(self, values: Tensor) -> Tensor:
+        return values.view(1, -1, 1, 1, 1)
+
+    @torch.no_grad()
+    def fit_linear(self, clips: Tensor) -> None:
+        """Initialise the linear path by PCA, first over frame patches, then over time.
+
+        Afterwards each raw latent channel has unit mean square on `clips`.
+
+        Args:
+            clips: (N, 3, T, H, W) in [-1, 1]; a few hundred are enough.
+        """
+        self.latent_shape(*clips.shape[2:])
+        self.linear_encoder.fit(clips)
+        self.linear_decoder.invert(self.linear_encoder)
+
+    @torch.no_grad()
+    def fit_statistics(self, clips: Tensor, whitening: float = 0.5, batch: int = 16) -> None:
+        """Set the normalisation of latents from clips (N, 3, T, H, W).
+
+        A channel's normalised standard deviation is the share of pixel energy it decodes to, to the power
+        `1 - whitening`: 1 makes all channels alike, 0 leaves a PCA's full dynamic range.
+        """
+        raw = torch.cat([self.encode(part).latent_dist.mode() for part in clips.split(batch)])
+        std = raw.std(dim=(0, 2, 3, 4))
+        energy = self.linear_decoder.channel_energy() * std
+        share = (energy / energy.square().mean().sqrt()) ** (1 - whitening)
+        self.latents_mean.copy_(raw.mean(dim=(0, 2, 3, 4)))
+        self.latents_std.copy_(std / (share / share.square().mean().sqrt()))

@@ -1,0 +1,101 @@
+"""One dial for sizes and budgets: `smoke`, `laptop`, `scratch`, `gpu`, `paper`.
+
+Every notebook takes its sizes from here and from nowhere else, so that a profile means the same
+thing in every stage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mobivid_core.errors import ProfileError
+from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, SMOKE_MOBILE, SMOKE_SERVER, DiTConfig
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes and budgets of one profile.
+
+    Attributes:
+        name: The profile's name.
+        meaningful: False where the numbers only prove that the code runs.
+        from_shipped: Start from the shipped VAE, judge and teacher instead of training them.
+        paper_scale: Also build and convert the paper-scale model (minutes and gigabytes).
+        device: Torch device that trains.
+        frames: Frames of a clip, 1 + 8k.
+        size: Height and width of a clip in pixels.
+        vae_ratio: VAE compression, time x height x width.
+        vae_channels: Latent channels of the main VAE.
+        vae_width: Channel width of the VAE's convolutional nets.
+        vae_steps: Training steps of the main VAE.
+        sweep_steps: Training steps of each VAE in the ratio sweep.
+        judge_steps: Training steps of the judge.
+        server: Sizes of the teacher.
+        mobile: Sizes of the student at the paper's cut.
+        train_clips: Captioned clips encoded once for DiT training.
+        batch: Batch size of DiT training.
+        teacher_steps: Training steps of the teacher.
+        calibration_clips: Clips on which sensitivity is measured.
+        recovery_steps: KD recovery steps of a pruned student.
+        arm_steps: KD recovery steps of each arm that is only compared.
+        distill_steps: Generator updates of step distillation.
+        eval_clips: Clips generated for each row of a quality table.
+        teacher_sampling_steps: Steps of the guided teacher.
+        guidance: Classifier-free guidance scale of the teacher.
+    """
+
+    name: str
+    meaningful: bool = True
+    from_shipped: bool = True
+    paper_scale: bool = False
+    device: str = "cpu"
+    frames: int = 17
+    size: int = 128
+    vae_ratio: tuple[int, int, int] = (8, 32, 32)
+    vae_channels: int = 64
+    vae_width: int = 64
+    vae_steps: int = 4000
+    sweep_steps: int = 60
+    judge_steps: int = 1500
+    server: DiTConfig = MINI_SERVER
+    mobile: DiTConfig = MINI_MOBILE
+    train_clips: int = 4096
+    batch: int = 32
+    teacher_steps: int = 20_000
+    calibration_clips: int = 128
+    recovery_steps: int = 300
+    arm_steps: int = 60
+    distill_steps: int = 150
+    eval_clips: int = 256
+    teacher_sampling_steps: int = 40
+    guidance: float = 3.0
+
+
+_LAPTOP = Profile("laptop")
+
+PROFILES: dict[str, Profile] = {
+    "smoke": Profile(
+        "smoke", meaningful=False, from_shipped=False, size=64, vae_channels=16, vae_width=16, vae_steps=6,
+        sweep_steps=2, judge_steps=6, server=SMOKE_SERVER, mobile=SMOKE_MOBILE, train_clips=32, batch=8,
+        teacher_steps=10, calibration_clips=8, recovery_steps=4, arm_steps=2, distill_steps=4, eval_clips=8,
+        teacher_sampling_steps=6,
+    ),
+    "laptop": _LAPTOP,
+    "scratch": replace(_LAPTOP, name="scratch", from_shipped=False, train_clips=24_576),
+    "gpu": replace(
+        _LAPTOP, name="gpu", from_shipped=False, device="cuda", train_clips=65_536, batch=128,
+        vae_steps=20_000, teacher_steps=60_000, recovery_steps=5000, arm_steps=500, distill_steps=5000,
+    ),
+    "paper": replace(_LAPTOP, name="paper", paper_scale=True),
+}
+
+
+def get_profile(name: str) -> Profile:
+    """Look a profile up by name.
+
+    Raises:
+        ProfileError: No profile has that name.
+    """
+    if name not in PROFILES:
+        raise ProfileError(f"unknown profile {name!r}; the profiles are {', '.join(PROFILES)}")
+    return PROFILES[name]

@@ -1,0 +1,1 @@
+"""Tables, figures and moving pictures: how results are registered, compared and shown."""

@@ -1,0 +1,83 @@
+"""Interactive views for notebooks: the only module that imports ipywidgets.
+
+A widget vanishes where no kernel runs (a code host, a printed page), so each has a static twin beside it in the
+notebook: `scrubber` and `media.frame_strip` show the same clips.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from mobivid_core.data.video_io import clip_to_frames
+from mobivid_core.errors import MobiVidError, ParameterError
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+
+#: Reconstruction errors are small: shown this many times enlarged.
+ERROR_GAIN = 4
+
+
+def error_clip(reconstruction: Tensor, original: Tensor, gain: float = ERROR_GAIN) -> Tensor:
+    """Absolute error as a clip: black is none, white is a full-scale error divided by `gain`."""
+    return ((reconstruction - original).abs() * gain - 1).clamp(-1, 1)
+
+
+def scrubber(
+    originals: Tensor, reconstructions: Mapping[str, Tensor], titles: Sequence[str], height: int = 192
+) -> VBox:
+    """Pick a clip and a codec, scrub through original, reconstruction and error.
+
+    Args:
+        originals: (N, 3, T, H, W) in [-1, 1].
+        reconstructions: Name of a codec -> its reconstructions, same shape.
+        titles: One title a clip.
+        height: Height on the page in pixels.
+
+    Returns:
+        A widget; show it as the last line of a cell.
+
+    Raises:
+        ParameterError: Shapes or the number of titles do not fit.
+        MobiVidError: ipywidgets is not installed.
+    """
+    if not reconstructions or any(clips.shape != originals.shape for clips in reconstructions.values()):
+        raise ParameterError(f"every reconstruction must have the originals' shape {tuple(originals.shape)}")
+    if len(titles) != len(originals):
+        raise ParameterError(f"expected {len(originals)} titles, one a clip, got {len(titles)}")
+    try:
+        import ipywidgets as widgets
+    except ImportError as error:
+        raise MobiVidError("the scrubber needs ipywidgets; install it with `pip install ipywidgets`") from error
+
+    frames = originals.shape[2]
+    clip = widgets.Dropdown(options=[(title, n) for n, title in enumerate(titles)], description="clip")
+    codec = widgets.Dropdown(options=list(reconstructions), description="codec")
+    frame = widgets.IntSlider(0, 0, frames - 1, description="frame")
+    picture = widgets.Image(format="png", height=height)
+
+    def show(_: object = None) -> None:
+        picture.value = _panel(originals[clip.value], reconstructions[codec.value][clip.value], frame.value)
+
+    for control in (clip, codec, frame):
+        control.observe(show, names="value")
+    show()
+    legend = widgets.HTML(f"original &nbsp;|&nbsp; reconstruction &nbsp;|&nbsp; error, enlarged {ERROR_GAIN} times")
+    return widgets.VBox([widgets.HBox([clip, codec]), frame, picture, legend])
+
+
+def _panel(original: Tensor, reconstruction: Tensor, frame: int) -> bytes:
+    """PNG of one frame: original, reconstruction, error."""
+    from PIL import Image
+
+    at = slice(frame, frame + 1)
+    parts = [original[:, at], reconstruction[:, at], error_clip(reconstruction[:, at], original[:, at])]
+    pictures = [np.pad(clip_to_frames(part)[0], ((0, 0), (0, 2), (0, 0)), constant_values=255) for part in parts]
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(pictures, axis=1)).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,106 @@
+"""Trains the text-conditioned flow-matching teacher on encoded captioned clips.
+
+`python -m mobivid_core.training.teacher --profile scratch` makes the shipped one again; interrupted, it resumes.
+Paper: the 2 B server DiT, trained on data that are not public; here a miniature with its proportions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mobivid_core.diffusion.flow import flow_loss
+from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.training.latents import LatentDataset
+from mobivid_core.training.loop import TrainResult, TrainSettings, train
+
+#: Share of captions replaced by the empty one, so that guidance has an unconditional velocity.
+DROP_TEXT = 0.1
+
+
+def train_teacher(
+    data: LatentDataset,
+    sizes: DiTConfig,
+    *,
+    steps: int,
+    batch: int,
+    folder: Path | None = None,
+    seed: int = 0,
+    learning_rate: float = 1.5e-3,
+    compiled: bool = False,
+    progress: bool = True,
+) -> tuple[MobiVidTransformer3DModel, TrainResult]:
+    """Train a teacher from random weights.
+
+    Args:
+        data: Encoded clips and captions.
+        sizes: Widths of the model.
+        steps: Optimiser steps.
+        batch: Clips a step.
+        folder: Where to keep the training state; None keeps none.
+        seed: Seed of initial weights and of all draws.
+        learning_rate: Peak rate.
+        compiled: Compile the blocks with torch.compile: worth its minute from about a thousand steps.
+        progress: Show a progress bar.
+
+    Returns:
+        The model with averaged weights, and the training log.
+    """
+    torch.manual_seed(seed)
+    model = MobiVidTransformer3DModel.from_sizes(sizes)
+    run = model
+    if compiled:
+        run = torch.compile(model)
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        latents, text, mask = data.draw(batch, generator)
+        return flow_loss(
+            run, latents, text, mask, generator, drop_text=DROP_TEXT, null_text=data.null_text, null_mask=data.null_mask
+        )
+
+    settings = TrainSettings(
+        steps, learning_rate=learning_rate, warmup=min(500, steps // 10 + 1), ema=0.9995 if steps >= 5000 else 0.99,
+        seed=seed, log_every=50 if steps >= 1000 else 1, save_every_s=120.0,
+    )
+    result = train(model, loss, settings, folder, title="teacher", progress=progress)
+    return result.averaged, result
+
+
+def main() -> None:
+    """Command line: train the teacher of a profile and publish it."""
+    import argparse
+
+    from mobivid_core.artifacts import describe, find, load_model, publish, save_model
+    from mobivid_core.models.vae import MobiVidVAE
+    from mobivid_core.paths import runs_dir
+    from mobivid_core.profiles import get_profile
+    from mobivid_core.training.latents import latent_dataset
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--profile", default="scratch")
+    parser.add_argument("--steps", type=int, help="instead of the profile's")
+    parser.add_argument("--clips", type=int, help="training clips, instead of the profile's")
+    parser.add_argument("--compile", action="store_true", help="compile the model (needs a C++ compiler)")
+    arguments = parser.parse_args()
+    profile = get_profile(arguments.profile)
+    artifact = find("vae", profile.name)
+    print(describe(artifact))
+    folder = runs_dir(profile.name) / "training" / "teacher"
+    data = latent_dataset(
+        load_model(MobiVidVAE, artifact.path), split="train", count=arguments.clips or profile.train_clips,
+        frames=profile.frames, size=profile.size, cache=runs_dir(profile.name) / "latents",
+    )
+    model, _ = train_teacher(
+        data, profile.server, steps=arguments.steps or profile.teacher_steps, batch=profile.batch, folder=folder,
+        compiled=arguments.compile,
+    )
+    with publish("teacher", profile.name) as place:
+        save_model(model, place)
+        (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())
+
+
+if __name__ == "__main__":
+    main()

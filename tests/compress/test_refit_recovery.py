@@ -1,0 +1,143 @@
+"""Refit against an independent solver; recovery lowers the KD loss."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mobivid_core.compress.arms import Arm, arms_table, paired_ratio, run_arm
+from mobivid_core.compress.calibration import calibration_set, stratified_sigmas
+from mobivid_core.compress.estimators import random_scores
+from mobivid_core.compress.kd import matched_features, output_errors, reference, stands_for
+from mobivid_core.compress.plan import PruningPlan
+from mobivid_core.compress.planner import Targets, plan_for_budget, plan_for_targets
+from mobivid_core.compress.recovery import RecoverySettings, TeacherBank, feature_blocks_for, recover
+from mobivid_core.compress.refit import NormalEquations, refit
+from mobivid_core.compress.search import without_blocks
+from mobivid_core.compress.surgery import prune
+from mobivid_core.diffusion.flow import sample_sigmas
+from mobivid_core.errors import ParameterError, TrainingError
+
+
+@pytest.fixture(scope="module")
+def plan(teacher) -> PruningPlan:
+    return plan_for_targets(random_scores(teacher.sizes), teacher.sizes, Targets(3, 2, 16))
+
+
+@pytest.fixture(scope="module")
+def data():
+    """What recovery needs of a latent dataset."""
+    generator = torch.Generator().manual_seed(5)
+    latents, text = torch.randn(64, 4, 2, 2, 2, generator=generator), torch.randn(64, 5, 10, generator=generator)
+    mask = torch.ones(64, 5, dtype=torch.bool)
+
+    def draw(size, generator):
+        chosen = torch.randint(64, (size,), generator=generator)
+        return latents[chosen], text[chosen], mask[chosen]
+
+    return SimpleNamespace(draw=draw, null_text=torch.zeros(1, 5, 10), null_mask=torch.arange(5)[None] < 1)
+
+
+def test_normal_equations_agree_with_lstsq_per_channel() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inner, gate, wanted = (torch.randn(*s, generator=generator) for s in ((6, 7, 3), (6, 2), (6, 7, 2)))
+    layer = torch.nn.Linear(3, 2)
+    problem = NormalEquations(layer)
+    problem.add(inner[:4], gate[:4], wanted[:4])
+    problem.add(inner[4:], gate[4:], wanted[4:])
+    before, after = problem.solve(layer, ridge=1e-12)
+    rows = torch.cat([inner, torch.ones(6, 7, 1)], -1).double()
+    for c in range(2):
+        design = (gate[:, None, c, None] * rows).flatten(0, 1)
+        best = torch.linalg.lstsq(design, wanted[..., c].double().flatten()[:, None]).solution[:, 0]
+        found = torch.cat([layer.weight[c], layer.bias[c : c + 1]]).double()
+        assert torch.allclose(found, best, atol=1e-5)  # written back as float32
+    out = (gate[:, None] * layer(inner)).detach()
+    assert after == pytest.approx(float((out - wanted).square().sum() / wanted.square().sum()), rel=1e-4)
+    assert after < before
+
+
+@pytest.mark.parametrize("target", ["state", "layer"])
+def test_refit_never_raises_a_layers_calibration_error_and_helps_held_out(teacher, calibration, plan, target) -> None:
+    student = prune(teacher, plan).eval()
+    many = calibration_set(calibration.velocity, calibration.text, calibration.mask, samples=400, seed=1)
+    again, report = refit(student, teacher, plan, many, target=target, progress=False)
+    assert len(report.layers) == 3 * 3 + 1
+    # float64 normal equations: rounding is far below one part in a billion
+    assert all(after <= before + 1e-9 for before, after in zip(report.before, report.after))
+    held_out = reference(teacher, calibration_set(calibration.velocity, calibration.text, calibration.mask, seed=9))
+    assert output_errors(again, held_out).mean() < 0.8 * output_errors(student, held_out).mean()
+
+
+def test_refit_of_an_unpruned_model_changes_nothing(teacher, calibration) -> None:
+    plan = PruningPlan.keep_all(teacher.sizes)
+    again, report = refit(prune(teacher, plan), teacher, plan, calibration, progress=False)
+    assert float(output_errors(again, reference(teacher, calibration)).mean()) < 1e-9  # float32 rounding only
+    assert max(report.before) < 1e-9
+
+
+def test_refit_refuses_strangers(teacher, calibration, plan) -> None:
+    with pytest.raises(ParameterError, match="do not match the plan"):
+        refit(teacher, teacher, plan, calibration)
+    with pytest.raises(ParameterError, match="'state' or 'layer'"):
+        refit(prune(teacher, plan), teacher, plan, calibration, target="weights")
+
+
+def test_kept_blocks_stand_for_the_removed_ones_after_them(teacher) -> None:
+    plan = without_blocks(teacher.sizes, (0, 2))
+    assert [stands_for(plan, i) for i in (0, 1)] == [1, 3]
+    matched = matched_features(plan)
+    assert matched.student == (0,) and matched.teacher == (1,)
+
+
+def test_recovery_lowers_the_kd_loss_and_repeats(teacher, calibration, plan, data) -> None:
+    student, held_out = prune(teacher, plan).eval(), reference(teacher, calibration)
+    settings = RecoverySettings(steps=40, batch=16, learning_rate=3e-3, data_weight=0.1)
+    bank = TeacherBank(teacher, data, 16, feature_blocks_for([plan]), keep=True)
+    before = output_errors(student, held_out).mean()
+    recovered, result = recover(student, plan, bank, settings, progress=False)
+    assert output_errors(recovered, held_out).mean() < 0.7 * before
+    assert {"loss", "output", "features", "data"} <= set(result.log[-1])
+    assert output_errors(student, held_out).mean() == before  # the input is left alone
+    twice, _ = recover(student, plan, bank, settings, progress=False)
+    assert torch.equal(twice.proj_out.weight, recovered.proj_out.weight)  # one thread, same batches: same bits
+    assert not any(p.grad is not None for p in teacher.parameters())
+
+
+def test_bank_lessons_do_not_depend_on_keeping_them(teacher, data) -> None:
+    kept, fresh = (TeacherBank(teacher, data, 4, (1,), keep=keep) for keep in (True, False))
+    kept.lesson(3)
+    assert torch.equal(kept.lesson(3).output, fresh.lesson(3).output)
+    assert not torch.equal(fresh.lesson(3).noisy, fresh.lesson(4).noisy)
+
+
+def test_diverging_recovery_is_reported(teacher, plan, data) -> None:
+    student = prune(teacher, plan)
+    with torch.no_grad():
+        student.proj_out.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="not finite"):
+        recover(student, plan, TeacherBank(teacher, data, 4, feature_blocks_for([plan])), RecoverySettings(20, 4), progress=False)
+
+
+def test_arms_report_every_stage(teacher, calibration, data) -> None:
+    whole = sum(p.numel() for p in teacher.parameters())
+    plan = plan_for_budget(random_scores(teacher.sizes), teacher.sizes, 0.7 * whole)
+    bank = TeacherBank(teacher, data, 8, feature_blocks_for([plan]), keep=True)
+    held_out = reference(teacher, calibration)
+    settings = RecoverySettings(steps=5, batch=8)
+    results = [run_arm(Arm(n, plan, r), teacher, calibration, bank, held_out, settings, progress=False) for n, r in (("a", True), ("b", False))]
+    table = arms_table(results, whole)
+    assert list(table["arm"]) == ["a", "b"] and (table["low"] <= table["KD recovered"]).all()
+    assert table["KD refitted"].isna().tolist() == [False, True]
+    assert table["KD refitted"][0] < table["KD pruned"][0]
+    value, low, high = paired_ratio(results[0].recovered, results[0].recovered)
+    assert value == low == high == 1
+
+
+def test_sigmas_are_stratified_over_the_training_law() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, drawn = stratified_sigmas(2000, generator), sample_sigmas(200_000, generator)
+    for q in (0.1, 0.5, 0.9):
+        assert float(ours.quantile(q)) == pytest.approx(float(drawn.quantile(q)), abs=5e-3)  # 200,000 draws: 0.001

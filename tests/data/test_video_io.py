@@ -1,0 +1,176 @@
+"""Files: exact where the codec is lossless, close where it is not, and clear where a file is bad."""
+
+import numpy as np
+import pytest
+import torch
+
+from mobivid_core.data.folder import clips_from_folder, main
+from mobivid_core.data.shots import find_shots, windows
+from mobivid_core.data.video_io import clip_to_frames, frames_to_clip, read_spans, read_video, write_video
+from mobivid_core.errors import ParameterError, VideoError
+
+
+def noise(frames: int = 5, height: int = 37, width: int = 51, seed: int = 0) -> np.ndarray:
+    """Hardest content for a codec; odd sides on purpose."""
+    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+def smooth(frames: int, height: int = 48, width: int = 64, hue: tuple[int, int, int] = (200, 60, 40)) -> np.ndarray:
+    """A moving ramp of one hue: two hues make a cut, one hue makes none."""
+    x = np.arange(width)[None, None, :] + 2 * np.arange(frames)[:, None, None]
+    ramp = 0.7 + 0.3 * np.sin(x / 15) * np.ones((1, height, 1))
+    return np.round(ramp[..., None] * np.array(hue)).astype(np.uint8)
+
+
+def test_ffv1_round_trip_is_exact(tmp_path):
+    frames = noise()
+    write_video(tmp_path / "clip.mkv", frames, lossless=True)
+    assert np.array_equal(read_video(tmp_path / "clip.mkv"), frames)
+
+
+def test_h264_round_trip_is_close_and_unbiased(tmp_path):
+    frames = smooth(9)
+    write_video(tmp_path / "clip.mp4", frames, crf=10)
+    error = read_video(tmp_path / "clip.mp4").astype(int) - frames
+    # Chroma subsampling and quantisation of a smooth ramp: a few grey levels, no shift of the mean.
+    assert np.abs(error).mean() < 3
+    assert np.abs(error.mean(axis=(0, 1, 2))).max() < 1
+
+
+def test_equal_clips_give_equal_files(tmp_path):
+    first, second = (write_video(tmp_path / name, smooth(9)).read_bytes() for name in ("a.mp4", "b.mp4"))
+    assert first == second
+
+
+def test_clip_and_frames_are_inverses():
+    frames = noise()
+    clip = frames_to_clip(frames)
+    assert clip.shape == (3, 5, 37, 51) and clip.min() >= -1 and clip.max() <= 1
+    assert np.array_equal(clip_to_frames(clip), frames)
+    assert np.array_equal(clip_to_frames(torch.full((3, 1, 2, 2), 7.0)), np.full((1, 2, 2, 3), 255))
+
+
+def test_resizing_covers_and_crops_centrally(tmp_path):
+    frames = np.zeros((2, 40, 80, 3), np.uint8)
+    frames[:, :, 20:60] = 255  # the central square is white
+    write_video(tmp_path / "wide.mkv", frames, lossless=True)
+    picture = read_video(tmp_path / "wide.mkv", size=(20, 20))
+    assert picture.shape == (2, 20, 20, 3)
+    # Area averaging leaves the inside exact; FFmpeg's fixed-point filter may miss white by one level.
+    assert picture[:, 1:-1, 1:-1].min() >= 254
+
+
+def test_parts_of_a_file(tmp_path):
+    frames = noise(12)
+    write_video(tmp_path / "clip.mkv", frames, lossless=True)
+    assert np.array_equal(read_video(tmp_path / "clip.mkv", first_frame=3, max_frames=4), frames[3:7])
+    with pytest.raises(VideoError, match="no frame at or after frame 12"):
+        read_video(tmp_path / "clip.mkv", first_frame=12)
+
+
+@pytest.mark.parametrize(("fps", "kept"), [(48, 12), (30, 20), (24, 24), (10, 24)])
+def test_fast_files_lose_frames_and_slow_ones_gain_none(tmp_path, fps, kept):
+    write_video(tmp_path / "clip.mkv", noise(24), fps=fps, lossless=True)
+    # One frame of slack: at 30 a second the last kept frame depends on where the grid ends.
+    assert abs(len(read_video(tmp_path / "clip.mkv", max_fps=24)) - kept) <= 1
+
+
+def test_spans_equal_a_full_read(tmp_path):
+    # 200 frames, so that the second span is reached by seeking.
+    path = write_video(tmp_path / "film.mp4", smooth(200, 32, 40))
+    whole = read_video(path)
+    for span, start in zip(read_spans(path, [3, 150], 5, crop=32, size=32), [3, 150], strict=True):
+        # Same decoder, another colour conversion path: one level of rounding.
+        assert np.abs(span.astype(int) - whole[start : start + 5, :, 4:36]).max() <= 2
+    with pytest.raises(VideoError, match="ends before"):
+        read_spans(path, [198], 5, crop=32, size=32)
+
+
+def test_undecodable_files_say_so(tmp_path):
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(VideoError, match="text.mp4: cannot be decoded"):
+        read_video(tmp_path / "text.mp4")
+    with pytest.raises(VideoError, match="no such file"):
+        read_video(tmp_path / "nowhere.mp4")
+
+
+def test_a_file_that_breaks_off_is_an_error(tmp_path):
+    whole = write_video(tmp_path / "whole.mp4", noise(40), crf=10).read_bytes()
+    (tmp_path / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VideoError, match=r"half.mp4: (breaks off after \d+ of 40|cannot be decoded)"):
+        read_video(tmp_path / "half.mp4")
+
+
+@pytest.mark.parametrize(
+    ("frames", "name", "text"),
+    [
+        (np.zeros((2, 4, 4), np.uint8), "a.mp4", "expected frames uint8"),
+        (np.zeros((2, 4, 4, 3), np.float32), "a.mp4", "float32"),
+        (torch.zeros(1, 3, 2, 4, 4), "a.mp4", "index the batch first"),
+    ],
+)
+def test_writing_something_else_is_refused(tmp_path, frames, name, text):
+    with pytest.raises(VideoError, match=text):
+        write_video(tmp_path / name, frames)
+
+
+def test_lossless_needs_matroska(tmp_path):
+    with pytest.raises(VideoError, match=r"name the file \.mkv"):
+        write_video(tmp_path / "a.mp4", noise(), lossless=True)
+
+
+def test_a_cut_is_found_and_motion_is_not():
+    film = np.concatenate([smooth(30), smooth(25, hue=(40, 60, 200)), smooth(20, hue=(60, 200, 60))])
+    assert find_shots(film) == [(0, 30), (30, 25), (55, 20)]
+    assert find_shots(smooth(60)) == [(0, 60)]
+    assert find_shots([]) == []
+
+
+def test_windows_are_disjoint_inside_the_shot_and_start_in_the_middle():
+    starts = windows(100, 57, 17)
+    assert sorted(starts) == [103, 120, 137] and starts[0] == 120
+    assert windows(0, 16, 17) == []
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_video(tmp_path / "two_shots.mp4", np.concatenate([smooth(40), smooth(20, hue=(40, 60, 200))]))
+    write_video(tmp_path / "short.mp4", smooth(8))
+    (tmp_path / "inner").mkdir()
+    write_video(tmp_path / "inner" / "one.mkv", smooth(17), lossless=True)
+    whole = (tmp_path / "two_shots.mp4").read_bytes()
+    (tmp_path / "broken.mp4").write_bytes(whole[: len(whole) // 8])
+    (tmp_path / "notes.txt").write_text("no video")
+    (tmp_path / ".hidden.mp4").write_text("passed over")
+    return tmp_path
+
+
+def test_a_folder_counts_and_names_what_it_skips(folder):
+    clips, report = clips_from_folder(folder, frames=17, size=(32, 48))
+    assert clips.shape == (4, 3, 17, 32, 48) and clips.dtype == torch.float32
+    assert {file.name: file.clips for file in report.used} == {"two_shots.mp4": 3, "inner/one.mkv": 1}
+    reasons = {file.name: file.reason for file in report.skipped}
+    assert set(reasons) == {"broken.mp4", "notes.txt", "short.mp4"}
+    assert "cannot be decoded" in reasons["broken.mp4"]
+    assert "not a video file name" in reasons["notes.txt"]
+    assert "8 frames" in reasons["short.mp4"]
+    assert "3 skipped" in str(report)
+
+
+def test_a_limit_per_file_keeps_every_shot(folder):
+    _, report = clips_from_folder(folder, frames=17, size=32, per_file=2)
+    assert report.used[-1].clips == 2
+
+
+def test_a_folder_without_clips_lists_the_reasons(folder, tmp_path):
+    with pytest.raises(VideoError, match="short.mp4: its longest shot has 8 frames"):
+        clips_from_folder(folder, frames=57, size=32)
+    with pytest.raises(ParameterError, match="is not a folder"):
+        clips_from_folder(tmp_path / "nowhere")
+
+
+def test_the_check_command_reports(folder, capsys):
+    assert main([str(folder), "--size", "32"]) == 0
+    assert "skipped  broken.mp4" in capsys.readouterr().out
+    assert main([str(folder / "nowhere")]) == 1
+    assert "not a folder" in capsys.readouterr().err

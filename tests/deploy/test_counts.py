@@ -1,0 +1,98 @@
+"""Counts: the closed form equals the module's parameters and torch's FLOP counter, and the published reconstruction."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mobivid_core.deploy.counts import (
+    block_flops_split, clip_flops, dit_bytes, dit_counts, dit_flops, dit_params, latent_grid, module_counts,
+)
+from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, MOBILE, SERVER, SMOKE_MOBILE, DiTConfig
+
+UNEVEN = DiTConfig(32, 8, (4, 0, 3), (1, 2, 0), (48, 0, 96), in_channels=16, text_dim=24)
+
+
+def _meta_model(cfg: DiTConfig) -> torch.nn.Module:
+    dit = pytest.importorskip("mobivid_core.models.dit")
+    with torch.device("meta"):
+        return dit.MobiVidTransformer3DModel.from_sizes(cfg)
+
+
+def _meta_inputs(cfg: DiTConfig, grid: tuple[int, int, int], text_tokens: int) -> tuple[torch.Tensor, ...]:
+    latents = torch.empty(1, cfg.in_channels, *grid, device="meta")
+    states = torch.empty(1, text_tokens, cfg.text_dim, device="meta")
+    return latents, torch.empty(1, device="meta"), states
+
+
+@pytest.mark.parametrize("cfg", [SMOKE_MOBILE, MINI_SERVER, MINI_MOBILE, MOBILE, SERVER, UNEVEN])
+def test_parameters_equal_the_module(cfg: DiTConfig) -> None:
+    assert dit_params(cfg)["total"] == sum(p.numel() for p in _meta_model(cfg).parameters())
+
+
+@pytest.mark.parametrize(
+    ("cfg", "grid", "text"), [(MOBILE, (7, 12, 16), 77), (MINI_SERVER, (3, 4, 4), 24), (UNEVEN, (2, 3, 5), 7)]
+)
+def test_flops_equal_torch_counter(cfg: DiTConfig, grid: tuple[int, int, int], text: int) -> None:
+    counted = module_counts(_meta_model(cfg), *_meta_inputs(cfg, grid, text))
+    assert dit_flops(cfg, grid, text)["total"] == counted.flops
+
+
+def test_reconstruction_at_paper_scale() -> None:
+    # data/paper C19 to C22 give the sizes; 49 frames of 512 x 384 at 8x32x32 give 1,344 tokens.
+    grid = latent_grid(49, 384, 512)
+    assert grid == (7, 12, 16)
+    assert dit_params(SERVER)["total"] == 1_916_569_728
+    assert dit_params(MOBILE)["total"] == 959_697_024
+    server, mobile = (dit_flops(c, grid, 77)["total"] for c in (SERVER, MOBILE))
+    assert server / 1e12 == pytest.approx(4.896, abs=5e-4)  # the reconstruction prints three decimals
+    assert mobile / 1e12 == pytest.approx(2.413, abs=5e-4)
+    ratio = clip_flops(server, steps=40, guidance=True) / clip_flops(mobile, steps=4, guidance=False)
+    assert ratio == pytest.approx(40.6, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "tokens", "server", "mobile"),
+    [((4, 32, 32), 2496, 9.72, 4.76), ((8, 16, 16), 5376, 24.4, 11.8), ((4, 8, 8), 39936, 497.9, 229.0)],
+)
+def test_flops_at_other_vae_ratios(ratio: tuple[int, int, int], tokens: int, server: float, mobile: float) -> None:
+    grid = latent_grid(49, 384, 512, ratio)
+    assert grid[0] * grid[1] * grid[2] == tokens
+    assert dit_flops(SERVER, grid)["total"] / 1e12 == pytest.approx(server, rel=2e-3)  # printed with three digits
+    assert dit_flops(MOBILE, grid)["total"] / 1e12 == pytest.approx(mobile, rel=3e-3)
+
+
+def test_split_sums_to_total_and_scores_are_quadratic() -> None:
+    split = block_flops_split(MOBILE, (7, 12, 16))
+    assert sum(split.values()) == dit_flops(MOBILE, (7, 12, 16))["total"]
+    assert block_flops_split(MOBILE, (14, 12, 16))["self-attention scores"] == 4 * split["self-attention scores"]
+
+
+def test_bytes() -> None:
+    sizes = dit_bytes(MOBILE, (7, 12, 16))
+    assert sizes["total"]["weights"] == 2 * dit_params(MOBILE)["total"]
+    assert sizes["total"]["traffic"] > sizes["total"]["weights"]
+    hidden = 1344 * 6144 * 2
+    plain, tiled = (dit_counts(MOBILE, (7, 12, 16), 77, tiles=k)["ffn"].peak_bytes for k in (1, 4))
+    assert plain - tiled == hidden * 3 // 4
+    stored = dit_counts(MOBILE, (7, 12, 16), 77, fused_attention=False)["self_attention"].peak_bytes
+    assert stored - sizes["self_attention"]["peak"] == 20 * 1344 * 1344 * 2
+
+
+def test_more_width_never_costs_less() -> None:
+    wider = replace(MINI_MOBILE, ffn_widths=tuple(w + 1 for w in MINI_MOBILE.ffn_widths))
+    assert dit_params(wider)["total"] > dit_params(MINI_MOBILE)["total"]
+    assert dit_flops(wider, (3, 4, 4))["total"] > dit_flops(MINI_MOBILE, (3, 4, 4))["total"]
+
+
+def test_module_counts_of_a_convolution() -> None:
+    conv = torch.nn.Conv2d(3, 5, 3, padding=1, device="meta")
+    counted = module_counts(conv, torch.empty(1, 3, 8, 8, device="meta"))
+    assert counted.params == 5 * 3 * 9 + 5
+    assert counted.flops == 2 * 5 * 3 * 9 * 64  # multiply-adds of every output, padding included
+    assert counted.peak_bytes == 2 * (3 + 5) * 64
+
+
+def test_a_clip_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="48 x 384 x 512"):
+        latent_grid(48, 384, 512)

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from mobivid_core.distill.solvers import Sampler, baselines, default_grid, euler_samplers, grid_table, shift_sigmas
+from mobivid_core.distill.trajectory import student_sigmas
+from mobivid_core.errors import ParameterError
+
+
+def test_default_grid_wastes_its_last_step():
+    """The trap itself: should diffusers mend its grid, this test says so (three decimals: the library rounds)."""
+    assert default_grid(4).tolist() == pytest.approx([1.0, 0.667, 0.334, 0.001, 0.0], abs=1e-3)
+
+
+def test_default_grid_shifts_its_lower_end_twice():
+    """Smallest noise level .001 -> .003 (when the scheduler is made) -> .009 (when the steps are set)."""
+    twice = shift_sigmas(shift_sigmas(torch.tensor(0.001), 3.0), 3.0)
+    assert default_grid(4, 3.0)[3].item() == pytest.approx(twice.item(), rel=1e-3)
+
+
+def test_shift_keeps_the_ends_and_inverts():
+    sigmas = student_sigmas(8)
+    shifted = shift_sigmas(sigmas, 3.0)
+    assert shifted[0] == 1 and shifted[-1] == 0 and (shifted[1:-1] > sigmas[1:-1]).all()
+    torch.testing.assert_close(shift_sigmas(shifted, 1 / 3), sigmas)
+
+
+def test_grid_table_shows_the_wasted_step():
+    table = grid_table(4).set_index("grid")["last step covers"]
+    assert table["textbook"] == 0.25 and table["diffusers default call"] < 0.002
+
+
+def test_names_and_evaluations():
+    assert Sampler("unipc", 4, 3.0).name == "UniPC-4, guided" and Sampler("unipc", 4, 3.0).evaluations == 8
+    assert Sampler("euler", 4).evaluations == 4
+    names = [s.name for s in (*euler_samplers(3.0), *baselines(3.0))]
+    assert len(set(names)) == len(names) - 1  # guided Euler-4 is in both lists
+
+
+def test_samplers_refuse_what_they_do_not_have():
+    with pytest.raises(ParameterError, match="unknown grid"):
+        Sampler("euler", 4, grid="cosine")
+    with pytest.raises(ParameterError, match="only the Euler solver"):
+        Sampler("unipc", 4, shift=3.0)
+
+
+def test_all_samplers_agree_with_many_steps(teacher, condition):
+    """Different solvers and grids of one ordinary differential equation: the same sample, to the first-order error."""
+    noise = torch.randn(12, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    fine = Sampler("euler", 100, 1.5).sample(teacher, condition, noise)
+    scale = (fine - noise).square().mean()
+    for sampler in (
+        Sampler("euler", 40, 1.5), Sampler("unipc", 20, 1.5), Sampler("dpm++", 20, 1.5),
+        Sampler("euler", 40, 1.5, "diffusers default"), Sampler("euler", 40, 1.5, shift=3.0),
+    ):  # fmt: skip
+        error = (sampler.sample(teacher, condition, noise, batch=5) - fine).square().mean()
+        assert error < 1e-2 * scale, sampler.name

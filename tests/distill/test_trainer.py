@@ -1,0 +1,151 @@
+import copy
+
+import pytest
+import torch
+
+from mobivid_core.distill.adversarial import Contest, RealPool
+from mobivid_core.distill.costs import DistillCosts
+from mobivid_core.distill.discriminator import TeacherDiscriminator
+from mobivid_core.distill.recipe import Recipe, distill
+from mobivid_core.distill.settings import DistillSettings
+from mobivid_core.distill.student import load_student, sample_student, save_student
+from mobivid_core.distill.trainer import Distiller
+from mobivid_core.errors import CheckpointError, ParameterError, TrainingError
+
+REGRESS = DistillSettings(40, batch=8, rate=3e-3, rate_warmup=1, snapshot_every=2)
+BOTH = DistillSettings(4, batch=4, adversarial_weight=0.1, discriminator_warmup=2, snapshot_every=2)
+
+
+def make_contest(teacher, dataset, trajectories, settings=BOTH):
+    torch.manual_seed(0)
+    return Contest(TeacherDiscriminator(teacher, (0, 2), width=8), RealPool(dataset, trajectories), settings)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_regression_learns(student, trajectories):
+    distiller = Distiller(student, trajectories, REGRESS)
+    distiller.run()
+    losses = [row["regression"] for row in distiller.log]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert torch.isnan(torch.tensor(distiller.log[0]["adversarial"]))  # no discriminator was asked for
+
+
+def test_resumed_run_equals_an_uninterrupted_one(teacher, student, dataset, trajectories, tmp_path):
+    """Bit-identical: every draw depends on (seed, step) alone, and all optimiser state is stored."""
+    whole = Distiller(copy.deepcopy(student), trajectories, BOTH, contest=make_contest(teacher, dataset, trajectories))
+    expected = whole.run()
+    first = Distiller(
+        copy.deepcopy(student),
+        trajectories,
+        BOTH,
+        contest=make_contest(teacher, dataset, trajectories),
+        folder=tmp_path,
+    )
+    first.run(until=2)
+    second = Distiller(
+        copy.deepcopy(student),
+        trajectories,
+        BOTH,
+        contest=make_contest(teacher, dataset, trajectories),
+        folder=tmp_path,
+    )
+    assert second.step == 2
+    found = second.run()
+    assert torch.equal(weights(expected), weights(found))
+    assert torch.equal(weights(whole.contest.heads), weights(second.contest.heads))
+    assert [r["step"] for r in second.log] == [1, 2, 3, 4]
+    assert [r["regression"] for r in second.log] == [r["regression"] for r in whole.log]
+
+
+def test_one_bad_batch_is_survived(student, trajectories, monkeypatch):
+    """A NaN at step 3 alone: back to the last good state, half the rate, and on to the end."""
+    from mobivid_core.distill import trainer
+
+    calls, real = [], trainer.regression_loss
+
+    def once_bad(*args):
+        calls.append(1)
+        return real(*args) * (float("nan") if len(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(trainer, "regression_loss", once_bad)
+    settings = DistillSettings(6, batch=4, snapshot_every=2)
+    distiller = Distiller(student, trajectories, settings)
+    distiller.run()
+    assert distiller.recoveries == 1 and distiller.step == 6
+    assert [row["step"] for row in distiller.log] == [1, 2, 3, 4, 5, 6]
+    assert torch.isfinite(weights(distiller.averaged)).all()
+
+
+def test_lasting_nan_stops_with_the_last_good_weights(student, trajectories, tmp_path):
+    settings = DistillSettings(10, batch=4, snapshot_every=2, most_recoveries=2)
+    distiller = Distiller(student, trajectories, settings, folder=tmp_path)
+    distiller.run(until=4)
+    good = weights(student).clone()
+    distiller.trajectories.states.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="step 4 after 2 recoveries.*last good weights, of step 4"):
+        distiller.run()
+    assert torch.equal(weights(student), good)
+    again = Distiller(copy.deepcopy(student), trajectories, settings, folder=tmp_path)
+    assert again.step == 4  # what was saved is the good state too
+
+
+def test_exploding_weights_are_never_kept(student, trajectories):
+    """An update that itself destroys the weights is found before the snapshot."""
+    distiller = Distiller(
+        student, trajectories, DistillSettings(2, batch=4, snapshot_every=1, rate=1e38, clip_norm=1e30)
+    )
+    with pytest.raises(TrainingError):
+        distiller.run()
+    assert torch.isfinite(weights(student)).all()
+
+
+def test_settings_that_train_nothing_are_refused(student, trajectories):
+    with pytest.raises(ParameterError, match="nothing to train on"):
+        DistillSettings(1, anchor_weight=0.0)
+    with pytest.raises(ParameterError, match="pass `contest`"):
+        Distiller(student, trajectories, BOTH)
+
+
+def test_distill_end_to_end_and_back_from_disk(teacher, student, dataset, tmp_path):
+    recipe = Recipe(12, 4, "euler", 2.0, DistillSettings(3, batch=4), BOTH, synthetic_share=0.25)
+    before = weights(student).clone()
+    result = distill(student, teacher, dataset, recipe, folder=tmp_path / "work")
+    assert torch.equal(before, weights(student))  # the start is copied
+    assert list(result.costs["stage"]) == ["teacher trajectories", "regression", "adversarial"]
+    assert (result.costs["TFLOP (counted)"] > 0).all() and len(result.log) == 3 + 4
+    again = distill(student, teacher, dataset, recipe, folder=tmp_path / "work")
+    assert torch.equal(weights(result.student), weights(again.student))
+
+    save_student(result.student, tmp_path / "student", {"steps": 7})
+    loaded, card = load_student(tmp_path / "student")
+    assert (card["steps"], card["guidance"], card["sigmas"]) == (4, 1.0, [1.0, 0.75, 0.5, 0.25, 0.0])
+    assert torch.equal(weights(loaded), weights(result.student))
+    with pytest.raises(CheckpointError, match="not a distilled student"):
+        load_student(tmp_path)
+
+
+def test_batched_sampling_is_the_whole_batch(student, condition):
+    noise = torch.randn(12, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        sample_student(student, condition, noise, batch=5),
+        sample_student(student, condition, noise),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+def test_costs_follow_from_the_settings():
+    """Regression: three forwards. Adversarial on top: the heads read three batches, the student runs its four steps."""
+    costs = DistillCosts(student=1.0, teacher=2.0)
+    regression, both = (
+        DistillSettings(10, batch=4),
+        DistillSettings(10, batch=4, adversarial_weight=1.0, discriminator_warmup=5),
+    )
+    assert costs.training(regression) == 10 * 4 * 3
+    heads = 4 * (4 * 1 + 3 * 2)
+    assert costs.training(both) == 10 * (4 * (3 + (4 + 8) * 1 + 2 * 2) + heads) + 5 * heads
+    assert costs.affordable_steps(costs.training(both), both) == 10
+    assert costs.trajectories(3, 40, 3.0) == 3 * 80 * 2

@@ -1,0 +1,117 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from mobivid_core.data.captions import WORDINGS, label_indices
+from mobivid_core.data.render import label_of, render_clips
+from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate.generation import REFERENCE_START, Evaluator, unseen_gap
+from mobivid_core.evaluate.judge import Judge
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.profiles import get_profile
+
+PROFILE = get_profile("smoke")
+
+
+@pytest.fixture(scope="module")
+def evaluator(judge: Judge, tmp_path_factory: pytest.TempPathFactory):
+    vae = MobiVidVAE(PROFILE.vae_ratio, PROFILE.vae_channels, width=0)
+    clips = render_clips("train", range(16), frames=PROFILE.frames, size=PROFILE.size).clips
+    vae.fit_linear(clips)
+    vae.fit_statistics(clips)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBIVID_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield Evaluator.prepare(vae, judge, PROFILE, progress=False)
+
+
+def _perfect(evaluator: Evaluator):
+    """A sampler that returns the encodings of the very clips that the captions were written for."""
+    clips = render_clips("test", range(PROFILE.eval_clips), frames=PROFILE.frames, size=PROFILE.size)
+    with torch.no_grad():
+        latents = dict(zip(clips.captions, evaluator.vae.encode_latents(clips.clips)))
+    return lambda captions, noise: torch.stack([latents[c] for c in captions])
+
+
+def test_a_perfect_sampler_scores_as_the_reconstructions(evaluator: Evaluator) -> None:
+    result = evaluator.evaluate_sampler(_perfect(evaluator), n=PROFILE.eval_clips, batch=3, keep=2, progress=False)
+    expected = evaluator.rows()["VAE reconstructions"]
+    assert result.clips.shape == (2, 3, PROFILE.frames, PROFILE.size, PROFILE.size)
+    for name in ("total", "semantic", "frechet_real"):
+        assert result.scores[name] == pytest.approx(expected[name], rel=1e-3)  # batches of 3 and 16 round differently
+
+
+def test_reference_clips_are_not_the_evaluated_ones(evaluator: Evaluator) -> None:
+    assert REFERENCE_START > 10 * 10_000
+    assert not torch.equal(evaluator.reference.real, evaluator.real.features)
+
+
+def test_measured_references_are_reused(evaluator: Evaluator) -> None:
+    again = Evaluator.prepare(evaluator.vae, evaluator.judge, PROFILE, progress=False)
+    assert torch.equal(again.real.features, evaluator.real.features)
+    assert torch.equal(again.reference.reconstruction, evaluator.reference.reconstruction)
+
+
+def test_noise_is_a_function_of_seed_and_index(evaluator: Evaluator) -> None:
+    together, alone = evaluator.noise(range(4)), evaluator.noise([2])
+    assert torch.equal(together[2], alone[0])
+    assert not torch.equal(evaluator.noise([2], seed=1), alone)
+
+
+def test_the_unseen_gap_is_the_difference_of_both_halves(evaluator: Evaluator) -> None:
+    result = evaluator.evaluate_sampler(_perfect(evaluator), n=8, progress=False)
+    unseen = torch.tensor([label_of("test", i).unseen for i in range(8)])
+    truth = label_indices(result.labels).clone()
+    truth[unseen, 0] = (truth[unseen, 0] + 1) % 10  # every held-out caption gets a wrong shape
+    wrong = dataclasses.replace(result, measures=dataclasses.replace(result.measures, classes=truth))
+    assert unseen_gap(wrong) == (1.0, 1.0, 1.0)
+    assert unseen_gap(wrong, "color") == (0.0, 0.0, 0.0)
+    one_kind = dataclasses.replace(wrong, labels=wrong.labels[1:2], measures=wrong.measures[1:2])
+    with pytest.raises(ParameterError, match="both trained and held-out"):
+        unseen_gap(one_kind)
+
+
+def test_captions_can_be_worded_otherwise(evaluator: Evaluator) -> None:
+    spoken: list[str] = []
+
+    def sampler(captions, noise: torch.Tensor) -> torch.Tensor:
+        spoken.extend(captions)
+        return noise
+
+    evaluator.evaluate_sampler(sampler, n=2, wording=WORDINGS - 1, progress=False)
+    assert all(words.startswith("video of one") for words in spoken)
+
+
+class _Still(torch.nn.Module):
+    """A 'model' whose velocity carries any noise to the same latents: a fully collapsed generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return x / (timestep / 1000).view(-1, 1, 1, 1, 1)  # straight to zero
+
+
+def test_a_collapsed_generator_has_no_diversity(evaluator: Evaluator) -> None:
+    found = evaluator.diversity(_Still(), captions=2, repeats=3, steps=2, guidance=1.0)
+    assert found["real"] > 0.1
+    assert found["ratio"] < 1e-2  # float32 division leaves a trace of the noise
+
+
+def test_asking_for_more_captions_than_prepared_is_refused(evaluator: Evaluator) -> None:
+    with pytest.raises(ParameterError, match="prepared with 8"):
+        evaluator.evaluate(_Still(), n=9)
+
+
+def test_running_out_of_repeated_captions_is_said(evaluator: Evaluator) -> None:
+    with pytest.raises(ParameterError, match="fewer captions or repeats"):
+        evaluator.diversity(_Still(), captions=2, repeats=500)
+
+
+def test_cache_is_keyed_by_the_judge(evaluator: Evaluator, judge: Judge, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MOBIVID_RUNS", str(tmp_path))
+    for model in (judge, Judge(width=4)):
+        Evaluator.prepare(evaluator.vae, model, PROFILE, n=4, progress=False)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2

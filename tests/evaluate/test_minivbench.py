@@ -1,0 +1,118 @@
+import dataclasses
+
+import pytest
+import torch
+
+from mobivid_core.data.captions import VOCABULARY
+from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate.minivbench import (
+    QUALITY,
+    SEMANTIC,
+    ClipMeasures,
+    Reference,
+    measure,
+    score,
+    shuffled,
+    table,
+    total_score,
+)
+from mobivid_core.evaluate.quality import ImagingReference
+
+
+@pytest.fixture(scope="module")
+def reference(judge, others) -> Reference:
+    measures = measure(others.clips, judge)
+    return Reference(ImagingReference.fit(measures.imaging), measures.features)
+
+
+@pytest.fixture(scope="module")
+def measures(judge, real) -> ClipMeasures:
+    return measure(real.clips, judge)
+
+
+def _score(clips: torch.Tensor, labels, judge, reference):
+    return score(measure(clips, judge), labels, reference, resamples=20)
+
+
+def test_real_clips_score_high_and_shuffled_captions_low(measures, real, reference) -> None:
+    honest = score(measures, real.labels, reference, resamples=50)
+    blind = score(measures, shuffled(real.labels), reference, resamples=50)
+    assert honest["semantic"] > 0.85 and honest["all_together"] > 0.6
+    assert blind["semantic"] < 0.5 and blind["all_together"] < 0.1
+    assert blind["quality"] == honest["quality"] and blind["frechet_real"] == honest["frechet_real"]
+    assert all(low <= value <= high for name, (value, low, high) in honest.values.items() if "frechet" not in name)
+
+
+def test_total_is_vbenchs(measures, real, reference) -> None:
+    scores = score(measures, real.labels, reference, resamples=5)
+    assert scores["total"] == pytest.approx((4 * scores["quality"] + scores["semantic"]) / 5)
+    assert scores["semantic"] == pytest.approx(sum(scores[name] for name in SEMANTIC) / 4)
+    # VBench counts dynamic degree half: 5.5 parts in all
+    weighted = sum(scores[name] * (0.5 if name == "dynamic_degree" else 1) for name in QUALITY)
+    assert scores["quality"] == pytest.approx(weighted / 5.5)
+    assert total_score(0.8, 0.3) == pytest.approx(0.7)
+    assert all(0 <= scores[name] <= 1 for name in (*QUALITY, *SEMANTIC, "total"))
+
+
+def test_frozen_clips_lose_motion_and_action(judge, real, reference, measures) -> None:
+    honest = score(measures, real.labels, reference, resamples=5)
+    frozen = _score(real.clips[:, :, :1].expand_as(real.clips), real.labels, judge, reference)
+    assert frozen["dynamic_degree"] == 0 < honest["dynamic_degree"]
+    assert frozen["action"] < honest["action"] - 0.4
+    assert frozen["temporal_flickering"] == 1 >= honest["temporal_flickering"]
+    assert frozen["frechet_real"] > 1.5 * honest["frechet_real"]
+
+
+def test_shuffled_frames_lose_smoothness(judge, real, reference, measures) -> None:
+    order = torch.randperm(17, generator=torch.Generator().manual_seed(0))
+    jumbled = _score(real.clips[:, :, order], real.labels, judge, reference)
+    honest = score(measures, real.labels, reference, resamples=5)
+    for name in ("motion_smoothness", "temporal_flickering", "action"):
+        assert jumbled[name] < honest[name]
+    assert jumbled["warping_error"] > honest["warping_error"]
+
+
+def test_wrong_colours_are_noticed(judge, real, reference, measures) -> None:
+    honest = score(measures, real.labels, reference, resamples=5)
+    swapped = _score(real.clips.flip(1), real.labels, judge, reference)
+    assert swapped["color"] < honest["color"] - 0.4
+    assert abs(swapped["action"] - honest["action"]) < 0.2
+
+
+def test_a_wrong_caption_costs_its_own_dimension_only(measures, real, reference) -> None:
+    colours = VOCABULARY["colour"]
+    wrong = [dataclasses.replace(x, colour=colours[(colours.index(x.colour) + 1) % len(colours)]) for x in real.labels]
+    honest, lying = (score(measures, labels, reference, resamples=5) for labels in (real.labels, wrong))
+    assert lying["color"] <= 1 - honest["color"] and lying["object_class"] == honest["object_class"]
+
+
+@pytest.mark.parametrize("damage", ["blur", "noise", "repeat"])
+def test_the_distance_grows_with_damage(judge, real, reference, measures, damage: str) -> None:
+    if damage == "repeat":
+        clips = real.clips[:4].repeat(8, 1, 1, 1, 1)
+    elif damage == "noise":
+        clips = real.clips + 0.4 * torch.randn(real.clips.shape, generator=torch.Generator().manual_seed(0))
+    else:
+        clips = torch.nn.functional.avg_pool3d(real.clips, (1, 8, 8)).repeat_interleave(8, 3).repeat_interleave(8, 4)
+    honest = score(measures, real.labels, reference, resamples=5)
+    damaged = _score(clips, real.labels, judge, reference)
+    assert damaged["frechet_real"] > 1.3 * honest["frechet_real"]
+
+
+def test_measures_select_and_join(measures) -> None:
+    halves = ClipMeasures.join([measures[:10], measures[torch.arange(10, 32)]])
+    assert len(halves) == 32 and torch.equal(halves.features, measures.features)
+
+
+def test_table_has_a_value_and_its_interval(measures, real, reference) -> None:
+    frame = table({"real clips": score(measures, real.labels, reference, resamples=5)}, ["total", "frechet_reconstruction"])
+    assert list(frame) == ["clips", "n", "total", "total_low", "total_high", "frechet_reconstruction",
+                           "frechet_reconstruction_low", "frechet_reconstruction_high"]
+    assert frame.frechet_reconstruction.isna().all()  # this reference has no reconstructions
+
+
+def test_mistakes_are_named(measures, real, reference) -> None:
+    with pytest.raises(ParameterError, match="32 clips but 3 labels"):
+        score(measures, real.labels[:3], reference)
+    with pytest.raises(ParameterError, match="no score 'beauty'"):
+        score(measures, real.labels, reference, resamples=2)["beauty"]

