@@ -257,7 +257,7 @@ def load_model(cls: type[Model], folder: Path) -> Model:
         model.load_state_dict(state, strict=True)
     except (RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(f"the checkpoint in {folder} does not fit {cls.__name__}: {error}") from error
-    return model.to(torch.float32).eval()
+    return model.eval()
 
 
 def _verify_against_stamp(folder: Path) -> None:

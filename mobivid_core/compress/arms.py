@@ -9,18 +9,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from mobivid_core.compress.calibration import CalibrationSet
 from mobivid_core.compress.kd import Reference, output_errors
 from mobivid_core.compress.plan import PruningPlan
-from mobivid_core.compress.recovery import RecoverySettings, TeacherBank, recover
+from mobivid_core.compress.recovery import RecoverySettings, TeacherBank, feature_blocks_for, recover
 from mobivid_core.compress.refit import refit
 from mobivid_core.compress.surgery import prune
 from mobivid_core.evaluate.metrics import bootstrap_interval
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+
+if TYPE_CHECKING:
+    from mobivid_core.training.latents import LatentDataset
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,40 @@ class ArmResult:
     model: MobiVidTransformer3DModel
 
 
-def run_arm(
+def run_arms(
+    arms: Sequence[Arm], teacher: MobiVidTransformer3DModel, calibration: CalibrationSet, data: "LatentDataset",
+    held_out: Reference, settings: RecoverySettings, progress: bool = True,
+) -> list[ArmResult]:
+    """Prune, refit and recover every arm, measuring after each.
+
+    Args:
+        arms: Recipes; all see the same recovery batches, whose teacher answers are computed once.
+        teacher: The source of every plan.
+        calibration: Inputs of the refit.
+        data: Training clips.
+        held_out: Teacher answers on clips that no arm has seen.
+        settings: The short recovery.
+        progress: Show one bar over the arms.
+    """
+    bank = TeacherBank(
+        teacher, data, settings.batch, feature_blocks_for([arm.plan for arm in arms]), settings.drop_text, settings.seed, keep=True
+    )
+    bar = tqdm(arms, desc="arms", disable=not progress, ascii=True, mininterval=2.0)
+    return [_run(arm, teacher, calibration, bank, held_out, settings) for arm in bar]
+
+
+def _run(
     arm: Arm, teacher: MobiVidTransformer3DModel, calibration: CalibrationSet, bank: TeacherBank, held_out: Reference,
-    settings: RecoverySettings, progress: bool = True,
+    settings: RecoverySettings,
 ) -> ArmResult:
-    """Prune, refit and recover one arm, measuring after each."""
+    """One arm."""
     began = time.perf_counter()
     student = prune(teacher, arm.plan).eval()
     pruned = refitted = output_errors(student, held_out).numpy()
     if arm.refit:
         student, _ = refit(student, teacher, arm.plan, calibration, progress=False)
         refitted = output_errors(student, held_out).numpy()
-    student, _ = recover(student, arm.plan, bank, settings, title=arm.name, progress=progress)
+    student, _ = recover(student, arm.plan, bank, settings, progress=False)
     return ArmResult(
         arm, pruned, refitted, output_errors(student, held_out).numpy(), time.perf_counter() - began, student
     )

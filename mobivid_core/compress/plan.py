@@ -105,10 +105,17 @@ class PruningPlan:
         """Readable JSON; kept units are written as runs, e.g. "0-5 7 9-12"."""
         kept = {n: [_to_runs(units) for units in getattr(self, n)] for n in self._widths()}
         record = {
-            "format": _FORMAT, "source": self.source.as_kwargs(), "keep_blocks": list(self.keep_blocks), **kept,
-            "parameters": self.parameters, "notes": self.notes,
+            "format": _FORMAT, "source": self.source.as_kwargs(), "parameters": self.parameters, "notes": self.notes,
+            "keep_blocks": list(self.keep_blocks), **kept,
         }
-        return json.dumps(record, indent=1) + "\n"
+        # One line a key, one line a block: short enough to read and to compare in a diff.
+        lines = []
+        for key, value in record.items():
+            text = json.dumps(value)
+            if key in kept:
+                text = "[\n" + ",\n".join(f"  {json.dumps(block)}" for block in value) + "\n ]"
+            lines.append(f" {json.dumps(key)}: {text}")
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str) -> "PruningPlan":

@@ -35,31 +35,54 @@ PER_CLASS = {"train": 600, "test": 100}
 PHOTOS = ("astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png",
           "hubble_deep_field.jpg", "rocket.jpg")  # fmt: skip
 PHOTO_SIDE = 192
+#: Columns of shots.csv: shot, file, first_frame, frames, split, film_frame.
+Row = tuple[int, str, int, int, str, int]
 
 
 def prepare_film(source: Path, folder: Path) -> None:
-    """Cut the film to shots, split them and write `train.mp4`, `test.mp4` and `shots.csv`."""
+    """Write the shots of both splits, one file each, and the table `shots.csv`.
+
+    Where the folder has a table, its shots are kept: a soft cut moves by a frame with the scaler's rounding, and
+    models were trained on these. Delete it to cut the film anew.
+    """
     film = np.empty((FILM_END, *FILM_SIZE, 3), np.uint8)
     for index, frame in zip(range(FILM_END), iterate_frames(source, size=FILM_SIZE), strict=False):
         film[index] = frame
+    table = folder / "shots.csv"
+    rows = _read_table(table) if table.is_file() else _cut(film)
+    for split in ("train", "test"):
+        chosen = [frame for row in rows if row[4] == split for frame in range(row[5], row[5] + row[3])]
+        # A key frame every two seconds: spans are read by seeking.
+        write_video(folder / f"{split}.mp4", film[chosen], crf=16, preset="veryslow", key_frames=48)
+    with table.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(["shot", "file", "first_frame", "frames", "split", "film_frame"])
+        writer.writerows(rows)
+
+
+def _cut(film: np.ndarray) -> list[Row]:
+    """Shots long and bright enough, split by tenths of their list."""
     shots = [
         (first, length)
         for first, length in find_shots(film)
         if length >= MIN_SHOT and film[first : first + length : 4].std(axis=(1, 2)).max() > MIN_CONTRAST
     ]
-    rows: list[tuple[int, str, int, int, str, int]] = []
-    frames: dict[str, list[int]] = {"train": [], "test": []}
+    rows: list[Row] = []
+    end = {"train": 0, "test": 0}
     for number, (first, length) in enumerate(shots):
         split = "test" if number * PARTS // len(shots) in TEST_PARTS else "train"
-        rows.append((number, f"{split}.mp4", len(frames[split]), length, split, first))
-        frames[split] += range(first, first + length)
-    for split, chosen in frames.items():
-        # A key frame every two seconds: spans are read by seeking.
-        write_video(folder / f"{split}.mp4", film[chosen], crf=16, preset="veryslow", key_frames=48)
-    with (folder / "shots.csv").open("w", newline="", encoding="utf-8") as table:
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["shot", "file", "first_frame", "frames", "split", "film_frame"])
-        writer.writerows(rows)
+        rows.append((number, f"{split}.mp4", end[split], length, split, first))
+        end[split] += length
+    return rows
+
+
+def _read_table(table: Path) -> list[Row]:
+    with table.open(newline="", encoding="utf-8") as lines:
+        return [
+            (int(row["shot"]), row["file"], int(row["first_frame"]), int(row["frames"]), row["split"],
+             int(row["film_frame"]))
+            for row in csv.DictReader(lines)
+        ]
 
 
 def prepare_sprites(source: Path, folder: Path) -> None:

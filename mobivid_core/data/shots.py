@@ -17,11 +17,14 @@ NEIGHBOURHOOD = 8  # frames to either side
 
 
 def histogram(frame: np.ndarray) -> np.ndarray:
-    """Joint 4x4x4 colour histogram of each of three horizontal bands; uint8 (H, W, 3) -> float (192,), sum 1."""
+    """Joint 4x4x4 colour histogram of the left, middle and right third; uint8 (H, W, 3) -> float (192,), sum 1.
+
+    Thirds, because a cut within one set keeps the colours and moves them.
+    """
     levels = frame[::2, ::2].astype(np.int64) >> 6
     codes = levels[..., 0] * 16 + levels[..., 1] * 4 + levels[..., 2]
-    bands = [np.bincount(band.ravel(), minlength=64) for band in np.array_split(codes, 3, axis=0)]
-    return np.concatenate(bands) / codes.size
+    thirds = [np.bincount(part.ravel(), minlength=64) for part in np.array_split(codes, 3, axis=1)]
+    return np.concatenate(thirds) / codes.size
 
 
 def find_cuts(jumps: Sequence[float]) -> list[int]:

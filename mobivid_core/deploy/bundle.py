@@ -121,7 +121,13 @@ def package_step(program: Program, mode: str) -> Callable[..., Tensor]:
     """A transformer package as `sample`'s step."""
 
     def step(latents: Tensor, text: Tensor, text_mask: Tensor, modulation: Tensor, embedded: Tensor) -> Tensor:
-        inputs = {"latents": latents, "text": text, "text_mask": text_mask, "modulation": modulation, "embedded": embedded}
+        inputs = {
+            "latents": latents,
+            "text": text,
+            "text_mask": text_mask,
+            "modulation": modulation,
+            "embedded": embedded,
+        }
         return execute(program, inputs, mode)["velocity"]
 
     return step

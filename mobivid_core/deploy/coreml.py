@@ -1,12 +1,11 @@
-"""Core ML packages on any machine: convert, save, hash, and read back. The only module that imports coremltools.
+"""Core ML packages on any machine: convert, save, hash, and read back.
+
+With `coreml_fixes`, the only module that imports coremltools (`benchmark` drives its remote part on a Mac).
 
 Paper: the on-device section (float16 Core ML, data/paper claim C26). A torch module is captured with `torch.export`,
 decomposed with an empty table (coremltools' own operators are faster than the default decompositions), and converted
 to an ML Program for iOS 18 with float16 compute.
-
-coremltools 9 silently drops some keyword arguments of exported graphs (`gelu(approximate="tanh")` becomes exact GELU,
-`add(alpha=2)` becomes `add`). `refuse_dropped_keywords` looks for the keyword in the converter's own source and refuses
-the graph if it is not read there, so a wrong package is never written.
+What coremltools converts wrongly is refused or replaced in `coreml_fixes`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
-import inspect
 import logging
 import re
 import shutil
@@ -32,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mobivid_core.deploy.coreml_fixes import refuse_dropped_keywords, register_converters
 from mobivid_core.deploy.mil import Operation, Program, Slot
 from mobivid_core.errors import ExportError
 
@@ -42,13 +41,11 @@ if TYPE_CHECKING:
 #: package is verified against torch instead); scikit-learn is only needed for k-means palettes; an embedding's
 #: padding index, which it ignores, concerns gradients only.
 _HARMLESS = (
-    "Proxy: No module named", "has not been tested with coremltools", "Disabling scikit-learn",
+    "Proxy: No module named",
+    "has not been tested with coremltools",
+    "Disabling scikit-learn",
     "does not support any inputs besides the weights and indices",
-)  # fmt: skip
-#: Below this, vectors count as zero in RMS norm; sqrt(eps) / it still fits float16.
-_SMALLEST_DIVISOR = 1e-3
-#: Keywords that cannot change a value on the device.
-_NO_EFFECT = {"device", "layout", "pin_memory", "non_blocking", "memory_format", "generator"}
+)
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,8 @@ def import_coremltools() -> ModuleType:
     try:
         import coremltools as ct
     except ImportError as error:
-        raise ExportError(f"coremltools cannot be imported ({error}); install it with `pip install coremltools`") from error
-    _register_converters()
+        raise ExportError(f"coremltools cannot be imported ({error}); `pip install coremltools` installs it") from error
+    register_converters()
     return ct
 
 
@@ -106,37 +103,13 @@ def capture(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     Raises:
         ExportError: The graph holds a keyword argument that the converter would drop.
     """
+    import_coremltools()
     with torch.no_grad(), warnings.catch_warnings():
         # A deprecation of torch by torch, inside export; nothing a caller could change.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
         program = torch.export.export(module.eval(), tuple(inputs)).run_decompositions({})
     refuse_dropped_keywords(program)
     return program
-
-
-def refuse_dropped_keywords(program: ExportedProgram) -> None:
-    """Refuse a graph in which coremltools would ignore an argument.
-
-    A keyword is safe if it has its default value, cannot change a value, or is read by the operator's converter.
-
-    Raises:
-        ExportError: Names the operator, the keyword, its value and the line of the model that made it.
-    """
-    import_coremltools()
-    for node in program.graph.nodes:
-        if node.op != "call_function" or not node.kwargs:
-            continue
-        defaults = {a.name: a.default_value for a in node.target._schema.arguments if a.has_default_value()}
-        for keyword, value in node.kwargs.items():
-            if keyword in _NO_EFFECT or value is None or (keyword in defaults and _same(value, defaults[keyword])):
-                continue
-            if not _converter_reads(node.target, keyword):
-                where = (node.meta.get("stack_trace") or "").strip().splitlines()
-                raise ExportError(
-                    f"{node.target}({keyword}={value!r}) would be converted as if {keyword} were "
-                    f"{defaults.get(keyword)!r}: coremltools drops this keyword. Write the operation without it"
-                    + (f"; it comes from {where[-2].strip()}" if len(where) > 1 else "")
-                )
 
 
 def convert(
@@ -163,10 +136,14 @@ def convert(
     try:
         with _quiet_bars():
             model = ct.convert(
-                captured, convert_to="mlprogram", minimum_deployment_target=ct.target.iOS18, compute_precision=precision,
+                captured,
+                convert_to="mlprogram",
+                minimum_deployment_target=ct.target.iOS18,
+                compute_precision=precision,
                 inputs=[ct.TensorType(name=n, shape=tuple(t.shape), dtype=kinds[n]) for n, t in inputs.items()],
-                outputs=[ct.TensorType(name=n, dtype=real) for n in outputs], skip_model_load=True,
-            )  # fmt: skip
+                outputs=[ct.TensorType(name=n, dtype=real) for n in outputs],
+                skip_model_load=True,
+            )
     except (NotImplementedError, ValueError, RuntimeError) as error:
         raise ExportError(f"coremltools cannot convert {type(module).__name__}: {error}") from error
     _save(model, Path(path))
@@ -252,10 +229,12 @@ def _save(model: object, path: Path) -> None:
         model.save(str(draft))
     except (OSError, RuntimeError) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        full = getattr(error, "errno", None) == errno.ENOSPC or re.search(r"no space|disk full", str(error), re.IGNORECASE)
+        full = getattr(error, "errno", None) == errno.ENOSPC or re.search("no space|disk full", str(error), re.I)
         free = shutil.disk_usage(path.parent).free / 1e6
         advice = "the disk is full" if full else "the package could not be written"
-        raise ExportError(f"{advice} at {path} ({free:,.0f} MB free): {error}. Free space or pass another --out") from error
+        raise ExportError(
+            f"{advice} at {path} ({free:,.0f} MB free): {error}. Free space or take another folder"
+        ) from error
     shutil.rmtree(path, ignore_errors=True)
     draft.rename(path)
 
@@ -275,51 +254,3 @@ def _quiet_bars() -> Iterator[None]:
     finally:
         for module, name, bar in bars:
             setattr(module, name, bar)
-
-
-def _converter_reads(target: object, keyword: str) -> bool:
-    """True if the source of coremltools' converter for an operator reads the keyword."""
-    from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
-
-    function = _TORCH_OPS_REGISTRY.get_func(target.name())
-    if function is None:
-        return True  # coremltools itself refuses an operator it does not know, with its name
-    return re.search(rf"""_get_kwinputs\([^)]*["']{keyword}["']""", inspect.getsource(function)) is not None
-
-
-def _same(value: object, default: object) -> bool:
-    """Equality that treats 1 and 1.0 alike and never compares tensors."""
-    return isinstance(value, (bool, int, float, str)) and value == default
-
-
-@functools.cache
-def _register_converters() -> None:
-    """Two converters that coremltools 9 lacks or has wrong.
-
-    `alias` (a full-range slice after export) is unknown to it: identity. Its `rms_norm` divides by the largest value
-    first, so that squares fit float16, but adds eps to the scaled mean square: x / sqrt(mean(x^2) + eps max^2), an error
-    of up to 3e-5 for eps = 1e-5, and 0/0 on a zero vector. Ours scales eps along (as the square of sqrt(eps) / max,
-    since 1e-6 itself is subnormal in float16) and keeps the divisor above zero.
-    """
-    from coremltools.converters.mil import Builder as mb
-    from coremltools.converters.mil.frontend.torch.ops import _get_inputs
-    from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
-
-    def alias(context: object, node: object) -> None:
-        context.add(mb.identity(x=_get_inputs(context, node, expected=1)[0], name=node.name))
-
-    def rms_norm(context: object, node: object) -> None:
-        x, shape, weight, eps = _get_inputs(context, node, expected=4)
-        axes = list(range(-len(shape.val), 0))
-        root_eps = float(eps.val if eps is not None else 1e-5) ** 0.5
-        largest = mb.maximum(x=mb.reduce_max(x=mb.abs(x=x), axes=axes, keep_dims=True), y=_SMALLEST_DIVISOR)
-        scaled = mb.real_div(x=x, y=largest)
-        mean = mb.reduce_mean(x=mb.square(x=scaled), axes=axes, keep_dims=True)
-        root = mb.sqrt(x=mb.add(x=mean, y=mb.square(x=mb.real_div(x=root_eps, y=largest))))
-        if weight is None:
-            context.add(mb.real_div(x=scaled, y=root, name=node.name))
-        else:
-            context.add(mb.mul(x=mb.real_div(x=scaled, y=root), y=weight, name=node.name))
-
-    register_torch_op(alias, override=True)
-    register_torch_op(rms_norm, override=True)

@@ -50,7 +50,7 @@ class LayerCount:
     peak_bytes: int = 0
     traffic_bytes: int = 0
 
-    def __add__(self, other: "LayerCount") -> "LayerCount":
+    def __add__(self, other: LayerCount) -> LayerCount:
         """Sum of two kinds; the peak is the larger of the two, because layers run one after the other."""
         sums = [a + b for a, b in zip(astuple(self), astuple(other), strict=True)]
         sums[3] = max(self.peak_bytes, other.peak_bytes)
@@ -73,7 +73,13 @@ def latent_grid(frames: int, height: int, width: int, ratio: Grid = (8, 32, 32))
 
 
 def dit_counts(
-    cfg: DiTConfig, grid: Grid, text_tokens: int, *, bytes_per_value: int = 2, fused_attention: bool = True, tiles: int = 1
+    cfg: DiTConfig,
+    grid: Grid,
+    text_tokens: int,
+    *,
+    bytes_per_value: int = 2,
+    fused_attention: bool = True,
+    tiles: int = 1,
 ) -> dict[str, LayerCount]:
     """Counts of a DiT per layer kind, with their "total".
 
@@ -110,7 +116,9 @@ def dit_flops(cfg: DiTConfig, grid: Grid, text_tokens: int = 77) -> dict[str, in
     return {kind: c.flops for kind, c in dit_counts(cfg, grid, text_tokens).items()}
 
 
-def dit_bytes(cfg: DiTConfig, grid: Grid, text_tokens: int = 77, *, bytes_per_value: int = 2) -> dict[str, dict[str, int]]:
+def dit_bytes(
+    cfg: DiTConfig, grid: Grid, text_tokens: int = 77, *, bytes_per_value: int = 2
+) -> dict[str, dict[str, int]]:
     """Bytes per layer kind and "total": `{kind: {"weights", "peak", "traffic"}}`."""
     counts = dit_counts(cfg, grid, text_tokens, bytes_per_value=bytes_per_value)
     return {k: {"weights": c.weight_bytes, "peak": c.peak_bytes, "traffic": c.traffic_bytes} for k, c in counts.items()}

@@ -4,8 +4,8 @@ Paper: 15 frames/s on an iPhone 16 Pro Max (data/paper claim C01). Nobody withou
 can ask which efficiency it needs and whether others' published models reach that efficiency on such chips.
 
 Each stage takes max(FLOPs / (efficiency x peak), bytes / bandwidth) seconds. One number is fitted: the efficiency, the
-share of a Neural Engine's nominal float16 peak that Stable Diffusion's published speeds reach. Its spread over chips and
-workloads gives the interval. Everything predicted is of class `derived`, and rests on peaks that are partly `assumed`.
+share of a Neural Engine's nominal float16 peak that Stable Diffusion's published speeds reach. Its spread over chips
+and workloads gives the interval. Everything predicted is `derived`, and rests on peaks that are partly `assumed`.
 
 Simplified: stages run one after the other at one efficiency; no thermal throttling, no compilation or loading time.
 """

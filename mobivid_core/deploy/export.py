@@ -49,10 +49,14 @@ def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
     generator = load_generator(profile.name)
     graph = graphs.dit_graph(generator.model, shape[1:], MAX_LENGTH)
     states, mask = encode_text(["a red circle moving left"])
-    graph.inputs.update(text=states[:, :MAX_LENGTH], text_mask=torch.zeros(mask.shape).masked_fill(~mask, graphs.MASKED))
+    graph.inputs.update(
+        text=states[:, :MAX_LENGTH], text_mask=torch.zeros(mask.shape).masked_fill(~mask, graphs.MASKED)
+    )
     yield graph
     yield graphs.decoder_graph(vae, shape)
-    tokens = load_tokenizer()(["a red circle moving left"], padding="max_length", max_length=MAX_LENGTH, return_tensors="pt")
+    tokens = load_tokenizer()(
+        ["a red circle moving left"], padding="max_length", max_length=MAX_LENGTH, return_tensors="pt"
+    )
     encoder = copy.deepcopy(load_text_encoder())
     yield graphs.text_graph(encoder, tokens["input_ids"].int(), tokens["attention_mask"].bool(), causal=False)
 
@@ -92,10 +96,11 @@ def export(config: str, out: Path, profile: Profile, say: object = print) -> lis
         say(f"[{time.strftime('%H:%M:%S')}] {graph.name}: converting {params:,} parameters ...")
         result = convert_and_verify(graph, out)
         done.append(result)
+        package, inside = result.package, "" if result.passed else ", outside the gates"
         say(
-            f"[{time.strftime('%H:%M:%S')}] {graph.name}: {result.package.megabytes:,.1f} MB in {result.package.seconds:.0f} s, "
-            f"{sum(result.package.ops.values())} operations; relative error {result.fp32_error:.1e} (float32), "
-            f"{result.fp16_error:.1e} (float16){'' if result.passed else ', outside the gates'}"
+            f"[{time.strftime('%H:%M:%S')}] {graph.name}: {package.megabytes:,.1f} MB in {package.seconds:.0f} s, "
+            f"{sum(package.ops.values())} operations; relative error {result.fp32_error:.1e} (float32), "
+            f"{result.fp16_error:.1e} (float16){inside}"
         )
     say(f"manifest: {write_bundle(out, done, tables, source=source)}")
     return done

@@ -20,6 +20,8 @@ from mobivid_core.models.rope import rotary_table
 Grid = tuple[int, int, int]
 #: Added to the attention scores of padding tokens; large enough to vanish in softmax, small enough for float16.
 MASKED = -10_000.0
+#: CLIP's 1e-5 as float16 stores it: the package holds this constant, and token embeddings are small enough to feel it.
+_LAYER_NORM_EPS = torch.tensor(1e-5).half().item()
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ class TextStates(nn.Module):
         return self.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
 
 
-def dit_graph(model: MobiVidTransformer3DModel, grid: Grid, text_tokens: int, *, name: str = "dit", seed: int = 0) -> Graph:
+def dit_graph(
+    model: MobiVidTransformer3DModel, grid: Grid, text_tokens: int, *, name: str = "dit", seed: int = 0
+) -> Graph:
     """A whole transformer step on random latents and text at sigma = 1/2, a quarter of the text padded."""
     cfg: DiTConfig = model.sizes
     generator = torch.Generator().manual_seed(seed)
@@ -138,10 +142,13 @@ def block_graph(cfg: DiTConfig, grid: Grid, text_tokens: int, *, name: str = "bl
         nn.init.normal_(block.scale_shift_table, std=cfg.hidden**-0.5)
         tokens = torch.randn(1, grid[0] * grid[1] * grid[2], cfg.hidden)
         text, modulation = torch.randn(1, text_tokens, cfg.hidden), torch.randn(1, 6, cfg.hidden)
-    return Graph(name, BlockStep(block, grid, cfg.head_dim), {"tokens": tokens, "text": text, "modulation": modulation}, ("tokens_out",))
+    inputs = {"tokens": tokens, "text": text, "modulation": modulation}
+    return Graph(name, BlockStep(block, grid, cfg.head_dim), inputs, ("tokens_out",))
 
 
-def decoder_graph(vae: nn.Module, latent_shape: tuple[int, int, int, int], *, name: str = "decoder", seed: int = 0) -> Graph:
+def decoder_graph(
+    vae: nn.Module, latent_shape: tuple[int, int, int, int], *, name: str = "decoder", seed: int = 0
+) -> Graph:
     """The VAE decoder on random normalised latents of shape (C, t, h, w)."""
     latents = torch.randn(1, *latent_shape, generator=torch.Generator().manual_seed(seed))
     return Graph(name, Decoder(vae), {"latents": latents}, ("clip",))
@@ -158,10 +165,19 @@ def clip_text_graph(
     from transformers import CLIPTextConfig, CLIPTextModel
 
     config = CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
-        num_attention_heads=heads, max_position_embeddings=length, hidden_act="gelu", projection_dim=hidden, eos_token_id=vocabulary - 1,
-        bos_token_id=vocabulary - 2, pad_token_id=vocabulary - 1,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=length,
+        hidden_act="gelu",
+        layer_norm_eps=_LAYER_NORM_EPS,
+        projection_dim=hidden,
+        eos_token_id=vocabulary - 1,
+        bos_token_id=vocabulary - 2,
+        pad_token_id=vocabulary - 1,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = CLIPTextModel(config).eval()

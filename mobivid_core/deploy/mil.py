@@ -86,7 +86,9 @@ def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") 
     if mode not in _MODES:
         raise ExportError(f"unknown mode {mode!r}; the modes are {', '.join(_MODES)}")
     if missing := program.unsupported():
-        raise ExportError(f"the executor has no operation {', '.join(missing)}; add it to mobivid_core/deploy/mil_ops.py")
+        raise ExportError(
+            f"the executor has no operation {', '.join(missing)}; add it to mobivid_core/deploy/mil_ops.py"
+        )
     values: dict[str, object] = _given(program, inputs, mode)
     last_use = _last_uses(program)
     culprit = None
@@ -101,7 +103,9 @@ def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") 
     results = {name: torch.as_tensor(values[name]).float() for name in program.outputs}
     if not all(torch.isfinite(r).all() for r in results.values()):
         where = f"{culprit.kind} ({culprit.outputs[0].name})" if culprit else "an input"
-        raise ExportError(f"the package's output is not finite in {mode} mode; the first non-finite operation is {where}")
+        raise ExportError(
+            f"the package's output is not finite in {mode} mode; the first non-finite operation is {where}"
+        )
     return results
 
 

@@ -106,7 +106,8 @@ def slice_by_index(
     starts, ends = _ints(begin), _ints(end)
     steps = _ints(stride) if stride is not None else [1] * len(starts)
     free_start, free_end, drop = (
-        [bool(v) for v in _ints(m)] if m is not None else [False] * len(starts) for m in (begin_mask, end_mask, squeeze_mask)
+        [bool(v) for v in _ints(m)] if m is not None else [False] * len(starts)
+        for m in (begin_mask, end_mask, squeeze_mask)
     )
     for axis, (start, stop, step) in enumerate(zip(starts, ends, steps, strict=True)):
         length = x.shape[axis]
@@ -166,7 +167,12 @@ def conv(
 
 
 def batch_norm(
-    x: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: float = 1e-5
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    epsilon: float = 1e-5,
 ) -> Tensor:
     """Normalise channels by stored statistics."""
     return F.batch_norm(x, mean, variance, gamma, beta, eps=float(epsilon))
@@ -179,7 +185,13 @@ def upsample(x: Tensor, scale_factor_height: float = 1, scale_factor_width: floa
 
 def cast(x: Number, dtype: str) -> Number:
     """Change of type; float16 rounds here in either mode, as the package asks for it."""
-    kinds = {"fp16": torch.float16, "fp32": torch.float32, "int32": torch.int32, "int16": torch.int16, "bool": torch.bool}
+    kinds = {
+        "fp16": torch.float16,
+        "fp32": torch.float32,
+        "int32": torch.int32,
+        "int16": torch.int16,
+        "bool": torch.bool,
+    }
     return _tensor(x).to(kinds[dtype])
 
 
@@ -205,28 +217,74 @@ def l2_norm(x: Tensor, epsilon: float = 1e-12) -> Tensor:
 
 #: ML Program operation -> torch function.
 OPERATIONS: dict[str, Callable[..., Tensor | list[Tensor]]] = {
-    "add": _binary(torch.add), "sub": _binary(torch.sub), "mul": _binary(torch.mul), "real_div": _binary(torch.true_divide),
-    "floor_div": _binary(torch.floor_divide), "maximum": _binary(torch.maximum), "minimum": _binary(torch.minimum),
-    "pow": _binary(torch.pow), "greater": _binary(torch.gt), "greater_equal": _binary(torch.ge), "less": _binary(torch.lt),
-    "less_equal": _binary(torch.le), "equal": _binary(torch.eq), "not_equal": _binary(torch.ne),
-    "logical_and": _binary(torch.logical_and), "logical_or": _binary(torch.logical_or), "logical_not": _unary(torch.logical_not),
-    "abs": _unary(torch.abs), "exp": lambda x: torch.exp(x), "sqrt": _unary(torch.sqrt), "square": _unary(torch.square),
-    "rsqrt": lambda x, epsilon=1e-12: torch.rsqrt(x + epsilon), "inverse": lambda x, epsilon=1e-4: 1 / (x + epsilon),
-    "sin": _unary(torch.sin), "cos": _unary(torch.cos), "tanh": _unary(torch.tanh), "sigmoid": _unary(torch.sigmoid),
-    "relu": _unary(torch.relu), "silu": _unary(F.silu), "erf": _unary(torch.erf), "identity": lambda x: x, "gelu": gelu,
-    "clip": clip, "softmax": lambda x, axis=-1: x.softmax(int(axis)), "linear": lambda x, weight, bias=None: F.linear(x, weight, bias),
-    "matmul": matmul, "scaled_dot_product_attention": attention, "layer_norm": layer_norm, "batch_norm": batch_norm,
-    "l2_norm": l2_norm, "reduce_mean": _reduce(torch.mean), "reduce_sum": _reduce(torch.sum), "reduce_max": _reduce(torch.amax),
-    "reduce_min": _reduce(torch.amin), "reduce_l2_norm": _reduce(torch.linalg.vector_norm),
+    "add": _binary(torch.add),
+    "sub": _binary(torch.sub),
+    "mul": _binary(torch.mul),
+    "real_div": _binary(torch.true_divide),
+    "floor_div": _binary(torch.floor_divide),
+    "maximum": _binary(torch.maximum),
+    "minimum": _binary(torch.minimum),
+    "pow": _binary(torch.pow),
+    "greater": _binary(torch.gt),
+    "greater_equal": _binary(torch.ge),
+    "less": _binary(torch.lt),
+    "less_equal": _binary(torch.le),
+    "equal": _binary(torch.eq),
+    "not_equal": _binary(torch.ne),
+    "logical_and": _binary(torch.logical_and),
+    "logical_or": _binary(torch.logical_or),
+    "logical_not": _unary(torch.logical_not),
+    "abs": _unary(torch.abs),
+    "exp": lambda x: torch.exp(x),
+    "sqrt": _unary(torch.sqrt),
+    "square": _unary(torch.square),
+    "rsqrt": lambda x, epsilon=1e-12: torch.rsqrt(x + epsilon),
+    "inverse": lambda x, epsilon=1e-4: 1 / (x + epsilon),
+    "sin": _unary(torch.sin),
+    "cos": _unary(torch.cos),
+    "tanh": _unary(torch.tanh),
+    "sigmoid": _unary(torch.sigmoid),
+    "relu": _unary(torch.relu),
+    "silu": _unary(F.silu),
+    "erf": _unary(torch.erf),
+    "identity": lambda x: x,
+    "gelu": gelu,
+    "clip": clip,
+    "softmax": lambda x, axis=-1: x.softmax(int(axis)),
+    "linear": lambda x, weight, bias=None: F.linear(x, weight, bias),
+    "matmul": matmul,
+    "scaled_dot_product_attention": attention,
+    "layer_norm": layer_norm,
+    "batch_norm": batch_norm,
+    "l2_norm": l2_norm,
+    "reduce_mean": _reduce(torch.mean),
+    "reduce_sum": _reduce(torch.sum),
+    "reduce_max": _reduce(torch.amax),
+    "reduce_min": _reduce(torch.amin),
+    "reduce_l2_norm": _reduce(torch.linalg.vector_norm),
     "reduce_sum_square": lambda x, axes=None, keep_dims=False: _reduce(torch.sum)(x.square(), axes, keep_dims),
-    "reshape": reshape, "transpose": lambda x, perm: x.permute(_ints(perm)), "squeeze": squeeze, "expand_dims": expand_dims,
+    "reshape": reshape,
+    "transpose": lambda x, perm: x.permute(_ints(perm)),
+    "squeeze": squeeze,
+    "expand_dims": expand_dims,
     "concat": lambda values, axis, interleave=False: torch.cat([_tensor(v) for v in values], int(axis)),
-    "stack": lambda values, axis: torch.stack([_tensor(v) for v in values], int(axis)), "split": split,
-    "slice_by_index": slice_by_index, "gather": gather, "gather_nd": gather_nd, "tile": lambda x, reps: x.repeat(_ints(reps)),
-    "pad": pad, "conv": conv, "pixel_shuffle": lambda x, upscale_factor: F.pixel_shuffle(x, int(upscale_factor)),
+    "stack": lambda values, axis: torch.stack([_tensor(v) for v in values], int(axis)),
+    "split": split,
+    "slice_by_index": slice_by_index,
+    "gather": gather,
+    "gather_nd": gather_nd,
+    "tile": lambda x, reps: x.repeat(_ints(reps)),
+    "pad": pad,
+    "conv": conv,
+    "pixel_shuffle": lambda x, upscale_factor: F.pixel_shuffle(x, int(upscale_factor)),
     "pixel_unshuffle": lambda x, downscale_factor: F.pixel_unshuffle(x, int(downscale_factor)),
-    "upsample_nearest_neighbor": upsample, "cast": cast, "fill": fill, "range_1d": range_1d,
+    "upsample_nearest_neighbor": upsample,
+    "cast": cast,
+    "fill": fill,
+    "range_1d": range_1d,
     "shape": lambda x: torch.tensor(x.shape, dtype=torch.int32),
     "select": lambda cond, a, b: torch.where(_tensor(cond).bool(), _tensor(a), _tensor(b)),
-    "reduce_argmax": lambda x, axis=-1, keep_dims=False, output_dtype="int32": x.argmax(int(axis), keepdim=bool(keep_dims)),
-}  # fmt: skip
+    "reduce_argmax": lambda x, axis=-1, keep_dims=False, output_dtype="int32": x.argmax(
+        int(axis), keepdim=bool(keep_dims)
+    ),
+}

@@ -6,6 +6,7 @@ sides, so what is left is conversion), below 2e-3 when each value is rounded to 
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,3 +98,20 @@ def require(verification: Verification) -> Verification:
             f"largest rank {verification.largest_rank} (limit 5). Do not ship this package"
         )
     return verification
+
+
+def corrupted_copy(package: Path, target: Path, count: int = 512) -> Path:
+    """Copy a package and zero `count` bytes in the middle of its weights: a check of the check itself."""
+    remove(target)
+    shutil.copytree(package, target)
+    weights = next(Path(target).rglob("weight.bin"))
+    data = bytearray(weights.read_bytes())
+    start = len(data) // 2 // 64 * 64  # weights are aligned to 64 bytes
+    data[start : start + count] = bytes(count)
+    weights.write_bytes(data)
+    return target
+
+
+def remove(package: Path) -> None:
+    """Delete a package folder if it is there."""
+    shutil.rmtree(package, ignore_errors=True)

@@ -25,7 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m mobivid_core.distill", description=__doc__)
     parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and budgets")
     parser.add_argument("--steps", type=int, help="updates of both stages together (default: the profile's)")
-    parser.add_argument("--clips", type=int, help="teacher trajectories (default: eight batches)")
+    parser.add_argument("--clips", type=int, help="teacher trajectories (default: of the profile)")
+    parser.add_argument("--batch", type=int, help="clips of one update (default: the profile's batch)")
     parser.add_argument("--seed", type=int, default=0, help="seed of trajectories and training")
     parser.add_argument("--start", default="pruned", choices=("pruned", "teacher"), help="what becomes the student")
     parser.add_argument("--fp16", action="store_true", help="store the weights in half precision (to ship them)")
@@ -41,12 +42,15 @@ def main(arguments: list[str] | None = None) -> None:
         stage: artifacts.load_model(MobiVidTransformer3DModel, found[stage].path).to(device)
         for stage in ("teacher", options.start)
     }
-    recipe = Recipe.for_profile(profile, steps=options.steps, clips=options.clips, seed=options.seed)
+    recipe = Recipe.for_profile(
+        profile, steps=options.steps, clips=options.clips, batch=options.batch or profile.batch, seed=options.seed
+    )
     run = runs_dir(profile.name)
     dataset = latent_dataset(
         vae, split="train", count=profile.train_clips, frames=profile.frames, size=profile.size, cache=run / "latents"
     )
-    name = f"{options.start}-{recipe.regression.steps}-{recipe.adversarial.steps}-{recipe.clips}-{recipe.seed}"
+    sizes = (recipe.regression.steps, recipe.adversarial.steps, recipe.clips, recipe.regression.batch, recipe.seed)
+    name = "-".join([options.start, *map(str, sizes)])
     result = distill(
         models[options.start], models["teacher"], dataset, recipe, folder=run / "distill" / name, progress=True
     )

@@ -36,7 +36,7 @@ def default_depths(blocks: int, count: int = 4) -> tuple[int, ...]:
 class FeatureHead(nn.Module):
     """One head: (B, N, hidden) features -> (B, N + 1) logits, one a token and one for the clip."""
 
-    def __init__(self, hidden: int, text_dim: int, width: int = 64, kind: str = "spatiotemporal") -> None:
+    def __init__(self, hidden: int, text_dim: int, width: int = 32, kind: str = "spatiotemporal") -> None:
         super().__init__()
         kernel = KERNELS[kind]
         self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
@@ -67,7 +67,7 @@ class TeacherDiscriminator(nn.Module):
     """Frozen teacher and trainable heads."""
 
     def __init__(
-        self, teacher: nn.Module, depths: Sequence[int] | None = None, *, width: int = 64, kind: str = "spatiotemporal"
+        self, teacher: nn.Module, depths: Sequence[int] | None = None, *, width: int = 32, kind: str = "spatiotemporal"
     ) -> None:
         """Build heads for `teacher`.
 

@@ -8,6 +8,7 @@ with the regression loss kept.
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,25 +57,33 @@ class Recipe:
 
     @classmethod
     def for_profile(
-        cls, profile: Profile, *, steps: int | None = None, clips: int | None = None, seed: int = 0
+        cls, profile: Profile, *, steps: int | None = None, clips: int | None = None, batch: int | None = None,
+        seed: int = 0,
     ) -> Recipe:
-        """The recipe at a profile's budget: two thirds of the updates regress, one third is adversarial.
+        """The recipe at a profile's budget: five sixths of the updates regress, one sixth is adversarial.
+
+        An adversarial update costs about ten regression updates. On a processor the live distillation halves the batch
+        and takes the teacher's trajectories with UniPC in a dozen steps.
 
         Args:
             profile: Budgets; `distill_steps` counts the updates of both stages.
             steps: Other number of updates.
             clips: Other number of trajectories.
+            batch: Other batch.
             seed: Seed.
         """
         steps = profile.distill_steps if steps is None else steps
-        clips = min(profile.train_clips, 8 * profile.batch) if clips is None else clips
-        first = DistillSettings(max(2 * steps // 3, 1), batch=profile.batch, seed=seed)
-        warmup = 2 if steps < 20 else min(200, max(20, steps // 10))
+        slow = profile.device == "cpu"
+        clips = min(profile.train_clips, (4 if slow else 128) * profile.batch) if clips is None else clips
+        batch = max(profile.batch // (2 if slow else 1), 1) if batch is None else batch
+        keep = max(10, steps // 100)
+        first = DistillSettings(max(5 * steps // 6, 1), batch=batch, snapshot_every=keep, seed=seed)
+        warmup = 2 if steps < 20 else min(200, max(10, steps // 10))
         second = replace(
             first, steps=max(steps - first.steps, 1), adversarial_weight=0.1, rate=1e-4, discriminator_warmup=warmup,
             gradient_steps=2, seed=seed + 1,
         )
-        quick = profile.teacher_sampling_steps > 12 and profile.device == "cpu"
+        quick = slow and profile.teacher_sampling_steps > 12
         teacher_steps = 12 if quick else round_steps(profile.teacher_sampling_steps)
         return cls(clips, teacher_steps, "unipc" if quick else "euler", profile.guidance, first, second, seed=seed)
 
@@ -136,18 +145,30 @@ def run_stages(
     stages: tuple[DistillSettings, ...], *, synthetic_share: float = 0.5, folder: Path | None = None,
     progress: bool = False,
 ) -> list[Distiller]:
-    """Run stages one after the other, each from the averaged student of the one before; the start is copied."""
+    """Run stages one after the other, each from the averaged student of the one before; the start is copied.
+
+    With a `folder`, an interrupted stage is taken up again, if it had the same start, trajectories and settings.
+    """
     done: list[Distiller] = []
     for number, settings in enumerate(stages):
         start = copy.deepcopy(done[-1].averaged if done else student).requires_grad_(True)
         contest = None
         if settings.adversarial_weight > 0:
             contest = make_contest(teacher, dataset, trajectories, settings, synthetic_share)
-        where = folder / f"stage{number}" if folder else None
+        key = _key(start, trajectories, settings, synthetic_share)
+        where = folder / f"stage{number}-{key}" if folder else None
         title = "adversarial" if contest else "regression"
         done.append(Distiller(start, trajectories, settings, contest=contest, folder=where))
         done[-1].run(progress=progress, title=title)
     return done
+
+
+def _key(start: nn.Module, trajectories: Trajectories, settings: DistillSettings, synthetic_share: float) -> str:
+    """Short hash of what a stage starts from, so that a saved state is never taken up by another training."""
+    digest = hashlib.sha256(repr((settings, synthetic_share)).encode())
+    for value in (*start.state_dict().values(), trajectories.states):
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def make_contest(

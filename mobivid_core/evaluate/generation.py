@@ -6,16 +6,13 @@ The noise of clip i depends on (seed, i) alone, so that rows of a table differ b
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,15 +23,11 @@ from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.judge import Judge, accuracy
 from mobivid_core.evaluate.metrics import pairwise_distance
 from mobivid_core.evaluate.minivbench import SEMANTIC, ClipMeasures, Reference, Scores, measure, score, shuffled
-from mobivid_core.evaluate.quality import ImagingReference
-from mobivid_core.files import write_bytes
+from mobivid_core.evaluate.reference import measured_reference
 from mobivid_core.models.text import encode_text
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile
 
-#: Reference clips have indices from here on, so that they are never among the evaluated ones.
-REFERENCE_START = 1_000_000
 _RENDER_BATCH = 16
 _LABELS_SCANNED = 20_000
 
@@ -86,7 +79,7 @@ class Evaluator:
     def prepare(
         cls, vae: MobiVidVAE, judge: Judge, profile: Profile, *, n: int | None = None, cache: bool = True,
         progress: bool = True,
-    ) -> "Evaluator":
+    ) -> Evaluator:
         """Measure the real clips and their reconstructions; later notebooks of a run reuse what is cached.
 
         Args:
@@ -98,21 +91,9 @@ class Evaluator:
             progress: Show a progress bar.
         """
         n = profile.eval_clips if n is None else n
-        vae.eval()
-        judge.eval()
-        file = runs_dir(profile.name) / "evaluation" / f"{_key(vae, judge, n, profile)}.safetensors" if cache else None
-        if file and file.is_file():
-            sets = _unpack(load_file(file))
-        else:
-            sets = _measure_sets(vae, judge, profile, n, progress)
-            if file:
-                write_bytes(file, save(_pack(sets)))
-        reference = Reference(
-            ImagingReference.fit(sets["reference_real"].imaging), sets["reference_real"].features,
-            sets["reference_reconstruction"].features,
-        )
+        reference, real, reconstruction = measured_reference(vae, judge, profile, n, cache=cache, progress=progress)
         labels = [label_of("test", i) for i in range(n)]
-        return cls(vae, judge, profile, reference, sets["real"], sets["reconstruction"], labels)
+        return cls(vae, judge, profile, reference, real, reconstruction, labels)
 
     def rows(self) -> dict[str, Scores]:
         """The three reference rows: what is best, what the codec allows, and what ignoring captions gives."""
@@ -129,7 +110,7 @@ class Evaluator:
     def evaluate(
         self, model: nn.Module, *, n: int | None = None, steps: int | None = None, guidance: float | None = None,
         solver: str = "euler", wording: int | None = None, seed: int = 0, batch: int = 32, keep: int = 8,
-        progress: bool = True,
+        quality: bool = True, progress: bool = True,
     ) -> Evaluation:
         """Generate clips for the first `n` test captions and score them.
 
@@ -143,6 +124,7 @@ class Evaluator:
             seed: Seed of the noise.
             batch: Clips in memory at once.
             keep: Clips to keep for looking at.
+            quality: False leaves the quality measures out: see `minivbench.measure`.
             progress: Show a progress bar.
 
         Raises:
@@ -153,12 +135,12 @@ class Evaluator:
             raise ParameterError(f"n is {n}; this evaluator was prepared with {len(self.labels)} captions")
         sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver, batch=batch)
         return self.evaluate_sampler(
-            sampler, n=n, wording=wording, seed=seed, batch=batch, keep=keep, progress=progress
+            sampler, n=n, wording=wording, seed=seed, batch=batch, keep=keep, quality=quality, progress=progress
         )
 
     def evaluate_sampler(
         self, sampler: Callable[[Sequence[str], Tensor], Tensor], *, n: int, wording: int | None = None, seed: int = 0,
-        batch: int = 32, keep: int = 8, progress: bool = True,
+        batch: int = 32, keep: int = 8, quality: bool = True, progress: bool = True,
     ) -> Evaluation:
         """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents."""
         labels = [x if wording is None else replace(x, wording=wording) for x in self.labels[:n]]
@@ -172,7 +154,7 @@ class Evaluator:
                 began = time.perf_counter()
                 clips = self.decode(part)
                 decoding += time.perf_counter() - began
-                parts.append(measure(clips, self.judge))
+                parts.append(measure(clips, self.judge, quality))
                 if sum(map(len, kept)) < keep:
                     kept.append(clips)
         measures = ClipMeasures.join(parts)
@@ -248,10 +230,10 @@ class Evaluator:
 
 
 def score_model(
-    model: nn.Module, vae: MobiVidVAE, judge: Judge, profile: Profile, *, n: int | None = None, steps: int | None = None,
-    guidance: float | None = None, solver: str = "euler", seed: int = 0,
+    model: nn.Module, vae: MobiVidVAE, judge: Judge, profile: Profile, *, n: int | None = None,
+    steps: int | None = None, guidance: float | None = None, solver: str = "euler", seed: int = 0,
 ) -> Scores:
-    """One row of a quality table; `Evaluator` does the same for several models without measuring the reference again."""
+    """One row of a quality table; for several models, `Evaluator` measures the reference once."""
     evaluator = Evaluator.prepare(vae, judge, profile, n=n)
     return evaluator.evaluate(model, n=n, steps=steps, guidance=guidance, solver=solver, seed=seed, keep=0).scores
 
@@ -282,40 +264,6 @@ def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: in
     ]
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(values[~unseen].mean() - values[unseen].mean()), float(low), float(high)
-
-
-def _measure_sets(vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, progress: bool) -> dict[str, ClipMeasures]:
-    sets: dict[str, list[ClipMeasures]] = defaultdict(list)
-    jobs = [(prefix, i) for prefix, start in (("", 0), ("reference_", REFERENCE_START))
-            for i in range(start, start + n, _RENDER_BATCH)]
-    for prefix, i in tqdm(jobs, desc="measuring real clips", disable=not progress, ascii=True, mininterval=2):
-        stop = min(i + _RENDER_BATCH, (REFERENCE_START if prefix else 0) + n)
-        clips = render_clips("test", range(i, stop), frames=profile.frames, size=profile.size).clips
-        sets[f"{prefix}real"].append(measure(clips, judge))
-        with torch.no_grad():
-            again = vae.decode_latents(vae.encode_latents(clips.to(vae.device))).cpu()
-        sets[f"{prefix}reconstruction"].append(measure(again, judge))
-    return {name: ClipMeasures.join(parts) for name, parts in sets.items()}
-
-
-def _pack(sets: dict[str, ClipMeasures]) -> dict[str, Tensor]:
-    return {f"{name}.{f.name}": getattr(m, f.name).contiguous() for name, m in sets.items() for f in fields(m)}
-
-
-def _unpack(stored: dict[str, Tensor]) -> dict[str, ClipMeasures]:
-    names = {key.split(".")[0] for key in stored}
-    return {name: ClipMeasures(*(stored[f"{name}.{f.name}"] for f in fields(ClipMeasures))) for name in names}
-
-
-def _key(vae: nn.Module, judge: nn.Module, n: int, profile: Profile) -> str:
-    """Hash of all that the reference measures depend on: weights, sizes, and the code that draws and measures."""
-    digest = hashlib.sha256(repr((n, profile.frames, profile.size)).encode())
-    for value in [*vae.state_dict().values(), *judge.state_dict().values()]:
-        digest.update(value.detach().cpu().numpy().tobytes())
-    here = Path(__file__).parent
-    for source in sorted([*here.glob("*.py"), *(here.parent / "data").glob("*.py")]):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _repeated_labels(captions: int, repeats: int) -> list[list[int]]:

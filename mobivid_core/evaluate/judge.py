@@ -81,12 +81,15 @@ class Judge(ModelMixin, ConfigMixin):
         seen = self.view(clip)
         stills = seen[:, :, [0, self.config.frames // 2, -1]].contiguous(memory_format=torch.channels_last_3d)
         small = F.avg_pool3d(seen, (1, 2, 2)).contiguous(memory_format=torch.channels_last_3d)
-        looks = self.appearance(stills)
         moves = F.adaptive_avg_pool3d(self.motion(small), (3, 2, 2)).flatten(1)
-        pooled = torch.cat([looks.mean((2, 3, 4)), looks.amax((3, 4)).mean(2), moves], 1)
-        features = self.whiten(self.embed(pooled))
+        features = self.whiten(self.embed(torch.cat([self.look(stills), moves], 1)))
         hidden = F.relu(features)
         return JudgeOutput({name: head(hidden) for name, head in self.heads.items()}, features)
+
+    def look(self, stills: Tensor) -> Tensor:
+        """Appearance alone: (B, 3, K, size, size) to (B, 8 width), the mean over the K frames."""
+        maps = self.appearance(stills)
+        return torch.cat([maps.mean((2, 3, 4)), maps.amax((3, 4)).mean(2)], 1)
 
     def view(self, clip: Tensor) -> Tensor:
         """The clip as the network sees it: (B, 3, frames, size, size), by average pooling."""

@@ -70,12 +70,12 @@ class ClipMeasures:
     def __len__(self) -> int:
         return len(self.classes)
 
-    def __getitem__(self, rows: Tensor | np.ndarray | slice) -> "ClipMeasures":
+    def __getitem__(self, rows: Tensor | np.ndarray | slice) -> ClipMeasures:
         """The measures of some clips: a mask, indices or a slice."""
         return ClipMeasures(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @classmethod
-    def join(cls, parts: Iterable["ClipMeasures"]) -> "ClipMeasures":
+    def join(cls, parts: Iterable[ClipMeasures]) -> ClipMeasures:
         """Concatenate the measures of several batches."""
         parts = list(parts)
         if not parts:
@@ -121,9 +121,19 @@ class Scores:
         return self.values[name][0]
 
 
-def measure(clips: Tensor, judge: Judge) -> ClipMeasures:
-    """Measure a batch of clips (B, 3, T, H, W) in [-1, 1]."""
+def measure(clips: Tensor, judge: Judge, quality: bool = True) -> ClipMeasures:
+    """Measure a batch of clips.
+
+    Args:
+        clips: (B, 3, T, H, W) in [-1, 1].
+        judge: A trained judge.
+        quality: False leaves the quality measures blank (NaN): four times faster, enough for a curve of semantics
+            and distances.
+    """
     classes, features = judge.read(clips)
+    if not quality:
+        blank = torch.full((len(clips),), torch.nan)
+        return ClipMeasures(classes, features, blank[:, None].expand(-1, 3), *[blank] * 6)
     motion = measure_motion(clips)
     return ClipMeasures(
         classes, features, imaging_statistics(clips), subject_consistency(clips, judge),
@@ -146,7 +156,7 @@ def score(
 
     Returns:
         The quality and semantic dimensions on [0, 1], `quality`, `semantic`, `total`, `all_together` (every attribute
-        right), `warping_error` and the distances.
+        right), `warping_error` and the distances; without what was left blank.
 
     Raises:
         ParameterError: The numbers of clips and labels differ.
@@ -160,8 +170,9 @@ def score(
     column = {name: i for i, name in enumerate(names)}
     for name, columns, weights in _aggregates(column):
         values[name] = bootstrap_interval(rows[:, columns] @ weights, n=resamples, seed=seed)
+    values = {name: triple for name, triple in values.items() if not np.isnan(triple[0])}
     features = measures.features.numpy()
-    for name, target in zip(DISTANCES, (reference.real, reference.reconstruction)):
+    for name, target in zip(DISTANCES, (reference.real, reference.reconstruction), strict=True):
         if target is not None and len(features) > 1:
             values[name] = _distance_interval(features, target.numpy(), resamples, seed)
     return Scores(values, len(measures))
@@ -210,6 +221,24 @@ def table(rows: dict[str, Scores], names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
+def compare(rows: dict[str, Scores], names: Sequence[str], intervals_of: str) -> pd.DataFrame:
+    """Scores with a line a measure and a column a row title: short to read where rows are few.
+
+    Args:
+        rows: {row title: scores}.
+        names: Measures to show, in order.
+        intervals_of: The row title whose intervals are shown as well.
+    """
+    frame = pd.DataFrame({"measure": list(names)})
+    for title, scores in rows.items():
+        triples = [scores.values.get(name, (np.nan,) * 3) for name in names]
+        frame[title] = [value for value, _, _ in triples]
+        if title == intervals_of:
+            frame[f"{title}, low"] = [low for _, low, _ in triples]
+            frame[f"{title}, high"] = [high for _, _, high in triples]
+    return frame
+
+
 def _aggregates(column: dict[str, int]) -> list[tuple[str, list[int], np.ndarray]]:
     """(name, columns, weights) of quality, semantic and total: all are weighted means of per-clip values."""
     weights = np.array(list(WEIGHTS.values())) / sum(WEIGHTS.values())
@@ -219,7 +248,9 @@ def _aggregates(column: dict[str, int]) -> list[tuple[str, list[int], np.ndarray
     return [("quality", quality, weights), ("semantic", semantic, even), ("total", quality + semantic, both)]
 
 
-def _distance_interval(features: np.ndarray, target: np.ndarray, resamples: int, seed: int) -> tuple[float, float, float]:
+def _distance_interval(
+    features: np.ndarray, target: np.ndarray, resamples: int, seed: int
+) -> tuple[float, float, float]:
     # a distance costs two eigenvalue problems: a quarter of the resamples keeps a table within seconds
     count = max(20, resamples // 4)
     value, low, high = bootstrap_interval(

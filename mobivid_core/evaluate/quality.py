@@ -85,7 +85,7 @@ class ImagingReference:
     covariance: Tensor
 
     @classmethod
-    def fit(cls, statistics: Tensor) -> "ImagingReference":
+    def fit(cls, statistics: Tensor) -> ImagingReference:
         """From the statistics (N, 3) of real clips, N >= 4.
 
         Raises:

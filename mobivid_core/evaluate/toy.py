@@ -43,7 +43,7 @@ class LineMixture:
         """
         sigma = (timestep / TIMESTEP_SCALE).view(-1, *[1] * (x.ndim - 1)).to(x)
         logs, velocities = [], []
-        for mean, width, weight in zip(self.means, self.widths, self.weights):
+        for mean, width, weight in zip(self.means, self.widths, self.weights, strict=True):
             variance = (1 - sigma) ** 2 * width**2 + sigma**2
             off = x - (1 - sigma) * mean
             velocities.append((sigma - (1 - sigma) * width**2) / variance * off - mean)

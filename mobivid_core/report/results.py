@@ -153,13 +153,13 @@ class Results:
         from IPython.display import Image, display
 
         from mobivid_core.report import media
-        from mobivid_core.report.style import png_bytes
+        from mobivid_core.report.style import palette_png_bytes
 
         self._check(result_id, evidence, finding)
         if clips.ndim != 5 or clips.shape[1] != 3:
             raise ParameterError(f"media {result_id!r} needs clips of shape (B, 3, T, H, W), got {tuple(clips.shape)}")
         strip = media.frame_strip(clips, titles=titles)
-        image = png_bytes(strip)
+        image = palette_png_bytes(strip)
         plt.close(strip)
         files = [self._write(f"{result_id}.png", image)]
         for suffix, save, shown in (("mp4", media.save_mp4, len(clips)), ("gif", media.save_gif, GIF_CLIPS)):

@@ -104,8 +104,12 @@ CHECKS: dict[str, Check] = {
     "C23": _followed("40 guided teacher steps, 4 student steps (02, 05)"),
     "C24": Check("arithmetic", note="steps before x 2 / steps after, from C23", tolerance=0.01, success=CONSISTENT),
     "C25": Check(
-        "at_least", "tiled_ffn_gain_cpu", MINIATURE, target=1.0,
-        note="on a processor, not on the phone: the plain FFN takes at least as long as the tiled one", success=TREND,
+        "at_least",
+        "tiled_ffn_gain_cpu",
+        "one layer at paper scale, on a processor",
+        target=0.0,
+        note="% gain of one FFN; the phone is not tested",
+        success=TREND,
     ),
     "C26": _followed("fp16 Core ML packages are converted and checked on Linux (06)"),
     "C27": Check("design", note="frozen MiniLM behind the same interface: its weights come in a package",
@@ -254,10 +258,29 @@ _REVIEW_NOTEBOOK = {
 }  # fmt: skip
 
 
+#: Results that answer a reviewer's question, beside those whose `paper_item` names it.
+ANSWERED_BY: dict[str, tuple[str, ...]] = {
+    "R1.1": ("vae_ratio_sweep", "vae_motion_cost"),
+    "R1.2": ("prune_matched_arms", "prune_arms"),
+    "R1.3": ("teacher_minivbench", "distill_quality"),
+    "R1.4": ("distill_arms",),
+    "R1.5": ("sens_motion",),
+    "R2.1": ("device_predictions",),
+    "R2.2": ("vae_judge",),
+    "R3.2": ("device_rates",),
+    "R4.1": ("distill_cost",),
+    "R4.2": ("device_rates",),
+    "R4.3": ("tiled_ffn",),
+    "R5.1": ("prune_pareto",),
+    "R5.2": ("sens_stability",),
+}
+
+
 def reviews_table(profile: str) -> pd.DataFrame:
     """Every reviewer question with the registered results that answer it.
 
-    A result answers a question if its `paper_item` names it, as in `paper_item="Table 4, R1.2"`.
+    A result answers a question if its `paper_item` names it, as in `paper_item="Table 4, R1.2"`, or if `ANSWERED_BY`
+    lists it.
 
     Returns:
         One row a question: id, ask, notebook, results, answer (the results' findings, or what is still to do).
@@ -269,7 +292,8 @@ def reviews_table(profile: str) -> pd.DataFrame:
     rows = []
     for review in book.reviews().itertuples(index=False):
         review_id, ask, experiment, place = review
-        answering = [e for e in entries if _names(e["paper_item"], review_id)]
+        listed = ANSWERED_BY.get(review_id, ())
+        answering = [e for e in entries if e["id"] in listed or _names(e["paper_item"], review_id)]
         if answering:
             answer = " ".join(f"{e['finding']} ({e['evidence']})" for e in answering)
         elif review_id == "R2.3":

@@ -70,3 +70,13 @@ def png_bytes(fig: Figure) -> bytes:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def palette_png_bytes(fig: Figure) -> bytes:
+    """The figure as PNG of 256 colours: a third of the size, for strips of photographic frames."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png_bytes(fig))).convert("RGB")
+    buffer = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()

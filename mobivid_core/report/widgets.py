@@ -24,8 +24,15 @@ ERROR_GAIN = 4
 
 
 def error_clip(reconstruction: Tensor, original: Tensor, gain: float = ERROR_GAIN) -> Tensor:
-    """Absolute error as a clip: black is none, white is a full-scale error divided by `gain`."""
-    return ((reconstruction - original).abs() * gain - 1).clamp(-1, 1)
+    """Absolute error, mean over colours, as a grey clip: black is none, white is full scale divided by `gain`.
+
+    Args:
+        reconstruction: (3, T, H, W) in [-1, 1].
+        original: Same shape.
+        gain: Enlargement.
+    """
+    error = (reconstruction - original).abs().mean(0, keepdim=True)
+    return (error * gain - 1).clamp(max=1).expand_as(original)
 
 
 def scrubber(

@@ -117,8 +117,6 @@ class Chain:
         """
         selected = self.selected()
         parameters = resolve(selected, self.profile, self.given)
-        for notebook in selected:
-            notebook.registered()  # a bad id should fail now, not after an hour
         folder = runs_dir(self.profile)
         with disk_errors(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)

@@ -127,9 +127,16 @@ def read_chain(folder: Path) -> list[NotebookSource]:
     """The numbered notebooks of `folder`, in order.
 
     Raises:
-        RunError: There is none, or one cannot be read.
+        RunError: There is none, one cannot be read, or two register the same result id.
     """
     paths = sorted(p for p in folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise RunError(f"no numbered notebooks (such as 01_name.ipynb) in {folder}")
-    return [read_notebook(path) for path in paths]
+    chain = [read_notebook(path) for path in paths]
+    owners: dict[str, str] = {}
+    for notebook in chain:
+        for result in notebook.registered():
+            owner = owners.setdefault(result.result_id, notebook.name)
+            if owner != notebook.name:
+                raise RunError(f"{owner} and {notebook.name} both register {result.result_id!r}; rename one of them")
+    return chain

@@ -1,129 +1,99 @@
-"""Trains the judge: `python -m mobivid_core.training.judge --profile laptop`.
+"""Trains the judge: `python -m mobivid_core.training.judge --profile scratch` makes the shipped one again.
 
 Clips of the split `judge` are rendered on the fly and lightly degraded (blur, noise, coarse blocks, smeared
-time), so that the judge reads codec reconstructions and generated clips as fairly as clean ones. Short
-enough (a few CPU-minutes) that it restarts rather than resumes.
+time), so that the judge reads codec reconstructions and generated clips as fairly as clean ones. The appearance tower
+first learns from single frames, which are 17 times cheaper to draw: shapes need many examples. Short enough (minutes)
+that it restarts rather than resumes.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mobivid_core.data.captions import ATTRIBUTES, VOCABULARY, label_indices
 from mobivid_core.data.render import render_clips
 from mobivid_core.errors import TrainingError
 from mobivid_core.evaluate.judge import Judge, accuracy
 from mobivid_core.profiles import Profile, get_profile
+from mobivid_core.training.judge_clips import VIEW_SIZE, ClipPool, augment
 
-_SIZE = 64
+#: Steps on single frames for each step on clips.
+IMAGE_STEPS = 5
 #: Shape is the slow one: sprites of neighbouring classes differ by a few pixels.
 _LOSS_WEIGHTS = {"shape": 2.0, "colour": 0.5, "motion": 1.0, "background": 1.0}
-_REVERSED = {"left": "right", "right": "left", "up": "down", "down": "up", "growing": "shrinking", "shrinking": "growing"}
-_MIRRORED = {"left": "right", "right": "left"}
 
 
-@dataclass
-class ClipPool:
-    """A rolling store of rendered clips: each batch mixes a few fresh ones with re-used ones.
 
-    Rendering costs more than a training step; the augmentation makes a re-used clip new again.
-
-    Attributes:
-        frames: Frames a clip.
-        render_sizes: Sizes to render at before pooling to 64 x 64, taken in turn.
-        capacity: Clips kept, as bytes.
-        fresh: Share of a batch that is rendered for it.
-    """
-
-    frames: int = 17
-    render_sizes: tuple[int, ...] = (64, 128)
-    capacity: int = 1024
-    fresh: float = 0.2
-    split: str = "judge"
-
-    def __post_init__(self) -> None:
-        self._clips = torch.empty(self.capacity, 3, self.frames, _SIZE, _SIZE, dtype=torch.uint8)
-        self._labels = torch.empty(self.capacity, len(ATTRIBUTES), dtype=torch.long)
-        self.rendered = 0
-
-    def draw(self, batch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A batch of clips (B, 3, T, 64, 64) float32 in [-1, 1] and labels (B, 4) int64."""
-        new = batch if self.rendered < batch else max(1, round(self.fresh * batch))
-        slots = [(self.rendered + i) % self.capacity for i in range(new)]
-        self._render(slots)
-        held = min(self.rendered, self.capacity)
-        chosen = np.concatenate([slots, rng.choice(held, batch - new)]).astype(np.int64)
-        return self._clips[chosen].float() / 127.5 - 1, self._labels[chosen].clone()
-
-    def _render(self, slots: list[int]) -> None:
-        size = self.render_sizes[(self.rendered // max(1, len(slots))) % len(self.render_sizes)]
-        drawn = render_clips(self.split, range(self.rendered, self.rendered + len(slots)), frames=self.frames, size=size)
-        seen = F.adaptive_avg_pool3d(drawn.clips, (self.frames, _SIZE, _SIZE))
-        self._clips[slots] = ((seen + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        self._labels[slots] = label_indices(drawn.labels)
-        self.rendered += len(slots)
-
-
-def augment(clips: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mirror, reverse and degrade clips; labels follow.
+def learn_looks(
+    judge: Judge, profile: Profile, *, steps: int, batch: int, seed: int = 0,
+    progress: Callable[[dict], None] | None = None,
+) -> None:
+    """Train the appearance tower on single frames, with heads of its own that are dropped afterwards.
 
     Args:
-        clips: (B, 3, T, H, W) in [-1, 1].
-        labels: (B, 4) classes.
-        generator: Source of randomness.
-
-    Returns:
-        Clips and labels of the same shapes. A mirrored clip swaps left and right, a reversed one also swaps
-        up and down, growing and shrinking.
+        judge: Trained in place.
+        profile: Supplies the size to render at.
+        steps: Training steps.
+        batch: Frames a step.
+        seed: Seed of batches and augmentation.
+        progress: Called with {"image_step", "image_loss"} ten times.
     """
-    clips, labels = clips.clone(), labels.clone()
-    motion = ATTRIBUTES.index("motion")
-    for axis, swap in ((4, _MIRRORED), (2, _REVERSED)):
-        chosen = torch.rand(len(clips), generator=generator) < 0.5
-        clips[chosen] = clips[chosen].flip(axis)
-        labels[chosen, motion] = _swap_table(swap)[labels[chosen, motion]]
-    return torch.stack([_degrade(clip, generator) for clip in clips]), labels
+    pool = ClipPool(1, tuple(sorted({VIEW_SIZE, profile.size})), 6144 if profile.meaningful else 4 * batch, fresh=0.4)
+    rng, generator = np.random.default_rng([seed, 1]), torch.Generator().manual_seed(seed + 1)
+    looks = [name for name in ATTRIBUTES if name != "motion"]
+    heads = nn.ModuleDict({name: nn.Linear(8 * judge.config.width, len(VOCABULARY[name])) for name in looks})
+    optimiser, schedule = _optimiser([*judge.appearance.parameters(), *heads.parameters()], 3e-3, steps)
+    judge.train()
+    for step in range(1, steps + 1):
+        frames, labels = augment(*pool.draw(batch, rng), generator)
+        seen = judge.look(frames.contiguous(memory_format=torch.channels_last_3d))
+        loss = _loss({name: head(seen) for name, head in heads.items()}, labels)
+        _update(loss, optimiser, schedule)
+        if progress and (step % max(1, steps // 10) == 0 or step == steps):
+            progress({"image_step": step, "image_loss": loss.item()})
 
 
-def _swap_table(swap: dict[str, str]) -> Tensor:
-    names = VOCABULARY["motion"]
-    return torch.tensor([names.index(swap.get(name, name)) for name in names])
+def _optimiser(
+    parameters: Iterable[nn.Parameter], rate: float, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.02, betas=(0.9, 0.99))
+    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.2)
 
 
-def _degrade(clip: Tensor, generator: torch.Generator) -> Tensor:
-    """One clip (3, T, H, W), degraded by a random subset of: coarse blocks, blur, smeared time, noise."""
-    draw = torch.rand(8, generator=generator).tolist()
-    out = clip[None]
-    shape = out.shape[2:]
-    if draw[0] < 0.3:
-        factor = 2 if draw[1] < 0.6 else 4
-        coarse = F.interpolate(F.avg_pool3d(out, (1, factor, factor)), shape, mode="trilinear")
-        out = out.lerp(coarse, 0.4 + 0.6 * draw[2] if factor == 2 else 0.7 * draw[2])
-    if draw[3] < 0.3:
-        out = F.avg_pool3d(F.pad(out, (1, 1, 1, 1, 0, 0), mode="replicate"), (1, 3, 3), stride=1)
-    if draw[4] < 0.3:
-        out = out.lerp(F.avg_pool3d(F.pad(out, (0, 0, 0, 0, 1, 1), mode="replicate"), (3, 1, 1), stride=1), draw[5])
-    if draw[6] < 0.3:
-        blocks = torch.randn(1, 3, 3, 8, 8, generator=generator)
-        out = out + 0.12 * draw[7] * F.interpolate(blocks, shape, mode="nearest")
-    noise = 0.12 * draw[1] ** 2 * torch.randn(out.shape, generator=generator)
-    return (out + noise).clamp(-1, 1)[0]
+def _loss(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
+    terms = [
+        _LOSS_WEIGHTS[name] * F.cross_entropy(values, labels[:, ATTRIBUTES.index(name)], label_smoothing=0.02)
+        for name, values in logits.items()
+    ]
+    return torch.stack(terms).sum()
+
+
+def _update(
+    loss: Tensor, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
+) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingError(f"the judge's loss became {loss.item()}; train it again with another seed")
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
+    optimiser.step()
+    schedule.step()
 
 
 def train_judge(
     profile: Profile, *, seed: int = 0, batch: int = 32, width: int = 32, validate_clips: int = 256,
     progress: Callable[[dict], None] | None = None,
 ) -> tuple[Judge, pd.DataFrame]:
-    """Train a judge for `profile.judge_steps` steps.
+    """Train a judge: its appearance tower on single frames, then all of it for `profile.judge_steps` steps on clips.
 
     Args:
         profile: Supplies steps and frames.
@@ -142,10 +112,10 @@ def train_judge(
     torch.manual_seed(seed)
     steps, batch = profile.judge_steps, min(batch, profile.batch)
     judge = Judge(width=width).to(memory_format=torch.channels_last_3d)
-    pool = ClipPool(profile.frames, tuple(sorted({_SIZE, profile.size})), 1024 if profile.meaningful else 4 * batch)
+    learn_looks(judge, profile, steps=IMAGE_STEPS * steps, batch=2 * batch, seed=seed, progress=progress)
+    pool = ClipPool(profile.frames, tuple(sorted({VIEW_SIZE, profile.size})), 1024 if profile.meaningful else 4 * batch)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=0.02, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps + 1, pct_start=0.2)
+    optimiser, schedule = _optimiser(judge.parameters(), 2e-3, steps)
     held_out = render_clips("val", range(validate_clips if profile.meaningful else batch),
                             frames=profile.frames, size=profile.size)
     rows = []
@@ -153,17 +123,8 @@ def train_judge(
     for step in range(1, steps + 1):
         clips, labels = augment(*pool.draw(batch, rng), generator)
         out = judge(clips)
-        loss = sum(
-            _LOSS_WEIGHTS[a] * F.cross_entropy(out.logits[a], labels[:, i], label_smoothing=0.02)
-            for i, a in enumerate(ATTRIBUTES)
-        )
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the judge's loss became {loss.item()} at step {step}; try another seed")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        loss = _loss(out.logits, labels)
+        _update(loss, optimiser, schedule)
         if step % max(1, steps // 10) == 0 or step == steps:
             right = accuracy(judge.predict(held_out.clips), label_indices(held_out.labels))
             rows.append({"step": step, "loss": loss.item()} | {f"val_{k}": v.mean().item() for k, v in right.items()})
@@ -181,8 +142,9 @@ def model_card(log: pd.DataFrame, measured: pd.DataFrame, profile: Profile) -> s
     return f"""# Judge
 
 Reads shape, colour, motion and background back from a clip; its features give the Frechet distance.
-Trained by `python -m mobivid_core.training.judge --profile {profile.name}` for {int(log.step.iloc[-1])} steps
-on rendered clips of the split `judge` (seeds that no generator trains on), lightly degraded.
+Trained by `python -m mobivid_core.training.judge --profile scratch` for {int(log.step.iloc[-1])} steps on clips
+and {IMAGE_STEPS} times as many on single frames before, rendered from the split `judge` (seeds that no generator
+trains on) and lightly degraded.
 `log.csv` is its training log. Weights: MIT, as the code; sprites: Fashion-MNIST (MIT).
 
 Accuracy (evidence: measured):
@@ -204,30 +166,49 @@ def measure(judge: Judge, *, frames: int, size: int, clips: int = 512) -> pd.Dat
         for start in range(0, clips, 64):
             drawn = render_clips(split, range(start, min(start + 64, clips)), frames=frames, size=size)
             right.append(accuracy(judge.predict(drawn.clips), label_indices(drawn.labels)))
-        rows.append({"clips": f"{split} ({clips})"} | {k: torch.cat([r[k] for r in right]).mean().item() for k in right[0]})
+        share = {name: torch.cat([part[name] for part in right]).mean().item() for name in right[0]}
+        rows.append({"clips": f"{split} ({clips})"} | share)
     return pd.DataFrame(rows)
 
 
-def main() -> None:
-    """Train, measure and save a judge."""
+def publish_judge(
+    profile: Profile, *, seed: int = 0, folder: Path | None = None, progress: Callable[[dict], None] | None = None
+) -> Judge:
+    """Train a judge, measure its own accuracy and save it.
+
+    Args:
+        profile: Supplies steps and sizes.
+        seed: Seed of the training.
+        folder: Where to write; None publishes it as the stage `judge` of the profile's run.
+        progress: Called with each log row.
+    """
     from mobivid_core import artifacts
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profile", default="laptop")
+    judge, log = train_judge(profile, seed=seed, progress=progress)
+    measured = measure(judge, frames=profile.frames, size=profile.size, clips=512 if profile.meaningful else 16)
+    if folder is None:
+        with artifacts.publish("judge", profile.name) as place:
+            save(judge, log, measured, profile, place)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        save(judge, log, measured, profile, folder)
+        artifacts.write_stamp(folder, "judge")
+    return judge
+
+
+def main() -> None:
+    """Command line: train the judge of a profile and publish it."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--profile", default="scratch")
+    parser.add_argument("--steps", type=int, help="instead of the profile's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder to write; default: the run's stage `judge`")
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
-    judge, log = train_judge(profile, seed=arguments.seed, progress=lambda row: print(row, flush=True))
-    measured = measure(judge, frames=profile.frames, size=profile.size, clips=512 if profile.meaningful else 16)
-    print(measured.to_string(index=False))
-    if arguments.out is None:
-        with artifacts.publish("judge", profile.name) as folder:
-            save(judge, log, measured, profile, folder)
-    else:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        save(judge, log, measured, profile, arguments.out)
-        artifacts.write_stamp(arguments.out, "judge")
+    publish_judge(
+        replace(profile, judge_steps=arguments.steps or profile.judge_steps), seed=arguments.seed, folder=arguments.out,
+        progress=lambda row: print("  ".join(f"{k} {v:.3f}" for k, v in row.items()), flush=True),
+    )
 
 
 def save(judge: Judge, log: pd.DataFrame, measured: pd.DataFrame, profile: Profile, folder: Path) -> None:

@@ -5,7 +5,6 @@ Each test converts something tiny; the gates are those of `verify.GATES`.
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,13 +65,7 @@ def test_dit_package_passes_the_gates(dit: tuple[graphs.Graph, verify.Verificati
 
 def test_a_corrupted_package_is_caught(dit: tuple[graphs.Graph, verify.Verification], tmp_path: Path) -> None:
     graph, verification = dit
-    copy = tmp_path / "corrupt.mlpackage"
-    shutil.copytree(verification.package.path, copy)
-    weights = next(copy.rglob("weight.bin"))
-    data = bytearray(weights.read_bytes())
-    middle = len(data) // 2 // 64 * 64
-    data[middle : middle + 512] = bytes(512)
-    weights.write_bytes(data)
+    copy = verify.corrupted_copy(verification.package.path, tmp_path / "corrupt.mlpackage")
     broken = verify.verify(graph, verification.package, coreml.load_program(copy))
     assert not broken.passed
     assert coreml.package_hash(copy) != verification.package.digest

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from mobivid_core.deploy.counts import (
-    block_flops_split, clip_flops, dit_bytes, dit_counts, dit_flops, dit_params, latent_grid, module_counts,
+    block_flops_split,
+    clip_flops,
+    dit_bytes,
+    dit_counts,
+    dit_flops,
+    dit_params,
+    latent_grid,
+    module_counts,
 )
 from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, MOBILE, SERVER, SMOKE_MOBILE, DiTConfig
 

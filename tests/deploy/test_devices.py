@@ -8,8 +8,18 @@ import pytest
 
 from mobivid_core.deploy.counts import LayerCount
 from mobivid_core.deploy.devices import (
-    Device, Stage, calibration_rows, clip_seconds, clip_stages, find_device, fit_efficiency, fps_interval, leave_one_out,
-    load_devices, required_efficiency, stage_seconds,
+    Device,
+    Stage,
+    calibration_rows,
+    clip_seconds,
+    clip_stages,
+    find_device,
+    fit_efficiency,
+    fps_interval,
+    leave_one_out,
+    load_devices,
+    required_efficiency,
+    stage_seconds,
 )  # fmt: skip
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.config import MOBILE

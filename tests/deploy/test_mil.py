@@ -70,7 +70,9 @@ def test_weights_are_widened_and_text_constants_read() -> None:
 def test_attention_equals_torch(mask: torch.Tensor | None) -> None:
     q, k, v = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 4, 8), torch.randn(1, 2, 4, 8)
     ours = OPERATIONS["scaled_dot_product_attention"](query=q, key=k, value=v, attn_mask=mask)
-    torch.testing.assert_close(ours, F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[None]))
+    torch.testing.assert_close(
+        ours, F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[None])
+    )
 
 
 def test_layer_norm_and_convolution_equal_torch() -> None:

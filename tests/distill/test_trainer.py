@@ -6,7 +6,7 @@ import torch
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.discriminator import TeacherDiscriminator
-from mobivid_core.distill.recipe import Recipe, distill
+from mobivid_core.distill.recipe import Recipe, distill, run_stages
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.student import load_student, sample_student, save_student
 from mobivid_core.distill.trainer import Distiller
@@ -149,3 +149,13 @@ def test_costs_follow_from_the_settings():
     assert costs.training(both) == 10 * (4 * (3 + (4 + 8) * 1 + 2 * 2) + heads) + 5 * heads
     assert costs.affordable_steps(costs.training(both), both) == 10
     assert costs.trajectories(3, 40, 3.0) == 3 * 80 * 2
+
+
+def test_saved_stage_is_not_taken_up_by_another_training(teacher, student, dataset, trajectories, tmp_path):
+    """Another start in the same folder must train, not resume somebody else's finished run."""
+    settings = (DistillSettings(2, batch=4),)
+    first = run_stages(student, teacher, dataset, trajectories, settings, folder=tmp_path)[0]
+    same = run_stages(student, teacher, dataset, trajectories, settings, folder=tmp_path)[0]
+    other = run_stages(teacher, teacher, dataset, trajectories, settings, folder=tmp_path)[0]
+    assert torch.equal(weights(first.averaged), weights(same.averaged))
+    assert len(list(tmp_path.iterdir())) == 2 and not torch.equal(weights(other.averaged), weights(teacher))

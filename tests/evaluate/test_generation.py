@@ -7,8 +7,10 @@ import torch
 from mobivid_core.data.captions import WORDINGS, label_indices
 from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.generation import REFERENCE_START, Evaluator, unseen_gap
+from mobivid_core.evaluate import generation
+from mobivid_core.evaluate.generation import Evaluator, unseen_gap
 from mobivid_core.evaluate.judge import Judge
+from mobivid_core.evaluate.reference import REFERENCE_START
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import get_profile
 
@@ -30,7 +32,7 @@ def _perfect(evaluator: Evaluator):
     """A sampler that returns the encodings of the very clips that the captions were written for."""
     clips = render_clips("test", range(PROFILE.eval_clips), frames=PROFILE.frames, size=PROFILE.size)
     with torch.no_grad():
-        latents = dict(zip(clips.captions, evaluator.vae.encode_latents(clips.clips)))
+        latents = dict(zip(clips.captions, evaluator.vae.encode_latents(clips.clips), strict=True))
     return lambda captions, noise: torch.stack([latents[c] for c in captions])
 
 
@@ -105,9 +107,10 @@ def test_asking_for_more_captions_than_prepared_is_refused(evaluator: Evaluator)
         evaluator.evaluate(_Still(), n=9)
 
 
-def test_running_out_of_repeated_captions_is_said(evaluator: Evaluator) -> None:
+def test_running_out_of_repeated_captions_is_said(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "_LABELS_SCANNED", 20)
     with pytest.raises(ParameterError, match="fewer captions or repeats"):
-        evaluator.diversity(_Still(), captions=2, repeats=500)
+        evaluator.diversity(_Still(), captions=2, repeats=5)
 
 
 def test_cache_is_keyed_by_the_judge(evaluator: Evaluator, judge: Judge, tmp_path: Path, monkeypatch) -> None:

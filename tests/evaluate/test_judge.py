@@ -51,11 +51,13 @@ def test_accuracy_counts_a_clip_as_right_only_with_all_attributes() -> None:
 def test_the_shipped_judge_reads_unseen_clips(judge: Judge, real) -> None:
     right = {k: v.mean().item() for k, v in accuracy(judge.predict(real.clips), label_indices(real.labels)).items()}
     # 32 clips: each error costs 3 %; the model card has the figures over 512
-    assert right["colour"] >= 0.93 and right["motion"] >= 0.93 and right["shape"] >= 0.85 and right["background"] >= 0.85
+    assert right["colour"] >= 0.93 and right["motion"] >= 0.93
+    assert right["shape"] >= 0.85 and right["background"] >= 0.85
 
 
 def test_a_reversed_clip_is_read_as_the_opposite_motion(judge: Judge, real) -> None:
-    opposite = {"left": "right", "right": "left", "up": "down", "down": "up", "growing": "shrinking", "shrinking": "growing"}
+    pairs = (("left", "right"), ("up", "down"), ("growing", "shrinking"))
+    opposite = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
     chosen = [i for i, label in enumerate(real.labels) if label.motion in opposite]
     read = judge.predict(real.clips[chosen].flip(2))[:, ATTRIBUTES.index("motion")]
     expected = [VOCABULARY["motion"].index(opposite[real.labels[i].motion]) for i in chosen]

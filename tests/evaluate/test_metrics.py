@@ -28,8 +28,8 @@ def test_psnr_of_a_constant_error_is_exact() -> None:
 @pytest.mark.parametrize("measure", [ssim, ms_ssim])
 def test_similarity_is_one_for_itself_and_falls_with_noise(measure) -> None:
     clips = _clips()
-    weak, strong = (clips + s * torch.randn(clips.shape, generator=torch.Generator().manual_seed(1)) for s in (0.1, 0.5))
-    itself, slightly, badly = (measure(x, clips) for x in (clips, weak, strong))
+    noise = torch.randn(clips.shape, generator=torch.Generator().manual_seed(1))
+    itself, slightly, badly = (measure(clips + strength * noise, clips) for strength in (0, 0.1, 0.5))
     assert itself == pytest.approx([1.0, 1.0], abs=1e-5)  # float32 convolutions
     assert (slightly < itself).all() and (badly < slightly).all()
 

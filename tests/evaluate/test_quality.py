@@ -32,10 +32,11 @@ def test_background_consistency_sees_a_moving_background(real) -> None:
 
 
 def test_subject_consistency_sees_an_object_that_changes(judge, real, others) -> None:
-    same = subject_consistency(real.clips, judge)
-    changing = real.clips.clone()
-    changing[:, :, 9:] = others.clips[:32, :, 9:]
-    frozen = real.clips[:, :, :1].expand_as(real.clips)
+    clips = real.clips[:16]
+    same = subject_consistency(clips, judge)
+    changing = clips.clone()
+    changing[:, :, 9:] = others.clips[:16, :, 9:]
+    frozen = clips[:, :, :1].expand_as(clips)
     assert subject_consistency(frozen, judge).min() > 0.9999  # float32 cosine
     assert subject_consistency(changing, judge).mean() < same.mean() - 0.15
 

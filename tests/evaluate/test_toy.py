@@ -26,7 +26,7 @@ def test_the_velocity_is_what_regression_finds() -> None:
 
 def test_one_step_gives_the_mean_and_many_steps_the_data() -> None:
     toy = LineMixture()
-    mean = sum(w * m for w, m in zip(toy.weights, toy.means))
+    mean = sum(w * m for w, m in zip(toy.weights, toy.means, strict=True))
     once = toy.sample(2000, steps=1)
     assert once.mean().item() == pytest.approx(mean, abs=1e-3) and once.std() < 1e-3
     many = toy.sample(2000, steps=40)

@@ -124,3 +124,10 @@ def test_unreadable_notebooks_are_named(tmp_path: Path) -> None:
     (tmp_path / "01_a.ipynb").write_text("{")
     with pytest.raises(RunError, match="01_a.ipynb is not a readable notebook"):
         read_chain(tmp_path)
+
+
+def test_an_id_registered_by_two_notebooks_is_refused(tmp_path: Path) -> None:
+    for name in ("01_a", "02_b"):
+        _notebook(tmp_path, name, 'results.headline("x", 1)')
+    with pytest.raises(RunError, match="01_a and 02_b both register 'x'"):
+        read_chain(tmp_path)

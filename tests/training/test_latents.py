@@ -1,0 +1,48 @@
+"""Latent dataset: captions belong to their clips, batches are reproducible, the cache is exact."""
+
+import pytest
+import torch
+
+from mobivid_core.data.captions import caption
+from mobivid_core.data.render import label_of, render_clips
+from mobivid_core.models.text import encode_text
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.training.latents import latent_dataset
+
+SIZE = dict(frames=9, size=32)
+
+
+@pytest.fixture(scope="module")
+def vae():
+    torch.manual_seed(0)
+    vae = MobiVidVAE(latent_channels=4, width=4).eval()
+    with torch.no_grad():
+        vae.fit_linear(render_clips("train", range(6), **SIZE).clips)
+    return vae
+
+
+def test_latents_and_captions_belong_together(vae):
+    data = latent_dataset(vae, split="val", count=5, start=2, progress=False, **SIZE)
+    latents, text, mask = data.batch(torch.tensor([0, 3]))
+    with torch.no_grad():
+        expected = vae.encode_latents(render_clips("val", [2, 5], **SIZE).clips)
+    torch.testing.assert_close(latents, expected, atol=2e-2, rtol=2e-3)  # kept as float16
+    states, real = encode_text([caption(label_of("val", i)) for i in (2, 5)], max_length=text.shape[1])
+    torch.testing.assert_close(text * mask[..., None], states * real[..., None], atol=2e-3, rtol=2e-3)
+    assert torch.equal(mask, real)
+
+
+def test_draws_depend_on_the_generator_alone(vae):
+    data = latent_dataset(vae, split="val", count=6, progress=False, **SIZE)
+    one, two = (data.draw(4, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, two))
+
+
+def test_cache_is_used_and_keyed_by_the_vae(vae, tmp_path):
+    request = dict(split="val", count=3, cache=tmp_path, progress=False, **SIZE)
+    first = latent_dataset(vae, **request)
+    assert torch.equal(first.latents, latent_dataset(vae, **request).latents)
+    assert len(list(tmp_path.iterdir())) == 1
+    other = MobiVidVAE(latent_channels=4, width=4).eval()
+    latent_dataset(other, **request)
+    assert len(list(tmp_path.iterdir())) == 2
