@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = _arguments(argv)
-    signal.signal(signal.SIGTERM, _stop)  # a polite kill leaves as clean a state as Ctrl-C
+    before = signal.signal(signal.SIGTERM, _stop)  # a polite kill leaves as clean a state as Ctrl-C
     try:
         _run(arguments)
     except (ProfileError, ParameterError) as error:
@@ -84,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted: finished notebooks are kept; the same command goes on from there", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

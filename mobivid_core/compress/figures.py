@@ -66,20 +66,27 @@ def against_exact(exact: Scores, estimates: dict[str, Scores]) -> Figure:
             ax.plot(exact.flat(kind), scores.flat(kind), "o", ms=3, alpha=0.6, color=colours[kind], label=label)
         ax.set(xscale="log", yscale="log", xlabel="exact rise of the KD loss", title=name)
     axes[0][0].set_ylabel("estimate")
-    axes[0][-1].legend(loc="lower right", fontsize=7)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return fig
 
 
-def motion_by_block(motion_share: Scores) -> Figure:
-    """Share of the damage that changes over time, for each block and its heads."""
+def motion_by_block(motion_share: Scores, latent_frames: int) -> Figure:
+    """Share of the damage that changes over time, for each block and its units.
+
+    Args:
+        motion_share: From `exact_sensitivity`.
+        latent_frames: t; an error drawn anew in every latent frame has a share of 1 - 1/t.
+    """
     fig, ax = plt.subplots()
     blocks = np.arange(len(motion_share.blocks))
     for kind, colour in (("self_heads", "sky"), ("cross_heads", "orange"), ("ffn", "green")):
         for b, values in enumerate(getattr(motion_share, kind)):
             ax.plot(np.full(len(values), b), values, "o", ms=3, alpha=0.5, color=PALETTE[colour], label=kind if b == 0 else None)
     ax.plot(blocks, motion_share.blocks, "-s", color=PALETTE["blue"], label="whole block")
+    ax.axhline(1 - 1 / latent_frames, color="0.5", ls="--", lw=1, label="unrelated frames")
     ax.set(xlabel="block", ylabel="share of the damage\nthat varies over time", xticks=blocks)
-    ax.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.15))
+    ax.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, 1.15), fontsize=8)
     return fig
 
 
@@ -123,7 +130,7 @@ def size_against_loss(table: pd.DataFrame) -> Figure:
     ax.plot(best["share"], best["KD recovered"], "-", color="0.7", zorder=0, label="front")
     for i, row in enumerate(table.to_dict("records")):
         value = row["KD recovered"]
-        ax.errorbar(row["share"], value, yerr=[[value - row["low"]], [row["high"] - value]], fmt="o", ms=5, capsize=2,
+        ax.errorbar(row["share"], value, yerr=[[value - row["low"]], [row["high"] - value]], fmt="os^D"[i // len(PALETTE)], ms=5, capsize=2,
                     color=list(PALETTE.values())[i % len(PALETTE)], label=row["arm"])
     ax.set(xlabel="share of the teacher's parameters left", ylabel="KD loss, held-out clips", yscale="log")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)

@@ -54,7 +54,7 @@ def refit(
     plan: PruningPlan,
     calibration: CalibrationSet,
     *,
-    ridge: float = 1e-3,
+    ridge: float = 1e-2,
     target: str = "state",
     progress: bool = True,
 ) -> tuple[MobiVidTransformer3DModel, RefitReport]:
@@ -65,7 +65,7 @@ def refit(
         teacher: The plan's source model.
         plan: Says which teacher block each student block came from.
         calibration: Inputs; at least a few times as many tokens as the widest layer has inputs.
-        ridge: Pull towards the pruned weights, relative to the mean diagonal of the normal equations.
+        ridge: Pull towards the pruned weights, relative to the mean diagonal of the Gram matrix.
         target: "state" or "layer", see the module's text.
         progress: Show a bar.
 

@@ -24,32 +24,71 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
 #: How each wording speaks of motion and background; `{}` in a template is colour, shape, motion, background.
 _MOTION_WORDS: tuple[dict[str, str], ...] = (
     {
-        "left": "moving left", "right": "moving right", "up": "moving up", "down": "moving down",
-        "circling": "moving in a circle", "still": "standing still", "growing": "growing", "shrinking": "shrinking",
+        "left": "moving left",
+        "right": "moving right",
+        "up": "moving up",
+        "down": "moving down",
+        "circling": "moving in a circle",
+        "still": "standing still",
+        "growing": "growing",
+        "shrinking": "shrinking",
     },
     {
-        "left": "sliding to the left", "right": "sliding to the right", "up": "rising upwards",
-        "down": "falling downwards", "circling": "going round in a circle", "still": "not moving",
-        "growing": "getting bigger", "shrinking": "getting smaller",
+        "left": "sliding to the left",
+        "right": "sliding to the right",
+        "up": "rising upwards",
+        "down": "falling downwards",
+        "circling": "going round in a circle",
+        "still": "not moving",
+        "growing": "getting bigger",
+        "shrinking": "getting smaller",
     },
     {
-        "left": "that goes left", "right": "that goes right", "up": "that goes up", "down": "that goes down",
-        "circling": "that circles", "still": "that stays still", "growing": "that grows", "shrinking": "that shrinks",
+        "left": "that goes left",
+        "right": "that goes right",
+        "up": "that goes up",
+        "down": "that goes down",
+        "circling": "that circles",
+        "still": "that stays still",
+        "growing": "that grows",
+        "shrinking": "that shrinks",
     },
     {
-        "left": "drifting leftwards", "right": "drifting rightwards", "up": "floating up", "down": "sinking down",
-        "circling": "orbiting", "still": "at rest", "growing": "becoming larger", "shrinking": "becoming smaller",
+        "left": "drifting leftwards",
+        "right": "drifting rightwards",
+        "up": "floating up",
+        "down": "sinking down",
+        "circling": "orbiting",
+        "still": "at rest",
+        "growing": "becoming larger",
+        "shrinking": "becoming smaller",
     },
 )
 _BACKGROUND_WORDS: tuple[dict[str, str], ...] = (
-    {"plain": "on a plain background", "gradient": "on a gradient background", "photo": "on a photo background",
-     "film": "on a film background"},
-    {"plain": "over a plain colour", "gradient": "over a smooth gradient", "photo": "over a photograph",
-     "film": "over a film scene"},
-    {"plain": "in front of a plain wall", "gradient": "in front of a gradient", "photo": "in front of a photo",
-     "film": "in front of a film frame"},
-    {"plain": "with nothing behind", "gradient": "with a gradient behind", "photo": "with a photo behind",
-     "film": "with a film scene behind"},
+    {
+        "plain": "on a plain background",
+        "gradient": "on a gradient background",
+        "photo": "on a photo background",
+        "film": "on a film background",
+    },
+    {
+        "plain": "over a plain colour",
+        "gradient": "over a smooth gradient",
+        "photo": "over a photograph",
+        "film": "over a film scene",
+    },
+    {
+        "plain": "in front of a plain wall",
+        "gradient": "in front of a gradient",
+        "photo": "in front of a photo",
+        "film": "in front of a film frame",
+    },
+    {
+        "plain": "with nothing behind",
+        "gradient": "with a gradient behind",
+        "photo": "with a photo behind",
+        "film": "with a film scene behind",
+    },
 )
 _TEMPLATES = (
     "a {colour} {shape} {motion} {background}",
@@ -85,7 +124,7 @@ class ClipLabel:
 
 def is_held_out(shape: str, colour: str, motion: str) -> bool:
     """Whether a triple is kept out of every split but `test`: one in ten, spread over all values."""
-    i, j, k = (VOCABULARY[a].index(v) for a, v in zip(ATTRIBUTES, (shape, colour, motion)))
+    i, j, k = (VOCABULARY[a].index(v) for a, v in zip(ATTRIBUTES, (shape, colour, motion), strict=False))
     return (3 * i + 7 * j + k) % 10 == 0
 
 

@@ -81,8 +81,14 @@ def film_shots(split: str | None = None) -> list[Shot]:
         raise VideoError(f"{table} is missing: the film's shots come with the repository, check data/clips out again")
     with table.open(newline="", encoding="utf-8") as lines:
         rows = [
-            Shot(int(row["shot"]), row["file"], int(row["first_frame"]), int(row["frames"]), row["split"],
-                 int(row["film_frame"]))
+            Shot(
+                int(row["shot"]),
+                row["file"],
+                int(row["first_frame"]),
+                int(row["frames"]),
+                row["split"],
+                int(row["film_frame"]),
+            )
             for row in csv.DictReader(lines)
         ]
     return [row for row in rows if split in (None, row.split)]

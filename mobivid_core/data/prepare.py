@@ -79,8 +79,14 @@ def _cut(film: np.ndarray) -> list[Row]:
 def _read_table(table: Path) -> list[Row]:
     with table.open(newline="", encoding="utf-8") as lines:
         return [
-            (int(row["shot"]), row["file"], int(row["first_frame"]), int(row["frames"]), row["split"],
-             int(row["film_frame"]))
+            (
+                int(row["shot"]),
+                row["file"],
+                int(row["first_frame"]),
+                int(row["frames"]),
+                row["split"],
+                int(row["film_frame"]),
+            )
             for row in csv.DictReader(lines)
         ]
 

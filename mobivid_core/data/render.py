@@ -21,12 +21,23 @@ from mobivid_core.paths import data_dir
 
 SPLITS = ("train", "val", "test", "judge")
 _TEXTURE = 64  # side of an object's texture in pixels
-_SPRITE_CLASSES = {"t-shirt": "t-shirt", "trouser": "trousers", "dress": "dress", "sneaker": "sneaker", "bag": "bag",
-                   "ankle boot": "boot"}  # Fashion-MNIST's names -> the captions' words
+_SPRITE_CLASSES = {
+    "t-shirt": "t-shirt",
+    "trouser": "trousers",
+    "dress": "dress",
+    "sneaker": "sneaker",
+    "bag": "bag",
+    "ankle boot": "boot",
+}  # Fashion-MNIST's names -> the captions' words
 _HUES = {
-    "red": (0.90, 0.10, 0.10), "orange": (1.00, 0.55, 0.05), "yellow": (0.98, 0.92, 0.15),
-    "green": (0.10, 0.70, 0.15), "cyan": (0.10, 0.85, 0.90), "blue": (0.10, 0.20, 0.90),
-    "purple": (0.60, 0.15, 0.75), "white": (0.98, 0.98, 0.98),
+    "red": (0.90, 0.10, 0.10),
+    "orange": (1.00, 0.55, 0.05),
+    "yellow": (0.98, 0.92, 0.15),
+    "green": (0.10, 0.70, 0.15),
+    "cyan": (0.10, 0.85, 0.90),
+    "blue": (0.10, 0.20, 0.90),
+    "purple": (0.60, 0.15, 0.75),
+    "white": (0.98, 0.98, 0.98),
 }
 
 
@@ -64,10 +75,13 @@ def render_clips(split: str, indices: Iterable[int], *, frames: int = 17, size: 
     if split not in SPLITS:
         raise ParameterError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
     drawn = [_render_one(split, int(i), frames, size) for i in indices]
-    clips, labels, masks, boxes = zip(*drawn)
+    clips, labels, masks, boxes = zip(*drawn, strict=False)
     return RenderedClips(
-        torch.from_numpy(np.stack(clips)), list(labels), [caption(label) for label in labels],
-        torch.from_numpy(np.stack(masks)), torch.from_numpy(np.stack(boxes)),
+        torch.from_numpy(np.stack(clips)),
+        list(labels),
+        [caption(label) for label in labels],
+        torch.from_numpy(np.stack(masks)),
+        torch.from_numpy(np.stack(boxes)),
     )
 
 
@@ -144,7 +158,7 @@ def _texture(label: ClipLabel, rng: np.random.Generator, split: str) -> np.ndarr
     return np.concatenate([rgb, alpha[..., None]], -1).astype(np.float32)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _shape_alpha(shape: str) -> np.ndarray:
     """Antialiased mask (64, 64) of a drawn shape."""
     import cv2
@@ -168,7 +182,7 @@ def _shape_alpha(shape: str) -> np.ndarray:
     return cv2.resize(mask, (_TEXTURE, _TEXTURE), interpolation=cv2.INTER_AREA)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _sprites(part: str) -> dict[str, np.ndarray]:
     """Fashion-MNIST sprites of one part, {shape name: (n, 64, 64) float32 in [0, 1]}."""
     import cv2
@@ -181,9 +195,9 @@ def _sprites(part: str) -> dict[str, np.ndarray]:
     found = {}
     for index, name in enumerate(names):
         chosen = np.pad(images[classes == index].astype(np.float32) / 255, ((0, 0), (pad, pad), (pad, pad)))
-        found[_SPRITE_CLASSES[name]] = np.stack([
-            np.clip(cv2.resize(image, (_TEXTURE, _TEXTURE), interpolation=cv2.INTER_CUBIC), 0, 1) for image in chosen
-        ])
+        found[_SPRITE_CLASSES[name]] = np.stack(
+            [np.clip(cv2.resize(image, (_TEXTURE, _TEXTURE), interpolation=cv2.INTER_CUBIC), 0, 1) for image in chosen]
+        )
     return found
 
 
@@ -208,7 +222,7 @@ def _background(kind: str, rng: np.random.Generator, split: str, size: int) -> n
     return 0.65 * cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _photos() -> list[np.ndarray]:
     import cv2
 
@@ -216,7 +230,7 @@ def _photos() -> list[np.ndarray]:
     return [cv2.imread(str(f), cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255 for f in files]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _film_frames(part: str) -> list[np.ndarray]:
     from mobivid_core.data.film import film_clips
 

@@ -20,8 +20,8 @@ from mobivid_core.models.rope import rotary_table
 Grid = tuple[int, int, int]
 #: Added to the attention scores of padding tokens; large enough to vanish in softmax, small enough for float16.
 MASKED = -10_000.0
-#: CLIP's 1e-5 as float16 stores it: the package holds this constant, and token embeddings are small enough to feel it.
-_LAYER_NORM_EPS = torch.tensor(1e-5).half().item()
+#: Smallest positive float16; coremltools stores smaller constants as this.
+_TINY = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,6 @@ def clip_text_graph(
         num_attention_heads=heads,
         max_position_embeddings=length,
         hidden_act="gelu",
-        layer_norm_eps=_LAYER_NORM_EPS,
         projection_dim=hidden,
         eos_token_id=vocabulary - 1,
         bos_token_id=vocabulary - 2,
@@ -186,9 +185,29 @@ def clip_text_graph(
 
 
 def text_graph(encoder: nn.Module, ids: Tensor, mask: Tensor, *, causal: bool, name: str = "text_encoder") -> Graph:
-    """Any transformers text encoder at a fixed length: ids (1, L) int32, mask (1, L) bool (True = a real token)."""
+    """Any transformers text encoder at a fixed length; its scalar constants are rounded to float16 in place.
+
+    Args:
+        encoder: A transformers text model (pass a copy of one that is needed as it is).
+        ids: (1, L) int32 token ids.
+        mask: (1, L) bool, True for real tokens.
+        causal: True for CLIP, False for BERT.
+        name: File name of the package.
+    """
+    for module in encoder.modules():
+        # Constants of the program are rounded as the weights are: 1 / sqrt(32) by 1e-4, and BERT's eps of 1e-12 to the
+        # smallest number that float16 has.
+        if isinstance(getattr(module, "scaling", None), float):
+            module.scaling = _as_stored(module.scaling)
+        if isinstance(module, nn.LayerNorm):
+            module.eps = _as_stored(module.eps)
     inputs = {"input_ids": ids, "text_mask": torch.zeros(mask.shape).masked_fill(~mask, MASKED)}
     return Graph(name, TextStates(encoder, ids.shape[1], causal=causal), inputs, ("states",))
+
+
+def _as_stored(value: float) -> float:
+    """A positive scalar constant as a float16 package holds it."""
+    return max(torch.tensor(value).half().item(), _TINY)
 
 
 def round_weights(module: nn.Module) -> nn.Module:

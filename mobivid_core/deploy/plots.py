@@ -44,13 +44,14 @@ def tile_sweep(rows: Sequence[TileTiming]) -> Figure:
     tiles = [r.tiles for r in rows]
     time.plot(tiles, [1e3 * r.seconds for r in rows], "o-", label="median")
     time.plot(tiles, [1e3 * r.fastest for r in rows], "o--", color=PALETTE["sky"], label="fastest")
-    time.set(ylabel="time of one FFN (ms)", ylim=(0, None))
+    time.set(ylabel="time of one FFN (ms)")
     memory.plot(tiles, [r.peak_mib for r in rows], "s-", color=PALETTE["vermillion"], label="peak (measured)")
     memory.plot(
         tiles, [r.hidden_mib for r in rows], "s--", color=PALETTE["orange"], label="hidden activation (derived)"
     )
-    memory.set(ylabel="MiB", ylim=(0, None))
+    memory.set(ylabel="MiB")
     for ax in (time, memory):
+        ax.set_ylim(0, 1.15 * ax.get_ylim()[1])
         ax.set_xscale("log", base=2)
         ax.set_xticks(tiles, [str(t) for t in tiles])
         ax.set_xlabel("tiles over the hidden axis")

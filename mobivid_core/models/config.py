@@ -44,7 +44,7 @@ class DiTConfig:
         return len(self.self_heads)
 
     @classmethod
-    def uniform(cls, *, blocks: int, heads: int, ffn: int, hidden: int, head_dim: int, **other: int) -> "DiTConfig":
+    def uniform(cls, *, blocks: int, heads: int, ffn: int, hidden: int, head_dim: int, **other: int) -> DiTConfig:
         """The same heads (self and cross) and FFN width in every block."""
         return cls(hidden, head_dim, (heads,) * blocks, (heads,) * blocks, (ffn,) * blocks, **other)
 

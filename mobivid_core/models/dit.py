@@ -250,8 +250,8 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
     def _initialise(self) -> None:
         """adaLN-zero style start: the model predicts zero, and every branch starts near the identity.
 
-        Linears are Xavier with zero bias. The modulation tables are small and random (as in PixArt), so that gates start
-        at about 1/sqrt(hidden); cross-attention, which has no gate, and the output start at zero.
+        Linears are Xavier with zero bias. The modulation tables are small and random (as in PixArt), so that gates
+        start at about 1/sqrt(hidden); cross-attention, which has no gate, and the output start at zero.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):

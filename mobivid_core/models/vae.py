@@ -16,7 +16,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.vae_nets import DecoderNet, EncoderNet, LinearDecoder, LinearEncoder
@@ -66,7 +66,9 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         """
         rt, rh, rw = self.config.ratio
         nearest = (
-            1 + max(0, round((frames - 1) / rt)) * rt, max(1, round(height / rh)) * rh, max(1, round(width / rw)) * rw
+            1 + max(0, round((frames - 1) / rt)) * rt,
+            max(1, round(height / rh)) * rh,
+            max(1, round(width / rw)) * rw,
         )
         if nearest != (frames, height, width):
             raise ParameterError(

@@ -20,7 +20,7 @@ def to_clip(frames: Tensor, batch: int) -> Tensor:
 
 
 class TimeMerge(nn.Module):
-    """Joins frames into latent steps: the first alone, then each group of `time` frames; (B*T, C, h, w) -> (B, D, t, h, w)."""
+    """Joins frames into latent steps, the first alone, then `time` at a time: (B*T, C, h, w) -> (B, D, t, h, w)."""
 
     def __init__(self, time: int, channels: int, out: int, bias: bool = True) -> None:
         super().__init__()
@@ -77,10 +77,12 @@ class LinearEncoder(nn.Module):
             (_patches(part, self.patch) for part in clips.split(16)), 3 * self.patch * self.patch, kept
         )
         self.space.weight.copy_(basis.T[:, :, None, None])
-        coefficients = torch.cat([
-            self.space(F.pixel_unshuffle(to_frames(part), self.patch)).unflatten(0, (part.shape[0], -1))
-            for part in clips.split(16)
-        ])
+        coefficients = torch.cat(
+            [
+                self.space(F.pixel_unshuffle(to_frames(part), self.patch)).unflatten(0, (part.shape[0], -1))
+                for part in clips.split(16)
+            ]
+        )
         groups = coefficients[:, 1:].unflatten(1, (-1, self.merge.time)).flatten(2, 3).flatten(0, 1)
         for layer, inputs in ((self.merge.first, coefficients[:, 0]), (self.merge.rest, groups)):
             if not len(inputs):  # images only: there is no group of frames to learn from
@@ -123,7 +125,8 @@ class EncoderNet(nn.Module):
         widths = _stage_widths(patch, width)
         self.stem = nn.Conv2d(48, widths[0], 3, padding=1)
         self.stages = nn.ModuleList(
-            nn.Sequential(ResBlock2d(a), nn.Conv2d(a, b, 3, stride=2, padding=1)) for a, b in zip(widths, widths[1:])
+            nn.Sequential(ResBlock2d(a), nn.Conv2d(a, b, 3, stride=2, padding=1))
+            for a, b in zip(widths, widths[1:], strict=False)
         )
         self.merge = TimeMerge(time, widths[-1], 2 * width)
         self.mix = CausalResBlock3d(2 * width)
@@ -137,7 +140,7 @@ class EncoderNet(nn.Module):
 
 
 class DecoderNet(nn.Module):
-    """Convolutional correction of the linear reconstruction; mixes across token borders; its last layer starts at zero."""
+    """Convolutional correction of the linear reconstruction, across token borders; its last layer starts at zero."""
 
     def __init__(self, time: int, patch: int, width: int, channels: int) -> None:
         super().__init__()
@@ -147,7 +150,7 @@ class DecoderNet(nn.Module):
         self.split = TimeSplit(time, 2 * width, widths[0])
         self.stages = nn.ModuleList(
             nn.Sequential(ResBlock2d(a), nn.Conv2d(a, 4 * b, 3, padding=1), nn.PixelShuffle(2))
-            for a, b in zip(widths, widths[1:])
+            for a, b in zip(widths, widths[1:], strict=False)
         )
         self.see = nn.Conv2d(48, widths[-1], 3, padding=1)
         self.refine = nn.Sequential(ResBlock2d(widths[-1]), ResBlock2d(widths[-1]))

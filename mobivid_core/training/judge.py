@@ -32,9 +32,13 @@ IMAGE_STEPS = 5
 _LOSS_WEIGHTS = {"shape": 2.0, "colour": 0.5, "motion": 1.0, "background": 1.0}
 
 
-
 def learn_looks(
-    judge: Judge, profile: Profile, *, steps: int, batch: int, seed: int = 0,
+    judge: Judge,
+    profile: Profile,
+    *,
+    steps: int,
+    batch: int,
+    seed: int = 0,
     progress: Callable[[dict], None] | None = None,
 ) -> None:
     """Train the appearance tower on single frames, with heads of its own that are dropped afterwards.
@@ -77,9 +81,7 @@ def _loss(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
     return torch.stack(terms).sum()
 
 
-def _update(
-    loss: Tensor, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
-) -> None:
+def _update(loss: Tensor, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
     if not torch.isfinite(loss):
         raise TrainingError(f"the judge's loss became {loss.item()}; train it again with another seed")
     optimiser.zero_grad(set_to_none=True)
@@ -90,7 +92,12 @@ def _update(
 
 
 def train_judge(
-    profile: Profile, *, seed: int = 0, batch: int = 32, width: int = 32, validate_clips: int = 256,
+    profile: Profile,
+    *,
+    seed: int = 0,
+    batch: int = 32,
+    width: int = 32,
+    validate_clips: int = 256,
     progress: Callable[[dict], None] | None = None,
 ) -> tuple[Judge, pd.DataFrame]:
     """Train a judge: its appearance tower on single frames, then all of it for `profile.judge_steps` steps on clips.
@@ -116,8 +123,9 @@ def train_judge(
     pool = ClipPool(profile.frames, tuple(sorted({VIEW_SIZE, profile.size})), 1024 if profile.meaningful else 4 * batch)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     optimiser, schedule = _optimiser(judge.parameters(), 2e-3, steps)
-    held_out = render_clips("val", range(validate_clips if profile.meaningful else batch),
-                            frames=profile.frames, size=profile.size)
+    held_out = render_clips(
+        "val", range(validate_clips if profile.meaningful else batch), frames=profile.frames, size=profile.size
+    )
     rows = []
     judge.train()
     for step in range(1, steps + 1):
@@ -206,7 +214,9 @@ def main() -> None:
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
     publish_judge(
-        replace(profile, judge_steps=arguments.steps or profile.judge_steps), seed=arguments.seed, folder=arguments.out,
+        replace(profile, judge_steps=arguments.steps or profile.judge_steps),
+        seed=arguments.seed,
+        folder=arguments.out,
         progress=lambda row: print("  ".join(f"{k} {v:.3f}" for k, v in row.items()), flush=True),
     )
 

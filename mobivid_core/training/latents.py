@@ -48,7 +48,7 @@ class LatentDataset:
         return len(self.latents)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents (B, C, t, h, w), text (B, L, D) and mask (B, L), float32; a random wording each if a generator is given."""
+        """Latents (B, C, t, h, w), text (B, L, D) float32, mask (B, L); with a generator, a random wording each."""
         wording = (
             torch.zeros(len(indices), dtype=torch.long)
             if generator is None
@@ -98,14 +98,18 @@ def latent_dataset(
 def with_captions(latents: Tensor, labels: list[ClipLabel]) -> LatentDataset:
     """Attach captions, in all training wordings, to latents (N, C, t, h, w)."""
     words = [
-        [caption(ClipLabel(x.shape, x.colour, x.motion, x.background, w)) for w in range(TRAIN_WORDINGS)] for x in labels
+        [caption(ClipLabel(x.shape, x.colour, x.motion, x.background, w)) for w in range(TRAIN_WORDINGS)]
+        for x in labels
     ]
     distinct = sorted({w for row in words for w in row})
     place = {w: i for i, w in enumerate(distinct)}
     text, mask = encode_text(distinct, max_length=_TOKENS)
     null_text, null_mask = encode_text([""], max_length=_TOKENS)
     # a clip's own wording comes first: it is the one that is used without a generator
-    rows = [[place[row[x.wording]]] + [place[w] for i, w in enumerate(row) if i != x.wording] for x, row in zip(labels, words)]
+    rows = [
+        [place[row[x.wording]]] + [place[w] for i, w in enumerate(row) if i != x.wording]
+        for x, row in zip(labels, words, strict=False)
+    ]
     return LatentDataset(latents, text.half(), mask, torch.tensor(rows), labels, null_text, null_mask)
 
 
@@ -113,7 +117,9 @@ def with_captions(latents: Tensor, labels: list[ClipLabel]) -> LatentDataset:
 def _encode(vae: MobiVidVAE, split: str, indices: range, frames: int, size: int, progress: bool) -> Tensor:
     vae.eval()
     parts = []
-    for i in tqdm(range(0, len(indices), 16), desc=f"encoding {split} clips", disable=not progress, ascii=True, mininterval=2):
+    for i in tqdm(
+        range(0, len(indices), 16), desc=f"encoding {split} clips", disable=not progress, ascii=True, mininterval=2
+    ):
         clips = render_clips(split, indices[i : i + 16], frames=frames, size=size).clips
         parts.append(vae.encode_latents(clips).half())
     return torch.cat(parts)

@@ -112,8 +112,15 @@ def train(
     result = TrainResult(averaged, _read_log(log_file, start) if folder else [])
     before = result.log[-1]["seconds"] if result.log else 0.0
     began = saved = time.perf_counter()
-    bar = tqdm(range(start, settings.steps), initial=start, total=settings.steps, desc=title, disable=not progress,
-               mininterval=2.0, ascii=True)
+    bar = tqdm(
+        range(start, settings.steps),
+        initial=start,
+        total=settings.steps,
+        desc=title,
+        disable=not progress,
+        mininterval=2.0,
+        ascii=True,
+    )
     model.train()
     done, bad = start, 0
     try:
@@ -123,7 +130,8 @@ def train(
             if bad >= _MOST_BAD_STEPS:
                 raise TrainingError(
                     f"{title}: the loss was not finite for {bad} steps up to step {step}. The last good state is kept"
-                    f"{f' in {folder}' if folder else ''}; lower the learning rate ({settings.learning_rate:g}) and run again"
+                    f"{f' in {folder}' if folder else ''}; lower the learning rate ({settings.learning_rate:g}) "
+                    "and run again"
                 )
             if settings.ema and finite:
                 _average(averaged, model, min(settings.ema, (1 + step) / (10 + step)))
@@ -148,8 +156,9 @@ def train(
     return result
 
 
-def _step(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, settings: TrainSettings,
-          step: int) -> tuple[dict[str, float], bool]:
+def _step(
+    model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, settings: TrainSettings, step: int
+) -> tuple[dict[str, float], bool]:
     scale = _rate(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = scale * group["peak"]
@@ -194,11 +203,13 @@ def _groups(model: nn.Module, settings: TrainSettings) -> list[dict]:
 def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     ours, theirs = list(averaged.parameters()), list(model.parameters())
     torch._foreach_lerp_(ours, theirs, 1 - decay)
-    for mine, other in zip(averaged.buffers(), model.buffers()):
+    for mine, other in zip(averaged.buffers(), model.buffers(), strict=False):
         mine.copy_(other)
 
 
-def _save(state_file: Path, log_file: Path, step: int, modules: dict, optimizer: torch.optim.Optimizer, log: list) -> None:
+def _save(
+    state_file: Path, log_file: Path, step: int, modules: dict, optimizer: torch.optim.Optimizer, log: list
+) -> None:
     save_state(state_file, step, modules, {"adamw": optimizer})
     with replacing(log_file) as part, part.open("w", newline="") as out:
         writer = csv.DictWriter(out, fieldnames=list(log[0]) if log else ["step"])

@@ -1,4 +1,4 @@
-"""Atomic training state: one safetensors file with weights, averages and optimiser moments; never a half-written one."""
+"""Atomic training state: one safetensors file of weights, averages and optimiser moments, never half-written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from mobivid_core.errors import CheckpointError
 from mobivid_core.files import write_bytes
 
 
-def save_state(path: Path, step: int, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> None:
+def save_state(
+    path: Path, step: int, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
+) -> None:
     """Write modules' and optimisers' tensors and the step in one atomic move.
 
     Raises:

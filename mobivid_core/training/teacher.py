@@ -62,8 +62,13 @@ def train_teacher(
         )
 
     settings = TrainSettings(
-        steps, learning_rate=learning_rate, warmup=min(500, steps // 10 + 1), ema=0.9995 if steps >= 5000 else 0.99,
-        seed=seed, log_every=50 if steps >= 1000 else 1, save_every_s=120.0,
+        steps,
+        learning_rate=learning_rate,
+        warmup=min(500, steps // 10 + 1),
+        ema=0.9995 if steps >= 5000 else 0.99,
+        seed=seed,
+        log_every=50 if steps >= 1000 else 1,
+        save_every_s=120.0,
     )
     result = train(model, loss, settings, folder, title="teacher", progress=progress)
     return result.averaged, result
@@ -90,11 +95,19 @@ def main() -> None:
     print(describe(artifact))
     folder = runs_dir(profile.name) / "training" / "teacher"
     data = latent_dataset(
-        load_model(MobiVidVAE, artifact.path), split="train", count=arguments.clips or profile.train_clips,
-        frames=profile.frames, size=profile.size, cache=runs_dir(profile.name) / "latents",
+        load_model(MobiVidVAE, artifact.path),
+        split="train",
+        count=arguments.clips or profile.train_clips,
+        frames=profile.frames,
+        size=profile.size,
+        cache=runs_dir(profile.name) / "latents",
     )
     model, _ = train_teacher(
-        data, profile.server, steps=arguments.steps or profile.teacher_steps, batch=profile.batch, folder=folder,
+        data,
+        profile.server,
+        steps=arguments.steps or profile.teacher_steps,
+        batch=profile.batch,
+        folder=folder,
         compiled=arguments.compile,
     )
     with publish("teacher", profile.name) as place:

@@ -29,7 +29,9 @@ def clip_pool(profile: Profile, *, film: int = 384, captioned: int = 512) -> Ten
         film, captioned = 6, 10
     shots = film_clips("train", frames=profile.frames, size=profile.size, limit=film).clips
     drawn = [
-        to_bytes(render_clips("train", range(i, min(i + 16, captioned)), frames=profile.frames, size=profile.size).clips)
+        to_bytes(
+            render_clips("train", range(i, min(i + 16, captioned)), frames=profile.frames, size=profile.size).clips
+        )
         for i in range(0, captioned, 16)
     ]
     return torch.cat([to_bytes(shots), *drawn])
@@ -92,7 +94,12 @@ def train_vae(
         return {"loss": error + _KL * kl, "psnr_db": 10 * torch.log10(4 / error.detach()), "kl": kl.detach()}
 
     settings = TrainSettings(
-        steps, learning_rate=learning_rate, warmup=50, ema=0.995, seed=seed, slow=("linear_encoder", "linear_decoder"),
+        steps,
+        learning_rate=learning_rate,
+        warmup=50,
+        ema=0.995,
+        seed=seed,
+        slow=("linear_encoder", "linear_decoder"),
         weight_decay=0.0,
     )
     title = f"VAE {ratio[0]}x{ratio[1]}x{ratio[2]} z{channels}"
@@ -107,8 +114,10 @@ def _draw_crops(pool: Tensor, batch: int, crop: int, generator: torch.Generator)
     which = torch.randint(len(pool), (batch,), generator=generator).tolist()
     corners = torch.randint(size - crop + 1, (batch, 2), generator=generator).tolist()
     flips = torch.rand(batch, generator=generator) < 0.5
-    crops = [pool[n, :, :, top : top + crop, left : left + crop] for n, (top, left) in zip(which, corners)]
-    clips = torch.stack([c.flip(-1) if f else c for c, f in zip(crops, flips)])
+    crops = [
+        pool[n, :, :, top : top + crop, left : left + crop] for n, (top, left) in zip(which, corners, strict=False)
+    ]
+    clips = torch.stack([c.flip(-1) if f else c for c, f in zip(crops, flips, strict=False)])
     return to_float(clips)
 
 
@@ -126,8 +135,12 @@ def main() -> None:
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
     vae, _ = train_vae(
-        clip_pool(profile), ratio=profile.vae_ratio, channels=profile.vae_channels, width=profile.vae_width,
-        steps=arguments.steps or profile.vae_steps, folder=runs_dir(profile.name) / "training" / "vae",
+        clip_pool(profile),
+        ratio=profile.vae_ratio,
+        channels=profile.vae_channels,
+        width=profile.vae_width,
+        steps=arguments.steps or profile.vae_steps,
+        folder=runs_dir(profile.name) / "training" / "vae",
     )
     with publish("vae", profile.name) as folder:
         save_model(vae, folder)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from mobivid_core.data.captions import (
-    ATTRIBUTES, TRAIN_WORDINGS, VOCABULARY, WORDINGS, ClipLabel, caption, draw_label, is_held_out, label_indices,
+    ATTRIBUTES,
+    TRAIN_WORDINGS,
+    VOCABULARY,
+    WORDINGS,
+    ClipLabel,
+    caption,
+    draw_label,
+    is_held_out,
+    label_indices,
 )
 
 
@@ -24,8 +32,10 @@ def test_captions_of_a_wording_are_distinct(wording):
 def test_label_indices_invert_the_vocabulary():
     rng = np.random.default_rng(0)
     labels = [draw_label(rng, held_out=None) for _ in range(20)]
-    for row, label in zip(label_indices(labels).tolist(), labels):
-        assert [VOCABULARY[a][i] for a, i in zip(ATTRIBUTES, row)] == [getattr(label, a) for a in ATTRIBUTES]
+    for row, label in zip(label_indices(labels).tolist(), labels, strict=False):
+        assert [VOCABULARY[a][i] for a, i in zip(ATTRIBUTES, row, strict=False)] == [
+            getattr(label, a) for a in ATTRIBUTES
+        ]
 
 
 def test_a_tenth_of_the_triples_is_held_out_and_every_value_is_trainable():

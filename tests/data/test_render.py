@@ -27,7 +27,7 @@ def test_shapes_and_range():
 
 def test_boxes_are_the_tight_boxes_of_the_masks():
     r = render_clips("val", range(3), **SMALL)
-    for mask, box in zip(r.masks.flatten(0, 1), r.boxes.flatten(0, 1)):
+    for mask, box in zip(r.masks.flatten(0, 1), r.boxes.flatten(0, 1), strict=False):
         ys, xs = mask.nonzero(as_tuple=True)
         assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
 
@@ -40,9 +40,13 @@ def test_motion_labels_are_true_of_the_boxes():
         dx, dy = (middle[i, -1] - middle[i, 0]).tolist()
         growth = float(area[i, -1] / area[i, 0])
         told = {
-            "left": dx < -10 and abs(dy) < 3, "right": dx > 10 and abs(dy) < 3, "up": dy < -10 and abs(dx) < 3,
-            "down": dy > 10 and abs(dx) < 3, "still": abs(dx) + abs(dy) < 1 and 0.98 < growth < 1.02,
-            "growing": growth > 2, "shrinking": growth < 0.5,
+            "left": dx < -10 and abs(dy) < 3,
+            "right": dx > 10 and abs(dy) < 3,
+            "up": dy < -10 and abs(dx) < 3,
+            "down": dy > 10 and abs(dx) < 3,
+            "still": abs(dx) + abs(dy) < 1 and 0.98 < growth < 1.02,
+            "growing": growth > 2,
+            "shrinking": growth < 0.5,
             "circling": abs(dx) + abs(dy) < 3 and (middle[i].amax(0) - middle[i].amin(0)).min() > 12,
         }[label.motion]
         assert told, (i, label, dx, dy, growth)

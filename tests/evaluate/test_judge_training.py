@@ -51,7 +51,8 @@ def test_a_judge_is_published_with_its_log_card_and_accuracy(runs: Path) -> None
     clip = torch.zeros(1, 3, 17, 64, 64)
     assert torch.equal(again.read(clip)[1], trained.eval().read(clip)[1])
     assert list(pd.read_csv(found.path / "accuracy.csv")) == ["clips", *ATTRIBUTES, "all"]
-    assert "val_all" in pd.read_csv(found.path / "log.csv") and "split `judge`" in (found.path / "README.md").read_text()
+    assert "val_all" in pd.read_csv(found.path / "log.csv")
+    assert "split `judge`" in (found.path / "README.md").read_text()
 
 
 def test_a_perfect_reading_is_all_right() -> None:

@@ -34,9 +34,13 @@ def test_a_caption_does_not_depend_on_its_batch():
 
 
 def test_paraphrases_are_closer_than_unrelated_captions():
-    a, paraphrase, unrelated = pooled([
-        "a red bag moves to the left", "a crimson purse drifts leftwards", "the stock market fell sharply on monday",
-    ])
+    a, paraphrase, unrelated = pooled(
+        [
+            "a red bag moves to the left",
+            "a crimson purse drifts leftwards",
+            "the stock market fell sharply on monday",
+        ]
+    )
     assert a @ paraphrase > a @ unrelated + 0.2
 
 

@@ -33,8 +33,13 @@ def _run(steps, folder=None, stop=None, **settings):
             raise KeyboardInterrupt
         return inner(step, generator)
 
-    return model, train(model, loss, TrainSettings(steps, learning_rate=0.05, warmup=5, ema=0.9, log_every=10, **settings),
-                        folder, progress=False)
+    return model, train(
+        model,
+        loss,
+        TrainSettings(steps, learning_rate=0.05, warmup=5, ema=0.9, log_every=10, **settings),
+        folder,
+        progress=False,
+    )
 
 
 def test_loss_falls():
@@ -69,7 +74,13 @@ def test_a_single_bad_step_is_skipped_and_divergence_is_reported(tmp_path):
     once = train(model, lambda s, g: good(s, g) * (float("nan") if s == 3 else 1), TrainSettings(20), progress=False)
     assert torch.isfinite(model.weight).all() and len(once.log)
     with pytest.raises(TrainingError, match="not finite for 10 steps up to step 14.*lower the learning rate"):
-        train(model, lambda s, g: good(s, g) * (float("nan") if s >= 5 else 1), TrainSettings(40), tmp_path, progress=False)
+        train(
+            model,
+            lambda s, g: good(s, g) * (float("nan") if s >= 5 else 1),
+            TrainSettings(40),
+            tmp_path,
+            progress=False,
+        )
     assert torch.isfinite(model.weight).all()
 
 
@@ -95,6 +106,8 @@ def test_full_disk_keeps_the_previous_state(tmp_path, monkeypatch):
 
 
 def test_slow_prefixes_get_a_lower_rate():
-    groups = loop._groups(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), TrainSettings(1, learning_rate=1.0, slow=("0",)))
+    groups = loop._groups(
+        nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), TrainSettings(1, learning_rate=1.0, slow=("0",))
+    )
     assert sorted(g["peak"] for g in groups) == pytest.approx([1 / 30, 1 / 30, 1, 1])
     assert {g["weight_decay"] for g in groups if g["params"][0].ndim < 2} == {0.0}

@@ -18,7 +18,7 @@ def data():
 
 
 def test_loss_falls_below_the_blind_guess(data):
-    """Predicting zero velocity costs E|noise - x0|^2 = 1 + E[x0^2], about 2; ten times fewer clips than weights are learnt by heart."""
+    """Predicting zero costs E|noise - x0|^2 = 1 + E[x0^2], about 2; six clips are learnt by heart."""
     _, result = train_teacher(data, TINY, steps=250, batch=32, learning_rate=5e-3, progress=False)
     tail = [row["loss"] for row in result.log[-30:]]
     assert sum(tail) / len(tail) < 1.2
@@ -28,5 +28,5 @@ def test_resumes_to_the_same_weights(data, tmp_path):
     whole, _ = train_teacher(data, TINY, steps=8, batch=4, progress=False)
     train_teacher(data, TINY, steps=8, batch=4, progress=False, folder=tmp_path)
     again, _ = train_teacher(data, TINY, steps=8, batch=4, progress=False, folder=tmp_path)
-    for a, b in zip(whole.parameters(), again.parameters()):
+    for a, b in zip(whole.parameters(), again.parameters(), strict=False):
         assert torch.equal(a, b)
