@@ -33,11 +33,17 @@ def cut_table(server: DiTConfig, mobile: DiTConfig) -> pd.DataFrame:
     for levels in (("blocks",), ("heads",), ("ffn",), ("blocks", "heads", "ffn")):
         targets = Targets(*(getattr(cut if name in levels else whole, name) for name in ("blocks", "heads", "ffn")))
         floor = floor_cost(server, levels, EMPTY_LAYERS)
-        rows.append({
-            "levels": " + ".join(levels), "blocks": targets.blocks, "heads": targets.heads, "FFN": targets.ffn,
-            "parameters, B": uniform_plan(server, targets).parameters / 1e9, "floor, B": floor / 1e9,
-            "reaches the mobile size": "yes" if floor <= goal else "no",
-        })
+        rows.append(
+            {
+                "levels": " + ".join(levels),
+                "blocks": targets.blocks,
+                "heads": targets.heads,
+                "FFN": targets.ffn,
+                "parameters, B": uniform_plan(server, targets).parameters / 1e9,
+                "floor, B": floor / 1e9,
+                "reaches the mobile size": "yes" if floor <= goal else "no",
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -55,8 +61,11 @@ def matched_table(server: DiTConfig, budgets: Sequence[float], multiple: int = 1
     cost, whole, rows = parameter_cost(server), _targets(server), []
     for budget in budgets:
         row: dict[str, float] = {"budget, B": budget / 1e9}
-        for name, choices in (("blocks", range(1, whole.blocks + 1)), ("heads", range(whole.heads + 1)),
-                              ("ffn", range(0, whole.ffn + 1, multiple))):
+        for name, choices in (
+            ("blocks", range(1, whole.blocks + 1)),
+            ("heads", range(whole.heads + 1)),
+            ("ffn", range(0, whole.ffn + 1, multiple)),
+        ):
             sizes = {n: cost.total(_with(server, whole, name, n)) for n in choices}
             best = min(sizes, key=lambda n: abs(sizes[n] - budget))
             row |= {f"{name} alone": best, f"{name} alone, B": sizes[best] / 1e9}
@@ -79,6 +88,11 @@ def _with(server: DiTConfig, whole: Targets, name: str, count: int) -> DiTConfig
     """Sizes of `server` with one count changed (zero heads and widths allowed)."""
     counts = {"blocks": whole.blocks, "heads": whole.heads, "ffn": whole.ffn} | {name: count}
     return DiTConfig.uniform(
-        blocks=counts["blocks"], heads=counts["heads"], ffn=counts["ffn"], hidden=server.hidden, head_dim=server.head_dim,
-        in_channels=server.in_channels, text_dim=server.text_dim,
+        blocks=counts["blocks"],
+        heads=counts["heads"],
+        ffn=counts["ffn"],
+        hidden=server.hidden,
+        head_dim=server.head_dim,
+        in_channels=server.in_channels,
+        text_dim=server.text_dim,
     )

@@ -59,8 +59,13 @@ class ArmResult:
 
 
 def run_arms(
-    arms: Sequence[Arm], teacher: MobiVidTransformer3DModel, calibration: CalibrationSet, data: "LatentDataset",
-    held_out: Reference, settings: RecoverySettings, progress: bool = True,
+    arms: Sequence[Arm],
+    teacher: MobiVidTransformer3DModel,
+    calibration: CalibrationSet,
+    data: LatentDataset,
+    held_out: Reference,
+    settings: RecoverySettings,
+    progress: bool = True,
 ) -> list[ArmResult]:
     """Prune, refit and recover every arm, measuring after each.
 
@@ -74,14 +79,24 @@ def run_arms(
         progress: Show one bar over the arms.
     """
     bank = TeacherBank(
-        teacher, data, settings.batch, feature_blocks_for([arm.plan for arm in arms]), settings.drop_text, settings.seed, keep=True
+        teacher,
+        data,
+        settings.batch,
+        feature_blocks_for([arm.plan for arm in arms]),
+        settings.drop_text,
+        settings.seed,
+        keep=True,
     )
     bar = tqdm(arms, desc="arms", disable=not progress, ascii=True, mininterval=2.0)
     return [_run(arm, teacher, calibration, bank, held_out, settings) for arm in bar]
 
 
 def _run(
-    arm: Arm, teacher: MobiVidTransformer3DModel, calibration: CalibrationSet, bank: TeacherBank, held_out: Reference,
+    arm: Arm,
+    teacher: MobiVidTransformer3DModel,
+    calibration: CalibrationSet,
+    bank: TeacherBank,
+    held_out: Reference,
     settings: RecoverySettings,
 ) -> ArmResult:
     """One arm."""
@@ -102,16 +117,25 @@ def arms_table(results: Sequence[ArmResult], teacher_parameters: int, seed: int 
     rows = []
     for result in results:
         value, low, high = bootstrap_interval(result.recovered, seed=seed)
-        rows.append({
-            "arm": result.arm.name, "parameters": result.arm.plan.parameters,
-            "share": result.arm.plan.parameters / teacher_parameters, "KD pruned": float(result.pruned.mean()),
-            "KD refitted": float(result.refitted.mean()) if result.arm.refit else float("nan"), "KD recovered": value,
-            "low": low, "high": high, "seconds": result.seconds,
-        })
+        rows.append(
+            {
+                "arm": result.arm.name,
+                "parameters": result.arm.plan.parameters,
+                "share": result.arm.plan.parameters / teacher_parameters,
+                "KD pruned": float(result.pruned.mean()),
+                "KD refitted": float(result.refitted.mean()) if result.arm.refit else float("nan"),
+                "KD recovered": value,
+                "low": low,
+                "high": high,
+                "seconds": result.seconds,
+            }
+        )
     return pd.DataFrame(rows)
 
 
-def paired_ratio(ours: np.ndarray, other: np.ndarray, seed: int = 0, resamples: int = 1000) -> tuple[float, float, float]:
+def paired_ratio(
+    ours: np.ndarray, other: np.ndarray, seed: int = 0, resamples: int = 1000
+) -> tuple[float, float, float]:
     """mean(ours) / mean(other) over the same clips, with a 95 % paired bootstrap interval."""
     rng = np.random.default_rng(seed)
     picks = rng.integers(0, len(ours), (resamples, len(ours)))

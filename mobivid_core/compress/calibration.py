@@ -40,15 +40,15 @@ class CalibrationSet:
     def __len__(self) -> int:
         return len(self.noisy)
 
-    def rows(self, start: int, stop: int) -> "CalibrationSet":
+    def rows(self, start: int, stop: int) -> CalibrationSet:
         """Samples start..stop-1."""
         return CalibrationSet(*(getattr(self, f.name)[start:stop] for f in fields(self)))
 
-    def first(self, samples: int) -> "CalibrationSet":
+    def first(self, samples: int) -> CalibrationSet:
         """The first samples (a random subset of clips and noise levels: the order is shuffled)."""
         return self.rows(0, samples)
 
-    def batches(self, size: int) -> Iterator[tuple[slice, "CalibrationSet"]]:
+    def batches(self, size: int) -> Iterator[tuple[slice, CalibrationSet]]:
         """Consecutive parts of at most `size` samples, with their rows."""
         for start in range(0, len(self), size):
             rows = slice(start, min(start + size, len(self)))
@@ -88,7 +88,9 @@ def calibration_set(
         ParameterError: No clips, or lengths that differ.
     """
     if not len(latents) == len(text) == len(mask) or not len(latents):
-        raise ParameterError(f"need as many texts and masks as latents, got {len(latents)}, {len(text)} and {len(mask)}")
+        raise ParameterError(
+            f"need as many texts and masks as latents, got {len(latents)}, {len(text)} and {len(mask)}"
+        )
     samples = samples or len(latents)
     generator = torch.Generator().manual_seed(seed)
     rounds = [torch.randperm(len(latents), generator=generator) for _ in range(-(-samples // len(latents)))]
@@ -103,7 +105,7 @@ def calibration_set(
     return CalibrationSet((1 - level) * clean + level * noise, 1000 * sigma, text, mask, noise - clean)
 
 
-def calibration_from(dataset: "LatentDataset", *, samples: int | None = None, seed: int = 0) -> CalibrationSet:
+def calibration_from(dataset: LatentDataset, *, samples: int | None = None, seed: int = 0) -> CalibrationSet:
     """`calibration_set` of a latent dataset with each clip's own caption, one sample in ten unconditional."""
     latents, text, mask = dataset.batch(torch.arange(len(dataset)))
     null = (dataset.null_text, dataset.null_mask)

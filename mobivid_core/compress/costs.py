@@ -43,7 +43,7 @@ class LinearCost:
 
     def total(self, sizes: DiTConfig) -> float:
         """Cost of a whole model."""
-        widths = zip(sizes.self_heads, sizes.cross_heads, sizes.ffn_widths)
+        widths = zip(sizes.self_heads, sizes.cross_heads, sizes.ffn_widths, strict=False)
         return self.fixed + sum(self.block_total(*w) for w in widths)
 
 

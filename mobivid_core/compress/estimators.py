@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobivid_core.compress.kd import BATCH
 from mobivid_core.compress.calibration import CalibrationSet
+from mobivid_core.compress.kd import BATCH
 from mobivid_core.compress.scores import Scores
 from mobivid_core.compress.sensitivity import scores_from_gates
 from mobivid_core.compress.staged import enter, run_block
@@ -40,7 +40,10 @@ def task_loss_scores(model: MobiVidTransformer3DModel, calibration: CalibrationS
             loss = (sample - batch.velocity).square().flatten(1).mean(1).sum()
             found = [g.double() for g in torch.autograd.grad(loss, layout.tensors())]
             parts = ([g.sum(0) for g in found], [g.square().sum(0) for g in found])
-            first, second = ([a + b for a, b in zip(old, new)] if old else new for old, new in zip((first, second), parts))
+            first, second = (
+                [a + b for a, b in zip(old, new, strict=False)] if old else new
+                for old, new in zip((first, second), parts, strict=False)
+            )
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)

@@ -14,7 +14,12 @@ from mobivid_core.compress.refit import RefitReport
 from mobivid_core.compress.scores import Scores
 from mobivid_core.report.style import FIGURE_SIZE, PALETTE
 
-_GROUPS = (("blocks", "block"), ("self_heads", "self-attention heads"), ("cross_heads", "cross-attention heads"), ("ffn", "FFN slices"))
+_GROUPS = (
+    ("blocks", "block"),
+    ("self_heads", "self-attention heads"),
+    ("cross_heads", "cross-attention heads"),
+    ("ffn", "FFN slices"),
+)
 
 
 def unit_frame(scores: Scores) -> pd.DataFrame:
@@ -40,7 +45,7 @@ def heat_map(scores: Scores, label: str, log: bool = True) -> Figure:
     norm = plt.matplotlib.colors.LogNorm(low, high) if log else plt.matplotlib.colors.Normalize(low, high)
     widths = [max(1.6, g.shape[1]) for g in grids]
     fig, axes = plt.subplots(1, len(grids), figsize=(FIGURE_SIZE[0] + 1.5, 4.2), sharey=True, width_ratios=widths)
-    for ax, grid, (_, title) in zip(axes, grids, _GROUPS):
+    for ax, grid, (_, title) in zip(axes, grids, _GROUPS, strict=False):
         image = ax.imshow(np.clip(grid, low, high), norm=norm, cmap="viridis", aspect="auto", interpolation="nearest")
         ax.set(xlabel=title, xticks=[] if grid.shape[1] == 1 else [0, grid.shape[1] - 1])
         ax.grid(False)
@@ -60,8 +65,8 @@ def _grid(rows: Sequence[np.ndarray]) -> np.ndarray:
 def against_exact(exact: Scores, estimates: dict[str, Scores]) -> Figure:
     """Scatter of estimated against exact scores of every head, FFN slice and block, one panel an estimator."""
     fig, axes = plt.subplots(1, len(estimates), figsize=(FIGURE_SIZE[0] + 1.5, 3.2), sharex=True, squeeze=False)
-    colours = dict(zip(("blocks", "self_heads", "cross_heads", "ffn"), PALETTE.values()))
-    for ax, (name, scores) in zip(axes[0], estimates.items()):
+    colours = dict(zip(("blocks", "self_heads", "cross_heads", "ffn"), PALETTE.values(), strict=False))
+    for ax, (name, scores) in zip(axes[0], estimates.items(), strict=False):
         for kind, label in _GROUPS:
             ax.plot(exact.flat(kind), scores.flat(kind), "o", ms=3, alpha=0.6, color=colours[kind], label=label)
         ax.set(xscale="log", yscale="log", xlabel="exact rise of the KD loss", title=name)
@@ -71,7 +76,7 @@ def against_exact(exact: Scores, estimates: dict[str, Scores]) -> Figure:
     return fig
 
 
-def motion_by_block(motion_share: Scores, latent_frames: int) -> Figure:
+def motion_by_block(motion_share: Scores, latent_frames: int = 3) -> Figure:
     """Share of the damage that changes over time, for each block and its units.
 
     Args:
@@ -82,7 +87,15 @@ def motion_by_block(motion_share: Scores, latent_frames: int) -> Figure:
     blocks = np.arange(len(motion_share.blocks))
     for kind, colour in (("self_heads", "sky"), ("cross_heads", "orange"), ("ffn", "green")):
         for b, values in enumerate(getattr(motion_share, kind)):
-            ax.plot(np.full(len(values), b), values, "o", ms=3, alpha=0.5, color=PALETTE[colour], label=kind if b == 0 else None)
+            ax.plot(
+                np.full(len(values), b),
+                values,
+                "o",
+                ms=3,
+                alpha=0.5,
+                color=PALETTE[colour],
+                label=kind if b == 0 else None,
+            )
     ax.plot(blocks, motion_share.blocks, "-s", color=PALETTE["blue"], label="whole block")
     ax.axhline(1 - 1 / latent_frames, color="0.5", ls="--", lw=1, label="unrelated frames")
     ax.set(xlabel="block", ylabel="share of the damage\nthat varies over time", xticks=blocks)
@@ -92,14 +105,26 @@ def motion_by_block(motion_share: Scores, latent_frames: int) -> Figure:
 
 def kept_widths(plans: dict[str, PruningPlan]) -> Figure:
     """Share of heads and neurons kept in every block, one panel a plan."""
-    fig, axes = plt.subplots(len(plans), 1, figsize=(FIGURE_SIZE[0], 1.7 * len(plans) + 0.6), sharex=True, squeeze=False)
-    for ax, (name, plan) in zip(axes[:, 0], plans.items()):
-        widths = {"self_heads": plan.source.self_heads, "cross_heads": plan.source.cross_heads, "ffn": plan.source.ffn_widths}
-        for k, (kind, colour) in enumerate(zip(widths, ("sky", "orange", "green"))):
-            kept = [len(units) / widths[kind][b] for b, units in zip(plan.keep_blocks, getattr(plan, kind))]
+    fig, axes = plt.subplots(
+        len(plans), 1, figsize=(FIGURE_SIZE[0], 1.7 * len(plans) + 0.6), sharex=True, squeeze=False
+    )
+    for ax, (name, plan) in zip(axes[:, 0], plans.items(), strict=False):
+        widths = {
+            "self_heads": plan.source.self_heads,
+            "cross_heads": plan.source.cross_heads,
+            "ffn": plan.source.ffn_widths,
+        }
+        for k, (kind, colour) in enumerate(zip(widths, ("sky", "orange", "green"), strict=False)):
+            kept = [
+                len(units) / widths[kind][b] for b, units in zip(plan.keep_blocks, getattr(plan, kind), strict=False)
+            ]
             ax.bar(np.array(plan.keep_blocks) + 0.27 * (k - 1), kept, 0.25, color=PALETTE[colour], label=kind)
-        ax.set(title=f"{name}: {plan.parameters / 1e6:.2f} M parameters", ylabel="share kept", ylim=(0, 1.05),
-               xticks=range(plan.source.blocks))
+        ax.set(
+            title=f"{name}: {plan.parameters / 1e6:.2f} M parameters",
+            ylabel="share kept",
+            ylim=(0, 1.05),
+            xticks=range(plan.source.blocks),
+        )
     axes[-1, 0].set_xlabel("block of the teacher (no bars: removed)")
     axes[0, 0].legend(ncols=3, loc="upper right")
     return fig
@@ -112,8 +137,13 @@ def refit_errors(report: RefitReport) -> Figure:
     ax.plot(x, report.before, "o", ms=4, color=PALETTE["vermillion"], label="pruned weights")
     ax.plot(x, report.after, "o", ms=4, color=PALETTE["blue"], label="solved weights")
     ax.vlines(x, report.after, report.before, color="0.8", zorder=0)
-    ax.set(yscale="log", ylabel="relative error of the target", xlabel="layer, in order", xticks=x[1::3],
-           xticklabels=[name.split(".")[1] if name.startswith("blocks") else "out" for name in report.layers[1::3]])
+    ax.set(
+        yscale="log",
+        ylabel="relative error of the target",
+        xlabel="layer, in order",
+        xticks=x[1::3],
+        xticklabels=[name.split(".")[1] if name.startswith("blocks") else "out" for name in report.layers[1::3]],
+    )
     ax.legend()
     return fig
 
@@ -130,8 +160,16 @@ def size_against_loss(table: pd.DataFrame) -> Figure:
     ax.plot(best["share"], best["KD recovered"], "-", color="0.7", zorder=0, label="front")
     for i, row in enumerate(table.to_dict("records")):
         value = row["KD recovered"]
-        ax.errorbar(row["share"], value, yerr=[[value - row["low"]], [row["high"] - value]], fmt="os^D"[i // len(PALETTE)], ms=5, capsize=2,
-                    color=list(PALETTE.values())[i % len(PALETTE)], label=row["arm"])
+        ax.errorbar(
+            row["share"],
+            value,
+            yerr=[[value - row["low"]], [row["high"] - value]],
+            fmt="os^D"[i // len(PALETTE)],
+            ms=5,
+            capsize=2,
+            color=list(PALETTE.values())[i % len(PALETTE)],
+            label=row["arm"],
+        )
     ax.set(xlabel="share of the teacher's parameters left", ylabel="KD loss, held-out clips", yscale="log")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     return fig

@@ -42,7 +42,13 @@ class GreedyQueue:
     """Units of all alive blocks, cheapest damage per cost first. See `plan_for_budget` for the arguments."""
 
     def __init__(
-        self, scores: Scores, sizes: DiTConfig, cost: LinearCost, levels: Sequence[str], minimum: Minimum, multiple: int,
+        self,
+        scores: Scores,
+        sizes: DiTConfig,
+        cost: LinearCost,
+        levels: Sequence[str],
+        minimum: Minimum,
+        multiple: int,
         keep_blocks: Sequence[int] | None,
     ) -> None:
         self.sizes, self.cost, self.minimum = sizes, cost, minimum
@@ -52,7 +58,8 @@ class GreedyQueue:
         self.kept = {k: [set(range(len(x))) for x in getattr(scores, k)] for k in KINDS}
         self.damage = np.zeros(sizes.blocks)
         self.block_cost = np.array(
-            [cost.block_total(*w) for w in zip(sizes.self_heads, sizes.cross_heads, sizes.ffn_widths)], dtype=float
+            [cost.block_total(*w) for w in zip(sizes.self_heads, sizes.cross_heads, sizes.ffn_widths, strict=False)],
+            dtype=float,
         )
         self.total = cost.fixed + self.block_cost[self.alive].sum()
         self.removed: list[Removal] = []
@@ -74,14 +81,17 @@ class GreedyQueue:
                     continue
                 # The first step brings the width to a multiple; later steps keep it there.
                 starts = [0, *range(len(order) % step or step, len(order), step)]
-                for start, stop in zip(starts, [*starts[1:], len(order)]):
+                for start, stop in zip(starts, [*starts[1:], len(order)], strict=False):
                     chosen = [int(i) for i in order[start:stop]]
                     score = float(values[chosen].sum())
                     units.append((score / (len(chosen) * price[kind]), b, kind, chosen, score))
         return units
 
     def _price(self, kind: str, count: int) -> float:
-        return count * {"self_heads": self.cost.self_head, "cross_heads": self.cost.cross_head, "ffn": self.cost.neuron}[kind]
+        return (
+            count
+            * {"self_heads": self.cost.self_head, "cross_heads": self.cost.cross_head, "ffn": self.cost.neuron}[kind]
+        )
 
     def _cheapest_block(self) -> tuple[float, int]:
         """(score per cost, block): what removing the whole block adds to the damage already done inside it."""

@@ -29,7 +29,9 @@ def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def kd_loss(
-    student: tuple[Tensor, Sequence[Tensor]], teacher: tuple[Tensor, Sequence[Tensor]], feature_weight: float = FEATURE_WEIGHT
+    student: tuple[Tensor, Sequence[Tensor]],
+    teacher: tuple[Tensor, Sequence[Tensor]],
+    feature_weight: float = FEATURE_WEIGHT,
 ) -> dict[str, Tensor]:
     """KD loss of one batch.
 

@@ -36,7 +36,9 @@ class GatedLeastSquares:
             self.gate.append(gate)
 
     @torch.no_grad()
-    def solve(self, layer: torch.nn.Linear, ridge: float, steps: int = 12, tolerance: float = 1e-4) -> tuple[float, float]:
+    def solve(
+        self, layer: torch.nn.Linear, ridge: float, steps: int = 12, tolerance: float = 1e-4
+    ) -> tuple[float, float]:
         """Write the solution into `layer`, starting from its weights.
 
         Args:

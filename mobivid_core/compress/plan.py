@@ -48,16 +48,18 @@ class PruningPlan:
                 raise ParameterError(
                     f"plan.{name} has {len(kept)} entries; expected one a kept block, {len(self.keep_blocks)}"
                 )
-            for block, units in zip(self.keep_blocks, kept):
+            for block, units in zip(self.keep_blocks, kept, strict=False):
                 _check_indices(f"{name} of block {block}", units, widths[block])
 
     def _widths(self) -> dict[str, tuple[int, ...]]:
         return {
-            "self_heads": self.source.self_heads, "cross_heads": self.source.cross_heads, "ffn": self.source.ffn_widths,
+            "self_heads": self.source.self_heads,
+            "cross_heads": self.source.cross_heads,
+            "ffn": self.source.ffn_widths,
         }
 
     @classmethod
-    def keep_all(cls, sizes: DiTConfig) -> "PruningPlan":
+    def keep_all(cls, sizes: DiTConfig) -> PruningPlan:
         """The plan that removes nothing."""
         whole = {name: tuple(tuple(range(w)) for w in widths) for name, widths in _units(sizes).items()}
         return cls(sizes, tuple(range(sizes.blocks)), **whole)
@@ -67,8 +69,13 @@ class PruningPlan:
         """Sizes of the pruned model."""
         s = self.source
         return DiTConfig(
-            s.hidden, s.head_dim, _lengths(self.self_heads), _lengths(self.cross_heads), _lengths(self.ffn),
-            s.in_channels, s.text_dim,
+            s.hidden,
+            s.head_dim,
+            _lengths(self.self_heads),
+            _lengths(self.cross_heads),
+            _lengths(self.ffn),
+            s.in_channels,
+            s.text_dim,
         )
 
     @property
@@ -81,7 +88,7 @@ class PruningPlan:
         """Blocks that the plan removes."""
         return tuple(b for b in range(self.source.blocks) if b not in self.keep_blocks)
 
-    def scale_to(self, target: DiTConfig) -> "PruningPlan":
+    def scale_to(self, target: DiTConfig) -> PruningPlan:
         """The same plan, by proportion, for a larger model: each unit stands for a run of neighbours.
 
         Args:
@@ -105,8 +112,12 @@ class PruningPlan:
         """Readable JSON; kept units are written as runs, e.g. "0-5 7 9-12"."""
         kept = {n: [_to_runs(units) for units in getattr(self, n)] for n in self._widths()}
         record = {
-            "format": _FORMAT, "source": self.source.as_kwargs(), "parameters": self.parameters, "notes": self.notes,
-            "keep_blocks": list(self.keep_blocks), **kept,
+            "format": _FORMAT,
+            "source": self.source.as_kwargs(),
+            "parameters": self.parameters,
+            "notes": self.notes,
+            "keep_blocks": list(self.keep_blocks),
+            **kept,
         }
         # One line a key, one line a block: short enough to read and to compare in a diff.
         lines = []
@@ -118,7 +129,7 @@ class PruningPlan:
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "PruningPlan":
+    def from_json(cls, text: str) -> PruningPlan:
         """Inverse of `to_json`.
 
         Raises:
@@ -140,7 +151,7 @@ class PruningPlan:
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: Path) -> "PruningPlan":
+    def load(cls, path: Path) -> PruningPlan:
         """Read a plan; `CheckpointError` when it is missing or not a plan."""
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
@@ -165,7 +176,9 @@ def _check_indices(what: str, indices: Sequence[int], width: int) -> None:
 def _spread(kept: Sequence[int], width: int, target: int, what: str) -> tuple[int, ...]:
     """Each of `width` units becomes target / width neighbours."""
     if width == 0 or target % width:
-        raise ParameterError(f"cannot scale a plan over {width} {what} to {target}: the target must be a whole multiple")
+        raise ParameterError(
+            f"cannot scale a plan over {width} {what} to {target}: the target must be a whole multiple"
+        )
     times = target // width
     return tuple(u * times + i for u in kept for i in range(times))
 

@@ -32,7 +32,7 @@ class Targets:
     ffn: int
 
     @classmethod
-    def of(cls, mobile: DiTConfig) -> "Targets":
+    def of(cls, mobile: DiTConfig) -> Targets:
         """The counts of a uniform model such as `MOBILE`."""
         return cls(mobile.blocks, mobile.self_heads[0], mobile.ffn_widths[0])
 
@@ -51,7 +51,7 @@ def floor_cost(
     _check_levels(levels)
     cost = cost or parameter_cost(sizes)
     blocks = []
-    for widths in zip(sizes.self_heads, sizes.cross_heads, sizes.ffn_widths):
+    for widths in zip(sizes.self_heads, sizes.cross_heads, sizes.ffn_widths, strict=False):
         heads = [min(h, minimum.heads) if "heads" in levels else h for h in widths[:2]]
         neurons = min(widths[2], minimum.ffn) if "ffn" in levels else widths[2]
         blocks.append(cost.block_total(*heads, neurons))
@@ -96,7 +96,9 @@ def plan_for_budget(
                 f"unit that levels {tuple(levels)}, multiple={multiple} and keep_blocks allow; raise the budget or loosen them"
             )
     queue.give_back(budget)
-    return queue.plan({"method": "greedy", "scores": scores.estimator, "budget": budget, "unit": cost.unit, "levels": list(levels)})
+    return queue.plan(
+        {"method": "greedy", "scores": scores.estimator, "budget": budget, "unit": cost.unit, "levels": list(levels)}
+    )
 
 
 def plan_for_targets(
@@ -126,7 +128,9 @@ def plan_for_targets(
         keep_blocks = _highest(scores.blocks, targets.blocks)
     if allocation == "per_block":
         kept = {
-            kind: tuple(_highest(getattr(scores, kind)[b], targets.ffn if kind == "ffn" else targets.heads) for b in keep_blocks)
+            kind: tuple(
+                _highest(getattr(scores, kind)[b], targets.ffn if kind == "ffn" else targets.heads) for b in keep_blocks
+            )
             for kind in KINDS
         }
     elif allocation == "global":
@@ -202,7 +206,9 @@ def _check_levels(levels: Sequence[str]) -> None:
 
 def _check_targets(sizes: DiTConfig, targets: Targets) -> None:
     limits = {
-        "blocks": sizes.blocks, "heads": min(*sizes.self_heads, *sizes.cross_heads), "ffn": min(sizes.ffn_widths),
+        "blocks": sizes.blocks,
+        "heads": min(*sizes.self_heads, *sizes.cross_heads),
+        "ffn": min(sizes.ffn_widths),
     }
     for name, limit in limits.items():
         if not 1 <= getattr(targets, name) <= limit:
@@ -212,10 +218,15 @@ def _check_targets(sizes: DiTConfig, targets: Targets) -> None:
 def _check_budget(sizes: DiTConfig, budget: float, levels: Sequence[str], minimum: Minimum, cost: LinearCost) -> None:
     floor, whole = floor_cost(sizes, levels, minimum, cost), cost.total(sizes)
     if budget > whole:
-        raise BudgetError(f"budget of {budget:,.0f} {cost.unit} exceeds the model's {whole:,.0f}: there is nothing to prune")
+        raise BudgetError(
+            f"budget of {budget:,.0f} {cost.unit} exceeds the model's {whole:,.0f}: there is nothing to prune"
+        )
     if budget < floor:
-        least = {"blocks": f"{minimum.blocks} block(s)", "heads": f"{minimum.heads} head(s) of each kind a block",
-                 "ffn": f"{minimum.ffn} neuron(s) a block"}
+        least = {
+            "blocks": f"{minimum.blocks} block(s)",
+            "heads": f"{minimum.heads} head(s) of each kind a block",
+            "ffn": f"{minimum.ffn} neuron(s) a block",
+        }
         left = " and ".join(least[level] for level in LEVELS if level in levels)
         raise BudgetError(
             f"budget of {budget:,.0f} {cost.unit} is out of reach for {' + '.join(levels)}: the floor is {floor:,.0f} with "

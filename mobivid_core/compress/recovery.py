@@ -85,8 +85,14 @@ class TeacherBank:
     """
 
     def __init__(
-        self, teacher: MobiVidTransformer3DModel, data: "LatentDataset", batch: int, features: Sequence[int] = (),
-        drop_text: float = 0.1, seed: int = 0, keep: bool = False,
+        self,
+        teacher: MobiVidTransformer3DModel,
+        data: LatentDataset,
+        batch: int,
+        features: Sequence[int] = (),
+        drop_text: float = 0.1,
+        seed: int = 0,
+        keep: bool = False,
     ) -> None:
         self.teacher, self.data, self.batch = teacher.eval(), data, batch
         self.features, self.drop_text, self.seed = tuple(sorted(set(features))), drop_text, seed
@@ -103,7 +109,7 @@ class TeacherBank:
         sigma, noise = sample_sigmas(self.batch, generator), torch.randn(clean.shape, generator=generator)
         noisy, timestep = interpolate(clean, noise, sigma), TIMESTEP_SCALE * sigma
         output, states = self.teacher(noisy, timestep, text, mask, feature_blocks=self.features, return_dict=False)
-        features = dict(zip(self.features, states))
+        features = dict(zip(self.features, states, strict=False))
         lesson = Lesson(noisy, timestep, text, mask, velocity(clean, noise), output, features)
         if self._kept is not None:
             self._kept[step] = lesson
@@ -149,8 +155,13 @@ def recover(
         return terms
 
     schedule = TrainSettings(
-        steps=settings.steps, learning_rate=settings.learning_rate, warmup=max(1, settings.steps // 20), weight_decay=0.0,
-        ema=0.0, log_every=max(1, settings.steps // 20), seed=settings.seed,
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        warmup=max(1, settings.steps // 20),
+        weight_decay=0.0,
+        ema=0.0,
+        log_every=max(1, settings.steps // 20),
+        seed=settings.seed,
     )
     result = train(student, loss, schedule, folder, title=title, progress=progress)
     return student.eval(), result

@@ -27,7 +27,15 @@ from mobivid_core.compress.calibration import CalibrationSet
 from mobivid_core.compress.kd import BATCH, stands_for
 from mobivid_core.compress.least_squares import GatedLeastSquares
 from mobivid_core.compress.plan import PruningPlan
-from mobivid_core.compress.staged import SUBLAYERS, Context, advance, enter, final_input, output_projection, run_sublayer
+from mobivid_core.compress.staged import (
+    SUBLAYERS,
+    Context,
+    advance,
+    enter,
+    final_input,
+    output_projection,
+    run_sublayer,
+)
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
@@ -75,7 +83,9 @@ def refit(
     if target not in ("state", "layer"):
         raise ParameterError(f"unknown refit target {target!r}; use 'state' or 'layer'")
     if student.sizes != plan.sizes or teacher.sizes != plan.source:
-        raise ParameterError("student and teacher do not match the plan; pass prune(teacher, plan), teacher and that plan")
+        raise ParameterError(
+            "student and teacher do not match the plan; pass prune(teacher, plan), teacher and that plan"
+        )
     student, report = copy.deepcopy(student).eval(), RefitReport()
     parts = [part for _, part in calibration.batches(BATCH)]
     ours = [enter(student, part) for part in parts]  # equal to the teacher's until the first pruned layer
@@ -85,21 +95,29 @@ def refit(
     reached = 0  # teacher blocks already run
     for i, b in enumerate(tqdm(plan.keep_blocks, desc="refit", disable=not progress, ascii=True, mininterval=2.0)):
         while reached < b:
-            theirs = [_teacher_block(teacher, reached, x, c)[-1] for x, c in zip(theirs, contexts)]
+            theirs = [_teacher_block(teacher, reached, x, c)[-1] for x, c in zip(theirs, contexts, strict=False)]
             reached += 1
-        inside = [_teacher_block(teacher, b, x, c) for x, c in zip(theirs, contexts)]
+        inside = [_teacher_block(teacher, b, x, c) for x, c in zip(theirs, contexts, strict=False)]
         goals = {"attn1": [g[1] for g in inside], "attn2": [g[2] for g in inside], "ffn": [g[3] for g in inside]}
         starts = {name: [g[k] for g in inside] for k, name in enumerate(SUBLAYERS)}
         reached = b + 1
         theirs = goals["ffn"]
         while reached <= stands_for(plan, i):
-            theirs = [_teacher_block(teacher, reached, x, c)[-1] for x, c in zip(theirs, contexts)]
+            theirs = [_teacher_block(teacher, reached, x, c)[-1] for x, c in zip(theirs, contexts, strict=False)]
             reached += 1
         if target == "state":
             goals["ffn"] = theirs
         for name in SUBLAYERS:
             states = _refit_sublayer(
-                student, i, name, states, contexts, starts[name] if target == "layer" else None, goals[name], ridge, report
+                student,
+                i,
+                name,
+                states,
+                contexts,
+                starts[name] if target == "layer" else None,
+                goals[name],
+                ridge,
+                report,
             )
     _refit_output(student, teacher, states, theirs, contexts, ridge, report)
     return student, report
@@ -115,30 +133,42 @@ def _teacher_block(teacher: MobiVidTransformer3DModel, b: int, x: Tensor, contex
 
 
 def _refit_sublayer(
-    student: MobiVidTransformer3DModel, i: int, name: str, states: list[Tensor], contexts: list[Context],
-    starts: list[Tensor] | None, goals: list[Tensor], ridge: float, report: RefitReport,
+    student: MobiVidTransformer3DModel,
+    i: int,
+    name: str,
+    states: list[Tensor],
+    contexts: list[Context],
+    starts: list[Tensor] | None,
+    goals: list[Tensor],
+    ridge: float,
+    report: RefitReport,
 ) -> list[Tensor]:
     """Solve one output projection; returns the residual stream after it."""
     block = student.blocks[i]
     layer = output_projection(block, name)
-    runs = [run_sublayer(block, name, x, c) for x, c in zip(states, contexts)]
+    runs = [run_sublayer(block, name, x, c) for x, c in zip(states, contexts, strict=False)]
     problem = GatedLeastSquares()
-    for (inner, _, gate), goal, start in zip(runs, goals, starts or states):
+    for (inner, _, gate), goal, start in zip(runs, goals, starts or states, strict=False):
         problem.add(inner, gate, goal - start)
     before, after = problem.solve(layer, ridge)
     report.layers.append(f"blocks.{i}.{name}")
     report.before.append(before)
     report.after.append(after)
-    return [advance(x, layer(inner), gate) for x, (inner, _, gate) in zip(states, runs)]
+    return [advance(x, layer(inner), gate) for x, (inner, _, gate) in zip(states, runs, strict=False)]
 
 
 def _refit_output(
-    student: MobiVidTransformer3DModel, teacher: MobiVidTransformer3DModel, states: list[Tensor], theirs: list[Tensor],
-    contexts: list[Context], ridge: float, report: RefitReport,
+    student: MobiVidTransformer3DModel,
+    teacher: MobiVidTransformer3DModel,
+    states: list[Tensor],
+    theirs: list[Tensor],
+    contexts: list[Context],
+    ridge: float,
+    report: RefitReport,
 ) -> None:
     """The output projection itself, against the teacher's velocity."""
     problem = GatedLeastSquares()
-    for x, goal, context in zip(states, theirs, contexts):
+    for x, goal, context in zip(states, theirs, contexts, strict=False):
         problem.add(final_input(student, x, context), None, teacher.proj_out(final_input(teacher, goal, context)))
     before, after = problem.solve(student.proj_out, ridge)
     report.layers.append("proj_out")

@@ -47,7 +47,9 @@ class Scores:
         """All scores of one kind, block by block; `kind` is one of `UNIT_KINDS`, "heads" or "widths" (heads + FFN)."""
         if kind == "blocks":
             return self.blocks
-        kinds = {"heads": ("self_heads", "cross_heads"), "widths": ("self_heads", "cross_heads", "ffn")}.get(kind, (kind,))
+        kinds = {"heads": ("self_heads", "cross_heads"), "widths": ("self_heads", "cross_heads", "ffn")}.get(
+            kind, (kind,)
+        )
         if any(k not in UNIT_KINDS for k in kinds):
             raise ParameterError(f"unknown unit kind {kind!r}; use one of {UNIT_KINDS} or 'heads', 'widths'")
         return np.concatenate([np.asarray(block) for k in kinds for block in getattr(self, k)])
@@ -81,7 +83,7 @@ class Scores:
         (folder / f"{self.estimator}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path, estimator: str) -> "Scores":
+    def load(cls, folder: Path, estimator: str) -> Scores:
         """Read what `save` wrote.
 
         Raises:
@@ -115,7 +117,9 @@ def rank_correlation(a: np.ndarray, b: np.ndarray, resamples: int = 1000, seed: 
     """
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or a.size < 3:
-        raise ParameterError(f"rank correlation needs two equal vectors of at least 3 scores, got {a.shape} and {b.shape}")
+        raise ParameterError(
+            f"rank correlation needs two equal vectors of at least 3 scores, got {a.shape} and {b.shape}"
+        )
     rng = np.random.default_rng(seed)
     picks = rng.integers(0, a.size, (resamples, a.size))
     draws = [_rho(a[i], b[i]) for i in picks]

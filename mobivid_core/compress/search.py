@@ -50,7 +50,9 @@ def eliminate_blocks(
     return tuple(alive), history
 
 
-def _losses_without_each(model: MobiVidTransformer3DModel, against: Reference, entries: list, alive: list[int]) -> np.ndarray:
+def _losses_without_each(
+    model: MobiVidTransformer3DModel, against: Reference, entries: list, alive: list[int]
+) -> np.ndarray:
     """KD output loss without each alive block in turn; the states before it are shared."""
     losses, scale = np.zeros(len(alive)), against.scales()[0]
     for rows, x, context in entries:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mobivid_core.compress.kd import BATCH, Reference, forward
+from mobivid_core.compress.kd import BATCH, Reference
 from mobivid_core.compress.scores import Scores, slice_starts
 from mobivid_core.compress.staged import Context, enter, leave, run_block
 from mobivid_core.errors import ParameterError
@@ -74,7 +74,13 @@ def exact_sensitivity(
     probes = [p for p in _one_at_a_time(sizes, slices) if p[0] in {k for u in units for k in _KINDS[u]}]
     total, motion = torch.zeros(len(probes)), torch.zeros(len(probes))
     size = len(reference.calibration)
-    bar = tqdm(total=len(probes) * -(-size // BATCH), desc="exact sensitivity", disable=not progress, mininterval=2.0, ascii=True)
+    bar = tqdm(
+        total=len(probes) * -(-size // BATCH),
+        desc="exact sensitivity",
+        disable=not progress,
+        mininterval=2.0,
+        ascii=True,
+    )
     for rows, batch in reference.calibration.batches(BATCH):
         x, context = enter(model, batch)
         states = []
@@ -91,7 +97,8 @@ def exact_sensitivity(
     notes = {"samples": size, "ffn_slices": slices, "features": list(reference.feature_blocks)}
     facts = {"passes": passes, "seconds": time.perf_counter() - began, "notes": notes}
     return ExactSensitivity(
-        _collect(probes, total, sizes, slices, "exact", facts), _collect(probes, motion, sizes, slices, "exact_motion", facts)
+        _collect(probes, total, sizes, slices, "exact", facts),
+        _collect(probes, motion, sizes, slices, "exact_motion", facts),
     )
 
 
@@ -103,12 +110,17 @@ def _one_at_a_time(sizes: DiTConfig, slices: int) -> list[tuple[str, int, list[i
         probes.extend(("self_heads", b, [h]) for h in range(sizes.self_heads[b]))
         probes.extend(("cross_heads", b, [h]) for h in range(sizes.cross_heads[b]))
         starts = [*slice_starts(sizes.ffn_widths[b], slices), sizes.ffn_widths[b]]
-        probes.extend(("ffn", b, list(range(i, j))) for i, j in zip(starts, starts[1:]))
+        probes.extend(("ffn", b, list(range(i, j))) for i, j in zip(starts, starts[1:], strict=False))
     return probes
 
 
 def _without(
-    model: MobiVidTransformer3DModel, states: list[Tensor], context: Context, kind: str, b: int, picked: list[int],
+    model: MobiVidTransformer3DModel,
+    states: list[Tensor],
+    context: Context,
+    kind: str,
+    b: int,
+    picked: list[int],
     feature_blocks: Sequence[int],
 ) -> tuple[Tensor, list[Tensor]]:
     """(velocity, features) of the model without one unit, going on from the stored states."""
@@ -136,10 +148,12 @@ def _collect(
 ) -> Scores:
     widths = {"self_heads": sizes.self_heads, "cross_heads": sizes.cross_heads, "ffn": (slices,) * sizes.blocks}
     found = {kind: [[] for _ in range(sizes.blocks)] for kind in ("blocks", *widths)}
-    for (kind, b, _), value in zip(probes, values.tolist()):
+    for (kind, b, _), value in zip(probes, values.tolist(), strict=False):
         found[kind][b].append(value)
     blocks = np.array([v[0] if v else np.nan for v in found["blocks"]])
-    parts = {k: tuple(np.array(v) if v else np.full(w[b], np.nan) for b, v in enumerate(found[k])) for k, w in widths.items()}
+    parts = {
+        k: tuple(np.array(v) if v else np.full(w[b], np.nan) for b, v in enumerate(found[k])) for k, w in widths.items()
+    }
     return Scores(blocks, **parts, estimator=name, **facts)
 
 
@@ -170,17 +184,25 @@ def gauss_newton_sensitivity(
             for gradient in _probe_gradients(model, batch, reference, probes, generator):
                 squared = gradient.map(lambda g: g.double().square().sum(0))
                 cut = [_slice_sums(g, slices).double().square().sum(0) for g in gradient.ffn]
-                sums = squared if sums is None else Gates(
-                    *([a + b for a, b in zip(getattr(sums, k), getattr(squared, k))] for k in ("self_heads", "cross_heads", "ffn")),
-                    sums.blocks + squared.blocks,
+                sums = (
+                    squared
+                    if sums is None
+                    else Gates(
+                        *(
+                            [a + b for a, b in zip(getattr(sums, k), getattr(squared, k), strict=False)]
+                            for k in ("self_heads", "cross_heads", "ffn")
+                        ),
+                        sums.blocks + squared.blocks,
+                    )
                 )
-                slice_sums = [a + b for a, b in zip(slice_sums, cut)] if slice_sums else cut
+                slice_sums = [a + b for a, b in zip(slice_sums, cut, strict=False)] if slice_sums else cut
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
     mean = sums.map(lambda g: g / (probes * len(reference.calibration)))
     facts = {
-        "passes": 1 + 2 * probes, "seconds": time.perf_counter() - began,
+        "passes": 1 + 2 * probes,
+        "seconds": time.perf_counter() - began,
         "notes": {"samples": len(reference.calibration), "probes": probes, "features": list(reference.feature_blocks)},
     }
     neurons = scores_from_gates(mean, f"gauss_newton_{probes}", facts)
@@ -194,7 +216,12 @@ def _probe_gradients(
     """Per-sample gate gradients (B, units) of sum_k sqrt(s_k) v_k . y_k, one set a probe."""
     gates = Gates.ones(model.sizes, batch=len(batch), device=batch.noisy.device).requires_grad_()
     sample, features = model(
-        batch.noisy, batch.timestep, batch.text, batch.mask, gates=gates, feature_blocks=reference.feature_blocks,
+        batch.noisy,
+        batch.timestep,
+        batch.text,
+        batch.mask,
+        gates=gates,
+        feature_blocks=reference.feature_blocks,
         return_dict=False,
     )
     outputs = (sample, *features)
@@ -202,19 +229,21 @@ def _probe_gradients(
         signs = [torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1 for y in outputs]
         total = sum((s**0.5) * (v * y).sum() for s, v, y in zip(reference.scales(), signs, outputs, strict=True))
         found = torch.autograd.grad(total, gates.tensors(), retain_graph=p < probes - 1, allow_unused=True)
-        flat = iter([torch.zeros_like(g) if d is None else d for d, g in zip(found, gates.tensors())])
+        flat = iter([torch.zeros_like(g) if d is None else d for d, g in zip(found, gates.tensors(), strict=False)])
         yield gates.map(lambda _: next(flat))
 
 
 def _slice_sums(gradient: Tensor, slices: int) -> Tensor:
     """(B, F) -> (B, slices): the gradient of one gate on a whole slice."""
     starts = [*slice_starts(gradient.shape[1], slices), gradient.shape[1]]
-    return torch.stack([gradient[:, i:j].sum(1) for i, j in zip(starts, starts[1:])], dim=1)
+    return torch.stack([gradient[:, i:j].sum(1) for i, j in zip(starts, starts[1:], strict=False)], dim=1)
 
 
 def scores_from_gates(values: Gates, estimator: str, facts: dict) -> Scores:
     """Gate-shaped tensors as scores."""
-    parts = {k: tuple(v.detach().double().numpy() for v in getattr(values, k)) for k in ("self_heads", "cross_heads", "ffn")}
+    parts = {
+        k: tuple(v.detach().double().numpy() for v in getattr(values, k)) for k in ("self_heads", "cross_heads", "ffn")
+    }
     return Scores(values.blocks.detach().double().numpy(), **parts, estimator=estimator, **facts)
 
 
@@ -223,14 +252,24 @@ def first_order_taylor(model: MobiVidTransformer3DModel, reference: Reference) -
     rows, batch = next(reference.calibration.batches(BATCH))
     gates = Gates.ones(model.sizes).requires_grad_()
     output, features = model(
-        batch.noisy, batch.timestep, batch.text, batch.mask, gates=gates, feature_blocks=reference.feature_blocks,
+        batch.noisy,
+        batch.timestep,
+        batch.text,
+        batch.mask,
+        gates=gates,
+        feature_blocks=reference.feature_blocks,
         return_dict=False,
     )
     # The targets come from the same weights without gates, so that no rounding difference enters.
     with torch.no_grad():
         targets = model(
-            batch.noisy, batch.timestep, batch.text, batch.mask, gates=Gates.ones(model.sizes),
-            feature_blocks=reference.feature_blocks, return_dict=False,
+            batch.noisy,
+            batch.timestep,
+            batch.text,
+            batch.mask,
+            gates=Gates.ones(model.sizes),
+            feature_blocks=reference.feature_blocks,
+            return_dict=False,
         )
     pairs = zip((output, *features), (targets[0], *targets[1]), reference.scales(), strict=True)
     loss = sum(scale * (s - t).square().sum() for s, t, scale in pairs) / len(batch)

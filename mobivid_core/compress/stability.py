@@ -59,8 +59,14 @@ def ranking_stability(
     for change, (one, other) in pairs.items():
         a, b = scored(*one), scored(*other)
         widths, blocks = (rank_correlation(a.flat(k), b.flat(k)) for k in ("widths", "blocks"))
-        rows.append({
-            "changed": change, "samples": f"{int(one[0].sum())} / {int(other[0].sum())}", "rho heads and FFN": widths[0],
-            "low": widths[1], "high": widths[2], "rho blocks": blocks[0],
-        })
+        rows.append(
+            {
+                "changed": change,
+                "samples": f"{int(one[0].sum())} / {int(other[0].sum())}",
+                "rho heads and FFN": widths[0],
+                "low": widths[1],
+                "high": widths[2],
+                "rho blocks": blocks[0],
+            }
+        )
     return pd.DataFrame(rows)

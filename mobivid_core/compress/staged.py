@@ -51,7 +51,9 @@ def enter(model: MobiVidTransformer3DModel, batch: CalibrationSet) -> tuple[Tens
     return x, Context(text, mask, modulation, embedded, table, grid)
 
 
-def run_block(model: MobiVidTransformer3DModel, i: int, x: Tensor, context: Context, gates: Gates | None = None) -> Tensor:
+def run_block(
+    model: MobiVidTransformer3DModel, i: int, x: Tensor, context: Context, gates: Gates | None = None
+) -> Tensor:
     """Block i, with the gates of block i if given."""
     units = None if gates is None else (gates.self_heads[i], gates.cross_heads[i], gates.ffn[i], gates.blocks[..., i])
     return model.blocks[i](x, context.text, context.modulation, context.table, context.mask, units)
@@ -74,7 +76,9 @@ def output_projection(block: TransformerBlock, sublayer: str) -> torch.nn.Linear
     return block.ffn.down if sublayer == "ffn" else getattr(block, sublayer).to_out
 
 
-def run_sublayer(block: TransformerBlock, sublayer: str, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor | None]:
+def run_sublayer(
+    block: TransformerBlock, sublayer: str, x: Tensor, context: Context
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """One sublayer, kept apart from the residual stream.
 
     Returns:

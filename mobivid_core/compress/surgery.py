@@ -55,7 +55,9 @@ def prune(model: MobiVidTransformer3DModel, plan: PruningPlan) -> MobiVidTransfo
     return small.train(model.training).requires_grad_(True)
 
 
-def _kept_part(name: str, value: Tensor, heads: dict[str, tuple[int, ...]], neurons: tuple[int, ...], head_dim: int) -> Tensor:
+def _kept_part(
+    name: str, value: Tensor, heads: dict[str, tuple[int, ...]], neurons: tuple[int, ...], head_dim: int
+) -> Tensor:
     """The rows or columns of one block tensor that belong to kept units."""
     layer, _, rest = name.partition(".")
     if layer == "ffn":

@@ -152,8 +152,10 @@ class Contest:
                 lambda x: self.heads(x, sigma, text, mask), real, real_logits, scale=s.r1_scale, generator=generator
             )
         row = {
-            "discriminator": loss.item(), "real_logit": real_logits.mean().item(),
-            "fake_logit": fake_logits.mean().item(), "r1": penalty.item(),
+            "discriminator": loss.item(),
+            "real_logit": real_logits.mean().item(),
+            "fake_logit": fake_logits.mean().item(),
+            "r1": penalty.item(),
         }
         return loss + s.r1_weight * penalty, row
 

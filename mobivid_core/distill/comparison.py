@@ -21,8 +21,14 @@ Interval = tuple[float, float, float]
 
 
 def mean_ratio(
-    ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, name: str, *,
-    resamples: int = 1000, seed: int = 0,
+    ours: ClipMeasures,
+    theirs: ClipMeasures,
+    labels: Sequence[ClipLabel],
+    reference: Reference,
+    name: str,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Interval:
     """Ratio of two models' mean scores, with a 95 % interval from resampling clips in pairs.
 

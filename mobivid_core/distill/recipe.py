@@ -57,7 +57,12 @@ class Recipe:
 
     @classmethod
     def for_profile(
-        cls, profile: Profile, *, steps: int | None = None, clips: int | None = None, batch: int | None = None,
+        cls,
+        profile: Profile,
+        *,
+        steps: int | None = None,
+        clips: int | None = None,
+        batch: int | None = None,
         seed: int = 0,
     ) -> Recipe:
         """The recipe at a profile's budget: five sixths of the updates regress, one sixth is adversarial.
@@ -80,8 +85,13 @@ class Recipe:
         first = DistillSettings(max(5 * steps // 6, 1), batch=batch, snapshot_every=keep, seed=seed)
         warmup = 2 if steps < 20 else min(200, max(10, steps // 10))
         second = replace(
-            first, steps=max(steps - first.steps, 1), adversarial_weight=0.1, rate=1e-4, discriminator_warmup=warmup,
-            gradient_steps=2, seed=seed + 1,
+            first,
+            steps=max(steps - first.steps, 1),
+            adversarial_weight=0.1,
+            rate=1e-4,
+            discriminator_warmup=warmup,
+            gradient_steps=2,
+            seed=seed + 1,
         )
         quick = slow and profile.teacher_sampling_steps > 12
         teacher_steps = 12 if quick else round_steps(profile.teacher_sampling_steps)
@@ -120,8 +130,15 @@ def teacher_trajectories(
     generator = torch.Generator().manual_seed(recipe.seed)
     condition = Condition.of(dataset, torch.arange(recipe.clips) % len(dataset), generator)
     return collect_trajectories(
-        teacher, condition, tuple(dataset.latents.shape[1:]), steps=recipe.teacher_steps, guidance=recipe.guidance,
-        solver=recipe.solver, seed=recipe.seed, cache=cache, progress=progress,
+        teacher,
+        condition,
+        tuple(dataset.latents.shape[1:]),
+        steps=recipe.teacher_steps,
+        guidance=recipe.guidance,
+        solver=recipe.solver,
+        seed=recipe.seed,
+        cache=cache,
+        progress=progress,
     )
 
 
@@ -141,8 +158,14 @@ def equal_compute_arms(recipe: Recipe, flops: DistillCosts) -> dict[str, tuple[D
 
 
 def run_stages(
-    student: nn.Module, teacher: nn.Module, dataset: LatentDataset, trajectories: Trajectories,
-    stages: tuple[DistillSettings, ...], *, synthetic_share: float = 0.5, folder: Path | None = None,
+    student: nn.Module,
+    teacher: nn.Module,
+    dataset: LatentDataset,
+    trajectories: Trajectories,
+    stages: tuple[DistillSettings, ...],
+    *,
+    synthetic_share: float = 0.5,
+    folder: Path | None = None,
     progress: bool = False,
 ) -> list[Distiller]:
     """Run stages one after the other, each from the averaged student of the one before; the start is copied.
@@ -172,7 +195,10 @@ def _key(start: nn.Module, trajectories: Trajectories, settings: DistillSettings
 
 
 def make_contest(
-    teacher: nn.Module, dataset: LatentDataset, trajectories: Trajectories, settings: DistillSettings,
+    teacher: nn.Module,
+    dataset: LatentDataset,
+    trajectories: Trajectories,
+    settings: DistillSettings,
     synthetic_share: float = 0.5,
 ) -> Contest:
     """A fresh discriminator on the teacher's features, and its real batches, on the teacher's device."""
@@ -184,8 +210,14 @@ def make_contest(
 
 
 def distill(
-    student: nn.Module, teacher: nn.Module, dataset: LatentDataset, recipe: Recipe, *,
-    trajectories: Trajectories | None = None, folder: Path | None = None, progress: bool = False,
+    student: nn.Module,
+    teacher: nn.Module,
+    dataset: LatentDataset,
+    recipe: Recipe,
+    *,
+    trajectories: Trajectories | None = None,
+    folder: Path | None = None,
+    progress: bool = False,
 ) -> Distilled:
     """Distil `student` from the guided `teacher`.
 
@@ -211,8 +243,14 @@ def distill(
     flops = costs_of(student, teacher, trajectories)
 
     first, second = run_stages(
-        student, teacher, dataset, trajectories, (recipe.regression, recipe.adversarial),
-        synthetic_share=recipe.synthetic_share, folder=folder, progress=progress,
+        student,
+        teacher,
+        dataset,
+        trajectories,
+        (recipe.regression, recipe.adversarial),
+        synthetic_share=recipe.synthetic_share,
+        folder=folder,
+        progress=progress,
     )
     logs = [pd.DataFrame(d.log).assign(stage=name) for name, d in (("regression", first), ("adversarial", second))]
     sampling = flops.trajectories(len(trajectories), trajectories.teacher_steps, trajectories.guidance)

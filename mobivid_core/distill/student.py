@@ -26,8 +26,11 @@ CARD = "distilled.json"
 def student_card(recipe: dict[str, Any] | None = None) -> dict[str, Any]:
     """How the student wants to be sampled, and how it was made."""
     return {
-        "steps": STUDENT_STEPS, "guidance": 1.0, "solver": "euler",
-        "sigmas": [round(s, 6) for s in student_sigmas().tolist()], "recipe": recipe or {},
+        "steps": STUDENT_STEPS,
+        "guidance": 1.0,
+        "solver": "euler",
+        "sigmas": [round(s, 6) for s in student_sigmas().tolist()],
+        "recipe": recipe or {},
     }
 
 

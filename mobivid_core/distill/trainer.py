@@ -51,8 +51,13 @@ class Distiller:
     """
 
     def __init__(
-        self, student: nn.Module, trajectories: Trajectories, settings: DistillSettings, *,
-        contest: Contest | None = None, folder: Path | None = None,
+        self,
+        student: nn.Module,
+        trajectories: Trajectories,
+        settings: DistillSettings,
+        *,
+        contest: Contest | None = None,
+        folder: Path | None = None,
     ) -> None:
         """Set up, and go on from `folder` if it holds a state.
 
@@ -183,11 +188,13 @@ class Distiller:
 
     def _snapshot(self) -> dict:
         """A copy of everything that a step changes."""
-        return copy.deepcopy({
-            "step": self.step,
-            "modules": {k: m.state_dict() for k, m in self._modules.items() if k != "progress"},
-            "optimizers": {k: o.state_dict() for k, o in self._optimizers.items()},
-        })
+        return copy.deepcopy(
+            {
+                "step": self.step,
+                "modules": {k: m.state_dict() for k, m in self._modules.items() if k != "progress"},
+                "optimizers": {k: o.state_dict() for k, o in self._optimizers.items()},
+            }
+        )
 
     def _keep(self) -> None:
         """Take a snapshot if the weights are finite, and save it where there is a folder."""

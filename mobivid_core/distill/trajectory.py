@@ -192,8 +192,17 @@ def round_steps(steps: int) -> int:
 
 
 def collect_trajectories(
-    teacher: nn.Module, condition: Condition, shape: tuple[int, int, int, int], *, steps: int, guidance: float,
-    solver: str = "euler", seed: int = 0, cache: Path | None = None, chunk: int = 64, progress: bool = False,
+    teacher: nn.Module,
+    condition: Condition,
+    shape: tuple[int, int, int, int],
+    *,
+    steps: int,
+    guidance: float,
+    solver: str = "euler",
+    seed: int = 0,
+    cache: Path | None = None,
+    chunk: int = 64,
+    progress: bool = False,
 ) -> Trajectories:
     """Trajectories for all captions, in chunks that a later call finds again.
 

@@ -39,6 +39,7 @@ def quality_curves(
     x: str,
     shares: Sequence[str] = ("all_together", "object_class", "action"),
     distance: str = "frechet_reconstruction",
+    floor: float | None = None,
     log2: bool = False,
 ) -> Figure:
     """Quality against one dial: shares of right captions on the left, a distance on the right, intervals shaded.
@@ -48,6 +49,7 @@ def quality_curves(
         x: Column of the dial.
         shares: Measures of the left panel.
         distance: Measure of the right panel.
+        floor: What reconstructions score on that measure with as many clips; drawn as a dashed line.
         log2: Draw the dial on a logarithmic axis with a tick at each value.
     """
     import matplotlib.pyplot as plt
@@ -60,6 +62,9 @@ def quality_curves(
     left.set(xlabel=x, ylabel="share of clips right", ylim=(-0.02, 1.05))
     right.set(xlabel=x, ylabel=distance.replace("_", " "), ylim=(0, None))
     left.legend()
+    if floor is not None:
+        right.axhline(floor, ls="--", color="0.4", lw=1, label="VAE reconstructions")
+        right.legend()
     if log2:
         for ax in (left, right):
             ax.set_xscale("log", base=2)

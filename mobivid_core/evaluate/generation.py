@@ -77,7 +77,13 @@ class Evaluator:
 
     @classmethod
     def prepare(
-        cls, vae: MobiVidVAE, judge: Judge, profile: Profile, *, n: int | None = None, cache: bool = True,
+        cls,
+        vae: MobiVidVAE,
+        judge: Judge,
+        profile: Profile,
+        *,
+        n: int | None = None,
+        cache: bool = True,
         progress: bool = True,
     ) -> Evaluator:
         """Measure the real clips and their reconstructions; later notebooks of a run reuse what is cached.
@@ -108,9 +114,19 @@ class Evaluator:
         return score(measures, labels, self.reference)
 
     def evaluate(
-        self, model: nn.Module, *, n: int | None = None, steps: int | None = None, guidance: float | None = None,
-        solver: str = "euler", wording: int | None = None, seed: int = 0, batch: int = 32, keep: int = 8,
-        quality: bool = True, progress: bool = True,
+        self,
+        model: nn.Module,
+        *,
+        n: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        solver: str = "euler",
+        wording: int | None = None,
+        seed: int = 0,
+        batch: int = 32,
+        keep: int = 8,
+        quality: bool = True,
+        progress: bool = True,
     ) -> Evaluation:
         """Generate clips for the first `n` test captions and score them.
 
@@ -139,8 +155,16 @@ class Evaluator:
         )
 
     def evaluate_sampler(
-        self, sampler: Callable[[Sequence[str], Tensor], Tensor], *, n: int, wording: int | None = None, seed: int = 0,
-        batch: int = 32, keep: int = 8, quality: bool = True, progress: bool = True,
+        self,
+        sampler: Callable[[Sequence[str], Tensor], Tensor],
+        *,
+        n: int,
+        wording: int | None = None,
+        seed: int = 0,
+        batch: int = 32,
+        keep: int = 8,
+        quality: bool = True,
+        progress: bool = True,
     ) -> Evaluation:
         """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents."""
         labels = [x if wording is None else replace(x, wording=wording) for x in self.labels[:n]]
@@ -163,7 +187,12 @@ class Evaluator:
         return Evaluation(self.score(measures, labels), measures, labels, clips, seconds / n, decoding / n)
 
     def sampler(
-        self, model: nn.Module, *, steps: int | None = None, guidance: float | None = None, solver: str = "euler",
+        self,
+        model: nn.Module,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        solver: str = "euler",
         batch: int = 32,
     ) -> Callable[[Sequence[str], Tensor], Tensor]:
         """A function from (captions, noise) to latents that runs `model`; arguments as in `evaluate`."""
@@ -175,8 +204,17 @@ class Evaluator:
         def sample(captions: Sequence[str], noise: Tensor) -> Tensor:
             text, mask, start, null, null_real = (x.to(device) for x in (*encode_text(captions), noise, *null_pair))
             return sample_latents(
-                model, text, mask, tuple(noise.shape[1:]), steps=steps, guidance=guidance, null_text=null,
-                null_mask=null_real, solver=solver, noise=start, batch=batch,
+                model,
+                text,
+                mask,
+                tuple(noise.shape[1:]),
+                steps=steps,
+                guidance=guidance,
+                null_text=null,
+                null_mask=null_real,
+                solver=solver,
+                noise=start,
+                batch=batch,
             ).cpu()
 
         return sample
@@ -194,8 +232,15 @@ class Evaluator:
         return torch.cat([self.vae.decode_latents(part).cpu() for part in parts])
 
     def diversity(
-        self, model: nn.Module, *, captions: int = 8, repeats: int = 6, steps: int | None = None,
-        guidance: float | None = None, solver: str = "euler", seed: int = 0,
+        self,
+        model: nn.Module,
+        *,
+        captions: int = 8,
+        repeats: int = 6,
+        steps: int | None = None,
+        guidance: float | None = None,
+        solver: str = "euler",
+        seed: int = 0,
     ) -> dict[str, float]:
         """How different clips of one caption are: 1 is as varied as real clips, 0 a collapsed generator.
 
@@ -230,8 +275,16 @@ class Evaluator:
 
 
 def score_model(
-    model: nn.Module, vae: MobiVidVAE, judge: Judge, profile: Profile, *, n: int | None = None,
-    steps: int | None = None, guidance: float | None = None, solver: str = "euler", seed: int = 0,
+    model: nn.Module,
+    vae: MobiVidVAE,
+    judge: Judge,
+    profile: Profile,
+    *,
+    n: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    solver: str = "euler",
+    seed: int = 0,
 ) -> Scores:
     """One row of a quality table; for several models, `Evaluator` measures the reference once."""
     evaluator = Evaluator.prepare(vae, judge, profile, n=n)

@@ -136,8 +136,14 @@ def measure(clips: Tensor, judge: Judge, quality: bool = True) -> ClipMeasures:
         return ClipMeasures(classes, features, blank[:, None].expand(-1, 3), *[blank] * 6)
     motion = measure_motion(clips)
     return ClipMeasures(
-        classes, features, imaging_statistics(clips), subject_consistency(clips, judge),
-        background_consistency(clips), temporal_flickering(clips), motion.smoothness, motion.dynamic,
+        classes,
+        features,
+        imaging_statistics(clips),
+        subject_consistency(clips, judge),
+        background_consistency(clips),
+        temporal_flickering(clips),
+        motion.smoothness,
+        motion.dynamic,
         motion.warping_error,
     )
 
@@ -257,4 +263,3 @@ def _distance_interval(
         features, lambda rows: frechet_distance(rows, target), n=count, seed=seed, centred=True
     )
     return value, max(0.0, low), high
-

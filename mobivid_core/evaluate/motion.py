@@ -98,8 +98,13 @@ def warp(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
     import cv2
 
     y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
-    return cv2.remap(np.ascontiguousarray(frame, np.float32), x + flow[..., 0], y + flow[..., 1],
-                     cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(
+        np.ascontiguousarray(frame, np.float32),
+        x + flow[..., 0],
+        y + flow[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
 
 
 def _measure_one(frames: np.ndarray, threshold: float) -> tuple[float, float, float, float]:

@@ -25,11 +25,13 @@ def reconstruct(vae: MobiVidVAE, clips: Tensor, batch: int = 4) -> Tensor:
 
 def measure(reconstructions: Tensor, clips: Tensor) -> pd.DataFrame:
     """One row a clip: `psnr_db`, `ssim`, and `motion_error`, the error of frame differences on the 0 to 2 scale."""
-    return pd.DataFrame({
-        "psnr_db": psnr(reconstructions, clips).numpy(),
-        "ssim": ssim(reconstructions, clips).numpy(),
-        "motion_error": temporal_difference_error(reconstructions, clips).numpy(),
-    })
+    return pd.DataFrame(
+        {
+            "psnr_db": psnr(reconstructions, clips).numpy(),
+            "ssim": ssim(reconstructions, clips).numpy(),
+            "motion_error": temporal_difference_error(reconstructions, clips).numpy(),
+        }
+    )
 
 
 def summarise(measured: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("psnr_db",)) -> pd.DataFrame:
@@ -51,9 +53,7 @@ def summarise(measured: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("p
     return pd.DataFrame(rows)
 
 
-def equal_channels(
-    ratio: tuple[int, int, int], like: tuple[int, int, int] = (8, 32, 32), channels: int = 64
-) -> int:
+def equal_channels(ratio: tuple[int, int, int], like: tuple[int, int, int] = (8, 32, 32), channels: int = 64) -> int:
     """Latent channels that give `ratio` as many latent floats per pixel as `channels` at ratio `like`; at least 1.
 
     The first frame is coded alone, so short clips take somewhat more floats at a coarser time ratio; tables give both.

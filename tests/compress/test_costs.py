@@ -29,7 +29,12 @@ def test_flops_equal_torchs_counter_with_math_attention() -> None:
     sizes, tokens, text = DiTConfig(24, 6, (4, 2), (3, 4), (32, 8), in_channels=4, text_dim=10), 12, 5
     with torch.device("meta"):
         model = MobiVidTransformer3DModel.from_sizes(sizes)
-        inputs = torch.zeros(2, 4, 3, 2, 2), torch.zeros(2), torch.zeros(2, text, 10), torch.ones(2, text, dtype=torch.bool)
+        inputs = (
+            torch.zeros(2, 4, 3, 2, 2),
+            torch.zeros(2),
+            torch.zeros(2, text, 10),
+            torch.ones(2, text, dtype=torch.bool),
+        )
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(*inputs)
     assert flop_cost(sizes, tokens, text, batch=2).total(sizes) == counter.get_total_flops()

@@ -10,7 +10,13 @@ import pytest
 
 from mobivid_core.compress.estimators import random_scores
 from mobivid_core.compress.figures import (
-    against_exact, heat_map, kept_widths, motion_by_block, refit_errors, size_against_loss, unit_frame,
+    against_exact,
+    heat_map,
+    kept_widths,
+    motion_by_block,
+    refit_errors,
+    size_against_loss,
+    unit_frame,
 )
 from mobivid_core.compress.planner import Targets, plan_for_targets
 from mobivid_core.compress.refit import RefitReport
@@ -42,8 +48,15 @@ def test_figures_of_plans_and_arms(teacher) -> None:
     assert len(bars) == 3 * 2  # heads, heads, neurons of two kept blocks
     report = RefitReport([f"blocks.0.{n}" for n in ("attn1", "attn2", "ffn")] + ["proj_out"], [1.0] * 4, [0.5] * 4)
     assert refit_errors(report).axes[0].get_yscale() == "log"
-    table = pd.DataFrame({"arm": list("abc"), "share": [0.5, 0.6, 0.7], "KD recovered": [0.3, 0.4, 0.1],
-                          "low": [0.2, 0.3, 0.05], "high": [0.4, 0.5, 0.2]})
+    table = pd.DataFrame(
+        {
+            "arm": list("abc"),
+            "share": [0.5, 0.6, 0.7],
+            "KD recovered": [0.3, 0.4, 0.1],
+            "low": [0.2, 0.3, 0.05],
+            "high": [0.4, 0.5, 0.2],
+        }
+    )
     front = size_against_loss(table).axes[0].lines[0]
     assert list(front.get_xdata()) == [0.5, 0.7]  # b is larger and worse than a
 

@@ -9,7 +9,14 @@ from mobivid_core.compress.costs import flop_cost, parameter_cost
 from mobivid_core.compress.estimators import random_scores
 from mobivid_core.compress.plan import PruningPlan
 from mobivid_core.compress.planner import (
-    EMPTY_LAYERS, Minimum, Targets, floor_cost, make_plan, plan_for_budget, plan_for_targets, uniform_plan,
+    EMPTY_LAYERS,
+    Minimum,
+    Targets,
+    floor_cost,
+    make_plan,
+    plan_for_budget,
+    plan_for_targets,
+    uniform_plan,
 )
 from mobivid_core.compress.scores import Scores, rank_correlation
 from mobivid_core.errors import BudgetError, CheckpointError, ParameterError
@@ -62,7 +69,9 @@ def test_greedy_removes_the_least_score_per_parameter() -> None:
 
 def test_blocks_compete_with_units() -> None:
     scores = random_scores(MINI_SERVER)
-    worthless = Scores(np.where(np.arange(14) == 5, 0.0, 1e9), scores.self_heads, scores.cross_heads, scores.ffn, "test")
+    worthless = Scores(
+        np.where(np.arange(14) == 5, 0.0, 1e9), scores.self_heads, scores.cross_heads, scores.ffn, "test"
+    )
     plan = plan_for_budget(worthless, MINI_SERVER, 0.8 * WHOLE)
     assert plan.removed_blocks == (5,)
 
@@ -104,7 +113,9 @@ def test_explicit_targets_reach_the_mobile_sizes() -> None:
     assert plan.sizes == MINI_MOBILE == uniform_plan(MINI_SERVER, targets).sizes
     spread = plan_for_targets(random_scores(MINI_SERVER), MINI_SERVER, targets, allocation="global")
     assert spread.parameters == plan.parameters and spread.sizes != MINI_MOBILE
-    assert make_plan(random_scores(MINI_SERVER), MINI_SERVER, targets=targets, keep_blocks=range(10)).keep_blocks == tuple(range(10))
+    assert make_plan(
+        random_scores(MINI_SERVER), MINI_SERVER, targets=targets, keep_blocks=range(10)
+    ).keep_blocks == tuple(range(10))
 
 
 def test_miniature_plan_scales_to_the_paper() -> None:
@@ -118,7 +129,9 @@ def test_scores_round_trip_and_check(tmp_path) -> None:
     scores = random_scores(SMOKE_SERVER)
     scores.save(tmp_path)
     again = Scores.load(tmp_path, "random")
-    assert all((again.flat(k) == scores.flat(k)).all() for k in ("blocks", "heads", "ffn")) and again.notes == scores.notes
+    assert (
+        all((again.flat(k) == scores.flat(k)).all() for k in ("blocks", "heads", "ffn")) and again.notes == scores.notes
+    )
     with pytest.raises(ParameterError, match="do not fit"):
         scores.check(MINI_SERVER)
     with pytest.raises(CheckpointError, match="notebook 03"):

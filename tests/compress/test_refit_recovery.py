@@ -87,7 +87,7 @@ def test_refit_never_raises_a_layers_calibration_error_and_helps_held_out(teache
     again, report = refit(student, teacher, plan, many, target=target, progress=False)
     assert len(report.layers) == 3 * 3 + 1
     # conjugate gradients fall monotonically; float32 products round at about one part in a million
-    assert all(after <= before + 1e-6 for before, after in zip(report.before, report.after))
+    assert all(after <= before + 1e-6 for before, after in zip(report.before, report.after, strict=False))
     held_out = reference(teacher, calibration_set(calibration.velocity, calibration.text, calibration.mask, seed=9))
     assert output_errors(again, held_out).mean() < 0.8 * output_errors(student, held_out).mean()
 
@@ -139,7 +139,13 @@ def test_diverging_recovery_is_reported(teacher, plan, data) -> None:
     with torch.no_grad():
         student.proj_out.bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match="not finite"):
-        recover(student, plan, TeacherBank(teacher, data, 4, feature_blocks_for([plan])), RecoverySettings(20, 4), progress=False)
+        recover(
+            student,
+            plan,
+            TeacherBank(teacher, data, 4, feature_blocks_for([plan])),
+            RecoverySettings(20, 4),
+            progress=False,
+        )
 
 
 def test_arms_report_every_stage(teacher, calibration, data) -> None:
@@ -147,7 +153,9 @@ def test_arms_report_every_stage(teacher, calibration, data) -> None:
     plan = plan_for_budget(random_scores(teacher.sizes), teacher.sizes, 0.7 * whole)
     held_out = reference(teacher, calibration)
     settings = RecoverySettings(steps=5, batch=8)
-    results = run_arms([Arm("a", plan), Arm("b", plan, refit=False)], teacher, calibration, data, held_out, settings, progress=False)
+    results = run_arms(
+        [Arm("a", plan), Arm("b", plan, refit=False)], teacher, calibration, data, held_out, settings, progress=False
+    )
     table = arms_table(results, whole)
     assert list(table["arm"]) == ["a", "b"] and (table["low"] <= table["KD recovered"]).all()
     assert table["KD refitted"].isna().tolist() == [False, True]

@@ -46,7 +46,12 @@ def test_exact_scores_equal_brute_force(teacher, calibration, against) -> None:
     gates.cross_heads[1][2] = 0
     with torch.no_grad():
         output, features = teacher(
-            calibration.noisy, calibration.timestep, calibration.text, calibration.mask, gates=gates, feature_blocks=(1, 2),
+            calibration.noisy,
+            calibration.timestep,
+            calibration.text,
+            calibration.mask,
+            gates=gates,
+            feature_blocks=(1, 2),
             return_dict=False,
         )
     damage = against.damage(slice(0, len(calibration)), output, features).mean()
@@ -70,7 +75,9 @@ def test_gauss_newton_equals_the_hessian_diagonal(teacher, calibration) -> None:
     def loss(values: torch.Tensor) -> torch.Tensor:
         gates = Gates.ones(teacher.sizes)
         gates.self_heads[0], gates.blocks = values[:4], values[4:]
-        out, features = teacher(few.noisy, few.timestep, few.text, few.mask, gates=gates, feature_blocks=(1,), return_dict=False)
+        out, features = teacher(
+            few.noisy, few.timestep, few.text, few.mask, gates=gates, feature_blocks=(1,), return_dict=False
+        )
         return against.damage(slice(0, 4), out, features).mean()
 
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):  # has second derivatives

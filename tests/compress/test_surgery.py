@@ -30,7 +30,11 @@ def test_masked_equals_pruned(teacher, calibration, levels, minimum) -> None:
     assert sum(p.numel() for p in small.parameters()) == plan.parameters < whole
     with torch.no_grad():
         masked = teacher(
-            calibration.noisy, calibration.timestep, calibration.text, calibration.mask, gates=gates_for(plan, teacher.sizes)
+            calibration.noisy,
+            calibration.timestep,
+            calibration.text,
+            calibration.mask,
+            gates=gates_for(plan, teacher.sizes),
         ).sample
         pruned = forward(small, calibration)[0]
     assert (masked - pruned).abs().max() < TOLERANCE

@@ -118,8 +118,16 @@ def test_measures_select_and_join(measures) -> None:
 def test_table_has_a_value_and_its_interval(measures, real, reference) -> None:
     scores = score(measures, real.labels, reference, resamples=5)
     frame = table({"real clips": scores}, ["total", "frechet_reconstruction"])
-    assert list(frame) == ["clips", "n", "total", "total_low", "total_high", "frechet_reconstruction",
-                           "frechet_reconstruction_low", "frechet_reconstruction_high"]
+    assert list(frame) == [
+        "clips",
+        "n",
+        "total",
+        "total_low",
+        "total_high",
+        "frechet_reconstruction",
+        "frechet_reconstruction_low",
+        "frechet_reconstruction_high",
+    ]
     assert frame.frechet_reconstruction.isna().all()  # this reference has no reconstructions
 
 

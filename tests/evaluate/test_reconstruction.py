@@ -72,7 +72,11 @@ def test_speed_scales_motion_and_keeps_the_middle():
 
 def test_equal_channels_keep_floats_per_pixel():
     assert [equal_channels(r) for r in ((4, 8, 8), (4, 16, 16), (8, 16, 16), (4, 32, 32), (8, 32, 32))] == [
-        2, 8, 16, 32, 64,
+        2,
+        8,
+        16,
+        32,
+        64,
     ]
     assert equal_channels((4, 8, 8), channels=8) == 1
 
