@@ -56,7 +56,7 @@ class Profile:
     vae_width: int = 64
     vae_steps: int = 4000
     sweep_steps: int = 60
-    judge_steps: int = 1500
+    judge_steps: int = 500
     server: DiTConfig = MINI_SERVER
     mobile: DiTConfig = MINI_MOBILE
     train_clips: int = 4096
