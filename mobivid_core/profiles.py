@@ -64,7 +64,7 @@ class Profile:
     teacher_steps: int = 20_000
     calibration_clips: int = 128
     recovery_steps: int = 300
-    arm_steps: int = 60
+    arm_steps: int = 40
     distill_steps: int = 150
     eval_clips: int = 256
     teacher_sampling_steps: int = 40

@@ -34,7 +34,7 @@ def clip_pool(profile: Profile, *, film: int = 384, captioned: int = 512) -> Ten
         )
         for i in range(0, captioned, 16)
     ]
-    return torch.cat([to_bytes(shots), *drawn])
+    return torch.cat([*map(to_bytes, shots.split(16)), *drawn])
 
 
 def to_bytes(clips: Tensor) -> Tensor:
