@@ -1,11 +1,14 @@
 """Verification of saved packages: their program, run with torch, against the model they were made from.
 
 Paper: none. The gates are ours: relative error below 2e-6 with float32 arithmetic (weights rounded to float16 on both
-sides, so what is left is conversion), below 2e-3 when each value is rounded to float16 as on a phone.
+sides, so what is left is conversion), below 2e-3 when each value is rounded to float16 as on a phone. A deep trained
+model may miss the second because of float16 itself: then torch's own half-precision run of the same model is the
+yardstick, and the package may be at most 1.5 times as far off.
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,8 @@ from mobivid_core.errors import ExportError
 
 #: Largest relative error (norm of the difference over norm) allowed in each mode, for the miniature models.
 GATES = {"fp32": 2e-6, "fp16": 2e-3}
+#: A package above the fp16 gate passes if its error is below this multiple of torch's own in half precision.
+HALF_FACTOR = 1.5
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Verification:
         fp16_error: Relative error with float16 storage between operations.
         casts: Type conversions in the program.
         largest_rank: Largest rank of a value (Core ML allows 5).
+        torch_half_error: Relative error of torch's own float16 run; only measured where the fp16 gate is missed.
     """
 
     package: Package
@@ -39,11 +45,17 @@ class Verification:
     fp16_error: float
     casts: int
     largest_rank: int
+    torch_half_error: float | None = None
+
+    @property
+    def fp16_limit(self) -> float:
+        """Largest float16 error that passes."""
+        return max(GATES["fp16"], HALF_FACTOR * (self.torch_half_error or 0.0))
 
     @property
     def passed(self) -> bool:
         """True if both errors are within the gates and no value has too high a rank."""
-        return self.fp32_error < GATES["fp32"] and self.fp16_error < GATES["fp16"] and self.largest_rank <= 5
+        return self.fp32_error < GATES["fp32"] and self.fp16_error < self.fp16_limit and self.largest_rank <= 5
 
     def as_dict(self) -> dict[str, object]:
         """Row of a table."""
@@ -82,7 +94,17 @@ def verify(graph: Graph, package: Package, program: Program | None = None) -> Ve
     with torch.no_grad():
         expected = graph.module(*inputs.values())
     errors = {mode: relative_error(execute(program, inputs, mode)[graph.outputs[0]], expected) for mode in GATES}
-    return Verification(package, errors["fp32"], errors["fp16"], program.kinds().get("cast", 0), program.largest_rank())
+    half = None if errors["fp16"] < GATES["fp16"] else _torch_half_error(graph, inputs, expected)
+    casts, rank = program.kinds().get("cast", 0), program.largest_rank()
+    return Verification(package, errors["fp32"], errors["fp16"], casts, rank, half)
+
+
+def _torch_half_error(graph: Graph, inputs: dict[str, Tensor], expected: Tensor) -> float:
+    """Relative error of the model run by torch in float16: what the format costs, whoever computes."""
+    module = copy.deepcopy(graph.module).half()
+    with torch.no_grad():
+        halves = [t.half() if t.is_floating_point() else t for t in inputs.values()]
+        return relative_error(module(*halves).float(), expected)
 
 
 def require(verification: Verification) -> Verification:
@@ -92,10 +114,11 @@ def require(verification: Verification) -> Verification:
         ExportError: Names the package, its errors and the gates.
     """
     if not verification.passed:
+        v = verification
         raise ExportError(
-            f"{verification.package.path.name} differs from its model: relative error {verification.fp32_error:.1e} in "
-            f"float32 (gate {GATES['fp32']:.0e}), {verification.fp16_error:.1e} in float16 (gate {GATES['fp16']:.0e}), "
-            f"largest rank {verification.largest_rank} (limit 5). Do not ship this package"
+            f"{v.package.path.name} differs from its model: relative error {v.fp32_error:.1e} in float32 (gate "
+            f"{GATES['fp32']:.0e}), {v.fp16_error:.1e} in float16 (gate {v.fp16_limit:.1e}), largest rank "
+            f"{v.largest_rank} (limit 5). Do not ship this package"
         )
     return verification
 

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,19 @@ def test_a_corrupted_package_is_caught(dit: tuple[graphs.Graph, verify.Verificat
     assert coreml.package_hash(copy) != verification.package.digest
     with pytest.raises(ExportError, match="Do not ship"):
         verify.require(broken)
+
+
+def test_float16_limit_follows_torch_only_above_the_gate(dit: tuple[graphs.Graph, verify.Verification]) -> None:
+    graph, good = dit
+    assert good.torch_half_error is None and good.fp16_limit == verify.GATES["fp16"]
+    deep = replace(good, fp16_error=3e-3, torch_half_error=2.5e-3)
+    assert deep.passed and not replace(deep, torch_half_error=1.5e-3).passed
+    assert not replace(deep, torch_half_error=None).passed
+    inputs = verify.rounded_inputs(graph)
+    with torch.no_grad():
+        expected = graph.module(*inputs.values())
+    # Both round to float16 after most operations, in other places: the same size of error within a factor of three.
+    assert 1 / 3 < verify._torch_half_error(graph, inputs, expected) / good.fp16_error < 3
 
 
 def test_hash_is_the_same_in_another_process(dit: tuple[graphs.Graph, verify.Verification], tmp_path: Path) -> None:
