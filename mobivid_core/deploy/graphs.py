@@ -207,7 +207,7 @@ def text_graph(encoder: nn.Module, ids: Tensor, mask: Tensor, *, causal: bool, n
 
 def _as_stored(value: float) -> float:
     """A positive scalar constant as a float16 package holds it."""
-    return max(torch.tensor(value).half().item(), _TINY)
+    return max(torch.tensor(value, device="cpu").half().item(), _TINY)
 
 
 def round_weights(module: nn.Module) -> nn.Module:

@@ -30,7 +30,7 @@ def headline_table(rows: list[dict[str, str]]) -> str:
     if not rows:
         return "*No headline numbers yet: they appear after the first `make reproduce`.*"
     names = headline_names()
-    lines = ["| number | value | 95 % interval | evidence | notebook |", "|---|---|---|---|---|"]
+    lines = ["| number | value | interval (95 % unless said) | evidence | notebook |", "|---|---|---|---|---|"]
     for row in rows:
         meaning = names.get(row["id"], row["id"].replace("_", " "))
         interval = f"{_short(row['low'])} to {_short(row['high'])}" if row["low"] and row["high"] else ""
