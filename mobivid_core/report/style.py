@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 #: Okabe-Ito, in the order in which series are drawn.
 PALETTE = {
@@ -35,6 +36,8 @@ EVIDENCE_COLOURS = {
 }
 FIGURE_SIZE = (7.0, 3.6)
 DPI = 110
+#: Largest strip of frames in bytes: pages that show notebooks fold or drop larger images.
+STRIP_BYTES = 140_000
 
 
 def use_style() -> None:
@@ -76,7 +79,25 @@ def palette_png_bytes(fig: Figure) -> bytes:
     """The figure as PNG of 256 colours: a third of the size, for strips of photographic frames."""
     from PIL import Image
 
-    image = Image.open(io.BytesIO(png_bytes(fig))).convert("RGB")
+    return shrunk_png(_quantised(Image.open(io.BytesIO(png_bytes(fig))).convert("RGB")))
+
+
+def shrunk_png(png: bytes, limit: int = STRIP_BYTES) -> bytes:
+    """A PNG of 256 colours made smaller, a tenth of its width at a time, until it has at most `limit` bytes."""
+    from PIL import Image
+
+    whole = Image.open(io.BytesIO(png)).convert("RGB")
+    scale = 1.0
+    while len(png) > limit:
+        scale *= 0.9
+        size = (round(whole.width * scale), round(whole.height * scale))
+        png = _quantised(whole.resize(size, Image.Resampling.LANCZOS))
+    return png
+
+
+def _quantised(image: Image.Image) -> bytes:
+    from PIL import Image
+
     buffer = io.BytesIO()
     image.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
