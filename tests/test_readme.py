@@ -11,6 +11,7 @@ from mobivid_core.paths import project_root
 from mobivid_core.profiles import PROFILES
 from mobivid_core.report import readme
 from mobivid_core.report.evidence import MEANING
+from mobivid_core.report.results import HEADLINES, read_headlines
 
 TEXT = (project_root() / "README.md").read_text(encoding="utf-8")
 
@@ -46,3 +47,12 @@ def test_links_profiles_and_classes_are_real() -> None:
     assert all(f"| `{name}` |" in TEXT for name in [*PROFILES, *MEANING])
     for line in re.findall(r"^  (\w+(?:/|\.py)) ", TEXT, re.MULTILINE):
         assert (project_root() / "mobivid_core" / line).exists(), f"README.md's tree lists {line}"
+
+
+def test_every_headline_has_a_meaning_that_says_its_scale() -> None:
+    names = readme.headline_names()
+    shown = [row["id"] for row in read_headlines(project_root() / "figures" / HEADLINES)]
+    assert shown
+    assert not [result for result in shown if result not in names]
+    miniature = ("vae_", "teacher_", "sens_", "prune_", "student_", "speedup_")
+    assert not [r for r in shown if r.startswith(miniature) and "miniature" not in names[r]]

@@ -333,8 +333,10 @@ def _write_headlines(path: Path, rows: Any) -> None:
 
 
 def _number(value: float | None) -> str:
-    # Six digits: more would differ between thread counts and claim a precision that is not there.
-    return "" if value is None else f"{float(value):.6g}"
+    if value is None:
+        return ""
+    # Counts are exact. Of the rest six digits: more would differ between thread counts and claim a false precision.
+    return str(int(value)) if float(value).is_integer() else f"{float(value):.6g}"
 
 
 def _csv_text(frame: pd.DataFrame) -> str:

@@ -113,3 +113,10 @@ def test_forgetting_touches_only_the_notebooks_own_results(results: Results) -> 
 def test_cells_are_rounded_for_reading() -> None:
     shown = [registry._cell(v) for v in (0.0, 1.23456, -0.5, 1234567.0, 0.00001234, None, float("nan"), 3, "x")]
     assert shown == ["0", "1.235", "\N{MINUS SIGN}0.5", "1.23e+06", "1.23e-05", "", "", "3", "x"]
+
+
+def test_counts_are_kept_to_the_last_digit() -> None:
+    from mobivid_core.report.results import _number
+
+    assert _number(959_697_024) == "959697024"
+    assert (_number(0.123456789), _number(None)) == ("0.123457", "")
