@@ -15,7 +15,7 @@ import torch
 ATTRIBUTES = ("shape", "colour", "motion", "background")
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
-    "shape": ("circle", "square", "triangle", "star", "t-shirt", "trousers", "dress", "sneaker", "bag", "boot"),
+    "shape": ("circle", "square", "triangle", "star", "t-shirt", "trousers", "bag", "boot"),
     "colour": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white"),
     "motion": ("left", "right", "up", "down", "circling", "still", "growing", "shrinking"),
     "background": ("plain", "gradient", "photo", "film"),

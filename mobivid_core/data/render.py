@@ -21,14 +21,9 @@ from mobivid_core.paths import data_dir
 
 SPLITS = ("train", "val", "test", "judge")
 _TEXTURE = 64  # side of an object's texture in pixels
-_SPRITE_CLASSES = {
-    "t-shirt": "t-shirt",
-    "trouser": "trousers",
-    "dress": "dress",
-    "sneaker": "sneaker",
-    "bag": "bag",
-    "ankle boot": "boot",
-}  # Fashion-MNIST's names -> the captions' words
+#: Fashion-MNIST's names -> the captions' words. Dresses and sneakers are left out: on real clips a judge mixed them up
+#: with t-shirts and boots (shape .94), and a label that cannot be read back cannot measure a generator.
+_SPRITE_CLASSES = {"t-shirt": "t-shirt", "trouser": "trousers", "bag": "bag", "ankle boot": "boot"}
 _HUES = {
     "red": (0.90, 0.10, 0.10),
     "orange": (1.00, 0.55, 0.05),
@@ -126,12 +121,12 @@ def _render_one(split: str, index: int, frames: int, size: int) -> tuple:
 def _trajectory(motion: str, rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Centres (T, 2) as x, y and extents (T,), all as shares of the frame's side."""
     u = np.linspace(0, 1, frames)
-    extent = rng.uniform(0.42, 0.54)
+    extent = rng.uniform(0.48, 0.60)
     extents = np.full(frames, extent)
     centres = np.tile(rng.uniform(0.42, 0.58, 2), (frames, 1))
     if motion in ("left", "right", "up", "down"):
         axis, sign = (0 if motion in ("left", "right") else 1), (-1 if motion in ("left", "up") else 1)
-        travel = rng.uniform(0.30, 0.42)
+        travel = rng.uniform(0.30, 0.40)
         centres[:, axis] = 0.5 + sign * travel * (u - 0.5)
     elif motion == "circling":
         phase = rng.uniform(0, 2 * np.pi) + rng.choice((-1, 1)) * 2 * np.pi * u
@@ -194,6 +189,8 @@ def _sprites(part: str) -> dict[str, np.ndarray]:
     pad = 2  # keeps the object clear of the texture's border
     found = {}
     for index, name in enumerate(names):
+        if name not in _SPRITE_CLASSES:
+            continue
         chosen = np.pad(images[classes == index].astype(np.float32) / 255, ((0, 0), (pad, pad), (pad, pad)))
         found[_SPRITE_CLASSES[name]] = np.stack(
             [np.clip(cv2.resize(image, (_TEXTURE, _TEXTURE), interpolation=cv2.INTER_CUBIC), 0, 1) for image in chosen]

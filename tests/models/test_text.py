@@ -52,7 +52,7 @@ def test_token_states_tell_directions_apart():
 
 
 def test_encoder_follows_the_interface_of_diffusers():
-    tokens = load_tokenizer()(["a dress"], padding="max_length", max_length=24, return_tensors="pt")
+    tokens = load_tokenizer()(["a boot"], padding="max_length", max_length=24, return_tensors="pt")
     output = load_text_encoder()(tokens["input_ids"], attention_mask=tokens["attention_mask"])
     assert output.last_hidden_state.shape == (1, 24, TEXT_DIM)
     assert not any(parameter.requires_grad for parameter in load_text_encoder().parameters())
