@@ -3,13 +3,14 @@
     python -m mobivid_core.data.folder FOLDER
 
 prints what would be used and what would be skipped, and why. Nothing is dropped without being named.
+The VAE trains on such a folder through `folder_pool`, which keeps every shot on one side of the split.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from mobivid_core.data.video_io import FRAME_RATE, frames_to_clip, iterate_frame
 from mobivid_core.errors import ParameterError, VideoError
 
 VIDEO_SUFFIXES = frozenset({".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"})
+#: Frames of one file kept while its cuts are found (100 s: 118 MB at 128x128); of a longer file, clips are read again.
+KEPT_FRAMES = 2400
+#: Shots, or files where there are several, that go to `test`: one in this many.
+TEST_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,21 @@ class FolderReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class FolderPool:
+    """Clips of a folder for training and measuring, small enough to keep whole.
+
+    Attributes:
+        train: (N, 3, T, H, W) uint8.
+        test: (M, 3, T, H, W) uint8, of shots that `train` has nothing of.
+        report: What became of each file.
+    """
+
+    train: Tensor
+    test: Tensor
+    report: FolderReport
+
+
 def clips_from_folder(
     folder: Path | str,
     *,
@@ -86,22 +106,86 @@ def clips_from_folder(
         ParameterError: Not a folder, or a count below 1.
         VideoError: No file of the folder gave a clip; the message lists the reasons.
     """
-    if frames < 1 or per_file < 1:
-        raise ParameterError(f"frames and per_file must be at least 1, got {frames} and {per_file}")
+    found, report = _read(Path(folder), frames, size, per_file)
+    return torch.stack([frames_to_clip(clip.pixels) for clip in found]), report
+
+
+def folder_pool(
+    folder: Path | str,
+    *,
+    frames: int = 17,
+    size: int | tuple[int, int] = 128,
+    per_file: int = 64,
+    limit: int = 2048,
+) -> FolderPool:
+    """Read a folder for training a VAE and measuring it, split so that no shot is in both halves.
+
+    Where several files give clips, whole files go to `test` (files often hold one scene many times); a single file is
+    split by shot. Every fifth is tested, and at least one.
+
+    Args:
+        folder: See `clips_from_folder`, and so for `frames`, `size` and `per_file`.
+        frames: See `folder`.
+        size: See `folder`.
+        per_file: See `folder`.
+        limit: Clips in all at most, spread over the files; 2048 of 17x128x128 take 1.7 GB.
+
+    Raises:
+        ParameterError: Not a folder, or a count below 1.
+        VideoError: No clips, or all of one shot of one file, so that nothing would be left to measure on.
+    """
+    if limit < 2:
+        raise ParameterError(f"limit must be at least 2, one clip to train on and one to measure, got {limit}")
+    found, report = _read(Path(folder), frames, size, per_file)
+    files = sorted({clip.file for clip in found})
+    groups = sorted({(clip.file,) if len(files) > 1 else (clip.file, clip.shot) for clip in found})
+    if len(groups) < 2:
+        raise VideoError(
+            f"all clips of this folder come from one shot: with nothing apart from it, a measure would be of the "
+            f"training clips. Add a video or a longer one. {report}"
+        )
+    tested = set(groups[TEST_EVERY // 2 :: TEST_EVERY]) or {groups[-1]}
+    kept = [found[i] for i in np.linspace(0, len(found) - 1, min(limit, len(found))).round().astype(int)]
+    halves: dict[bool, list[Tensor]] = {True: [], False: []}
+    for clip in kept:
+        halves[clip.group(len(files) > 1) in tested].append(torch.from_numpy(clip.pixels).permute(3, 0, 1, 2))
+    if not halves[True] or not halves[False]:
+        raise VideoError(f"{limit} clips are too few to keep some of both halves; raise the limit. {report}")
+    return FolderPool(torch.stack(halves[False]), torch.stack(halves[True]), report)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """Frames uint8 (T, H, W, 3) and where they come from."""
+
+    file: str
+    shot: int
+    pixels: np.ndarray
+
+    def group(self, by_file: bool) -> tuple:
+        return (self.file,) if by_file else (self.file, self.shot)
+
+
+def _read(
+    folder: Path, frames: int, size: int | tuple[int, int], per_file: int
+) -> tuple[list[_Clip], FolderReport]:
     sides = (size, size) if isinstance(size, int) else size
-    clips, report = [], FolderReport(Path(folder))
-    for path in _files(Path(folder)):
+    if min(frames, per_file, *sides) < 1:
+        raise ParameterError(f"frames, size and per_file must be at least 1, got {frames}, {size} and {per_file}")
+    found, report = [], FolderReport(folder)
+    for path in _files(folder):
         name = path.relative_to(folder).as_posix()
         try:
             own, used = _clips_of(path, name, frames, sides, per_file)
-        except VideoError as error:
-            report.skipped.append(SkippedFile(name, str(error).removeprefix(f"{path.name}: ")))
+        except (VideoError, OSError) as error:
+            reason = str(error).removeprefix(f"{path.name}: ")
+            report.skipped.append(SkippedFile(name, reason if isinstance(error, VideoError) else f"unreadable ({error})"))
         else:
-            clips += [frames_to_clip(clip) for clip in own]
+            found += own
             report.used.append(used)
-    if not clips:
+    if not found:
         raise VideoError(f"no clip of {frames} frames in this folder. {report}")
-    return torch.stack(clips), report
+    return found, report
 
 
 def _files(folder: Path) -> list[Path]:
@@ -113,19 +197,48 @@ def _files(folder: Path) -> list[Path]:
 
 def _clips_of(
     path: Path, name: str, frames: int, size: tuple[int, int], per_file: int
-) -> tuple[list[np.ndarray], UsedFile]:
+) -> tuple[list[_Clip], UsedFile]:
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise VideoError(f"not a video file name ({path.suffix or 'no suffix'})")
-    pictures = list(iterate_frames(path, size=size, max_fps=FRAME_RATE))
-    shots = find_shots(pictures)
-    queues = [windows(first, length, frames) for first, length in shots]
+    if not path.stat().st_size:
+        raise VideoError("an empty file (0 bytes)")
+    kept: list[np.ndarray] = []
+    shots = find_shots(_keeping(iterate_frames(path, size=size, max_fps=FRAME_RATE), kept))
+    queues = [[(start, shot) for start in windows(*shots[shot], frames)] for shot in range(len(shots))]
     rounds = [queue[rank] for rank in range(max(map(len, queues))) for queue in queues if rank < len(queue)]
-    starts = sorted(rounds[:per_file])
-    if not starts:
+    chosen = sorted(rounds[:per_file])
+    if not chosen:
         longest = max(length for _, length in shots)
         raise VideoError(f"its longest shot has {longest} frames at {FRAME_RATE} a second, fewer than {frames}")
-    clips = [np.stack(pictures[start : start + frames]) for start in starts]
-    return clips, UsedFile(name, len(pictures), len(shots), len(clips))
+    total = sum(length for _, length in shots)
+    source = kept if total <= KEPT_FRAMES else iterate_frames(path, size=size, max_fps=FRAME_RATE)
+    clips = [_Clip(name, shot, pixels) for (_, shot), pixels in zip(chosen, _cut(source, chosen, frames), strict=True)]
+    return clips, UsedFile(name, total, len(shots), len(clips))
+
+
+def _keeping(pictures: Iterator[np.ndarray], kept: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pass frames on and keep them, until there are too many: then keep none, so that any length fits in memory."""
+    for index, picture in enumerate(pictures):
+        if index < KEPT_FRAMES:
+            kept.append(picture)
+        elif index == KEPT_FRAMES:
+            kept.clear()
+        yield picture
+
+
+def _cut(
+    pictures: list[np.ndarray] | Iterator[np.ndarray], chosen: list[tuple[int, int]], frames: int
+) -> Iterator[np.ndarray]:
+    """Disjoint windows of a sequence of frames, in order, holding one window at a time."""
+    place, window = 0, []
+    for index, picture in enumerate(pictures):
+        if place == len(chosen):
+            return
+        if index >= chosen[place][0]:
+            window.append(picture)
+        if len(window) == frames:
+            yield np.stack(window)
+            place, window = place + 1, []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,9 +247,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--frames", type=int, default=17, help="frames of a clip (default 17)")
     parser.add_argument("--size", type=int, default=128, help="height and width in pixels (default 128)")
+    parser.add_argument("--per-file", type=int, default=64, help="clips of one file at most (default 64)")
     options = parser.parse_args(arguments)
     try:
-        _, report = clips_from_folder(options.folder, frames=options.frames, size=options.size)
+        _, report = _read(options.folder, options.frames, options.size, options.per_file)
     except (ParameterError, VideoError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -93,10 +93,11 @@ def iterate_frames(
         with av.open(str(path)) as container:
             stream = _video_stream(container, path)
             rate = float(stream.average_rate or FRAME_RATE)
-            graph, decoded = None, 0
+            graph, decoded, first, seconds = None, 0, None, 0.0
             for index, frame in enumerate(container.decode(stream)):
                 decoded = index + 1
                 seconds = frame.time if frame.time is not None else index / rate
+                first = seconds if first is None else first
                 # Half a source frame of slack, so that rounding of time stamps drops nothing at an equal rate.
                 if max_fps is not None and (seconds + 0.5 / rate) * max_fps < yielded:
                     continue
@@ -108,6 +109,10 @@ def iterate_frames(
             # FFmpeg ends quietly where a download broke off; edit lists may hide a few declared frames.
             if decoded < 0.9 * stream.frames:
                 raise VideoError(f"{path.name}: breaks off after {decoded} of {stream.frames} frames")
+            # Matroska and WebM declare no number of frames, only how long they last.
+            lasts, lasted = (container.duration or 0) / av.time_base, seconds - (first or 0.0) + 1 / rate
+            if not stream.frames and decoded > 1 and lasted < 0.9 * lasts:
+                raise VideoError(f"{path.name}: breaks off after {lasted:.1f} of {lasts:.1f} seconds")
     except (av.FFmpegError, ValueError) as error:
         raise VideoError(f"{path.name}: cannot be decoded ({error}). Is it a complete video file?") from error
     if not yielded:
