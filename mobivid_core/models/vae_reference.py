@@ -1,0 +1,98 @@
+"""A reference row for our VAE: diffusers' LTX-Video autoencoder, small, at the same ratio and latent channels.
+
+LTX-Video's VAE has the paper's ratio, 8x32x32, and is the one architecture of that ratio whose code is public. Two
+forms stand beside ours: as it is, from random weights, and around the same PCA start that ours has, so that a reader
+sees what the start gives and what the architecture gives.
+
+Simplified: no perceptual or adversarial loss, no noise injection, no timestep conditioning of the decoder.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKLLTXVideo
+from torch import Tensor, nn
+
+from mobivid_core.errors import ParameterError
+from mobivid_core.models.vae import MobiVidVAE
+
+#: Channels of the stages from a quarter of the resolution down; the last is the bottleneck's.
+LTX_WIDTHS = (16, 32, 64, 64)
+_LOGVAR_BIAS = -7.0
+
+
+class LTXStyleVAE(nn.Module):
+    """`AutoencoderKLLTXVideo` in a small configuration, with the interface that measurements take.
+
+    Args:
+        latent_channels: Channels of the latent.
+        widths: Channels of the four stages.
+        pca: A fitted linear codec (`MobiVidVAE` of width 0 at 8x32x32) to be corrected by the nets, whose last layers
+            then start at zero; None for LTX-Video's own form, from random weights.
+
+    Raises:
+        ParameterError: The linear codec has another ratio or other channels, or is not linear.
+    """
+
+    ratio = (8, 32, 32)
+
+    def __init__(
+        self, latent_channels: int = 128, widths: tuple[int, int, int, int] = LTX_WIDTHS, pca: MobiVidVAE | None = None
+    ) -> None:
+        super().__init__()
+        if pca is not None and (
+            tuple(pca.config.ratio) != self.ratio or pca.config.latent_channels != latent_channels or pca.config.width
+        ):
+            raise ParameterError(
+                f"the linear start must be a MobiVidVAE of ratio {self.ratio}, width 0 and {latent_channels} channels, "
+                f"got ratio {tuple(pca.config.ratio)}, width {pca.config.width} and {pca.config.latent_channels} channels"
+            )
+        single, scaled = (1,) * (len(widths) + 1), (True, True, True, False)
+        nets = AutoencoderKLLTXVideo(
+            latent_channels=latent_channels, block_out_channels=widths, decoder_block_out_channels=widths,
+            layers_per_block=single, decoder_layers_per_block=single,
+            spatio_temporal_scaling=scaled, decoder_spatio_temporal_scaling=scaled,
+        )  # fmt: skip
+        self.encoder, self.decoder = nets.encoder, nets.decoder
+        self.channels = latent_channels
+        self.linear_encoder = pca.linear_encoder if pca is not None else None
+        self.linear_decoder = pca.linear_decoder if pca is not None else None
+        self.register_buffer("latents_mean", torch.zeros(latent_channels))
+        self.register_buffer("latents_std", torch.ones(latent_channels))
+        if pca is not None:
+            for last in (self.encoder.conv_out, self.decoder.conv_out):
+                nn.init.zeros_(last.conv.weight)
+                nn.init.zeros_(last.conv.bias)
+
+    def posterior(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance (B, C, t, h, w) of the raw latents of a clip (B, 3, T, H, W)."""
+        out = self.encoder(clip)
+        mean, logvar = out[:, : self.channels], out[:, self.channels : 2 * self.channels]
+        if self.linear_encoder is not None:
+            mean, logvar = mean + self.linear_encoder(clip), logvar + _LOGVAR_BIAS
+        return mean, logvar.clamp(-30, 20)
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """Clip (B, 3, T, H, W), not clamped, of raw latents."""
+        clip = self.decoder(z)
+        return clip if self.linear_decoder is None else clip + self.linear_decoder(z)
+
+    def encode_latents(self, clip: Tensor) -> Tensor:
+        """Normalised latents (B, C, t, h, w), the posterior's mean."""
+        return (self.posterior(clip)[0] - _per_channel(self.latents_mean)) / _per_channel(self.latents_std)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Clip in [-1, 1] of normalised latents."""
+        raw = latents * _per_channel(self.latents_std) + _per_channel(self.latents_mean)
+        return self.decode_raw(raw).clamp(-1, 1)
+
+    @torch.no_grad()
+    def fit_statistics(self, clips: Tensor, batch: int = 16) -> None:
+        """Make the latents of clips (N, 3, T, H, W) zero mean and unit variance a channel."""
+        raw = torch.cat([self.posterior(part)[0] for part in clips.split(batch)])
+        self.latents_mean.copy_(raw.mean((0, 2, 3, 4)))
+        self.latents_std.copy_(raw.std((0, 2, 3, 4)).clamp(min=1e-6))
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1, 1)
