@@ -166,9 +166,7 @@ class _Clip:
         return (self.file,) if by_file else (self.file, self.shot)
 
 
-def _read(
-    folder: Path, frames: int, size: int | tuple[int, int], per_file: int
-) -> tuple[list[_Clip], FolderReport]:
+def _read(folder: Path, frames: int, size: int | tuple[int, int], per_file: int) -> tuple[list[_Clip], FolderReport]:
     sides = (size, size) if isinstance(size, int) else size
     if min(frames, per_file, *sides) < 1:
         raise ParameterError(f"frames, size and per_file must be at least 1, got {frames}, {size} and {per_file}")
@@ -179,7 +177,9 @@ def _read(
             own, used = _clips_of(path, name, frames, sides, per_file)
         except (VideoError, OSError) as error:
             reason = str(error).removeprefix(f"{path.name}: ")
-            report.skipped.append(SkippedFile(name, reason if isinstance(error, VideoError) else f"unreadable ({error})"))
+            report.skipped.append(
+                SkippedFile(name, reason if isinstance(error, VideoError) else f"unreadable ({error})")
+            )
         else:
             found += own
             report.used.append(used)
@@ -195,9 +195,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in inner if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def _clips_of(
-    path: Path, name: str, frames: int, size: tuple[int, int], per_file: int
-) -> tuple[list[_Clip], UsedFile]:
+def _clips_of(path: Path, name: str, frames: int, size: tuple[int, int], per_file: int) -> tuple[list[_Clip], UsedFile]:
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise VideoError(f"not a video file name ({path.suffix or 'no suffix'})")
     if not path.stat().st_size:

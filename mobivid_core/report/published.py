@@ -35,6 +35,7 @@ _COLUMNS = {
         "source",
         "evidence",
     ),
+    "vaes": ("system", "year", "time", "height", "width", "latent_channels", "source", "evidence"),
     "tables": ("item", "title as far as known", "evidence", "known cells", "unknown"),
     "reviews": ("id", "ask", "experiment that answers it", "notebook"),
     "devices": ("device", "chip", "engine", "nominal_tops", "fp16_tflops", "dram_gb_s", "ram_gb", "evidence", "source"),
@@ -91,6 +92,11 @@ def claim_value(claim_id: str) -> float:
     if number != number:
         raise ParameterError(f"claim {claim_id} has a blank value: it is not known, and a blank stays blank")
     return number
+
+
+def vaes() -> pd.DataFrame:
+    """Published compression of video VAEs: ratio time x height x width and latent channels (blank where unknown)."""
+    return _read("vaes").copy()
 
 
 def published() -> pd.DataFrame:

@@ -63,7 +63,9 @@ def steps_for(forward_flops: float, tflop: float, batch: int) -> int:
 def encoded(vae: MobiVidVAE, clips: Tensor, labels: Sequence[ClipLabel], batch: int = 16) -> LatentDataset:
     """Latents of clips (N, 3, T, H, W) uint8 with their captions."""
     vae.eval()
-    return with_captions(torch.cat([vae.encode_latents(to_float(part)).half() for part in clips.split(batch)]), [*labels])
+    return with_captions(
+        torch.cat([vae.encode_latents(to_float(part)).half() for part in clips.split(batch)]), [*labels]
+    )
 
 
 def train_denoiser(
@@ -88,7 +90,9 @@ def train_denoiser(
     def loss(step: int, generator: torch.Generator) -> Tensor:
         return flow_loss(model, *data.draw(batch, generator), generator, drop_text=0.0)
 
-    settings = TrainSettings(steps, learning_rate=learning_rate, warmup=steps // 10 + 1, ema=0.98, seed=seed, log_every=1)
+    settings = TrainSettings(
+        steps, learning_rate=learning_rate, warmup=steps // 10 + 1, ema=0.98, seed=seed, log_every=1
+    )
     result = train(model, loss, settings, progress=False)
     last = [row["loss"] for row in result.log[-max(1, steps // 10) :]]
     tokens = grid[0] * grid[1] * grid[2]

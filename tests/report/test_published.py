@@ -10,7 +10,7 @@ from mobivid_core.report import published as book
 from mobivid_core.report.evidence import EVIDENCE
 
 
-@pytest.mark.parametrize("name", ["claims", "published", "tables", "devices", "calibration"])
+@pytest.mark.parametrize("name", ["claims", "published", "vaes", "tables", "devices", "calibration"])
 def test_every_row_has_an_evidence_class(name: str) -> None:
     frame = getattr(book, name)()
     assert len(frame) and frame["evidence"].isin(EVIDENCE).all()
@@ -45,3 +45,22 @@ def test_a_row_without_evidence_is_refused(tmp_path, monkeypatch: pytest.MonkeyP
             book.claims()
     finally:
         book._read.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("system", "name"),
+    [("LTX-Video", "AutoencoderKLLTXVideo"), ("HunyuanVideo", "AutoencoderKLHunyuanVideo"),
+     ("Mochi 1", "AutoencoderKLMochi"), ("Allegro", "AutoencoderKLAllegro")],
+)  # fmt: skip
+def test_ratios_of_other_vaes_are_those_of_their_code(system, name):
+    """The table says what diffusers' own classes have by default; these four state all three numbers."""
+    import diffusers
+    import torch
+
+    row = book.vaes().set_index("system").loc[system]
+    with torch.device("meta"):
+        vae = getattr(diffusers, name)()
+    space = vae.spatial_compression_ratio
+    time = getattr(vae, "temporal_compression_ratio", None) or vae.config.temporal_compression_ratio
+    assert (time, space, space) == (row.time, row.height, row.width)
+    assert vae.config.latent_channels == row.latent_channels
