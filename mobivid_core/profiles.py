@@ -42,6 +42,10 @@ class Profile:
         eval_clips: Clips generated for each row of a quality table.
         teacher_sampling_steps: Steps of the guided teacher.
         guidance: Classifier-free guidance scale of the teacher.
+        sweep_width: Channel width of the VAEs in the ratio sweep.
+        reference_steps: Training steps of our VAE and of the LTX-style reference, side by side.
+        denoiser_tflop: Training compute of each denoiser when one is trained per VAE, 10^12 operations.
+        denoiser_clips: Captioned clips that those denoisers train on.
     """
 
     name: str
@@ -69,6 +73,10 @@ class Profile:
     eval_clips: int = 256
     teacher_sampling_steps: int = 40
     guidance: float = 3.0
+    sweep_width: int = 32
+    reference_steps: int = 60
+    denoiser_tflop: float = 0.3
+    denoiser_clips: int = 256
 
 
 _LAPTOP = Profile("laptop")
@@ -78,13 +86,14 @@ PROFILES: dict[str, Profile] = {
         "smoke", meaningful=False, from_shipped=False, size=64, vae_channels=16, vae_width=16, vae_steps=6,
         sweep_steps=2, judge_steps=6, server=SMOKE_SERVER, mobile=SMOKE_MOBILE, train_clips=32, batch=8,
         teacher_steps=10, calibration_clips=8, recovery_steps=4, arm_steps=2, distill_steps=4, eval_clips=8,
-        teacher_sampling_steps=6,
+        teacher_sampling_steps=6, sweep_width=8, reference_steps=2, denoiser_tflop=0.002, denoiser_clips=16,
     ),
     "laptop": _LAPTOP,
     "scratch": replace(_LAPTOP, name="scratch", from_shipped=False, train_clips=24_576),
     "gpu": replace(
         _LAPTOP, name="gpu", from_shipped=False, device="cuda", train_clips=65_536, batch=128,
         vae_steps=20_000, teacher_steps=60_000, recovery_steps=5000, arm_steps=500, distill_steps=5000,
+        sweep_steps=2000, reference_steps=2000, denoiser_tflop=100.0, denoiser_clips=4096,
     ),
     "paper": replace(_LAPTOP, name="paper", paper_scale=True),
 }

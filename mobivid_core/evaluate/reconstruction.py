@@ -12,34 +12,73 @@ import torch
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.metrics import bootstrap_interval, psnr, ssim, temporal_difference_error
+from mobivid_core.evaluate.metrics import bootstrap_interval, ms_ssim, psnr, ssim, temporal_difference_error
+from mobivid_core.evaluate.vmaf import vmaf, vmaf_missing
 from mobivid_core.models.vae import MobiVidVAE
 
 
 @torch.no_grad()
 def reconstruct(vae: MobiVidVAE, clips: Tensor, batch: int = 4) -> Tensor:
-    """Clips (N, 3, T, H, W) through the posterior's mean and back, clamped to [-1, 1]."""
+    """Clips (N, 3, T, H, W) through a codec and back, clamped to [-1, 1].
+
+    Args:
+        vae: Anything with `encode_latents` and `decode_latents`.
+        clips: (N, 3, T, H, W) in [-1, 1].
+        batch: Clips at once.
+    """
     vae.eval()
     return torch.cat([vae.decode_latents(vae.encode_latents(part)) for part in clips.split(batch)])
 
 
-def measure(reconstructions: Tensor, clips: Tensor) -> pd.DataFrame:
-    """One row a clip: `psnr_db`, `ssim`, and `motion_error`, the error of frame differences on the 0 to 2 scale."""
-    return pd.DataFrame(
-        {
-            "psnr_db": psnr(reconstructions, clips).numpy(),
-            "ssim": ssim(reconstructions, clips).numpy(),
-            "motion_error": temporal_difference_error(reconstructions, clips).numpy(),
-        }
-    )
+def measure(reconstructions: Tensor, clips: Tensor, *, seen: bool = False) -> pd.DataFrame:
+    """Measures of each clip, one row a clip.
+
+    Args:
+        reconstructions: (N, 3, T, H, W) in [-1, 1].
+        clips: The originals, same shape.
+        seen: Also MS-SSIM and VMAF, measures closer to what is seen and slower; VMAF is left out where FFmpeg lacks it.
+
+    Returns:
+        `psnr_db`, `ssim`, and `motion_error`, the error of frame differences on the 0 to 2 scale; with `seen` also
+        `ms_ssim` and `vmaf`.
+    """
+    values = {
+        "psnr_db": psnr(reconstructions, clips),
+        "ssim": ssim(reconstructions, clips),
+        "motion_error": temporal_difference_error(reconstructions, clips),
+    }
+    if seen:
+        values["ms_ssim"] = ms_ssim(reconstructions, clips)
+        if not vmaf_missing():
+            values["vmaf"] = vmaf(reconstructions, clips)
+    return pd.DataFrame({name: own.numpy() for name, own in values.items()})
 
 
-def summarise(measured: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("psnr_db",)) -> pd.DataFrame:
+def paired_gain(ours: pd.DataFrame, theirs: pd.DataFrame, column: str = "psnr_db") -> tuple[float, float, float]:
+    """Mean difference, clip by clip, with its 95 % bootstrap interval: clips differ more than codecs do.
+
+    Args:
+        ours: From `measure`.
+        theirs: Of the same clips in the same order.
+        column: The measure.
+
+    Raises:
+        ParameterError: Other numbers of clips.
+    """
+    if len(ours) != len(theirs):
+        raise ParameterError(f"a paired difference needs the same clips, got {len(ours)} and {len(theirs)}")
+    return bootstrap_interval(ours[column].to_numpy() - theirs[column].to_numpy())
+
+
+def summarise(
+    measured: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("psnr_db",), means: Sequence[str] = ()
+) -> pd.DataFrame:
     """Means with 95 % bootstrap intervals over clips.
 
     Args:
         measured: Name of a row -> per-clip measures.
         columns: Measures to summarise.
+        means: Measures of which the mean is enough; those that were not measured are left out.
 
     Returns:
         One row a name: `clips`, and for each measure its mean, `_low` and `_high`.
@@ -49,6 +88,7 @@ def summarise(measured: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("p
         row: dict[str, object] = {"name": name, "clips": len(frame)}
         for column in columns:
             row[column], row[f"{column}_low"], row[f"{column}_high"] = bootstrap_interval(frame[column].to_numpy())
+        row |= {column: frame[column].mean() for column in means if column in frame}
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from mobivid_core.data.captions import ATTRIBUTES, ClipLabel, label_indices
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.judge import Judge, accuracy
-from mobivid_core.evaluate.metrics import bootstrap_interval, psnr
+from mobivid_core.evaluate.metrics import bootstrap_interval, frechet_distance, psnr
 from mobivid_core.evaluate.minivbench import QUALITY, Reference, dimension_table, measure
 from mobivid_core.evaluate.quality import ImagingReference, imaging_statistics
 
@@ -89,3 +89,23 @@ def thresholds(table: pd.DataFrame, kept: float = 0.95) -> pd.DataFrame:
             {"sub-score": name, "original": whole[name], "lowest": worse[name].iloc[0], "psnr_db_needed": needed}
         )
     return pd.DataFrame(rows)
+
+
+def brief_scores(clips: Tensor, labels: Sequence[ClipLabel], judge: Judge, real: Tensor) -> dict[str, float]:
+    """A short row for generated clips: what the judge reads, and how far they are from real ones.
+
+    Args:
+        clips: (N, 3, T, H, W) in [-1, 1].
+        labels: What each should show.
+        judge: A trained judge.
+        real: (M, F) judge features of other real clips; keep N and M the same in all rows of a table.
+
+    Returns:
+        Accuracy on each attribute and on `all`; `frechet` with `frechet_low` and `frechet_high` (95 %, over clips).
+    """
+    classes, features = judge.read(clips)
+    right = accuracy(classes, label_indices(labels))
+    row = {attribute: right[attribute].mean().item() for attribute in READ}
+    rows, target = features.numpy(), real.numpy()
+    distance = bootstrap_interval(rows, lambda own: frechet_distance(own, target), n=60, centred=True)
+    return row | dict(zip(("frechet", "frechet_low", "frechet_high"), distance, strict=True))

@@ -69,7 +69,7 @@ def encoded(vae: MobiVidVAE, clips: Tensor, labels: Sequence[ClipLabel], batch: 
 
 
 def train_denoiser(
-    data: LatentDataset, *, tflop: float, batch: int = 32, seed: int = 0, learning_rate: float = 2e-3
+    data: LatentDataset, *, tflop: float, batch: int = 8, seed: int = 0, learning_rate: float = 2e-3
 ) -> SmallDenoiser:
     """Train the small denoiser on one VAE's latents.
 
@@ -101,7 +101,7 @@ def train_denoiser(
 
 @torch.no_grad()
 def generated(
-    denoiser: SmallDenoiser, vae: MobiVidVAE, asked: LatentDataset, *, steps: int = 12, seed: int = 0, batch: int = 8
+    denoiser: SmallDenoiser, vae: MobiVidVAE, asked: LatentDataset, *, steps: int = 8, seed: int = 0, batch: int = 8
 ) -> Tensor:
     """Clips (N, 3, T, H, W) for the captions of `asked`, without guidance; its latents give only the shape.
 
