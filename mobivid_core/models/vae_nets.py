@@ -1,4 +1,4 @@
-"""The VAE's parts: the linear path and the convolutional nets around it."""
+"""The VAE's parts: the linear path and the convolutional net that corrects what it decodes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class LinearEncoder(nn.Module):
         super().__init__()
         self.patch = patch
         self.space = nn.Conv2d(3 * patch * patch, kept, 1, bias=False)
-        self.merge = TimeMerge(time, kept, channels, bias=False)
+        self.merge = TimeMerge(time, kept, channels)
 
     def forward(self, clip: Tensor) -> Tensor:
         coefficients = self.space(F.pixel_unshuffle(to_frames(clip), self.patch))
@@ -92,6 +92,7 @@ class LinearEncoder(nn.Module):
             weight = torch.zeros_like(layer.weight[:, :, 0, 0])
             weight[: axes.shape[1]] = (axes / energy.clamp(min=1e-6 * energy.max()).sqrt()).T
             layer.weight.copy_(weight[:, :, None, None])
+            layer.bias.zero_()
 
 
 class LinearDecoder(nn.Module):
@@ -133,38 +134,6 @@ def unfold(groups: Tensor, batch: int, time: int, patch: int) -> Tensor:
     frames = F.pixel_shuffle(groups, patch).unflatten(1, (3, time)).unflatten(0, (batch, -1)).transpose(1, 2)
     first, rest = frames[:, :, 0].mean(2, keepdim=True), frames[:, :, 1:].flatten(2, 3)
     return torch.cat([first, rest], dim=2)
-
-
-class EncoderNet(nn.Module):
-    """Convolutional correction of the posterior's mean; its last layer starts at zero.
-
-    Args:
-        time: Frames of a group.
-        patch: Side of a token in pixels, from 8.
-        width: Channels at an eighth of the resolution; coarser stages are wider.
-        out: Latent channels.
-    """
-
-    def __init__(self, time: int, patch: int, width: int, out: int) -> None:
-        super().__init__()
-        self.time = time
-        widths = _stage_widths(patch, width)
-        self.stem = nn.Conv2d(3 * time * 64, width, 1)
-        self.fine = nn.Sequential(ResBlock(width), ResBlock(width))
-        self.before = CausalMix(width)
-        self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b, 2, stride=2), *([ResBlock(b)] if b != widths[-1] else []))
-            for a, b in zip(widths, widths[1:], strict=False)
-        )
-        self.out = _zero(nn.Conv2d(widths[-1], out, 3, padding=1))
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, out, t, h, w)."""
-        batch = clip.shape[0]
-        x = self.fine(self.before(self.stem(_channels_last(fold(clip, self.time, 8))), batch))
-        for stage in self.stages:
-            x = stage(x)
-        return to_clip(self.out(F.silu(x)), batch)
 
 
 class DecoderNet(nn.Module):
