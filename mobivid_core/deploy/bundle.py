@@ -17,6 +17,7 @@ from torch import Tensor
 from mobivid_core import artifacts
 from mobivid_core.deploy.graphs import MASKED
 from mobivid_core.deploy.mil import Program, execute
+from mobivid_core.deploy.steps import host_modulation
 from mobivid_core.deploy.verify import Verification
 from mobivid_core.diffusion.sampling import textbook_sigmas
 from mobivid_core.errors import CheckpointError
@@ -66,10 +67,9 @@ def load_generator(profile: str) -> Generator:
 
 
 def timestep_tables(model: MobiVidTransformer3DModel, sigmas: Sequence[float]) -> dict[str, Tensor]:
-    """What the host feeds at each step: `sigmas` (n + 1,), `modulation` (n, 6, hidden), `embedded` (n, hidden)."""
-    with torch.no_grad():
-        modulation, embedded = model.time_modulation(1000 * torch.tensor(sigmas, dtype=torch.float32))
-    return {"sigmas": torch.tensor([*sigmas, 0.0]), "modulation": modulation, "embedded": embedded}
+    """What the host keeps: `sigmas` (n + 1,) with the final 0, `modulation` (n, 6 * blocks + 2, hidden)."""
+    modulation = host_modulation(model, 1000 * torch.tensor(sigmas, dtype=torch.float32))
+    return {"sigmas": torch.tensor([*sigmas, 0.0]), "modulation": modulation}
 
 
 def write_bundle(
@@ -95,13 +95,13 @@ def write_bundle(
 
 
 def sample(
-    step: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor], noise: Tensor, text: Tensor, mask: Tensor,
+    step: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], noise: Tensor, text: Tensor, mask: Tensor,
     tables: dict[str, Tensor],
 ) -> Tensor:  # fmt: skip
     """The app's loop: Euler steps of the velocity from noise to latents.
 
     Args:
-        step: (latents, text, additive mask, modulation, embedded) -> velocity: a torch graph or a package.
+        step: (latents, text, additive mask, modulation) -> velocity: a torch graph or packages.
         noise: (1, C, t, h, w).
         text: (1, L, D) token states.
         mask: (1, L) bool, True for real tokens.
@@ -113,22 +113,24 @@ def sample(
     additive = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
     sigmas, latents = tables["sigmas"], noise
     for i in range(len(sigmas) - 1):
-        vectors = tables["modulation"][i : i + 1], tables["embedded"][i : i + 1]
-        latents = latents + (sigmas[i + 1] - sigmas[i]) * step(latents, text, additive, *vectors)
+        velocity = step(latents, text, additive, tables["modulation"][i : i + 1])
+        latents = latents + (sigmas[i + 1] - sigmas[i]) * velocity
     return latents
 
 
-def package_step(program: Program, mode: str) -> Callable[..., Tensor]:
-    """A transformer package as `sample`'s step."""
+def package_step(programs: Program | Sequence[Program], mode: str) -> Callable[..., Tensor]:
+    """A transformer package, or the chain of its parts in order, as `sample`'s step."""
+    parts = [programs] if isinstance(programs, Program) else list(programs)
 
-    def step(latents: Tensor, text: Tensor, text_mask: Tensor, modulation: Tensor, embedded: Tensor) -> Tensor:
-        inputs = {
-            "latents": latents,
-            "text": text,
-            "text_mask": text_mask,
-            "modulation": modulation,
-            "embedded": embedded,
-        }
-        return execute(program, inputs, mode)["velocity"]
+    def step(latents: Tensor, text: Tensor, text_mask: Tensor, modulation: Tensor) -> Tensor:
+        x, used = latents, 0
+        for program in parts:
+            x_name, text_name, mask_name, rows_name = [slot.name for slot in program.inputs]
+            taken = program.inputs[3].shape[1]
+            rows = modulation[:, used : used + taken]
+            made = execute(program, {x_name: x, text_name: text, mask_name: text_mask, rows_name: rows}, mode)
+            used += taken
+            x, text = (*made.values(), text)[:2]
+        return x
 
     return step

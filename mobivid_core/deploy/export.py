@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from mobivid_core import artifacts
-from mobivid_core.deploy import graphs
+from mobivid_core.deploy import graphs, text_graphs
 from mobivid_core.deploy.bundle import load_generator, timestep_tables, write_bundle
 from mobivid_core.deploy.counts import dit_params, latent_grid
 from mobivid_core.deploy.verify import Verification, convert_and_verify
@@ -58,7 +58,7 @@ def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
         ["a red circle moving left"], padding="max_length", max_length=MAX_LENGTH, return_tensors="pt"
     )
     encoder = copy.deepcopy(load_text_encoder())
-    yield graphs.text_graph(encoder, tokens["input_ids"].int(), tokens["attention_mask"].bool(), causal=False)
+    yield text_graphs.text_graph(encoder, tokens["input_ids"].int(), tokens["attention_mask"].bool(), causal=False)
 
 
 def mobile_graph() -> graphs.Graph:

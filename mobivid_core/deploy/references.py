@@ -56,7 +56,7 @@ def ltx_decoder_counts(grid: Grid) -> LayerCount:
 @cache
 def clip_text_counts(length: int = 77) -> LayerCount:
     """A text encoder of CLIP ViT-L/14's sizes."""
-    from mobivid_core.deploy.graphs import clip_text_graph
+    from mobivid_core.deploy.text_graphs import clip_text_graph
 
     with torch.device("meta"):
         graph = clip_text_graph(length=length)

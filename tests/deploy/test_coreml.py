@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 pytest.importorskip("coremltools")
-from mobivid_core.deploy import coreml, graphs, mil, verify  # noqa: E402
+from mobivid_core.deploy import coreml, graphs, mil, text_graphs, verify  # noqa: E402
 from mobivid_core.errors import ExportError  # noqa: E402
 from mobivid_core.models.config import DiTConfig  # noqa: E402
 from mobivid_core.models.dit import MobiVidTransformer3DModel  # noqa: E402
@@ -151,7 +151,7 @@ def test_rms_norm_is_exact_for_large_small_and_zero_vectors(tmp_path: Path) -> N
 
 
 def test_clip_shaped_text_encoder_passes_the_gates(tmp_path: Path) -> None:
-    graph = graphs.clip_text_graph(hidden=32, layers=1, heads=2, vocabulary=50, length=6)
+    graph = text_graphs.clip_text_graph(hidden=32, layers=1, heads=2, vocabulary=50, length=6)
     assert verify.require(verify.convert_and_verify(graph, tmp_path)).passed
 
 
@@ -162,7 +162,7 @@ def test_text_mask_equals_transformers_own() -> None:
     sizes = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     encoder = BertModel(sizes, add_pooling_layer=False).eval()
     ids, mask = torch.randint(0, 50, (1, 8), dtype=torch.int32), torch.arange(8)[None] < 6
-    graph = graphs.text_graph(encoder, ids, mask, causal=False)
+    graph = text_graphs.text_graph(encoder, ids, mask, causal=False)
     with torch.no_grad():
         ours, theirs = graph.module(*graph.inputs.values()), encoder(ids, attention_mask=mask).last_hidden_state
     torch.testing.assert_close(ours[:, :6], theirs[:, :6], rtol=0, atol=1e-6)
