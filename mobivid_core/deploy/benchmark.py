@@ -20,7 +20,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mobivid_core.deploy.coreml import import_coremltools, package_hash
+from mobivid_core.deploy.coreml_library import import_coremltools
+from mobivid_core.deploy.packages import package_hash
 from mobivid_core.deploy.records import COMPUTE_UNITS, THERMAL_STATES, DeviceRecord, write_record
 from mobivid_core.errors import ExportError, MobiVidError
 

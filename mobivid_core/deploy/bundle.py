@@ -84,7 +84,7 @@ def write_bundle(
         v.package.path.name: {
             "sha256": v.package.digest, "parameters": v.package.params, "megabytes": round(v.package.megabytes, 3),
             "operations": v.package.ops, "fp32_relative_error": v.fp32_error, "fp16_relative_error": v.fp16_error,
-            "torch_fp16_relative_error": v.torch_half_error,
+            "torch_fp16_relative_error": v.torch_half_error, "weight_bits": v.bits,
             "gates_passed": v.passed,
         }
         for v in verifications

@@ -71,9 +71,14 @@ def register_converters() -> None:
         width = int(shape.val[0])
         both = mb.concat(values=[x, mb.mul(x=x, y=-1.0)], axis=-1)
         normed = mb.layer_norm(x=both, axes=[-1], epsilon=float(eps.val if eps is not None else 1e-5))
-        last = [True] * (x.rank - 1)
-        end = [0] * (x.rank - 1) + [width]
-        half = mb.slice_by_index(x=normed, begin=[0] * x.rank, end=end, begin_mask=[*last, True], end_mask=[*last, False])
+        whole = [True] * (x.rank - 1)
+        half = mb.slice_by_index(
+            x=normed,
+            begin=[0] * x.rank,
+            end=[0] * (x.rank - 1) + [width],
+            begin_mask=[*whole, True],
+            end_mask=[*whole, False],
+        )
         context.add(mb.identity(x=half, name=node.name) if weight is None else mb.mul(x=half, y=weight, name=node.name))
 
     register_torch_op(alias, override=True)

@@ -71,21 +71,20 @@ def dit_chunks(
     Raises:
         ParameterError: A single block is larger than the limit.
     """
-    whole = DiTStep(model, grid)
     blocks = len(model.blocks)
-    size = 2 * sum(p.numel() for p in whole.parameters())
-    count = next((n for n in range(max(1, -(-size // int(limit_bytes))), blocks + 1)
-                  if max(_half_bytes(DiTStep(model, grid, run)) for run in _runs(blocks, n)) < limit_bytes), 0)  # fmt: skip
-    if not count:
+    for count in range(1, blocks + 1):
+        parts = [DiTStep(model, grid, run) for run in _runs(blocks, count)]
+        if all(2 * sum(p.numel() for p in part.parameters()) < limit_bytes for part in parts):
+            break
+    else:
         raise ParameterError(f"a block of this transformer alone is larger than {limit_bytes / 1e9:.2f} GB in float16")
     if count == 1:
         return [dit_graph(model, grid, text_tokens, name=name, seed=seed)]
     inputs, graphs = _dit_inputs(model, grid, text_tokens, seed), []
     rows, mask = inputs["modulation"], inputs["text_mask"]
     x, text = inputs["latents"], inputs["text"]
-    for i, run in enumerate(_runs(blocks, count)):
-        part = DiTStep(model, grid, run)
-        mine = rows[:, 6 * run.start : rows.shape[1] if part.leaves else 6 * run.stop]
+    for i, part in enumerate(parts):
+        mine = rows[:, 6 * part.run.start : None if part.leaves else 6 * part.run.stop]
         first = "latents" if part.enters else "tokens"
         given = {first: x, "text" if part.enters else "projected_text": text, "text_mask": mask, "modulation": mine}
         outputs = ("velocity",) if part.leaves else ("tokens_out", "text_out")
@@ -140,8 +139,3 @@ def _runs(blocks: int, count: int) -> list[range]:
     """`count` runs of blocks whose lengths differ by at most one."""
     edges = [blocks * i // count for i in range(count + 1)]
     return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
-
-
-def _half_bytes(module: nn.Module) -> int:
-    """Bytes of the weights in float16."""
-    return 2 * sum(p.numel() for p in module.parameters())

@@ -1,8 +1,8 @@
 """Runs a saved Core ML program with torch, on any machine: what the package computes, not how fast.
 
 Paper: none; no public tool executes ML Programs off Apple hardware, and a package that nobody ran proves nothing.
-The program is read back from the saved files (`coreml.load_program`) and executed operation by operation, in one of two
-modes: "fp32" (all arithmetic in float32: tells conversion errors) and "fp16" (each output rounded to its declared
+The program is read back from the saved files (`packages.load_program`) and executed operation by operation, in one of
+two modes: "fp32" (all arithmetic in float32: tells conversion errors) and "fp16" (each output rounded to its declared
 type: tells what float16 storage between operations costs). Only the operations our packages use exist (`mil_ops`).
 
 Limits: it shares coremltools' reader and its definitions of the operations, and says nothing about the device's own
@@ -72,7 +72,7 @@ def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") 
     """Run a program.
 
     Args:
-        program: From `coreml.load_program`.
+        program: From `packages.load_program`.
         inputs: Input name -> tensor of the declared shape.
         mode: "fp32" or "fp16", see the module's docstring.
 

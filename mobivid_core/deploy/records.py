@@ -30,7 +30,7 @@ class DeviceRecord:
         os_version: System and version, e.g. "iOS 18.5".
         compute_units: One of `COMPUTE_UNITS`.
         package: File name of the package.
-        sha256: `coreml.package_hash` of it.
+        sha256: `packages.package_hash` of it.
         load_ms: Samples of the loading time in milliseconds; may be empty.
         predict_ms: Samples of one prediction in milliseconds.
         thermal_state: One of `THERMAL_STATES`.

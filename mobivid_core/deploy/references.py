@@ -33,13 +33,18 @@ def vae_decoder_counts(vae: nn.Module, grid: Grid) -> LayerCount:
     return module_counts(_Decode(vae), torch.empty(1, vae.config.latent_channels, *grid, device="meta"))
 
 
-@cache
-def light_decoder_counts(grid: Grid, width: int = 256, latent_channels: int = MOBILE.in_channels) -> LayerCount:
-    """This project's decoder at paper scale; width 256 is `assumed` (a few percent of the transformer's parameters)."""
+def light_vae(width: int = 256, latent_channels: int = MOBILE.in_channels) -> nn.Module:
+    """This project's VAE at paper scale; width 256 is `assumed` (a few percent of the transformer's parameters)."""
     from mobivid_core.models.vae import MobiVidVAE
 
+    return MobiVidVAE(latent_channels=latent_channels, width=width)
+
+
+@cache
+def light_decoder_counts(grid: Grid, width: int = 256, latent_channels: int = MOBILE.in_channels) -> LayerCount:
+    """Counts of `light_vae`'s decoder."""
     with torch.device("meta"):
-        vae = MobiVidVAE(latent_channels=latent_channels, width=width)
+        vae = light_vae(width, latent_channels)
     return vae_decoder_counts(vae, grid)
 
 

@@ -1,7 +1,7 @@
 """Text encoders as packages: transformers' modules with the mask handed over whole.
 
-Paper: CLIP instead of T5 (data/paper claim C27). The miniature's encoder is MiniLM; a CLIP-shaped one with random weights
-serves counts, export and timing at paper scale.
+Paper: CLIP instead of T5 (data/paper claim C27). The miniature's encoder is MiniLM; a CLIP-shaped one with random
+weights serves counts, export and timing at paper scale.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ import torch
 
 from mobivid_core import artifacts
 from mobivid_core.deploy import bundle, export, graphs, predictions
-from mobivid_core.deploy.coreml import Package
 from mobivid_core.deploy.counts import LayerCount
 from mobivid_core.deploy.devices import clip_stages, find_device, fit_efficiency
+from mobivid_core.deploy.packages import Package
 from mobivid_core.deploy.references import vae_decoder_counts
 from mobivid_core.deploy.verify import Verification
 from mobivid_core.diffusion.sampling import sample_latents
