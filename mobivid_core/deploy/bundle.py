@@ -6,7 +6,7 @@ written here on top of the executor, so that a whole clip can be compared with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -73,9 +73,19 @@ def timestep_tables(model: MobiVidTransformer3DModel, sigmas: Sequence[float]) -
 
 
 def write_bundle(
-    folder: Path, verifications: Sequence[Verification], tables: dict[str, Tensor] | None, *, source: str
-) -> Path:
-    """Write tables and manifest beside the packages already in `folder`; returns the manifest's path."""
+    folder: Path, verifications: Sequence[Verification], tables: dict[str, Tensor] | None, *, source: str,
+    runs: Mapping[str, int], frames: int,
+) -> Path:  # fmt: skip
+    """Write tables and manifest beside the packages already in `folder`; returns the manifest's path.
+
+    Args:
+        folder: Holds the packages.
+        verifications: Of each package.
+        tables: From `timestep_tables`; None for models without fixed steps.
+        source: One line that says where the weights come from.
+        runs: File name of a package -> how often an app calls it for one clip.
+        frames: Frames of that clip.
+    """
     from safetensors.torch import save
 
     if tables is not None:
@@ -85,12 +95,12 @@ def write_bundle(
             "sha256": v.package.digest, "parameters": v.package.params, "megabytes": round(v.package.megabytes, 3),
             "operations": v.package.ops, "fp32_relative_error": v.fp32_error, "fp16_relative_error": v.fp16_error,
             "torch_fp16_relative_error": v.torch_half_error, "weight_bits": v.bits,
-            "gates_passed": v.passed,
+            "gates_passed": v.passed, "runs_a_clip": runs[v.package.path.name],
         }
         for v in verifications
     }  # fmt: skip
     made_with = {name: version(name) for name in ("coremltools", "torch", "numpy")}
-    write_json(folder / MANIFEST, {"packages": entries, "source": source, "made_with": made_with})
+    write_json(folder / MANIFEST, {"packages": entries, "frames": frames, "source": source, "made_with": made_with})
     return folder / MANIFEST
 
 

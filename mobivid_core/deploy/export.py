@@ -22,7 +22,7 @@ import torch
 
 from mobivid_core import artifacts
 from mobivid_core.deploy import graphs, text_graphs
-from mobivid_core.deploy.bundle import load_generator, timestep_tables, write_bundle
+from mobivid_core.deploy.bundle import STEPS, load_generator, timestep_tables, write_bundle
 from mobivid_core.deploy.counts import dit_params, latent_grid
 from mobivid_core.deploy.references import light_vae
 from mobivid_core.deploy.verify import Verification, compress_and_verify, convert_and_verify
@@ -33,7 +33,8 @@ from mobivid_core.profiles import Profile, get_profile
 
 CONFIGS = ("mini", "mobile-block", "mobile")
 #: Clip and text of the paper (claims C17, C18 and C27): 49 frames of 512 x 384, 77 CLIP tokens.
-PAPER_GRID, PAPER_TEXT = latent_grid(49, 384, 512), 77
+PAPER_FRAMES, PAPER_TEXT = 49, 77
+PAPER_GRID = latent_grid(PAPER_FRAMES, 384, 512)
 #: Peak memory of a conversion and check in parts, measured: 0.35 GB and 7 bytes a parameter.
 _BYTES_PER_PARAMETER = 7
 
@@ -64,7 +65,7 @@ def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
 
 
 def mobile_graphs() -> Iterator[graphs.Graph]:
-    """The paper-scale model with random weights: 0.96 B transformer in parts below 1 GB, decoder, CLIP-shaped encoder."""
+    """Paper scale with random weights: the 0.96 B transformer in parts below 1 GB, then what runs around it."""
     from mobivid_core.models.dit import MobiVidTransformer3DModel
 
     torch.manual_seed(0)
@@ -74,11 +75,29 @@ def mobile_graphs() -> Iterator[graphs.Graph]:
     torch.nn.init.normal_(model.proj_out.weight, std=MOBILE.hidden**-0.5)
     yield from graphs.dit_chunks(model, PAPER_GRID, PAPER_TEXT, name="mobile_dit")
     del model
+    yield from _around()
+
+
+def block_graphs() -> Iterator[graphs.Graph]:
+    """One paper-scale block, decoder and text encoder with random weights: what is timed on a device and composed."""
+    yield graphs.block_graph(MOBILE, PAPER_GRID, PAPER_TEXT, name="mobile_block")
+    yield from _around()
+
+
+def _around() -> Iterator[graphs.Graph]:
+    """A light decoder and a CLIP-shaped text encoder at paper scale."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         vae = light_vae().eval()
     yield graphs.decoder_graph(vae, (MOBILE.in_channels, *PAPER_GRID), name="mobile_decoder")
     yield text_graphs.clip_text_graph(length=PAPER_TEXT, name="mobile_text_encoder")
+
+
+def runs_a_clip(name: str, blocks: int, steps: int) -> int:
+    """How often an app calls a package for one clip, by the package's name."""
+    if "block" in name:
+        return blocks * steps
+    return steps if "dit" in name else 1
 
 
 def export(
@@ -99,12 +118,14 @@ def export(
     """
     check_resources(config, out)
     tables, source = None, "random weights (the paper's are not published)"
+    blocks, steps, frames = MOBILE.blocks, STEPS, PAPER_FRAMES
     if config == "mini":
         chosen = load_generator(profile.name)
         tables, source = timestep_tables(chosen.model, chosen.sigmas), chosen.source
+        blocks, steps, frames = len(chosen.model.blocks), len(chosen.sigmas), profile.frames
     sources = {
         "mini": lambda: mini_graphs(profile),
-        "mobile-block": lambda: [graphs.block_graph(MOBILE, PAPER_GRID, PAPER_TEXT, name="mobile_block")],
+        "mobile-block": block_graphs,
         "mobile": mobile_graphs,
     }
     done = []
@@ -116,7 +137,8 @@ def export(
         done += results
         for made in results:
             say(f"[{time.strftime('%H:%M:%S')}] {_line(made)}")
-    say(f"manifest: {write_bundle(out, done, tables, source=source)}")
+    runs = {v.package.path.name: runs_a_clip(v.package.path.stem, blocks, steps) for v in done}
+    say(f"manifest: {write_bundle(out, done, tables, source=source, runs=runs, frames=frames)}")
     return done
 
 
@@ -137,7 +159,7 @@ def check_resources(config: str, out: Path) -> None:
     """
     import psutil
 
-    params = {"mini": 30_000_000, "mobile-block": 46_200_000, "mobile": dit_params(MOBILE)["total"]}[config]
+    params = {"mini": 30_000_000, "mobile-block": 212_000_000, "mobile": dit_params(MOBILE)["total"]}[config]
     place = next(p for p in (out, *out.parents) if p.exists())
     disk, memory = 2.2 * 2 * params / 1e9, 0.35 + _BYTES_PER_PARAMETER * params / 1e9
     free_disk, free_memory = shutil.disk_usage(place).free / 1e9, psutil.virtual_memory().available / 1e9

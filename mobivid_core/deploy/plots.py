@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mobivid_core.deploy.devices import Efficiency
+from mobivid_core.deploy.calibration import Efficiency
 from mobivid_core.deploy.tiled import TileTiming
 from mobivid_core.report.style import PALETTE
 

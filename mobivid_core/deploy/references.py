@@ -59,6 +59,44 @@ def ltx_decoder_counts(grid: Grid) -> LayerCount:
 
 
 @cache
+def ltx_transformer_counts(grid: Grid, text_tokens: int = 128) -> LayerCount:
+    """One pass of LTX-Video's transformer as diffusers builds it."""
+    from diffusers import LTXVideoTransformer3DModel
+
+    with torch.device("meta"):
+        model = LTXVideoTransformer3DModel()
+        latents = torch.empty(1, grid[0] * grid[1] * grid[2], model.config.in_channels)
+        text, mask = torch.empty(1, text_tokens, model.config.caption_channels), torch.ones(1, text_tokens)
+        time = torch.empty(1, 1)
+    return module_counts(_Called(model, num_frames=grid[0], height=grid[1], width=grid[2]), latents, text, time, mask)
+
+
+@cache
+def wan_transformer_counts(grid: Grid, text_tokens: int = 512) -> LayerCount:
+    """One pass of Wan 2.1's 1.3 B transformer at its published sizes; `grid` in latents of its 4x8x8 VAE."""
+    from diffusers import WanTransformer3DModel
+
+    with torch.device("meta"):
+        model = WanTransformer3DModel(
+            num_attention_heads=12, attention_head_dim=128, ffn_dim=8960, num_layers=30, freq_dim=256
+        )
+        latents, time = torch.empty(1, 16, *grid), torch.empty(1)
+        text = torch.empty(1, text_tokens, model.config.text_dim)
+    return module_counts(_Called(model), latents, time, text)
+
+
+class _Called(nn.Module):
+    """A module called with fixed keyword arguments."""
+
+    def __init__(self, module: nn.Module, **keywords: int) -> None:
+        super().__init__()
+        self.module, self.keywords = module, keywords
+
+    def forward(self, *inputs: Tensor) -> object:
+        return self.module(*inputs, **self.keywords, return_dict=False)
+
+
+@cache
 def clip_text_counts(length: int = 77) -> LayerCount:
     """A text encoder of CLIP ViT-L/14's sizes."""
     from mobivid_core.deploy.text_graphs import clip_text_graph

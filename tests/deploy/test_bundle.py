@@ -10,10 +10,12 @@ import torch
 
 from mobivid_core import artifacts
 from mobivid_core.deploy import bundle, export, graphs, predictions
+from mobivid_core.deploy.calibration import fit_efficiency
 from mobivid_core.deploy.counts import LayerCount
-from mobivid_core.deploy.devices import clip_stages, find_device, fit_efficiency
+from mobivid_core.deploy.devices import find_device
 from mobivid_core.deploy.packages import Package
 from mobivid_core.deploy.references import vae_decoder_counts
+from mobivid_core.deploy.roofline import clip_stages
 from mobivid_core.deploy.verify import Verification
 from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.errors import CheckpointError, ExportError
@@ -64,7 +66,14 @@ def test_bundle_files(tmp_path: Path) -> None:
 
     package = Package(tmp_path / "dit.mlpackage", 10, 1.0, {"add": 2}, "ab" * 32, 0.1)
     tables = bundle.timestep_tables(_model(), [1.0, 0.5])
-    path = bundle.write_bundle(tmp_path, [Verification(package, 1e-7, 1e-4, 0, 4)], tables, source="a test")
+    path = bundle.write_bundle(
+        tmp_path,
+        [Verification(package, 1e-7, 1e-4, 0, 4)],
+        tables,
+        source="a test",
+        runs={"dit.mlpackage": 4},
+        frames=17,
+    )
     entry = json.loads(path.read_text())["packages"]["dit.mlpackage"]
     assert entry["sha256"] == "ab" * 32 and entry["gates_passed"]
     assert torch.equal(load_file(tmp_path / bundle.TABLES)["modulation"], tables["modulation"])
@@ -95,10 +104,13 @@ def test_ladder_multiplies_to_the_whole() -> None:
 
 def test_predictions_keep_evidence_and_blanks() -> None:
     stages, fit = clip_stages(MOBILE, GRID), fit_efficiency()
-    table = predictions.prediction_table(stages, fit, 49, decoder_tflop=(1.0, 2.0), weights_gb=1.92)
-    assert table["device evidence"].notna().all()
-    unknown = table[table["fp16 TFLOP/s"].isna()]
-    assert len(unknown) and unknown["frames/s"].isna().all() and unknown["at most (bandwidth)"].notna().all()
+    table = predictions.prediction_table(
+        stages, fit, 49, decoder_tflop=(1.0, 2.0), weights_gb=1.92, gpu_efficiency=0.16
+    )
+    assert table["device evidence"].notna().all() and table["at most (bandwidth)"].notna().all()
+    android = table[table["engine"] == "Hexagon NPU"]
+    assert len(android) == 2 and (android["device evidence"] == "assumed").all() and android["frames/s"].notna().all()
+    assert table.loc[(table["chip"] == "A18 Pro") & (table["engine"] == "GPU"), "frames/s"].isna().all()
     known = table.dropna(subset=["frames/s"])
     assert (known["low"] < known["frames/s"]).all() and (known["frames/s"] < known["at most (bandwidth)"]).all()
 
