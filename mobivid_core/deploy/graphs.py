@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mobivid_core.deploy.decoder_step import DecoderStep
 from mobivid_core.deploy.steps import DiTStep, Grid, SingleBlock, host_modulation
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel, TransformerBlock
+from mobivid_core.models.vae import MobiVidVAE
 
 #: Added to the attention scores of padding tokens; large enough to vanish in softmax, small enough for float16.
 MASKED = -10_000.0
@@ -37,19 +39,6 @@ class Graph:
     module: nn.Module
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...] = field(default=("output",))
-
-
-class Decoder(nn.Module):
-    """Latents to clip: normalisation, decoder, clamp."""
-
-    def __init__(self, vae: nn.Module) -> None:
-        """Wrap a VAE; its encoder is left out of the graph."""
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """Normalised latents (1, C, t, h, w) -> clip (1, 3, T, H, W) in [-1, 1]."""
-        return self.vae.decode_latents(latents)
 
 
 def dit_graph(
@@ -107,11 +96,11 @@ def block_graph(cfg: DiTConfig, grid: Grid, text_tokens: int, *, name: str = "bl
 
 
 def decoder_graph(
-    vae: nn.Module, latent_shape: tuple[int, int, int, int], *, name: str = "decoder", seed: int = 0
+    vae: MobiVidVAE, latent_shape: tuple[int, int, int, int], *, name: str = "decoder", seed: int = 0
 ) -> Graph:
     """The VAE decoder on random normalised latents of shape (C, t, h, w)."""
     latents = torch.randn(1, *latent_shape, generator=torch.Generator().manual_seed(seed))
-    return Graph(name, Decoder(vae), {"latents": latents}, ("clip",))
+    return Graph(name, DecoderStep(vae), {"latents": latents}, ("clip",))
 
 
 def round_weights(module: nn.Module) -> nn.Module:

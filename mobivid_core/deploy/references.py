@@ -12,40 +12,25 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.deploy.counts import Grid, LayerCount, module_counts
+from mobivid_core.deploy.counts import Grid, LayerCount
+from mobivid_core.deploy.module_counts import module_counts
+from mobivid_core.deploy.part_counts import decoder_counts, text_counts
 from mobivid_core.models.config import MOBILE
 
-
-class _Decode(nn.Module):
-    """The decoding half of a VAE, so that only its parameters are counted."""
-
-    def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        self.linear_decoder, self.decoder_net = vae.linear_decoder, vae.decoder_net
-
-    def forward(self, z: Tensor) -> Tensor:
-        clip = self.linear_decoder(z)
-        return clip if self.decoder_net is None else clip + self.decoder_net(z, clip)
+#: Channels of the light decoder at paper scale: `assumed`, a few percent of the transformer's parameters.
+LIGHT_WIDTH = 256
 
 
-def vae_decoder_counts(vae: nn.Module, grid: Grid) -> LayerCount:
-    """Counts of a `MobiVidVAE`'s decoder (on the meta device) at a latent grid (t, h, w)."""
-    return module_counts(_Decode(vae), torch.empty(1, vae.config.latent_channels, *grid, device="meta"))
-
-
-def light_vae(width: int = 256, latent_channels: int = MOBILE.in_channels) -> nn.Module:
-    """This project's VAE at paper scale; width 256 is `assumed` (a few percent of the transformer's parameters)."""
+def light_vae(width: int = LIGHT_WIDTH, latent_channels: int = MOBILE.in_channels) -> nn.Module:
+    """This project's VAE at paper scale; its width is `assumed`."""
     from mobivid_core.models.vae import MobiVidVAE
 
     return MobiVidVAE(latent_channels=latent_channels, width=width)
 
 
-@cache
-def light_decoder_counts(grid: Grid, width: int = 256, latent_channels: int = MOBILE.in_channels) -> LayerCount:
+def light_decoder_counts(grid: Grid, width: int = LIGHT_WIDTH, latent_channels: int = MOBILE.in_channels) -> LayerCount:
     """Counts of `light_vae`'s decoder."""
-    with torch.device("meta"):
-        vae = light_vae(width, latent_channels)
-    return vae_decoder_counts(vae, grid)
+    return decoder_counts(grid, channels=latent_channels, width=width)["total"]
 
 
 @cache
@@ -96,11 +81,7 @@ class _Called(nn.Module):
         return self.module(*inputs, **self.keywords, return_dict=False)
 
 
-@cache
 def clip_text_counts(length: int = 77) -> LayerCount:
     """A text encoder of CLIP ViT-L/14's sizes."""
-    from mobivid_core.deploy.text_graphs import clip_text_graph
-
-    with torch.device("meta"):
-        graph = clip_text_graph(length=length)
-    return module_counts(graph.module, *graph.inputs.values())
+    sizes = {"hidden": 768, "layers": 12, "ffn": 3072, "vocabulary": 49_408, "positions": 77}
+    return text_counts(**sizes, length=length)["total"]

@@ -11,10 +11,8 @@ import torch
 from mobivid_core import artifacts
 from mobivid_core.deploy import bundle, export, graphs, predictions
 from mobivid_core.deploy.calibration import fit_efficiency
-from mobivid_core.deploy.counts import LayerCount
 from mobivid_core.deploy.devices import find_device
 from mobivid_core.deploy.packages import Package
-from mobivid_core.deploy.references import vae_decoder_counts
 from mobivid_core.deploy.roofline import clip_stages
 from mobivid_core.deploy.verify import Verification
 from mobivid_core.diffusion.sampling import sample_latents
@@ -125,15 +123,3 @@ def test_sweep_is_monotone_and_meets_the_widget() -> None:
     assert predictions.implied_efficiency(1.0, 10, 10.0, a100) == pytest.approx(1 / a100.tflops)
     blank = find_device("Snapdragon 8 Gen 3", "Hexagon NPU")
     assert math.isnan(predictions.implied_efficiency(1.0, 10, 10.0, blank))
-
-
-def test_decoder_count_is_the_decoding_half() -> None:
-    from mobivid_core.models.vae import MobiVidVAE
-
-    with torch.device("meta"):
-        vae = MobiVidVAE((4, 8, 8), 4, 8)
-    count: LayerCount = vae_decoder_counts(vae, (2, 2, 2))
-    halves = (*vae.linear_decoder.parameters(), *vae.decoder_net.parameters())
-    assert count.params == sum(p.numel() for p in halves)
-    # The linear path alone: two 1x1 products on every token, and every frame's patch.
-    assert count.flops > 2 * (8 * 4 * 12 + 5 * 4 * 12 * 192)
