@@ -1,12 +1,12 @@
 """What a phone app needs in one folder: packages, the host's small tables, and a manifest with hashes.
 
-Paper: the on-device section (text encoder, four transformer steps, light decoder). The same loop that an app runs is
-written here on top of the executor, so that a whole clip can be compared with torch before any phone is involved.
+Paper: the on-device section (text encoder, four transformer steps, light decoder). The loop
+that an app runs over them is in `app`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from mobivid_core import artifacts
-from mobivid_core.deploy.graphs import MASKED
-from mobivid_core.deploy.mil import Program, execute
 from mobivid_core.deploy.steps import host_modulation
 from mobivid_core.deploy.verify import Verification
 from mobivid_core.diffusion.sampling import textbook_sigmas
@@ -102,45 +100,3 @@ def write_bundle(
     made_with = {name: version(name) for name in ("coremltools", "torch", "numpy")}
     write_json(folder / MANIFEST, {"packages": entries, "frames": frames, "source": source, "made_with": made_with})
     return folder / MANIFEST
-
-
-def sample(
-    step: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], noise: Tensor, text: Tensor, mask: Tensor,
-    tables: dict[str, Tensor],
-) -> Tensor:  # fmt: skip
-    """The app's loop: Euler steps of the velocity from noise to latents.
-
-    Args:
-        step: (latents, text, additive mask, modulation) -> velocity: a torch graph or packages.
-        noise: (1, C, t, h, w).
-        text: (1, L, D) token states.
-        mask: (1, L) bool, True for real tokens.
-        tables: From `timestep_tables`.
-
-    Returns:
-        (1, C, t, h, w) normalised latents.
-    """
-    additive = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
-    sigmas, latents = tables["sigmas"], noise
-    for i in range(len(sigmas) - 1):
-        velocity = step(latents, text, additive, tables["modulation"][i : i + 1])
-        latents = latents + (sigmas[i + 1] - sigmas[i]) * velocity
-    return latents
-
-
-def package_step(programs: Program | Sequence[Program], mode: str) -> Callable[..., Tensor]:
-    """A transformer package, or the chain of its parts in order, as `sample`'s step."""
-    parts = [programs] if isinstance(programs, Program) else list(programs)
-
-    def step(latents: Tensor, text: Tensor, text_mask: Tensor, modulation: Tensor) -> Tensor:
-        x, used = latents, 0
-        for program in parts:
-            x_name, text_name, mask_name, rows_name = [slot.name for slot in program.inputs]
-            taken = program.inputs[3].shape[1]
-            rows = modulation[:, used : used + taken]
-            made = execute(program, {x_name: x, text_name: text, mask_name: text_mask, rows_name: rows}, mode)
-            used += taken
-            x, text = (*made.values(), text)[:2]
-        return x
-
-    return step

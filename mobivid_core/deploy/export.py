@@ -22,6 +22,7 @@ import torch
 
 from mobivid_core import artifacts
 from mobivid_core.deploy import graphs, text_graphs
+from mobivid_core.deploy.app import tokens
 from mobivid_core.deploy.bundle import STEPS, load_generator, timestep_tables, write_bundle
 from mobivid_core.deploy.counts import dit_params, latent_grid
 from mobivid_core.deploy.references import light_vae
@@ -44,7 +45,7 @@ def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
 
     The modules are copies: conversion rounds their weights.
     """
-    from mobivid_core.models.text import MAX_LENGTH, encode_text, load_text_encoder, load_tokenizer
+    from mobivid_core.models.text import MAX_LENGTH, encode_text, load_text_encoder
     from mobivid_core.models.vae import MobiVidVAE
 
     vae = artifacts.load_model(MobiVidVAE, artifacts.find("vae", profile.name).path)
@@ -57,11 +58,8 @@ def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
     )
     yield graph
     yield graphs.decoder_graph(vae, shape)
-    tokens = load_tokenizer()(
-        ["a red circle moving left"], padding="max_length", max_length=MAX_LENGTH, return_tensors="pt"
-    )
     encoder = copy.deepcopy(load_text_encoder())
-    yield text_graphs.text_graph(encoder, tokens["input_ids"].int(), tokens["attention_mask"].bool(), causal=False)
+    yield text_graphs.text_graph(encoder, *tokens("a red circle moving left"), causal=False)
 
 
 def mobile_graphs() -> Iterator[graphs.Graph]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mobivid_core import artifacts
-from mobivid_core.deploy import bundle, export, graphs, predictions
+from mobivid_core.deploy import app, bundle, export, graphs, predictions
 from mobivid_core.deploy.calibration import fit_efficiency
 from mobivid_core.deploy.devices import find_device
 from mobivid_core.deploy.packages import Package
@@ -37,7 +37,7 @@ def test_app_loop_equals_the_sampler() -> None:
     expected = sample_latents(model, text, mask, noise.shape[1:], steps=4, noise=noise)
     tables = bundle.timestep_tables(model, [1.0, 0.75, 0.5, 0.25])
     with torch.no_grad():
-        ours = bundle.sample(graphs.dit_graph(model, (2, 2, 2), 6).module, noise, text, mask, tables)
+        ours = app.sample(graphs.dit_graph(model, (2, 2, 2), 6).module, noise, text, mask, tables)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)  # float32, four steps
 
 
