@@ -45,13 +45,18 @@ class App:
     def load(cls, folder: Path, tables: dict[str, Tensor], bits: int = 16) -> App:
         """Read the packages of a folder made by `export`.
 
+        Args:
+            folder: Holds the packages.
+            tables: The host's tables.
+            bits: Bits of a weight of transformer and decoder; the text encoder keeps 16.
+
         Raises:
             ExportError: A package is missing or unreadable.
         """
         end = "" if bits == 16 else f"_{bits}bit"
         parts = sorted(folder.glob(f"dit_part*{end}.mlpackage")) or [folder / f"dit{end}.mlpackage"]
-        read = [load_program(folder / f"{name}{end}.mlpackage") for name in ("text_encoder", "decoder")]
-        return cls(read[0], [load_program(part) for part in parts], read[1], tables)
+        text_encoder, decoder = (load_program(folder / f"{n}.mlpackage") for n in ("text_encoder", f"decoder{end}"))
+        return cls(text_encoder, [load_program(part) for part in parts], decoder, tables)
 
     def clip(self, caption: str, noise: Tensor, mode: str = "fp16") -> Tensor:
         """One clip (1, 3, T, H, W) of a caption and its noise (1, C, t, h, w)."""
@@ -149,7 +154,7 @@ def weight_cost(
     Args:
         clips: Bits of a weight -> (N, 3, T, H, W) through the packages.
         reference: The same clips by torch in float32.
-        megabytes: Bits -> size of all packages.
+        megabytes: Bits -> size of the packages that differ.
         judge: Reads the captions' attributes back.
         truth: (N, 4) classes that the captions ask for.
 

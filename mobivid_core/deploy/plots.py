@@ -76,6 +76,22 @@ def calibration(rows: pd.DataFrame, fit: Efficiency) -> Figure:
     return fig
 
 
+def predicted_against_measured(table: pd.DataFrame, bar: float) -> Figure:
+    """Predicted against measured milliseconds of `cpu_model.compare`, with the band of a factor `bar`."""
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(4.6, 4.2))
+    times = table[["predicted ms", "measured ms"]].to_numpy()
+    ends = np.array([0.7 * times.min(), 1.4 * times.max()])
+    ax.fill_between(ends, ends / bar, ends * bar, color=PALETTE["sky"], alpha=0.2, label=f"within a factor of {bar:g}")
+    ax.plot(ends, ends, color=PALETTE["black"], linewidth=1)
+    for (part, rows), marker in zip(table.groupby("part", sort=False), "os^", strict=False):
+        ax.plot(rows["measured ms"], rows["predicted ms"], marker, markersize=8, label=part)
+    ax.set(xscale="log", yscale="log", xlabel="measured (ms)", ylabel="predicted (ms)", xlim=ends, ylim=ends)
+    ax.legend()
+    return fig
+
+
 def predicted_rates(table: pd.DataFrame, published_fps: float) -> Figure:
     """Predicted frames/s of each device with its interval, and the paper's number as a line."""
     import matplotlib.pyplot as plt

@@ -190,13 +190,13 @@ def working_set(
     """
     seconds = 4 * tokens * hidden * width / flops_per_s
     spill = 2 * 2 * tokens * width / (gb_s * 1e9)
-    return [
-        {
-            "tiles": k, "hidden activation (MB)": 2 * tokens * -(-width // k) / 1e6,
-            "weights of a tile (MB)": 2 * 2 * hidden * -(-width // k) / 1e6, "DRAM time saved at most (%)": 100 * spill / seconds,
-        }
-        for k in tile_counts
-    ]  # fmt: skip
+    rows = []
+    for k in tile_counts:
+        neurons = max(end - start for start, end in tile_bounds(width, k))
+        alive, weights = 2 * tokens * neurons / 1e6, 2 * 2 * hidden * neurons / 1e6
+        rows.append({"tiles": k, "hidden activation (MB)": alive, "weights of a tile (MB)": weights})
+        rows[-1]["DRAM time saved at most (%)"] = 100 * spill / seconds
+    return rows
 
 
 def accelerators() -> list[tuple[str, torch.dtype]]:
