@@ -13,7 +13,7 @@ from mobivid_core.deploy import app, bundle, export, graphs, predictions
 from mobivid_core.deploy.calibration import fit_efficiency
 from mobivid_core.deploy.devices import find_device
 from mobivid_core.deploy.packages import Package
-from mobivid_core.deploy.roofline import clip_stages
+from mobivid_core.deploy.roofline import Stage, clip_stages
 from mobivid_core.deploy.verify import Verification
 from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.errors import CheckpointError, ExportError
@@ -123,3 +123,43 @@ def test_sweep_is_monotone_and_meets_the_widget() -> None:
     assert predictions.implied_efficiency(1.0, 10, 10.0, a100) == pytest.approx(1 / a100.tflops)
     blank = find_device("Snapdragon 8 Gen 3", "Hexagon NPU")
     assert math.isnan(predictions.implied_efficiency(1.0, 10, 10.0, blank))
+
+
+def test_table_one_keeps_blanks_and_falls_with_the_work() -> None:
+    phone, gpu, fit = find_device("A18 Pro"), find_device("A100", "GPU"), fit_efficiency()
+    work = {"much": [Stage("transformer", 4.0, 1.0, 80)], "little": [Stage("transformer", 2.0, 1.0, 4)]}
+    rows = [("much", "assumed", 2e9, 80), ("little", "derived", 1e9, 4)]
+    table = predictions.table_one(
+        rows, work, frames=49, published={"much": {"A100 frames/s": 6.4}}, decoder_tflop=(1.0, 2.0), efficiency=fit,
+        gpu=gpu, gpu_efficiency=0.16, phone=phone,
+    ).set_index("model")  # fmt: skip
+    assert table.loc["little", "TFLOP a clip"] == pytest.approx(8.0) and math.isnan(
+        table.loc["little", "A100 published"]
+    )
+    assert table.loc["much", "A100 predicted"] == pytest.approx(49 / (320 / (0.16 * 312)))
+    assert (table["low"] < table["iPhone predicted"]).all() and table["iPhone predicted"].is_monotonic_increasing
+
+
+def test_surface_is_the_widgets_number() -> None:
+    from mobivid_core.deploy.widget import rate_of
+
+    phone = find_device("A18 Pro")
+    grids = {"paper": (GRID, 49), "long": ((16, 12, 16), 121)}
+    surface = predictions.speed_surface(MOBILE, phone, 0.3, grids=grids, steps=(4, 40), decoder_tflop_per_token=1e-3)
+    slider = rate_of(MOBILE, phone, 0.3, size=(512, 384), frames=49, steps=4, decoder_tflop=1.344)
+    assert surface.loc["paper", "4 steps"] == pytest.approx(slider)
+    assert (surface["40 steps"] < surface["4 steps"]).all()
+
+
+def test_sliders_move_the_number() -> None:
+    from mobivid_core.deploy.widget import explore
+
+    box = explore(MOBILE, [find_device("A18 Pro")], fit_efficiency(), sizes=[(512, 384)], frames=49, decoder_tflop=1.0)
+    before = box.children[-1].value
+    next(c for c in box.children if c.description == "steps").value = 40
+    assert "frames/s" in before and box.children[-1].value != before
+
+
+def test_packages_are_called_as_often_as_a_clip_needs() -> None:
+    names = ("mobile_block", "mobile_dit_part1of2", "dit_8bit", "decoder", "text_encoder")
+    assert [export.runs_a_clip(name, blocks=20, steps=4) for name in names] == [80, 4, 4, 1, 1]
