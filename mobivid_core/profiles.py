@@ -56,7 +56,7 @@ class Profile:
     vae_width: int = 160
     vae_steps: int = 2500
     sweep_steps: int = 60
-    judge_steps: int = 500
+    judge_steps: int = 900
     server: DiTConfig = MINI_SERVER
     mobile: DiTConfig = MINI_MOBILE
     train_clips: int = 4096

@@ -34,6 +34,7 @@ class TrainSettings:
         steps: Optimiser steps in all.
         learning_rate: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up.
+        hold: Share of the steps that stay at the peak before the decay; until then, a longer schedule is the same run.
         final_rate: Rate at the end as a share of the peak (cosine decay).
         weight_decay: AdamW's decoupled weight decay.
         betas: AdamW's moment decays.
@@ -51,6 +52,7 @@ class TrainSettings:
     steps: int
     learning_rate: float = 1e-3
     warmup: int = 100
+    hold: float = 0.0
     final_rate: float = 0.02
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
@@ -183,10 +185,11 @@ def _step(
 
 
 def _rate(step: int, settings: TrainSettings) -> float:
-    """Linear warm-up, then a cosine down to `final_rate`."""
+    """Linear warm-up, the peak as long as it is held, then a cosine down to `final_rate`."""
     if step < settings.warmup:
         return (step + 1) / settings.warmup
-    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    start = max(settings.warmup, round(settings.hold * settings.steps))
+    done = max(0.0, (step - start) / max(1, settings.steps - start))
     return settings.final_rate + (1 - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
 
 

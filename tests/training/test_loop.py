@@ -128,3 +128,10 @@ def test_muon_resumes_to_the_same_weights(tmp_path):
         _run(30, tmp_path / "cut", stop=17, muon=0.02)
     resumed, _ = _run(30, tmp_path / "cut", muon=0.02)
     torch.testing.assert_close(resumed.weight, whole.weight, rtol=0, atol=0)
+
+
+def test_a_held_rate_does_not_depend_on_the_length_of_the_run():
+    short, long = (TrainSettings(steps, warmup=10, hold=0.7) for steps in (100, 400))
+    assert [loop._rate(s, short) for s in range(70)] == [loop._rate(s, long) for s in range(70)]
+    assert loop._rate(69, short) == 1.0 > loop._rate(85, short) > loop._rate(99, short)
+    assert loop._rate(100, short) == pytest.approx(short.final_rate)
