@@ -17,7 +17,7 @@ from mobivid_core.deploy.module_counts import module_counts
 from mobivid_core.deploy.part_counts import decoder_counts, text_counts
 from mobivid_core.models.config import MOBILE
 
-#: Channels of the light decoder at paper scale: `assumed`, a few percent of the transformer's parameters.
+#: Channels of the light decoder at paper scale: `assumed`, four times the miniature's.
 LIGHT_WIDTH = 256
 
 

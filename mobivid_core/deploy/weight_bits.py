@@ -1,4 +1,4 @@
-"""Fewer bits for a package's weights: 8-bit integers, 6-bit palettes, 4-bit integers; activations stay float16.
+"""Fewer bits for a package's weights: 8-bit integers, 6-bit and 4-bit palettes; activations stay float16.
 
 Paper: none (it deploys float16, data/paper claim C26); the question that follows from it is what smaller weights would
 cost. coremltools' own optimisers do the work on the saved package, on any machine. Tensors below 2,048 values keep
@@ -17,8 +17,8 @@ from mobivid_core.errors import ExportError, ParameterError
 #: Bits -> how the weights are stored.
 SCHEMES = {
     8: "integers, one scale an output channel",
-    6: "palette of 64 values (k-means) for every 16 output channels",
-    4: "integers, one scale for every 32 inputs",
+    6: "palette of 64 values a tensor, by k-means",
+    4: "palette of 16 values a tensor, by k-means",
 }
 
 
@@ -40,14 +40,11 @@ def compress(package: Package, bits: int, path: Path | str) -> Package:
     ct = import_coremltools()
     import coremltools.optimize.coreml as optimize
 
-    config, apply = {
-        8: (optimize.OpLinearQuantizerConfig("linear_symmetric", dtype="int8", granularity="per_channel"),
-            optimize.linear_quantize_weights),
-        6: (optimize.OpPalettizerConfig("kmeans", nbits=6, granularity="per_grouped_channel", group_size=16),
-            optimize.palettize_weights),
-        4: (optimize.OpLinearQuantizerConfig("linear_symmetric", dtype="int4", granularity="per_block", block_size=32),
-            optimize.linear_quantize_weights),
-    }[bits]  # fmt: skip
+    if bits == 8:
+        config = optimize.OpLinearQuantizerConfig("linear_symmetric", dtype="int8", granularity="per_channel")
+    else:
+        config = optimize.OpPalettizerConfig("kmeans", nbits=bits)
+    apply = optimize.linear_quantize_weights if bits == 8 else optimize.palettize_weights
     try:
         with quiet_bars():
             model = ct.models.MLModel(str(package.path), skip_model_load=True)
