@@ -95,7 +95,7 @@ class Recorder(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         made = out[0] if isinstance(out, (tuple, list)) else out
         inputs = [a for a in _flat(args) if isinstance(a, Tensor)]
-        if isinstance(made, Tensor) and not func.is_view:
+        if isinstance(made, Tensor) and (func._schema.is_mutable or not _shares(made, inputs)):
             self.operations.append(_recorded(func, args, out, made, inputs))
         return out
 
@@ -196,6 +196,11 @@ def _recorded(func: object, args: tuple, out: object, made: Tensor, inputs: list
     counter = flop_registry.get(func._overloadpacket)
     flops = counter(*args, out_val=out) if counter else 0
     return Recorded(name, flops, moved, gelu=made.numel() if name == "gelu" else 0)
+
+
+def _shares(made: Tensor, inputs: list[Tensor]) -> bool:
+    """True if a result is a view of an input (some views are not declared as such)."""
+    return any(made.untyped_storage()._cdata == t.untyped_storage()._cdata for t in inputs)
 
 
 def _flat(value: object) -> list[object]:

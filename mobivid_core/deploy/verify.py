@@ -100,10 +100,8 @@ def verify(graph: Graph, package: Package, program: Program | None = None) -> Ve
     """Compare a saved package (or a given program) with its graph, whose weights must be rounded already."""
     program = load_program(package.path) if program is None else program
     inputs = rounded_inputs(graph)
-    with torch.no_grad():
-        expected = graph.module(*inputs.values())
-    expected = expected if isinstance(expected, Tensor) else expected[0]
-    errors = {mode: relative_error(execute(program, inputs, mode)[graph.outputs[0]], expected) for mode in GATES}
+    expected = _expected(graph, inputs)
+    errors = {mode: _largest_error(program, inputs, expected, mode) for mode in GATES}
     half = None if errors["fp16"] < GATES["fp16"] else _torch_half_error(graph, inputs, expected)
     casts, rank = program.kinds().get("cast", 0), program.largest_rank()
     return Verification(package, errors["fp32"], errors["fp16"], casts, rank, half)
@@ -120,20 +118,31 @@ def compress_and_verify(graph: Graph, verified: Verification, bits: int, folder:
     """
     package = compress(verified.package, bits, Path(folder) / f"{graph.name}_{bits}bit.mlpackage")
     program, inputs = load_program(package.path), rounded_inputs(graph)
-    with torch.no_grad():
-        expected = graph.module(*inputs.values())
-    expected = expected if isinstance(expected, Tensor) else expected[0]
-    errors = [relative_error(execute(program, inputs, mode)[graph.outputs[0]], expected) for mode in GATES]
+    expected = _expected(graph, inputs)
+    errors = [_largest_error(program, inputs, expected, mode) for mode in GATES]
     return Verification(package, *errors, program.kinds().get("cast", 0), program.largest_rank(), bits=bits)
 
 
-def _torch_half_error(graph: Graph, inputs: dict[str, Tensor], expected: Tensor) -> float:
+def _expected(graph: Graph, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Output name -> what torch computes in float32."""
+    with torch.no_grad():
+        made = graph.module(*inputs.values())
+    return dict(zip(graph.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+
+
+def _largest_error(program: Program, inputs: dict[str, Tensor], expected: dict[str, Tensor], mode: str) -> float:
+    """Largest relative error of any output."""
+    made = execute(program, inputs, mode)
+    return max(relative_error(made[name], value) for name, value in expected.items())
+
+
+def _torch_half_error(graph: Graph, inputs: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     """Relative error of the model run by torch in float16: what the format costs, whoever computes."""
     module = copy.deepcopy(graph.module).half()
     with torch.no_grad():
-        halves = [t.half() if t.is_floating_point() else t for t in inputs.values()]
-        result = module(*halves)
-    return relative_error((result if isinstance(result, Tensor) else result[0]).float(), expected)
+        made = module(*[t.half() if t.is_floating_point() else t for t in inputs.values()])
+    results = made if isinstance(made, tuple) else (made,)
+    return max(relative_error(r.float(), e) for r, e in zip(results, expected.values(), strict=True))
 
 
 def require(verification: Verification) -> Verification:
