@@ -47,9 +47,7 @@ def read_colour(clips: Tensor) -> Tensor:
     weight = chroma * (chroma > _VIVID)
     phase = (_chroma_plane(pixels) * weight[:, None]).sum(-1)
     names = [name for name in VOCABULARY["colour"] if name != "white"]
-    axes = torch.nn.functional.normalize(
-        _chroma_plane(torch.tensor([HUES[name] for name in names]).T[None])[0].T, dim=1
-    )
+    axes = F.normalize(_chroma_plane(torch.tensor([HUES[name] for name in names]).T[None])[0].T, dim=1)
     nearest = torch.tensor([VOCABULARY["colour"].index(name) for name in names])[(phase @ axes.T).argmax(1)]
     white = (chroma > _VIVID).float().mean(1) < _COLOURED_SHARE
     return torch.where(white, VOCABULARY["colour"].index("white"), nearest)
