@@ -36,7 +36,7 @@ TEACHER_BARS: dict[str, Bar] = {
 
 
 def verdict(bar: Bar, interval: Interval) -> str:
-    """Judge a value: "met", "met, within chance" (the interval crosses the bar), "missed, within chance" or "missed"."""
+    """One of "met", "met, within chance" (the interval crosses the bar), "missed, within chance" and "missed"."""
     value, low, high = interval if bar.at_least else (-interval[0], -interval[2], -interval[1])
     bound = bar.bound if bar.at_least else -bar.bound
     if value >= bound:
