@@ -8,10 +8,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mobivid_core.data.captions import ATTRIBUTES, caption, label_indices
 from mobivid_core.evaluate.minivbench import Scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from mobivid_core.evaluate.generation import Evaluation
+
+
+def clip_titles(evaluation: Evaluation) -> list[str]:
+    """Titles of the kept clips: the caption, whether its combination was held out, and what the judge misses."""
+    labels = evaluation.labels[: len(evaluation.clips)]
+    seen_classes = evaluation.measures.classes[: len(labels)]
+    titles = []
+    for label, seen, asked in zip(labels, seen_classes, label_indices(labels), strict=True):
+        wrong = [name for name, ok in zip(ATTRIBUTES, (seen == asked).tolist(), strict=True) if not ok]
+        held_out = ", never trained together" if label.unseen else ""
+        found = f"judge: not the {', '.join(wrong)}" if wrong else "judge: all right"
+        titles.append(f"{caption(label)} ({found}{held_out})")
+    return titles
 
 
 def score_bars(rows: dict[str, Scores], names: Sequence[str]) -> Figure:

@@ -7,6 +7,7 @@ in spirit, and is not FVD: that needs a video network which has to be downloaded
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -20,7 +21,43 @@ SIDE = 64
 EVERY = 2
 #: Blocks of the network that are run. Later ones know more of ImageNet's classes and less of edges and positions.
 BLOCKS = 11
+#: Axes that distances are taken in: with more axes than clips they would drown in the sampling error of covariances.
+AXES = 32
 _FRAMES = 128
+
+
+@dataclass(frozen=True)
+class ImageAxes:
+    """The axes in which image features are compared: standardised, so that what moves weighs as much as what is there.
+
+    Attributes:
+        mean: (G,) over real clips.
+        scale: (G,) standard deviations over real clips.
+        axes: (G, K) principal axes of the standardised features of real clips.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    axes: Tensor
+
+    @classmethod
+    def fit(cls, real: Tensor, count: int = AXES) -> ImageAxes:
+        """From the features (N, G) of real clips; at most N - 1 axes.
+
+        Raises:
+            ParameterError: Fewer than three clips.
+        """
+        if len(real) < 3:
+            raise ParameterError(f"image axes need three real clips or more, got {len(real)}")
+        rows = real.double()
+        mean, scale = rows.mean(0), rows.std(0)
+        scale = scale + 1e-6 * scale.mean()  # a feature that never varies stays finite
+        axes = torch.linalg.svd((rows - mean) / scale, full_matrices=False).Vh[: min(count, len(real) - 1)]
+        return cls(mean, scale, axes.T)
+
+    def project(self, features: Tensor) -> Tensor:
+        """(N, G) features to (N, K) float64."""
+        return (features.double() - self.mean) / self.scale @ self.axes
 
 
 @cache

@@ -18,6 +18,7 @@ from torch import Tensor
 from mobivid_core.data.captions import ATTRIBUTES, ClipLabel, label_indices
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.frechet import distance_interval
+from mobivid_core.evaluate.image_features import ImageAxes
 from mobivid_core.evaluate.judge import accuracy
 from mobivid_core.evaluate.measures import ClipMeasures
 from mobivid_core.evaluate.metrics import bootstrap_interval
@@ -58,14 +59,16 @@ class Reference:
         imaging: Sharpness and noise of real clips.
         real: (N, F) judge features of real clips.
         reconstruction: (N, F) judge features of the same clips through the VAE; None before there is one.
-        image_real: (N, G) image features of real clips; None where they are not measured.
-        image_reconstruction: (N, G) of the same clips through the VAE.
+        image_axes: Axes that image features are compared in; None where they are not measured.
+        image_real: (N, K) projected image features of real clips.
+        image_reconstruction: (N, K) of the same clips through the VAE.
         dropped: Dimensions that failed their test (`damage.failing`) and count in no average.
     """
 
     imaging: ImagingReference
     real: Tensor
     reconstruction: Tensor | None = None
+    image_axes: ImageAxes | None = None
     image_real: Tensor | None = None
     image_reconstruction: Tensor | None = None
     dropped: tuple[str, ...] = ()
@@ -123,12 +126,21 @@ def score(
     for name, columns, weights in _aggregates(column, reference.dropped):
         values[name] = bootstrap_interval(rows[:, columns] @ weights, n=resamples, seed=seed)
     values = {name: triple for name, triple in values.items() if not np.isnan(triple[0])}
-    for name, (ours, theirs) in DISTANCES.items():
-        features, target = getattr(measures, ours), getattr(reference, theirs)
-        if features is not None and target is not None and len(features) > 1:
+    for name in DISTANCES:
+        pair = distance_features(measures, reference, name)
+        if pair and len(measures) > 1:
             # a quarter of the resamples: each needs a singular value decomposition
-            values[name] = distance_interval(features, target, resamples=max(20, resamples // 4), seed=seed)
+            values[name] = distance_interval(*pair, resamples=max(20, resamples // 4), seed=seed)
     return Scores(values, len(measures))
+
+
+def distance_features(measures: ClipMeasures, reference: Reference, name: str) -> tuple[Tensor, Tensor] | None:
+    """The features (N, F) and (M, F) between which a distance of `DISTANCES` is taken; None where not measured."""
+    ours, theirs = DISTANCES[name]
+    features, target = getattr(measures, ours), getattr(reference, theirs)
+    if features is None or target is None:
+        return None
+    return (reference.image_axes.project(features) if ours == "image_features" else features), target
 
 
 def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference) -> dict[str, np.ndarray]:

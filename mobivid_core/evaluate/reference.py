@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mobivid_core.data.render import render_clips
+from mobivid_core.evaluate.image_features import ImageAxes
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.evaluate.measures import ClipMeasures, measure
 from mobivid_core.evaluate.minivbench import Reference
@@ -32,7 +33,6 @@ from mobivid_core.profiles import Profile
 REFERENCE_START = 1_000_000
 #: Clips that are damaged to test the measures.
 TRIAL_CLIPS = 48
-_TARGETS = ("real", "reconstruction", "image_real", "image_reconstruction")
 _RENDER_BATCH = 16
 
 
@@ -62,10 +62,12 @@ def measured_reference(
         if file:
             write_bytes(file, save(stored))
     imaging = ImagingReference.fit(stored["reference.imaging"])
-    distances = (stored[f"reference.{name}"] for name in _TARGETS)
+    axes = ImageAxes.fit(stored["reference.image_real"])
+    looks = {f"image_{name}": axes.project(stored[f"reference.image_{name}"]) for name in ("real", "reconstruction")}
     # at profiles whose numbers mean nothing the judge is not trained, and no measure could pass
     dropped = failing(measured_trials(judge, profile, cache=cache, progress=progress)) if profile.meaningful else ()
-    reference = Reference(imaging, *distances, dropped=dropped)
+    features = stored["reference.real"], stored["reference.reconstruction"]
+    reference = Reference(imaging, *features, image_axes=axes, **looks, dropped=dropped)
     return reference, _unpack("real", stored), _unpack("reconstruction", stored)
 
 

@@ -17,10 +17,11 @@ from mobivid_core.data.captions import ClipLabel
 from mobivid_core.data.render import RenderedClips, render_clips
 from mobivid_core.evaluate.damage import COLLAPSE, DAMAGES, FAR
 from mobivid_core.evaluate.frechet import FrechetTarget
+from mobivid_core.evaluate.image_features import ImageAxes
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.evaluate.measures import ClipMeasures, measure
 from mobivid_core.evaluate.metrics import bootstrap_interval
-from mobivid_core.evaluate.minivbench import DISTANCES, QUALITY, SEMANTIC, Reference, dimension_table
+from mobivid_core.evaluate.minivbench import QUALITY, SEMANTIC, Reference, dimension_table, distance_features
 from mobivid_core.evaluate.quality import ImagingReference
 
 #: Measures that are tested.
@@ -56,7 +57,13 @@ def run_trials(judge: Judge, *, frames: int, size: int, n: int = 48, progress: b
         others.append(measure(clips, judge, quality=False, independent=True))
     whole = ClipMeasures.join(intact)
     far = ClipMeasures.join(others)
-    reference = Reference(ImagingReference.fit(whole.imaging), far.features, image_real=far.image_features)
+    axes = ImageAxes.fit(far.image_features)
+    reference = Reference(
+        ImagingReference.fit(whole.imaging),
+        far.features,
+        image_axes=axes,
+        image_real=axes.project(far.image_features),
+    )
     return effects(whole, {k: ClipMeasures.join(v) for k, v in damaged.items()}, labels, reference)
 
 
@@ -153,9 +160,7 @@ def _distance_change(
     intact: ClipMeasures, moved: ClipMeasures, reference: Reference, name: str, resamples: int, seed: int
 ) -> tuple[float, tuple[float, float, float], float]:
     """Distance of intact clips, the paired change with its interval, and half the width of the first's interval."""
-    ours, theirs = DISTANCES[name]
-    target = getattr(reference, theirs)
-    pair = [FrechetTarget(getattr(m, ours), target) for m in (intact, moved)]
+    pair = [FrechetTarget(*distance_features(m, reference, name)) for m in (intact, moved)]
     rng = np.random.default_rng(seed)
     rows = [rng.integers(len(intact), size=len(intact)) for _ in range(resamples)]
     before, after = (np.array([side.distance(), *(side.distance(r) for r in rows)]) for side in pair)
