@@ -31,7 +31,8 @@ TEACHER_BARS: dict[str, Bar] = {
     "action": Bar("motion right", 0.85),
     "scene": Bar("background right", 0.85),
     "unseen_gap": Bar("trained minus held-out combinations", 0.10, at_least=False),
-    "frechet_ratio": Bar("Frechet distance, times that of reconstructions", 2.0, at_least=False),
+    "frechet_ratio": Bar("Frechet distance in judge features, times that of reconstructions", 2.0, at_least=False),
+    "image_ratio": Bar("the same in features of a network that never saw such clips", 2.0, at_least=False),
 }
 
 

@@ -34,8 +34,8 @@ class Damage:
 
 
 def blurred(drawn: RenderedClips) -> Tensor:
-    """Gaussian blur of a fiftieth of the side."""
-    clips, sigma = drawn.clips, drawn.clips.shape[-1] / 50
+    """Gaussian blur, a standard deviation of a thirty-second of the side."""
+    clips, sigma = drawn.clips, drawn.clips.shape[-1] / 32
     reach = int(3 * sigma)
     kernel = torch.exp(-(torch.arange(-reach, reach + 1.0) ** 2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)

@@ -106,7 +106,8 @@ def effects(
                 before, change, noise = _distance_change(intact, moved, reference, name, max(20, resamples // 4), seed)
             else:
                 before, low, high = bootstrap_interval(table[name], n=resamples, seed=seed)
-                change, noise = bootstrap_interval(spoilt[name] - table[name], n=resamples, seed=seed), (high - low) / 2
+                change = bootstrap_interval(spoilt[name] - table[name], n=resamples, seed=seed)
+                noise = max((high - low) / 2, _least_noise(table[name]))
             rows.append((damage.name, name, before, before + change[0], *change, noise))
     frame = pd.DataFrame(rows, columns=["damage", "measure", "intact", "damaged", "change", "low", "high", "noise"])
     return _judged(frame)
@@ -120,27 +121,33 @@ def verdicts(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row a measure: measure, must_move (damages it exists for), missed (those that it did not see), weakest (the
-        smallest of the expected changes over the noise), verdict ("kept" or "dropped").
+        smallest of the expected changes over the noise), verdict: "kept", "dropped" from the averages, or "marked" where
+        it never counted in one.
     """
     rows = []
     for name, group in frame[frame.expected != ""].groupby("measure", sort=False):
-        missed = group[~group.seen.astype(bool)]
+        missed = group[group.seen != "True"]
         rows.append(
             {
                 "measure": name,
                 "must_move": ", ".join(group.damage),
                 "missed": ", ".join(missed.damage),
                 "weakest": group.in_noise.abs().min(),
-                "verdict": "dropped" if len(missed) else "kept",
+                "verdict": ("dropped" if name in (*QUALITY, *SEMANTIC) else "marked") if len(missed) else "kept",
             }
         )
     return pd.DataFrame(rows)
 
 
 def failing(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Measures that missed a damage they exist for, from `effects`."""
+    """Measures that missed a damage they exist for, from `effects`; those of the averages are left out of them."""
     table = verdicts(frame)
-    return tuple(table.measure[table.verdict == "dropped"])
+    return tuple(table.measure[table.verdict != "kept"])
+
+
+def _least_noise(values: np.ndarray) -> float:
+    """Clips that all score alike have an interval without width: a share then has the grain of one clip."""
+    return 1 / len(values) if np.isin(values, (0, 1)).all() else 1e-4
 
 
 def _judged(frame: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +155,7 @@ def _judged(frame: pd.DataFrame) -> pd.DataFrame:
     falls = {(d.name, m) for d in DAMAGES for m in d.lowers}
     rises = {(d.name, m) for d in DAMAGES for m in d.raises}
     keys = list(zip(frame.damage, frame.measure, strict=True))
-    frame["in_noise"] = frame.change / frame.noise.clip(lower=1e-6)
+    frame["in_noise"] = frame.change / frame.noise
     frame["expected"] = ["falls" if key in falls else "rises" if key in rises else "" for key in keys]
     large = frame.change.abs() > frame.noise
     seen = np.where(frame.expected == "falls", frame.high < 0, frame.low > 0) & large
@@ -167,7 +174,8 @@ def _distance_change(
     change = after - before
     low, high = np.quantile(change[1:] + change[0] - change[1:].mean(), [0.025, 0.975])
     ends = np.quantile(before[1:], [0.025, 0.975])
-    return float(before[0]), (float(change[0]), float(low), float(high)), float(ends[1] - ends[0]) / 2
+    noise = max(float(ends[1] - ends[0]) / 2, 1e-9)
+    return float(before[0]), (float(change[0]), float(low), float(high)), noise
 
 
 def _render(start: int, count: int, frames: int, size: int) -> RenderedClips:
