@@ -24,7 +24,7 @@ from mobivid_core.evaluate.readback import read_motion
 DYNAMIC_FLOW = 0.003
 #: Clips are pooled to about this side first: flow costs four times less than at 128 and agrees.
 FLOW_SIDE = 64
-#: Step between the frames that are interpolated from their neighbours (VBench: 2; half as many flows agree within .001).
+#: Step between the frames that are interpolated from their neighbours (VBench: 2, for twice the time).
 INTERPOLATED_EVERY = 4
 #: Share of the frames that must move (VBench: 4 of 16).
 DYNAMIC_SHARE = 0.25

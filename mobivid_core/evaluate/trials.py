@@ -121,8 +121,8 @@ def verdicts(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row a measure: measure, must_move (damages it exists for), missed (those that it did not see), weakest (the
-        smallest of the expected changes over the noise), verdict: "kept", "dropped" from the averages, or "marked" where
-        it never counted in one.
+        smallest of the expected changes over the noise), verdict: "kept", "dropped" from the averages, or "marked"
+        where it never counted in one.
     """
     rows = []
     for name, group in frame[frame.expected != ""].groupby("measure", sort=False):
