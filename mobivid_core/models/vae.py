@@ -21,8 +21,8 @@ from torch import Tensor
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.vae_nets import DecoderNet, EncoderNet, LinearDecoder, LinearEncoder
 
-#: Log-variance at the start: noise of std e^-3.5 on unit-variance latents hardly disturbs the linear path.
-_LOGVAR_BIAS = -7.0
+#: The posterior's log-variance, fixed: noise of std 0.05 on raw channels of about unit size.
+LOG_VARIANCE = -6.0
 
 
 class MobiVidVAE(ModelMixin, ConfigMixin):
@@ -32,7 +32,7 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         ratio: Compression time x height x width; height and width alike, a power of two from 8.
         latent_channels: Channels C of the latent.
         width: Channel width of the convolutional nets; 0 leaves the linear (PCA) codec alone.
-        frame_coefficients: Coefficients a frame's patch keeps before time is merged; None for 3 C, at most all.
+        frame_coefficients: Coefficients a frame's patch keeps before time is merged; None for 2 C, at most all.
     """
 
     @register_to_config
@@ -50,10 +50,10 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
                 f"VAE ratio {tuple(ratio)} is not supported: height and width must be the same power of two from 8, "
                 "time at least 1; e.g. (8, 32, 32) or (4, 8, 8)"
             )
-        kept = min(3 * patch * patch, frame_coefficients or 3 * latent_channels)
+        kept = min(3 * patch * patch, frame_coefficients or 2 * latent_channels)
         self.linear_encoder = LinearEncoder(time, patch, kept, latent_channels)
         self.linear_decoder = LinearDecoder(time, patch, kept, latent_channels)
-        self.encoder_net = EncoderNet(time, patch, width, 2 * latent_channels) if width else None
+        self.encoder_net = EncoderNet(time, patch, width, latent_channels) if width else None
         self.decoder_net = DecoderNet(time, patch, width, latent_channels) if width else None
         self.register_buffer("latents_mean", torch.zeros(latent_channels))
         self.register_buffer("latents_std", torch.ones(latent_channels))
@@ -82,11 +82,9 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         """Posterior over raw latents of a clip (B, 3, T, H, W)."""
         self.latent_shape(*clip.shape[2:])
         mean = self.linear_encoder(clip)
-        logvar = torch.full_like(mean, _LOGVAR_BIAS)
         if self.encoder_net is not None:
-            shift, widen = self.encoder_net(clip).chunk(2, dim=1)
-            mean, logvar = mean + shift, logvar + widen
-        posterior = DiagonalGaussianDistribution(torch.cat([mean, logvar], dim=1))
+            mean = mean + self.encoder_net(clip)
+        posterior = DiagonalGaussianDistribution(torch.cat([mean, torch.full_like(mean, LOG_VARIANCE)], dim=1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from mobivid_core.errors import TrainingError
 from mobivid_core.files import replacing
+from mobivid_core.training.muon import Muon
 from mobivid_core.training.state import load_state, save_state
 
 _MOST_BAD_STEPS = 10
@@ -33,6 +34,7 @@ class TrainSettings:
         steps: Optimiser steps in all.
         learning_rate: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up.
+        hold: Share of the steps that stay at the peak before the decay; until then, a longer schedule is the same run.
         final_rate: Rate at the end as a share of the peak (cosine decay).
         weight_decay: AdamW's decoupled weight decay.
         betas: AdamW's moment decays.
@@ -43,11 +45,14 @@ class TrainSettings:
         seed: Seed of all randomness.
         slow: Parameter-name prefixes trained at `slow_rate` times the rate.
         slow_rate: See `slow`.
+        muon: Peak rate of Muon for weight matrices; 0 trains everything with AdamW.
+        muon_not: Parts of parameter names that stay with AdamW all the same: inputs, outputs, embeddings.
     """
 
     steps: int
     learning_rate: float = 1e-3
     warmup: int = 100
+    hold: float = 0.0
     final_rate: float = 0.02
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
@@ -58,6 +63,8 @@ class TrainSettings:
     seed: int = 0
     slow: tuple[str, ...] = ()
     slow_rate: float = 1 / 30
+    muon: float = 0.0
+    muon_not: tuple[str, ...] = ()
 
 
 @dataclass
@@ -75,6 +82,7 @@ class TrainResult:
     seconds: float = 0.0
 
 
+Optimizers = dict[str, torch.optim.Optimizer]
 Loss = Callable[[int, torch.Generator], "Tensor | dict[str, Tensor]"]
 
 
@@ -104,11 +112,11 @@ def train(
         TrainingError: The loss was not finite for ten steps in a row.
         CheckpointError: The folder's state is corrupt or of another model.
     """
-    optimizer = torch.optim.AdamW(_groups(model, settings), lr=settings.learning_rate, betas=settings.betas)
+    optimizers = _optimizers(model, settings)
     averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else model
     modules = {"model": model} | ({"averaged": averaged} if settings.ema else {})
     state_file, log_file = (folder / "state.safetensors", folder / "log.csv") if folder else (None, None)
-    start = load_state(state_file, modules, {"adamw": optimizer}) if folder else 0
+    start = load_state(state_file, modules, optimizers) if folder else 0
     result = TrainResult(averaged, _read_log(log_file, start) if folder else [])
     before = result.log[-1]["seconds"] if result.log else 0.0
     began = saved = time.perf_counter()
@@ -125,7 +133,7 @@ def train(
     done, bad = start, 0
     try:
         for step in bar:
-            terms, finite = _step(model, loss, optimizer, settings, step)
+            terms, finite = _step(model, loss, optimizers, settings, step)
             bad = 0 if finite else bad + 1
             if bad >= _MOST_BAD_STEPS:
                 raise TrainingError(
@@ -144,12 +152,12 @@ def train(
                 if on_log:
                     on_log(row)
             if folder and now - saved > settings.save_every_s and not bad:
-                _save(state_file, log_file, done, modules, optimizer, result.log)
+                _save(state_file, log_file, done, modules, optimizers, result.log)
                 saved = time.perf_counter()
     finally:
         bar.close()
         if folder and not bad and done > start:
-            _save(state_file, log_file, done, modules, optimizer, result.log)
+            _save(state_file, log_file, done, modules, optimizers, result.log)
     result.seconds = before + time.perf_counter() - began
     model.eval()
     averaged.eval()
@@ -157,39 +165,47 @@ def train(
 
 
 def _step(
-    model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, settings: TrainSettings, step: int
+    model: nn.Module, loss: Loss, optimizers: Optimizers, settings: TrainSettings, step: int
 ) -> tuple[dict[str, float], bool]:
     scale = _rate(step, settings)
-    for group in optimizer.param_groups:
-        group["lr"] = scale * group["peak"]
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = scale * group["peak"]
     generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**63)
     terms = loss(step, generator)
     terms = terms if isinstance(terms, dict) else {"loss": terms}
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     terms["loss"].backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
     finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(terms["loss"].detach()))
     if finite:
-        optimizer.step()
+        for optimizer in optimizers.values():
+            optimizer.step()
     return {k: float(v.detach() if isinstance(v, Tensor) else v) for k, v in terms.items()}, finite
 
 
 def _rate(step: int, settings: TrainSettings) -> float:
-    """Linear warm-up, then a cosine down to `final_rate`."""
+    """Linear warm-up, the peak as long as it is held, then a cosine down to `final_rate`."""
     if step < settings.warmup:
         return (step + 1) / settings.warmup
-    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    start = max(settings.warmup, round(settings.hold * settings.steps))
+    done = max(0.0, (step - start) / max(1, settings.steps - start))
     return settings.final_rate + (1 - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _groups(model: nn.Module, settings: TrainSettings) -> list[dict]:
-    """Parameter groups: no weight decay on vectors, a lower rate for the slow prefixes."""
+def _optimizers(model: nn.Module, settings: TrainSettings) -> Optimizers:
+    """AdamW (no weight decay on vectors, a lower rate for the slow prefixes), and Muon where it is asked for."""
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    matrices = []
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            slow = bool(settings.slow) and name.startswith(settings.slow)
+        if not parameter.requires_grad:
+            continue
+        slow = bool(settings.slow) and name.startswith(settings.slow)
+        if settings.muon and parameter.ndim >= 2 and not slow and not any(part in name for part in settings.muon_not):
+            matrices.append(parameter)
+        else:
             groups.setdefault((parameter.ndim >= 2, slow), []).append(parameter)
-    return [
+    adamw = [
         {
             "params": parameters,
             "weight_decay": settings.weight_decay if matrix else 0.0,
@@ -197,6 +213,11 @@ def _groups(model: nn.Module, settings: TrainSettings) -> list[dict]:
         }
         for (matrix, slow), parameters in groups.items()
     ]
+    found: Optimizers = {"adamw": torch.optim.AdamW(adamw, lr=settings.learning_rate, betas=settings.betas)}
+    if matrices:
+        group = {"params": matrices, "weight_decay": settings.weight_decay, "peak": settings.muon}
+        found["muon"] = Muon([group], lr=settings.muon)
+    return found
 
 
 @torch.no_grad()
@@ -207,10 +228,8 @@ def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
         mine.copy_(other)
 
 
-def _save(
-    state_file: Path, log_file: Path, step: int, modules: dict, optimizer: torch.optim.Optimizer, log: list
-) -> None:
-    save_state(state_file, step, modules, {"adamw": optimizer})
+def _save(state_file: Path, log_file: Path, step: int, modules: dict, optimizers: Optimizers, log: list) -> None:
+    save_state(state_file, step, modules, optimizers)
     with replacing(log_file) as part, part.open("w", newline="") as out:
         writer = csv.DictWriter(out, fieldnames=list(log[0]) if log else ["step"])
         writer.writeheader()
