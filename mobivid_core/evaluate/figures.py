@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 
 
 def clip_titles(evaluation: Evaluation) -> list[str]:
-    """Titles of the kept clips: the caption, whether its combination was held out, and what the judge misses."""
+    """Titles of the kept clips: the caption, whether its combination was held out of training, the judge's verdict."""
     labels = evaluation.labels[: len(evaluation.clips)]
     seen_classes = evaluation.measures.classes[: len(labels)]
     titles = []
     for label, seen, asked in zip(labels, seen_classes, label_indices(labels), strict=True):
         wrong = [name for name, ok in zip(ATTRIBUTES, (seen == asked).tolist(), strict=True) if not ok]
-        held_out = ", never trained together" if label.unseen else ""
-        found = f"judge: not the {', '.join(wrong)}" if wrong else "judge: all right"
-        titles.append(f"{caption(label)} ({found}{held_out})")
+        held_out = " | held out" if label.unseen else ""
+        titles.append(f"{caption(label)}{held_out} | judge: {'wrong ' + ', '.join(wrong) if wrong else 'right'}")
     return titles
 
 
