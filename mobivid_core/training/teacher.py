@@ -1,19 +1,23 @@
 """Trains the text-conditioned flow-matching teacher on encoded captioned clips.
 
-`python -m mobivid_core.training.teacher --profile scratch` makes the shipped one again; interrupted, it resumes.
+`python -m mobivid_core.training.teacher --profile scratch --fast` makes the shipped one again; interrupted, it resumes.
+`--data FOLDER` takes your own captioned videos (`mobivid_core.data.captioned`); under `accelerate launch -m` the same
+command runs on several GPUs or CPU processes.
 Paper: the 2 B server DiT, trained on data that are not public; here a miniature with its proportions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mobivid_core.diffusion.flow import flow_loss
+from mobivid_core.diffusion.flow import flow_batch, flow_error
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.training.distributed import SplitLoss, whole
 from mobivid_core.training.latents import LatentDataset
 from mobivid_core.training.loop import TrainResult, TrainSettings, train
 
@@ -33,7 +37,10 @@ def train_teacher(
     muon_rate: float = 3e-3,
     bf16: bool = False,
     compiled: bool = False,
+    accumulate: int = 1,
+    sharded: bool = False,
     progress: bool = True,
+    on_log: Callable[[dict[str, float]], None] | None = None,
 ) -> tuple[MobiVidTransformer3DModel, TrainResult]:
     """Train a teacher from random weights.
 
@@ -48,7 +55,10 @@ def train_teacher(
         muon_rate: Peak rate of Muon, which trains the blocks' matrices; 0 trains them with AdamW.
         bf16: Compute in bfloat16 (weights stay float32): faster where the processor has AMX units.
         compiled: Compile the blocks with torch.compile: worth its minute from about a thousand steps.
+        accumulate: Micro-batches that each process splits its share of a batch into, for less memory.
+        sharded: Shard the model over all processes (FSDP2); AdamW then trains all of it.
         progress: Show a progress bar.
+        on_log: Called with each row of the log, e.g. a `LossPlot`.
 
     Returns:
         The model with averaged weights, and the training log.
@@ -59,24 +69,17 @@ def train_teacher(
         for block in model.blocks:  # one block's code serves all of them: seconds to compile, not minutes
             block.compile()
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
-        latents, text, mask = data.draw(batch, generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return flow_loss(
-                model,
-                latents,
-                text,
-                mask,
-                generator,
-                drop_text=DROP_TEXT,
-                null_text=data.null_text,
-                null_mask=data.null_mask,
-            )
+    def draw(step: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        null = {"null_text": data.null_text, "null_mask": data.null_mask}
+        return flow_batch(*data.draw(batch, generator), generator, drop_text=DROP_TEXT, **null)
+
+    def error(*part: Tensor) -> Tensor:
+        return flow_error(model, *part)
 
     settings = TrainSettings(
         steps,
         learning_rate=learning_rate,
-        muon=muon_rate,
+        muon=0.0 if sharded else muon_rate,
         muon_not=("proj_in", "proj_out", "scale_shift_table", "time_embed", "norm_", "caption_projection"),
         warmup=min(500, steps // 10 + 1),
         hold=0.7,
@@ -84,9 +87,16 @@ def train_teacher(
         seed=seed,
         log_every=50 if steps >= 1000 else 1,
         save_every_s=120.0,
+        bf16=bf16,
+        accumulate=accumulate,
+        sharded=sharded,
     )
-    result = train(model, loss, settings, folder, title="teacher", progress=progress)
-    return result.averaged, result
+    result = train(model, SplitLoss(draw, error), settings, folder, title="teacher", progress=progress, on_log=on_log)
+    if not sharded:
+        return result.averaged, result
+    gathered = MobiVidTransformer3DModel.from_sizes(sizes)
+    gathered.load_state_dict({k: whole(v).cpu() for k, v in result.averaged.state_dict().items()})
+    return gathered.eval(), result
 
 
 def main() -> None:
