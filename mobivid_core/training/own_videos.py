@@ -71,5 +71,7 @@ def captioned_latents(
 @torch.no_grad()
 def _encode(vae: MobiVidVAE, clips: np.ndarray) -> Tensor:
     vae.eval()
-    parts = [torch.stack([frames_to_clip(clip) for clip in clips[i : i + _BATCH]]) for i in range(0, len(clips), _BATCH)]
+    parts = [
+        torch.stack([frames_to_clip(clip) for clip in clips[i : i + _BATCH]]) for i in range(0, len(clips), _BATCH)
+    ]
     return torch.cat([vae.encode_latents(part).half() for part in parts])

@@ -6,7 +6,7 @@
 Paper: the 2 B server and the 0.9 B mobile DiT (reconstructed sizes). Nothing is trained at that scale here. Weights,
 gradients, AdamW moments and averages are counted exactly and divided by the number of GPUs (FSDP2, fully sharded);
 activations are the bytes that autograd keeps on the meta device. Simplified: no allocator overhead, no
-communication buffers beyond two gathered blocks, memory-efficient attention.
+communication buffers beyond two gathered blocks, fused attention (no scores are kept).
 """
 
 from __future__ import annotations
@@ -98,12 +98,16 @@ def _saved_bytes(
 ) -> dict[int, int]:
     """Bytes that autograd keeps of one clip's forward pass, by block; -1 is what lies outside the blocks."""
     parameters = {p.untyped_storage()._cdata for p in model.parameters()}
+    tokens = grid[0] * grid[1] * grid[2]
+    # the meta device writes attention out; GPUs' fused kernels keep no scores
+    scores = {(heads, tokens, tokens) for heads in sizes.self_heads}
+    scores |= {(heads, tokens, text_tokens) for heads in sizes.cross_heads}
     kept: dict[int, tuple[int, torch.UntypedStorage]] = {}
     place = [-1]
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in parameters:
+        if storage._cdata not in parameters and tuple(tensor.shape[-3:]) not in scores:
             kept.setdefault(storage._cdata, (place[0], storage))  # held, so that its address is not used again
         return tensor
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from mobivid_core.diffusion.flow import flow_batch, flow_error
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.training.distributed import SplitLoss, whole
+from mobivid_core.training.distributed import SplitLoss, processes, whole
 from mobivid_core.training.latents import LatentDataset
 from mobivid_core.training.loop import TrainResult, TrainSettings, train
 
@@ -108,38 +108,57 @@ def main() -> None:
     from mobivid_core.paths import runs_dir
     from mobivid_core.profiles import get_profile
     from mobivid_core.training.latents import latent_dataset
+    from mobivid_core.training.own_videos import captioned_latents
+    from mobivid_core.training.speed import SpeedPlan, relaunch
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--profile", default="scratch")
+    parser.add_argument("--data", type=Path, help="your own captioned videos: a folder with captions.csv, or shards")
     parser.add_argument("--steps", type=int, help="instead of the profile's")
     parser.add_argument("--clips", type=int, help="training clips, instead of the profile's")
+    parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has AMX")
     parser.add_argument("--compile", action="store_true", help="compile the model (needs a C++ compiler)")
+    parser.add_argument("--accumulate", type=int, default=1, help="micro-batches of a process, for less memory")
+    parser.add_argument("--shard", action="store_true", help="shard the model over all processes (FSDP2)")
     arguments = parser.parse_args()
+    plan = None
+    if arguments.fast:
+        relaunch()
+        plan = SpeedPlan.detect()
+        plan.apply()
     profile = get_profile(arguments.profile)
     artifact = find("vae", profile.name)
-    print(describe(artifact))
-    folder = runs_dir(profile.name) / "training" / "teacher"
-    data = latent_dataset(
-        load_model(MobiVidVAE, artifact.path),
-        split="train",
-        count=arguments.clips or profile.train_clips,
-        frames=profile.frames,
-        size=profile.size,
-        cache=runs_dir(profile.name) / "latents",
-    )
+    processes().print(describe(artifact), *([plan] if plan else []), sep="\n")
+    folder = runs_dir(profile.name) / "training" / ("teacher" if not arguments.data else "teacher-own")
+    vae, clip = load_model(MobiVidVAE, artifact.path), {"frames": profile.frames, "size": profile.size}
+    with processes().main_process_first():  # it fills the cache for the others
+        if arguments.data:
+            data, report = captioned_latents(vae, arguments.data, **clip)
+            processes().print(report)
+        else:
+            count, cache = arguments.clips or profile.train_clips, runs_dir(profile.name) / "latents"
+            data = latent_dataset(vae, split="train", count=count, cache=cache, **clip)
     model, _ = train_teacher(
         data,
         profile.server,
         steps=arguments.steps or profile.teacher_steps,
         batch=profile.batch,
         folder=folder,
-        bf16=arguments.bf16,
-        compiled=arguments.compile,
+        bf16=arguments.bf16 or bool(plan and plan.bf16),
+        compiled=arguments.compile or bool(plan and plan.compiled),
+        accumulate=arguments.accumulate,
+        sharded=arguments.shard,
     )
-    with publish("teacher", profile.name) as place:
-        save_model(model, place)
-        (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())
+    if processes().is_main_process:
+        place = folder / "model"
+        if arguments.data:  # your own teacher is yours: the notebooks go on with the profile's
+            save_model(model, place)
+            print(f"saved in {place}")
+            return
+        with publish("teacher", profile.name) as place:
+            save_model(model, place)
+            (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())
 
 
 if __name__ == "__main__":
