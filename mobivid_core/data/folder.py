@@ -93,7 +93,7 @@ def clips_from_folder(
     for path in _files(Path(folder)):
         name = path.relative_to(folder).as_posix()
         try:
-            own, used = _clips_of(path, name, frames, sides, per_file)
+            own, used = clips_of_file(path, name, frames, sides, per_file)
         except VideoError as error:
             report.skipped.append(SkippedFile(name, str(error).removeprefix(f"{path.name}: ")))
         else:
@@ -111,9 +111,14 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in inner if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def _clips_of(
+def clips_of_file(
     path: Path, name: str, frames: int, size: tuple[int, int], per_file: int
 ) -> tuple[list[np.ndarray], UsedFile]:
+    """Clips of one video, uint8 (T, H, W, 3) each, at most `per_file`, and what to report of it as `name`.
+
+    Raises:
+        VideoError: The file is not a video, cannot be decoded, or is too short.
+    """
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise VideoError(f"not a video file name ({path.suffix or 'no suffix'})")
     pictures = list(iterate_frames(path, size=size, max_fps=FRAME_RATE))
