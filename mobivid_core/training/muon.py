@@ -63,11 +63,12 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
     Returns:
         The same shape and type.
     """
-    x = matrices.bfloat16()
+    x = matrices.bfloat16().flatten(0, -3) if matrices.ndim > 2 else matrices.bfloat16()[None]
     tall = x.shape[-2] > x.shape[-1]
-    x = x.mT if tall else x
+    x = x.mT.contiguous() if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
         gram = x @ x.mT
-        x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+        mix = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
+        x = torch.baddbmm(x, mix, x, beta=_A)  # A x + (B gram + C gram^2) x
+    return (x.mT if tall else x).reshape(matrices.shape).to(matrices.dtype)
