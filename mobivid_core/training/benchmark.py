@@ -83,7 +83,8 @@ def compare(chosen: list[Arm], *, sizes: str = "mini", batch: int = 32, seconds:
         seconds: Time spent on measured steps in each arm, after warm-up and compiling.
 
     Returns:
-        One row an arm: `arm`, `seconds_per_step` (median), `steps`, `start_s` (first steps, compiling included), `loss`
+        One row an arm: `arm`, `seconds_per_step` (median), `cpu_s_per_step`
+        (processor time of all threads, which other programs disturb less), `steps`, `start_s` (first steps, compiling included), `loss`
         after the same number of steps in all arms, and `speedup` over the first arm.
 
     Raises:
@@ -142,16 +143,24 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
         optimizer.step()
         return loss.item()
 
-    began, times = time.perf_counter(), []
+    began, times, busy = time.perf_counter(), [], []
     for index in range(3):
         loss = step(index)
     start_s = time.perf_counter() - began
     while len(times) < 3 or sum(times) < seconds:
-        before = time.perf_counter()
+        before, busy_before = time.perf_counter(), time.process_time()
         step(3 + len(times))
         times.append(time.perf_counter() - before)
+        busy.append(time.process_time() - busy_before)
     median = sorted(times)[len(times) // 2]
-    return {"seconds_per_step": median, "steps": len(times), "start_s": round(start_s, 2), "loss": loss}
+    cpu = sorted(busy)[len(busy) // 2]
+    return {
+        "seconds_per_step": median,
+        "cpu_s_per_step": cpu,
+        "steps": len(times),
+        "start_s": round(start_s, 2),
+        "loss": loss,
+    }
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What paper-scale training needs: the model on the meta device, and memory per GPU for each number of GPUs.
 
     python -m mobivid_core.training.scale                    # shapes, and the table
-    accelerate launch --cpu --num_processes 2 -m mobivid_core.training.scale --try-sharding    # FSDP2 under gloo
+    torchrun --nproc_per_node 2 -m mobivid_core.training.scale --try-sharding    # FSDP2, here under gloo
 
 Paper: the 2 B server and the 0.9 B mobile DiT (reconstructed sizes). Nothing is trained at that scale here. Weights,
 gradients, AdamW moments and averages are counted exactly and divided by the number of GPUs (FSDP2, fully sharded);

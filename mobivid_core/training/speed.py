@@ -8,7 +8,7 @@
 - **Threads**: one for each core that this process may use, not one for each hyperthread.
 
 `python -m mobivid_core.training.speed` prints what this machine gets; `mobivid_core.training.benchmark` measures it.
-Simplified: flushing denormals is left out (it changed nothing here: CHANGELOG, Tried).
+Simplified: flushing denormals is left out (weights do not get that small in these runs).
 """
 
 from __future__ import annotations

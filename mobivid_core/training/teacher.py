@@ -2,7 +2,7 @@
 
 `python -m mobivid_core.training.teacher --profile scratch --fast` makes the shipped one again; interrupted, it resumes.
 `--data FOLDER` takes your own captioned videos (`mobivid_core.data.captioned`); under `accelerate launch -m` the same
-command runs on several GPUs or CPU processes.
+command runs on several GPUs.
 Paper: the 2 B server DiT, trained on data that are not public; here a miniature with its proportions.
 """
 
