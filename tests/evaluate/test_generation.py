@@ -127,7 +127,7 @@ def test_paraphrases_compare_clip_by_clip(evaluator: Evaluator) -> None:
     frame = paraphrases([right] * (WORDINGS - 1) + [wrong], [1.0] * WORDINGS)
     assert frame.all_together.tolist() == [1.0] * (WORDINGS - 1) + [0.0]
     assert frame.change.tolist() == [0.0] * (WORDINGS - 1) + [-1.0] and frame.trained.tolist()[-1] == "no"
-    with pytest.raises(ParameterError, match="4 wordings"):
+    with pytest.raises(ParameterError, match=f"{WORDINGS} wordings"):
         paraphrases([right], [1.0])
 
 
