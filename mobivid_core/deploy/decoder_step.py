@@ -21,12 +21,13 @@ class DecoderStep(nn.Module):
         """Keep the decoding half of a VAE."""
         super().__init__()
         self.linear_decoder, self.decoder_net = vae.linear_decoder, vae.decoder_net
-        self.register_buffer("mean", vae.latents_mean.view(1, -1, 1, 1).clone())
+        # (z + mean / std) std, not z std + mean: the converter makes that a batch norm with an epsilon of 1e-5.
+        self.register_buffer("shift", (vae.latents_mean / vae.latents_std).view(1, -1, 1, 1).clone())
         self.register_buffer("std", vae.latents_std.view(1, -1, 1, 1).clone())
 
     def forward(self, latents: Tensor) -> Tensor:
         """(1, C, t, h, w) -> (1, 3, T, H, W) in [-1, 1]."""
-        z = latents.squeeze(0).transpose(0, 1) * self.std + self.mean
+        z = (latents.squeeze(0).transpose(0, 1) + self.shift) * self.std
         frames = self._linear(z)
         if self.decoder_net is not None:
             frames = frames + self._correction(z, frames)

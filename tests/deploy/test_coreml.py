@@ -172,8 +172,23 @@ def test_decoder_passes_the_gates(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     vae = _awake(MobiVidVAE(ratio=(4, 8, 8), latent_channels=4, width=8))
+    vae.latents_mean.copy_(torch.randn(4))  # at 0 and 1 the converter would leave the normalisation out
+    vae.latents_std.copy_(torch.rand(4) + 0.5)
     verification = verify.convert_and_verify(graphs.decoder_graph(vae, vae.latent_shape(5, 16, 16)), tmp_path)
     assert verify.require(verification).largest_rank <= 5
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_decoder_equals_the_vae(steps: int) -> None:
+    from mobivid_core.models.vae import MobiVidVAE
+
+    torch.manual_seed(0)
+    vae = _awake(MobiVidVAE(ratio=(8, 32, 32), latent_channels=6, width=20))
+    vae.latents_mean.copy_(torch.randn(6))
+    latents = torch.randn(1, 6, steps, 2, 3)
+    with torch.no_grad():
+        ours, theirs = graphs.decoder_graph(vae, (6, steps, 2, 3)).module(latents), vae.decode_latents(latents)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)  # the same layers in float32
 
 
 def test_real_warnings_are_kept(caplog: pytest.LogCaptureFixture) -> None:
