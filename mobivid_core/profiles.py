@@ -56,11 +56,11 @@ class Profile:
     frames: int = 17
     size: int = 128
     vae_ratio: tuple[int, int, int] = (8, 32, 32)
-    vae_channels: int = 64
-    vae_width: int = 64
-    vae_steps: int = 4000
+    vae_channels: int = 128
+    vae_width: int = 160
+    vae_steps: int = 2500
     sweep_steps: int = 60
-    judge_steps: int = 500
+    judge_steps: int = 900
     server: DiTConfig = MINI_SERVER
     mobile: DiTConfig = MINI_MOBILE
     train_clips: int = 4096
@@ -83,17 +83,49 @@ _LAPTOP = Profile("laptop")
 
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
-        "smoke", meaningful=False, from_shipped=False, size=64, vae_channels=16, vae_width=16, vae_steps=6,
-        sweep_steps=2, judge_steps=6, server=SMOKE_SERVER, mobile=SMOKE_MOBILE, train_clips=32, batch=8,
-        teacher_steps=10, calibration_clips=8, recovery_steps=4, arm_steps=2, distill_steps=4, eval_clips=8,
-        teacher_sampling_steps=6, sweep_width=8, reference_steps=2, denoiser_tflop=0.002, denoiser_clips=16,
+        "smoke",
+        meaningful=False,
+        from_shipped=False,
+        size=64,
+        vae_channels=16,
+        vae_width=16,
+        vae_steps=6,
+        sweep_steps=2,
+        judge_steps=6,
+        server=SMOKE_SERVER,
+        mobile=SMOKE_MOBILE,
+        train_clips=32,
+        batch=8,
+        teacher_steps=10,
+        calibration_clips=8,
+        recovery_steps=4,
+        arm_steps=2,
+        distill_steps=4,
+        eval_clips=8,
+        teacher_sampling_steps=6,
+        sweep_width=8,
+        reference_steps=2,
+        denoiser_tflop=0.002,
+        denoiser_clips=16,
     ),
     "laptop": _LAPTOP,
     "scratch": replace(_LAPTOP, name="scratch", from_shipped=False, train_clips=24_576),
     "gpu": replace(
-        _LAPTOP, name="gpu", from_shipped=False, device="cuda", train_clips=65_536, batch=128,
-        vae_steps=20_000, teacher_steps=60_000, recovery_steps=5000, arm_steps=500, distill_steps=5000,
-        sweep_steps=2000, reference_steps=2000, denoiser_tflop=100.0, denoiser_clips=4096,
+        _LAPTOP,
+        name="gpu",
+        from_shipped=False,
+        device="cuda",
+        train_clips=65_536,
+        batch=128,
+        vae_steps=20_000,
+        teacher_steps=60_000,
+        recovery_steps=5000,
+        arm_steps=500,
+        distill_steps=5000,
+        sweep_steps=2000,
+        reference_steps=2000,
+        denoiser_tflop=100.0,
+        denoiser_clips=4096,
     ),
     "paper": replace(_LAPTOP, name="paper", paper_scale=True),
 }

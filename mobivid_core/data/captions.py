@@ -54,6 +54,26 @@ _MOTION_WORDS: tuple[dict[str, str], ...] = (
         "shrinking": "that shrinks",
     },
     {
+        "left": "heading left",
+        "right": "heading right",
+        "up": "climbing",
+        "down": "dropping",
+        "circling": "running in circles",
+        "still": "motionless",
+        "growing": "expanding",
+        "shrinking": "contracting",
+    },
+    {
+        "left": "gliding over to the left side",
+        "right": "gliding over to the right side",
+        "up": "travelling to the top",
+        "down": "travelling to the bottom",
+        "circling": "revolving around a point",
+        "still": "staying in place",
+        "growing": "swelling in size",
+        "shrinking": "dwindling in size",
+    },
+    {
         "left": "drifting leftwards",
         "right": "drifting rightwards",
         "up": "floating up",
@@ -84,6 +104,18 @@ _BACKGROUND_WORDS: tuple[dict[str, str], ...] = (
         "film": "in front of a film frame",
     },
     {
+        "plain": "against an empty backdrop",
+        "gradient": "against a shaded gradient",
+        "photo": "against a photographic backdrop",
+        "film": "against a movie scene",
+    },
+    {
+        "plain": "on one flat colour",
+        "gradient": "with a gradient as backdrop",
+        "photo": "with a picture as backdrop",
+        "film": "with a still from a film as backdrop",
+    },
+    {
         "plain": "with nothing behind",
         "gradient": "with a gradient behind",
         "photo": "with a photo behind",
@@ -94,6 +126,8 @@ _TEMPLATES = (
     "a {colour} {shape} {motion} {background}",
     "{background}, a {colour} {shape} {motion}",
     "a {colour} {shape} {motion} {background}",
+    "there is a {colour} {shape} {background}, {motion}",
+    "a {shape} in {colour}, {motion}, {background}",
     "video of one {colour} {shape} {motion}, {background}",
 )
 #: The last wording is never used in training: it measures how well unseen wordings are understood.

@@ -195,6 +195,18 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in inner if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
+def clips_of_file(
+    path: Path, name: str, frames: int, size: tuple[int, int], per_file: int
+) -> tuple[list[np.ndarray], UsedFile]:
+    """Clips of one video, uint8 (T, H, W, 3) each, at most `per_file`, and what to report of it as `name`.
+
+    Raises:
+        VideoError: The file is not a video, cannot be decoded, or is too short.
+    """
+    clips, used = _clips_of(path, name, frames, size, per_file)
+    return [clip.pixels for clip in clips], used
+
+
 def _clips_of(path: Path, name: str, frames: int, size: tuple[int, int], per_file: int) -> tuple[list[_Clip], UsedFile]:
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise VideoError(f"not a video file name ({path.suffix or 'no suffix'})")

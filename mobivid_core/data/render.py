@@ -24,7 +24,8 @@ _TEXTURE = 64  # side of an object's texture in pixels
 #: Fashion-MNIST's names -> the captions' words. Dresses and sneakers are left out: on real clips a judge mixed them up
 #: with t-shirts and boots (shape .94), and a label that cannot be read back cannot measure a generator.
 _SPRITE_CLASSES = {"t-shirt": "t-shirt", "trouser": "trousers", "bag": "bag", "ankle boot": "boot"}
-_HUES = {
+#: Mean colour of each name, each channel in [0, 1].
+HUES = {
     "red": (0.90, 0.10, 0.10),
     "orange": (1.00, 0.55, 0.05),
     "yellow": (0.98, 0.92, 0.15),
@@ -140,7 +141,7 @@ def _trajectory(motion: str, rng: np.random.Generator, frames: int) -> tuple[np.
 
 def _texture(label: ClipLabel, rng: np.random.Generator, split: str) -> np.ndarray:
     """Premultiplied RGBA texture (64, 64, 4) float32 in [0, 1]."""
-    colour = np.clip(np.array(_HUES[label.colour]) + rng.uniform(-0.05, 0.05, 3), 0, 1)
+    colour = np.clip(np.array(HUES[label.colour]) + rng.uniform(-0.05, 0.05, 3), 0, 1)
     images = _sprites("test" if split == "test" else "train").get(label.shape)
     if images is None:
         alpha = _shape_alpha(label.shape)

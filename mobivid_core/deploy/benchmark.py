@@ -1,7 +1,8 @@
-r"""Command: time a package on a connected iPhone through coremltools' own remote benchmarker, and write a record.
+r"""Command: time verified packages on a connected iPhone through coremltools' remote benchmarker, or import records.
 
-    python -m mobivid_core.deploy.benchmark --package packages/block/mobile_block.mlpackage --team ABCDE12345 \
-        --device "iPhone 16 Pro Max" --out measurements/
+    python -m mobivid_core.deploy.export --config mobile-block --out packages/block
+    python -m mobivid_core.deploy.benchmark --device "iPhone 16 Pro Max" --bundle packages/block --team ABCDE12345
+    python -m mobivid_core.deploy.benchmark --import theirs.json --bundle packages/block
 
 Paper: the speed on an iPhone 16 Pro Max. Needs macOS 14.4, Xcode, a signing team and an unlocked iPhone in Developer
 Mode; what is missing is said, one line each. Each remote call waits ten seconds at most, so a block, the decoder and
@@ -17,14 +18,24 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mobivid_core.deploy.coreml import import_coremltools, package_hash
-from mobivid_core.deploy.records import COMPUTE_UNITS, THERMAL_STATES, DeviceRecord, write_record
-from mobivid_core.errors import ExportError, MobiVidError
+from mobivid_core.deploy.coreml_library import import_coremltools
+from mobivid_core.deploy.packages import package_hash
+from mobivid_core.deploy.records import (
+    COMPUTE_UNITS,
+    THERMAL_STATES,
+    DeviceRecord,
+    compose,
+    import_record,
+    verified_packages,
+    write_record,
+)
+from mobivid_core.errors import ExportError, MobiVidError, ParameterError
 
 _MACOS = (14, 4)
+_SOURCE = "coremltools MLModelBenchmarker over devicectl"
 
 
 def missing_requirements(team: str | None) -> list[str]:
@@ -43,64 +54,106 @@ def missing_requirements(team: str | None) -> list[str]:
     return lacks
 
 
-async def _measure(package: Path, units: str, team: str, iterations: int) -> tuple[str, list[float], list[float]]:
-    """System, load and predict samples of the first connected iPhone."""
-    ct = import_coremltools()
-    from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
+def checked_hash(package: Path, verified: Mapping[str, dict]) -> str:
+    """Hash of a package, which must be that of a verified one.
+
+    Raises:
+        ExportError: The package is not what was verified.
+    """
+    digest = package_hash(package)
+    if digest not in verified:
+        raise ExportError(
+            f"{package} has the hash {digest[:12]}, which is none of the packages that passed verification: it was "
+            "changed since, or failed. Convert it again with `python -m mobivid_core.deploy.export`"
+        )
+    return digest
+
+
+async def _connect(team: str) -> object:
+    """The first connected iPhone, with coremltools' model runner started on it."""
+    import_coremltools()
     from coremltools.models.ml_program.experimental.remote_device import AppSigningCredentials, Device, DeviceType
 
     phones = Device.get_connected_devices(DeviceType.IPHONE)
     if not phones:
         raise ExportError("no iPhone is connected; connect one by cable, unlock it and switch Developer Mode on")
-    phone = await phones[0].prepare_for_model_debugging(AppSigningCredentials(development_team=team))
-    model = ct.models.MLModel(str(package), compute_units=ct.ComputeUnit[units])
-    benchmarker = MLModelBenchmarker(model, phone)
+    return await phones[0].prepare_for_model_debugging(AppSigningCredentials(development_team=team))
+
+
+async def _time_package(phone: object, package: Path, units: str, iterations: int) -> tuple[list[float], list[float]]:
+    """Load and predict samples in milliseconds."""
+    ct = import_coremltools()
+    from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
+
+    benchmarker = MLModelBenchmarker(ct.models.MLModel(str(package), compute_units=ct.ComputeUnit[units]), phone)
     loads = await benchmarker.benchmark_load(iterations=3)
     predictions = await benchmarker.benchmark_predict(iterations=iterations, warmup=True)
-    return f"iOS {phone.os_version}", list(loads.samples), list(predictions.samples)
+    return list(loads.samples), list(predictions.samples)
+
+
+async def time_bundle(options: argparse.Namespace, verified: Mapping[str, dict]) -> list[DeviceRecord]:
+    """Time every verified package of the bundle on the phone, one after the other.
+
+    Raises:
+        ExportError: No phone, or a package is not what was verified.
+    """
+    packages = sorted(options.bundle.glob("*.mlpackage"))
+    digests = {package: checked_hash(package, verified) for package in packages}
+    phone = await _connect(options.team)
+    records = []
+    for package, digest in digests.items():
+        loads, predictions = await _time_package(phone, package, options.units, options.iterations)
+        record = DeviceRecord(
+            options.device, f"iOS {phone.os_version}", options.units, package.name, digest, loads, predictions,
+            options.thermal, _SOURCE,
+        )  # fmt: skip
+        path = options.out / f"{options.device}-{package.stem}-{options.units}.json".replace(" ", "_")
+        write_record(record, path)
+        print(path)
+        records.append(record)
+    return records
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; 0 if a record was written, 2 if something is missing."""
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.deploy.benchmark", description=__doc__.split("\n")[0])
-    parser.add_argument("--package", type=Path, required=True, help="a package written by mobivid_core.deploy.export")
-    parser.add_argument(
-        "--device", required=True, help="product name for the record (the phone's own name may be personal)"
-    )
-    parser.add_argument("--team", help="Apple developer team id, for signing coremltools' model runner")
-    parser.add_argument(
-        "--units", choices=COMPUTE_UNITS, default="CPU_AND_NE", help="compute units (default: CPU_AND_NE)"
-    )
-    parser.add_argument("--iterations", type=int, default=10, help="timed predictions after one warm-up (default: 10)")
-    parser.add_argument("--thermal", choices=THERMAL_STATES, default="unknown", help="the phone's thermal state")
-    parser.add_argument("--out", type=Path, default=Path("measurements"), help="folder for the record")
-    options = parser.parse_args(arguments)
-    if lacks := missing_requirements(options.team):
+    """Command line; 0 if records were written or imported, 2 if something is missing."""
+    options = _parser().parse_args(arguments)
+    if not options.records and (lacks := missing_requirements(options.team)):
         print("cannot time on a phone from here:", *[f"- {line}" for line in lacks], sep="\n", file=sys.stderr)
         return 2
     try:
-        digest = package_hash(options.package)
-        measured = asyncio.run(_measure(options.package, options.units, options.team, options.iterations))
-        system, loads, predictions = measured
-        source = "coremltools MLModelBenchmarker over devicectl"
-        record = DeviceRecord(
-            options.device,
-            system,
-            options.units,
-            options.package.name,
-            digest,
-            loads,
-            predictions,
-            options.thermal,
-            source,
-        )
-        path = options.out / f"{options.device}-{options.package.stem}-{options.units}.json".replace(" ", "_")
-        write_record(record, path)
+        verified = verified_packages(options.bundle)
+        if options.records:
+            records = [import_record(path, verified) for path in options.records]
+            for record in records:
+                write_record(record, options.out / f"{record.device}-{record.package}.json".replace(" ", "_"))
+        else:
+            records = asyncio.run(time_bundle(options, verified))
+        for record in records:
+            row = record.as_row()
+            print(f"{row['device']}, {row['units']}: {row['package']} {row['predict ms']:.2f} ms (median)")
+        try:
+            composed = compose(records, verified)
+            print(f"a clip: {composed['clip']:.2f} s, {composed['frames/s']:.1f} frames/s (composed)")
+        except ParameterError as error:
+            print(f"not composed to a clip: {error}")
     except MobiVidError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(path)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mobivid_core.deploy.benchmark", description=__doc__.split("\n")[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--device", help="time on the connected iPhone; its product name goes into the records")
+    what.add_argument("--import", dest="records", type=Path, nargs="+", help="records of others to check and take over")
+    parser.add_argument("--bundle", type=Path, default=Path("packages/block"), help="folder written by deploy.export")
+    parser.add_argument("--team", help="Apple developer team id, for signing coremltools' model runner")
+    parser.add_argument("--units", choices=COMPUTE_UNITS, default="CPU_AND_NE", help="default: CPU_AND_NE")
+    parser.add_argument("--iterations", type=int, default=10, help="timed predictions after one warm-up (default: 10)")
+    parser.add_argument("--thermal", choices=THERMAL_STATES, default="unknown", help="the phone's thermal state")
+    parser.add_argument("--out", type=Path, default=Path("measurements"), help="folder of the records")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """What a phone app needs in one folder: packages, the host's small tables, and a manifest with hashes.
 
-Paper: the on-device section (text encoder, four transformer steps, light decoder). The same loop that an app runs is
-written here on top of the executor, so that a whole clip can be compared with torch before any phone is involved.
+Paper: the on-device section (text encoder, four transformer steps, light decoder). The loop
+that an app runs over them is in `app`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from mobivid_core import artifacts
-from mobivid_core.deploy.graphs import MASKED
-from mobivid_core.deploy.mil import Program, execute
+from mobivid_core.deploy.steps import host_modulation
 from mobivid_core.deploy.verify import Verification
 from mobivid_core.diffusion.sampling import textbook_sigmas
 from mobivid_core.errors import CheckpointError
@@ -66,16 +65,25 @@ def load_generator(profile: str) -> Generator:
 
 
 def timestep_tables(model: MobiVidTransformer3DModel, sigmas: Sequence[float]) -> dict[str, Tensor]:
-    """What the host feeds at each step: `sigmas` (n + 1,), `modulation` (n, 6, hidden), `embedded` (n, hidden)."""
-    with torch.no_grad():
-        modulation, embedded = model.time_modulation(1000 * torch.tensor(sigmas, dtype=torch.float32))
-    return {"sigmas": torch.tensor([*sigmas, 0.0]), "modulation": modulation, "embedded": embedded}
+    """What the host keeps: `sigmas` (n + 1,) with the final 0, `modulation` (n, 6 * blocks + 2, hidden)."""
+    modulation = host_modulation(model, 1000 * torch.tensor(sigmas, dtype=torch.float32))
+    return {"sigmas": torch.tensor([*sigmas, 0.0]), "modulation": modulation}
 
 
 def write_bundle(
-    folder: Path, verifications: Sequence[Verification], tables: dict[str, Tensor] | None, *, source: str
-) -> Path:
-    """Write tables and manifest beside the packages already in `folder`; returns the manifest's path."""
+    folder: Path, verifications: Sequence[Verification], tables: dict[str, Tensor] | None, *, source: str,
+    runs: Mapping[str, int], frames: int,
+) -> Path:  # fmt: skip
+    """Write tables and manifest beside the packages already in `folder`; returns the manifest's path.
+
+    Args:
+        folder: Holds the packages.
+        verifications: Of each package.
+        tables: From `timestep_tables`; None for models without fixed steps.
+        source: One line that says where the weights come from.
+        runs: File name of a package -> how often an app calls it for one clip.
+        frames: Frames of that clip.
+    """
     from safetensors.torch import save
 
     if tables is not None:
@@ -84,51 +92,11 @@ def write_bundle(
         v.package.path.name: {
             "sha256": v.package.digest, "parameters": v.package.params, "megabytes": round(v.package.megabytes, 3),
             "operations": v.package.ops, "fp32_relative_error": v.fp32_error, "fp16_relative_error": v.fp16_error,
-            "torch_fp16_relative_error": v.torch_half_error,
-            "gates_passed": v.passed,
+            "torch_fp16_relative_error": v.torch_half_error, "weight_bits": v.bits,
+            "gates_passed": v.passed, "runs_a_clip": runs[v.package.path.name],
         }
         for v in verifications
     }  # fmt: skip
     made_with = {name: version(name) for name in ("coremltools", "torch", "numpy")}
-    write_json(folder / MANIFEST, {"packages": entries, "source": source, "made_with": made_with})
+    write_json(folder / MANIFEST, {"packages": entries, "frames": frames, "source": source, "made_with": made_with})
     return folder / MANIFEST
-
-
-def sample(
-    step: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor], noise: Tensor, text: Tensor, mask: Tensor,
-    tables: dict[str, Tensor],
-) -> Tensor:  # fmt: skip
-    """The app's loop: Euler steps of the velocity from noise to latents.
-
-    Args:
-        step: (latents, text, additive mask, modulation, embedded) -> velocity: a torch graph or a package.
-        noise: (1, C, t, h, w).
-        text: (1, L, D) token states.
-        mask: (1, L) bool, True for real tokens.
-        tables: From `timestep_tables`.
-
-    Returns:
-        (1, C, t, h, w) normalised latents.
-    """
-    additive = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
-    sigmas, latents = tables["sigmas"], noise
-    for i in range(len(sigmas) - 1):
-        vectors = tables["modulation"][i : i + 1], tables["embedded"][i : i + 1]
-        latents = latents + (sigmas[i + 1] - sigmas[i]) * step(latents, text, additive, *vectors)
-    return latents
-
-
-def package_step(program: Program, mode: str) -> Callable[..., Tensor]:
-    """A transformer package as `sample`'s step."""
-
-    def step(latents: Tensor, text: Tensor, text_mask: Tensor, modulation: Tensor, embedded: Tensor) -> Tensor:
-        inputs = {
-            "latents": latents,
-            "text": text,
-            "text_mask": text_mask,
-            "modulation": modulation,
-            "embedded": embedded,
-        }
-        return execute(program, inputs, mode)["velocity"]
-
-    return step

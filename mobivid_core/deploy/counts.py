@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and bytes of the diffusion transformer in closed form, and of any module by counting.
+"""Parameters, FLOPs and bytes of the diffusion transformer in closed form.
 
 Paper: Table 1 (model sizes) and the section on on-device deployment; the architecture counted is the
 reconstruction that the published sizes imply (an adaLN-single video DiT as in LTX-Video).
@@ -18,12 +18,8 @@ residual stream stays in memory; `traffic_bytes` reads every weight once and eac
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
 
 from mobivid_core.models.config import DiTConfig
-
-if TYPE_CHECKING:
-    from torch import nn
 
 #: Layer kinds in the order of a forward pass.
 KINDS = ("patch", "caption", "timestep", "self_attention", "cross_attention", "ffn", "modulation")
@@ -143,56 +139,8 @@ def clip_flops(forward_flops: int, *, steps: int, guidance: bool, decoder_flops:
     return forward_flops * steps * (2 if guidance else 1) + decoder_flops
 
 
-def module_counts(module: nn.Module, *inputs: object, bytes_per_value: int = 2) -> LayerCount:
-    """Counts of any module by running it under torch's FLOP counter (put it on the meta device: nothing is computed).
-
-    Peak and traffic are taken over leaf modules (input + output), so they leave out tensors kept for skip paths.
-
-    Args:
-        module: Called as `module(*inputs)`.
-        inputs: Positional inputs on the module's device.
-        bytes_per_value: Bytes of a value in the deployed model.
-    """
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    touched: list[int] = []
-
-    def note(_: nn.Module, args: tuple, output: object) -> None:
-        touched.append(_numel(args) + _numel(output))
-
-    hooks = [leaf.register_forward_hook(note) for leaf in module.modules() if not list(leaf.children())]
-    trained = [p for p in module.parameters() if p.requires_grad]
-    module.requires_grad_(False)  # the counter's module tracker fails on an output that is a view of a parameter
-    try:
-        # The default CPU backend hides attention from the counter (161.5 against 177.1 GFLOP for one server block).
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            module(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for parameter in trained:
-            parameter.requires_grad_(True)
-    params = sum(p.numel() for p in module.parameters())
-    peak, traffic = max(touched, default=0) * bytes_per_value, sum(touched) * bytes_per_value
-    weights = params * bytes_per_value
-    return LayerCount(params, counter.get_total_flops(), weights, peak, weights + traffic)
-
-
-def _numel(value: object) -> int:
-    """Values in all tensors of a nested output."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return value.numel()
-    if isinstance(value, dict):
-        return sum(_numel(v) for v in value.values())
-    return sum(_numel(v) for v in value) if isinstance(value, (tuple, list)) else 0
-
-
-def _linear(rows: int, fan_in: int, fan_out: int, size: int) -> LayerCount:
-    """A linear layer with bias on `rows` rows."""
+def linear_count(rows: int, fan_in: int, fan_out: int, size: int = 2) -> LayerCount:
+    """A linear layer with bias on `rows` rows; `size` bytes a value."""
     params = fan_in * fan_out + fan_out
     moved = rows * (fan_in + fan_out)
     return LayerCount(params, 2 * rows * fan_in * fan_out, params * size, moved * size, (params + moved) * size)
@@ -203,9 +151,11 @@ def _outer_counts(cfg: DiTConfig, tokens: int, text_tokens: int, size: int) -> d
     h, c = cfg.hidden, cfg.in_channels
     tables = 6 * h * cfg.blocks + 2 * h
     return {
-        "patch": _linear(tokens, c, h, size) + _linear(tokens, h, c, size),
-        "caption": _linear(text_tokens, cfg.text_dim, h, size) + _linear(text_tokens, h, h, size),
-        "timestep": _linear(1, TIMESTEP_CHANNELS, h, size) + _linear(1, h, h, size) + _linear(1, h, 6 * h, size),
+        "patch": linear_count(tokens, c, h, size) + linear_count(tokens, h, c, size),
+        "caption": linear_count(text_tokens, cfg.text_dim, h, size) + linear_count(text_tokens, h, h, size),
+        "timestep": linear_count(1, TIMESTEP_CHANNELS, h, size)
+        + linear_count(1, h, h, size)
+        + linear_count(1, h, 6 * h, size),
         "modulation": LayerCount(params=tables, weight_bytes=tables * size, traffic_bytes=tables * size),
     }
 
@@ -214,8 +164,8 @@ def _attention(cfg: DiTConfig, heads: int, queries: int, keys: int, size: int, f
     """One attention layer: q, k, v, out with bias, and q/k RMS-norm weights."""
     h, width = cfg.hidden, heads * cfg.head_dim
     linears = (
-        _linear(queries, h, width, size) + _linear(keys, h, width, size)
-        + _linear(keys, h, width, size) + _linear(queries, width, h, size)
+        linear_count(queries, h, width, size) + linear_count(keys, h, width, size)
+        + linear_count(keys, h, width, size) + linear_count(queries, width, h, size)
     )  # fmt: skip
     norms = LayerCount(params=2 * width, weight_bytes=2 * width * size, traffic_bytes=2 * width * size)
     scores = heads * queries * keys
@@ -228,6 +178,6 @@ def _attention(cfg: DiTConfig, heads: int, queries: int, keys: int, size: int, f
 
 def _ffn(hidden: int, width: int, tokens: int, size: int, tiles: int) -> LayerCount:
     """Linear, GELU, linear; in tiles over the hidden axis only 1/tiles of the hidden activation is alive."""
-    both = _linear(tokens, hidden, width, size) + _linear(tokens, width, hidden, size)
+    both = linear_count(tokens, hidden, width, size) + linear_count(tokens, width, hidden, size)
     peak = (3 * tokens * hidden + tokens * -(-width // tiles)) * size
     return LayerCount(both.params, both.flops, both.weight_bytes, peak, both.traffic_bytes)

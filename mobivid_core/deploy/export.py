@@ -2,7 +2,7 @@
 
     python -m mobivid_core.deploy.export --config mini --out packages/mini
     python -m mobivid_core.deploy.export --config mobile-block --out packages/block
-    python -m mobivid_core.deploy.export --config mobile --out packages/mobile
+    python -m mobivid_core.deploy.export --config mobile --out packages/mobile --bits 8 4
 
 `mini` takes trained checkpoints (distilled student, else teacher; VAE; text encoder). The paper's weights were never
 published, so the two paper-scale configurations have random weights: right for size, operations and timing.
@@ -15,25 +15,29 @@ import copy
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from mobivid_core import artifacts
-from mobivid_core.deploy import graphs
-from mobivid_core.deploy.bundle import load_generator, timestep_tables, write_bundle
+from mobivid_core.deploy import graphs, text_graphs
+from mobivid_core.deploy.app import tokens
+from mobivid_core.deploy.bundle import STEPS, load_generator, timestep_tables, write_bundle
 from mobivid_core.deploy.counts import dit_params, latent_grid
-from mobivid_core.deploy.verify import Verification, convert_and_verify
+from mobivid_core.deploy.references import light_vae
+from mobivid_core.deploy.verify import Verification, compress_and_verify, convert_and_verify
+from mobivid_core.deploy.weight_bits import SCHEMES
 from mobivid_core.errors import ExportError, MobiVidError
 from mobivid_core.models.config import MOBILE
 from mobivid_core.profiles import Profile, get_profile
 
 CONFIGS = ("mini", "mobile-block", "mobile")
 #: Clip and text of the paper (claims C17, C18 and C27): 49 frames of 512 x 384, 77 CLIP tokens.
-PAPER_GRID, PAPER_TEXT = latent_grid(49, 384, 512), 77
-#: Peak memory of a conversion and float32 check, measured: 0.35 GB and 7 to 10 bytes a parameter.
-_BYTES_PER_PARAMETER = 10
+PAPER_FRAMES, PAPER_TEXT = 49, 77
+PAPER_GRID = latent_grid(PAPER_FRAMES, 384, 512)
+#: Peak memory of a conversion and check in parts, measured: 0.35 GB and 7 bytes a parameter.
+_BYTES_PER_PARAMETER = 7
 
 
 def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
@@ -41,7 +45,7 @@ def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
 
     The modules are copies: conversion rounds their weights.
     """
-    from mobivid_core.models.text import MAX_LENGTH, encode_text, load_text_encoder, load_tokenizer
+    from mobivid_core.models.text import MAX_LENGTH, encode_text, load_text_encoder
     from mobivid_core.models.vae import MobiVidVAE
 
     vae = artifacts.load_model(MobiVidVAE, artifacts.find("vae", profile.name).path)
@@ -54,15 +58,12 @@ def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
     )
     yield graph
     yield graphs.decoder_graph(vae, shape)
-    tokens = load_tokenizer()(
-        ["a red circle moving left"], padding="max_length", max_length=MAX_LENGTH, return_tensors="pt"
-    )
     encoder = copy.deepcopy(load_text_encoder())
-    yield graphs.text_graph(encoder, tokens["input_ids"].int(), tokens["attention_mask"].bool(), causal=False)
+    yield text_graphs.text_graph(encoder, *tokens("a red circle moving left"), causal=False)
 
 
-def mobile_graph() -> graphs.Graph:
-    """The whole reconstructed 0.96 B mobile transformer with random weights."""
+def mobile_graphs() -> Iterator[graphs.Graph]:
+    """Paper scale with random weights: the 0.96 B transformer in parts below 1 GB, then what runs around it."""
     from mobivid_core.models.dit import MobiVidTransformer3DModel
 
     torch.manual_seed(0)
@@ -70,11 +71,44 @@ def mobile_graph() -> graphs.Graph:
     for block in model.blocks:  # these start at zero: the packages would hold branches that add nothing
         torch.nn.init.normal_(block.attn2.to_out.weight, std=MOBILE.hidden**-0.5)
     torch.nn.init.normal_(model.proj_out.weight, std=MOBILE.hidden**-0.5)
-    return graphs.dit_graph(model, PAPER_GRID, PAPER_TEXT, name="mobile_dit")
+    yield from graphs.dit_chunks(model, PAPER_GRID, PAPER_TEXT, name="mobile_dit")
+    del model
+    yield from _around()
 
 
-def export(config: str, out: Path, profile: Profile, say: object = print) -> list[Verification]:
+def block_graphs() -> Iterator[graphs.Graph]:
+    """One paper-scale block, decoder and text encoder with random weights: what is timed on a device and composed."""
+    yield graphs.block_graph(MOBILE, PAPER_GRID, PAPER_TEXT, name="mobile_block")
+    yield from _around()
+
+
+def _around() -> Iterator[graphs.Graph]:
+    """A light decoder and a CLIP-shaped text encoder at paper scale."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        vae = light_vae().eval()
+    yield graphs.decoder_graph(vae, (MOBILE.in_channels, *PAPER_GRID), name="mobile_decoder")
+    yield text_graphs.clip_text_graph(length=PAPER_TEXT, name="mobile_text_encoder")
+
+
+def runs_a_clip(name: str, blocks: int, steps: int) -> int:
+    """How often an app calls a package for one clip, by the package's name."""
+    if "block" in name:
+        return blocks * steps
+    return steps if "dit" in name else 1
+
+
+def export(
+    config: str, out: Path, profile: Profile, bits: Sequence[int] = (), say: Callable[[str], None] = print
+) -> list[Verification]:
     """Convert and verify one configuration into `out`, with progress lines.
+
+    Args:
+        config: One of `CONFIGS`.
+        out: Folder of the packages and their manifest.
+        profile: Whose checkpoints `mini` takes.
+        bits: Further copies with weights of so many bits (8, 6, 4).
+        say: Takes the progress lines.
 
     Raises:
         ExportError: Too little memory or disk, or a conversion is refused or fails.
@@ -82,28 +116,37 @@ def export(config: str, out: Path, profile: Profile, say: object = print) -> lis
     """
     check_resources(config, out)
     tables, source = None, "random weights (the paper's are not published)"
+    blocks, steps, frames = MOBILE.blocks, STEPS, PAPER_FRAMES
     if config == "mini":
         chosen = load_generator(profile.name)
         tables, source = timestep_tables(chosen.model, chosen.sigmas), chosen.source
+        blocks, steps, frames = len(chosen.model.blocks), len(chosen.sigmas), profile.frames
     sources = {
         "mini": lambda: mini_graphs(profile),
-        "mobile-block": lambda: [graphs.block_graph(MOBILE, PAPER_GRID, PAPER_TEXT, name="mobile_block")],
-        "mobile": lambda: [mobile_graph()],
+        "mobile-block": block_graphs,
+        "mobile": mobile_graphs,
     }
     done = []
     for graph in sources[config]():
         params = sum(p.numel() for p in graph.module.parameters())
         say(f"[{time.strftime('%H:%M:%S')}] {graph.name}: converting {params:,} parameters ...")
         result = convert_and_verify(graph, out)
-        done.append(result)
-        package, inside = result.package, "" if result.passed else ", outside the gates"
-        say(
-            f"[{time.strftime('%H:%M:%S')}] {graph.name}: {package.megabytes:,.1f} MB in {package.seconds:.0f} s, "
-            f"{sum(package.ops.values())} operations; relative error {result.fp32_error:.1e} (float32), "
-            f"{result.fp16_error:.1e} (float16){inside}"
-        )
-    say(f"manifest: {write_bundle(out, done, tables, source=source)}")
+        results = [result, *(compress_and_verify(graph, result, n, out) for n in bits)]
+        done += results
+        for made in results:
+            say(f"[{time.strftime('%H:%M:%S')}] {_line(made)}")
+    runs = {v.package.path.name: runs_a_clip(v.package.path.stem, blocks, steps) for v in done}
+    say(f"manifest: {write_bundle(out, done, tables, source=source, runs=runs, frames=frames)}")
     return done
+
+
+def _line(result: Verification) -> str:
+    """What came of one package, in one line."""
+    package, inside = result.package, "" if result.passed else ", outside the gates"
+    return (
+        f"{package.path.stem}: {package.megabytes:,.1f} MB in {package.seconds:.0f} s, {sum(package.ops.values())} "
+        f"operations; relative error {result.fp32_error:.1e} (float32), {result.fp16_error:.1e} (float16){inside}"
+    )
 
 
 def check_resources(config: str, out: Path) -> None:
@@ -114,7 +157,7 @@ def check_resources(config: str, out: Path) -> None:
     """
     import psutil
 
-    params = {"mini": 30_000_000, "mobile-block": 46_200_000, "mobile": dit_params(MOBILE)["total"]}[config]
+    params = {"mini": 30_000_000, "mobile-block": 212_000_000, "mobile": dit_params(MOBILE)["total"]}[config]
     place = next(p for p in (out, *out.parents) if p.exists())
     disk, memory = 2.2 * 2 * params / 1e9, 0.35 + _BYTES_PER_PARAMETER * params / 1e9
     free_disk, free_memory = shutil.disk_usage(place).free / 1e9, psutil.virtual_memory().available / 1e9
@@ -132,10 +175,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mobivid_core.deploy.export", description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=CONFIGS, required=True, help="which models to convert")
     parser.add_argument("--out", type=Path, required=True, help="folder for the packages and their manifest")
+    parser.add_argument(
+        "--bits", type=int, nargs="*", default=[], choices=sorted(SCHEMES), help="further copies with smaller weights"
+    )
     parser.add_argument("--profile", default="laptop", help="whose checkpoints `mini` takes (default: laptop)")
     options = parser.parse_args(arguments)
     try:
-        done = export(options.config, options.out, get_profile(options.profile))
+        done = export(options.config, options.out, get_profile(options.profile), options.bits)
     except MobiVidError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,8 +1,8 @@
 """Runs a saved Core ML program with torch, on any machine: what the package computes, not how fast.
 
 Paper: none; no public tool executes ML Programs off Apple hardware, and a package that nobody ran proves nothing.
-The program is read back from the saved files (`coreml.load_program`) and executed operation by operation, in one of two
-modes: "fp32" (all arithmetic in float32: tells conversion errors) and "fp16" (each output rounded to its declared
+The program is read back from the saved files (`packages.load_program`) and executed operation by operation, in one of
+two modes: "fp32" (all arithmetic in float32: tells conversion errors) and "fp16" (each output rounded to its declared
 type: tells what float16 storage between operations costs). Only the operations our packages use exist (`mil_ops`).
 
 Limits: it shares coremltools' reader and its definitions of the operations, and says nothing about the device's own
@@ -11,7 +11,7 @@ kernels, where products may accumulate in float16, or about placement and speed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +72,7 @@ def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") 
     """Run a program.
 
     Args:
-        program: From `coreml.load_program`.
+        program: From `packages.load_program`.
         inputs: Input name -> tensor of the declared shape.
         mode: "fp32" or "fp16", see the module's docstring.
 
@@ -89,24 +89,41 @@ def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") 
         raise ExportError(
             f"the executor has no operation {', '.join(missing)}; add it to mobivid_core/deploy/mil_ops.py"
         )
-    values: dict[str, object] = _given(program, inputs, mode)
-    last_use = _last_uses(program)
-    culprit = None
-    with torch.no_grad():
-        for index, operation in enumerate(program.operations):
-            finite_before = culprit is not None or _all_finite(operation, values)
-            _step(operation, values, mode)
-            if culprit is None and finite_before and not _outputs_finite(operation, values):
-                culprit = operation
-            for name in last_use.get(index, ()):
-                del values[name]
-    results = {name: torch.as_tensor(values[name]).float() for name in program.outputs}
+    results = _run(program, inputs, mode)
     if not all(torch.isfinite(r).all() for r in results.values()):
-        where = f"{culprit.kind} ({culprit.outputs[0].name})" if culprit else "an input"
         raise ExportError(
-            f"the package's output is not finite in {mode} mode; the first non-finite operation is {where}"
+            f"the package's output is not finite in {mode} mode; the first non-finite operation is "
+            + _first_non_finite(program, inputs, mode)
         )
     return results
+
+
+def _run(
+    program: Program, inputs: Mapping[str, Tensor], mode: str, watch: Callable[[Operation, Mapping], None] | None = None
+) -> dict[str, Tensor]:
+    """All operations in order; `watch` sees each with the values so far."""
+    values: dict[str, object] = _given(program, inputs, mode)
+    last_use = _last_uses(program)
+    with torch.no_grad():
+        for index, operation in enumerate(program.operations):
+            _step(operation, values, mode)
+            if watch is not None:
+                watch(operation, values)
+            for name in last_use.get(index, ()):
+                del values[name]
+    return {name: torch.as_tensor(values[name]).float() for name in program.outputs}
+
+
+def _first_non_finite(program: Program, inputs: Mapping[str, Tensor], mode: str) -> str:
+    """The first operation that makes infinities or NaN of finite operands, found by running again."""
+    culprits: list[Operation] = []
+
+    def watch(operation: Operation, values: Mapping[str, object]) -> None:
+        if not culprits and not _outputs_finite(operation, values) and _all_finite(operation, values):
+            culprits.append(operation)
+
+    _run(program, inputs, mode, watch)
+    return f"{culprits[0].kind} ({culprits[0].outputs[0].name})" if culprits else "an input"
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:

@@ -6,39 +6,39 @@ arrive as Python numbers or integer tensors. What an argument means is coremltoo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mobivid_core.deploy.mil_shapes import (
+    Number,
+    expand_dims,
+    gather,
+    gather_nd,
+    ints,
+    pad,
+    reshape,
+    slice_by_index,
+    split,
+    squeeze,
+    tensor,
+)
 from mobivid_core.errors import ExportError
-
-Number = Tensor | float | int
-
-
-def _ints(value: object) -> list[int]:
-    """Integers from a tensor, list or number."""
-    if isinstance(value, Tensor):
-        return [int(v) for v in value.reshape(-1).tolist()]
-    return [int(v) for v in value] if isinstance(value, Sequence) else [int(value)]
-
-
-def _tensor(value: Number) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.tensor(value)
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda x: function(_tensor(x))
+    return lambda x: function(tensor(x))
 
 
 def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda x, y: function(_tensor(x), _tensor(y))
+    return lambda x, y: function(tensor(x), tensor(y))
 
 
 def _reduce(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def reduce(x: Tensor, axes: object = None, keep_dims: bool = False) -> Tensor:
-        return function(x, dim=tuple(range(x.ndim)) if axes is None else tuple(_ints(axes)), keepdim=bool(keep_dims))
+        return function(x, dim=tuple(range(x.ndim)) if axes is None else tuple(ints(axes)), keepdim=bool(keep_dims))
 
     return reduce
 
@@ -67,87 +67,10 @@ def layer_norm(
     x: Tensor, axes: object = None, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: float = 1e-5
 ) -> Tensor:
     """Normalise over `axes`; scale and shift have the shape of those axes."""
-    dims = tuple(range(x.ndim)) if axes is None else tuple(_ints(axes))
+    dims = tuple(range(x.ndim)) if axes is None else tuple(ints(axes))
     centred = x - x.mean(dims, keepdim=True)
     y = centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + epsilon)
     return (y if gamma is None else y * gamma) + (0 if beta is None else beta)
-
-
-def reshape(x: Tensor, shape: object) -> Tensor:
-    """New shape; 0 keeps an axis, -1 is inferred."""
-    target = [x.shape[i] if n == 0 and x.numel() else n for i, n in enumerate(_ints(shape))]
-    return x.reshape(target)
-
-
-def squeeze(x: Tensor, axes: object = None) -> Tensor:
-    """Drop axes of length 1."""
-    return x.squeeze() if axes is None else x.squeeze(tuple(_ints(axes)))
-
-
-def expand_dims(x: Tensor, axes: object) -> Tensor:
-    """Insert axes of length 1 at positions of the result."""
-    x, places = _tensor(x), _ints(axes)
-    for axis in sorted(a % (x.ndim + len(places)) for a in places):
-        x = x.unsqueeze(axis)
-    return x
-
-
-def split(x: Tensor, axis: int, num_splits: int | None = None, split_sizes: object = None) -> list[Tensor]:
-    """Pieces along an axis."""
-    sizes = _ints(split_sizes) if split_sizes is not None else x.shape[axis] // num_splits
-    return list(x.split(sizes, dim=axis))
-
-
-def slice_by_index(
-    x: Tensor, begin: object, end: object, stride: object = None, begin_mask: object = None, end_mask: object = None,
-    squeeze_mask: object = None,
-) -> Tensor:  # fmt: skip
-    """Python-like slice of every axis; masks ignore a bound or drop an axis."""
-    starts, ends = _ints(begin), _ints(end)
-    steps = _ints(stride) if stride is not None else [1] * len(starts)
-    free_start, free_end, drop = (
-        [bool(v) for v in _ints(m)] if m is not None else [False] * len(starts)
-        for m in (begin_mask, end_mask, squeeze_mask)
-    )
-    for axis, (start, stop, step) in enumerate(zip(starts, ends, steps, strict=True)):
-        length = x.shape[axis]
-        if drop[axis]:
-            x = x.narrow(axis, start % length, 1)
-            continue
-        indices = range(length)[slice(None if free_start[axis] else start, None if free_end[axis] else stop, step)]
-        x = x.index_select(axis, torch.tensor(list(indices), dtype=torch.long))
-    for axis in reversed([a for a, gone in enumerate(drop) if gone]):
-        x = x.squeeze(axis)
-    return x
-
-
-def gather(x: Tensor, indices: Number, axis: int = 0, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
-    """Rows of `x` along an axis (embedding look-up)."""
-    if batch_dims:
-        raise ExportError("gather with batch_dims is not in the executor")
-    index = _tensor(indices).long()
-    index = torch.where(index < 0, index + x.shape[axis], index)
-    rows = x.index_select(axis, index.reshape(-1))
-    return rows.reshape(*x.shape[: axis % x.ndim], *index.shape, *x.shape[axis % x.ndim + 1 :])
-
-
-def gather_nd(x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
-    """Elements or slices of `x` at index tuples."""
-    if batch_dims:
-        raise ExportError("gather_nd with batch_dims is not in the executor")
-    return x[tuple(indices.long().unbind(-1))]
-
-
-def pad(x: Tensor, pad: object, mode: str = "constant", constant_val: float = 0.0) -> Tensor:
-    """Pad the last axes; amounts are listed from the first of them to the last."""
-    amounts = _ints(pad)
-    pairs = [amounts[i : i + 2] for i in range(0, len(amounts), 2)]
-    while len(pairs) > 1 and pairs[0] == [0, 0]:
-        pairs.pop(0)
-    flat = [n for pair in reversed(pairs) for n in pair]
-    if mode == "constant":
-        return F.pad(x, flat, value=float(constant_val))
-    return F.pad(x, flat, mode="replicate" if mode == "replicate" else "reflect")
 
 
 def conv(
@@ -156,10 +79,10 @@ def conv(
 ) -> Tensor:  # fmt: skip
     """Convolution over 1 to 3 axes with explicit padding."""
     spatial = weight.ndim - 2
-    steps = _ints(strides) if strides is not None else [1] * spatial
-    spread = _ints(dilations) if dilations is not None else [1] * spatial
+    steps = ints(strides) if strides is not None else [1] * spatial
+    spread = ints(dilations) if dilations is not None else [1] * spatial
     if pad_type == "custom":
-        amounts = _ints(pad)
+        amounts = ints(pad)
         x = F.pad(x, [n for i in reversed(range(spatial)) for n in amounts[2 * i : 2 * i + 2]])
     elif pad_type != "valid":
         raise ExportError(f"conv with pad_type {pad_type!r} is not in the executor")
@@ -192,7 +115,7 @@ def cast(x: Number, dtype: str) -> Number:
         "int16": torch.int16,
         "bool": torch.bool,
     }
-    return _tensor(x).to(kinds[dtype])
+    return tensor(x).to(kinds[dtype])
 
 
 def clip(x: Tensor, alpha: float, beta: float) -> Tensor:
@@ -207,7 +130,7 @@ def range_1d(start: Number, end: Number, step: Number) -> Tensor:
 
 def fill(shape: object, value: Number) -> Tensor:
     """A constant tensor."""
-    return torch.full(_ints(shape), value.item() if isinstance(value, Tensor) else value)
+    return torch.full(ints(shape), value.item() if isinstance(value, Tensor) else value)
 
 
 def l2_norm(x: Tensor, epsilon: float = 1e-12) -> Tensor:
@@ -264,16 +187,16 @@ OPERATIONS: dict[str, Callable[..., Tensor | list[Tensor]]] = {
     "reduce_l2_norm": _reduce(torch.linalg.vector_norm),
     "reduce_sum_square": lambda x, axes=None, keep_dims=False: _reduce(torch.sum)(x.square(), axes, keep_dims),
     "reshape": reshape,
-    "transpose": lambda x, perm: x.permute(_ints(perm)),
+    "transpose": lambda x, perm: x.permute(ints(perm)),
     "squeeze": squeeze,
     "expand_dims": expand_dims,
-    "concat": lambda values, axis, interleave=False: torch.cat([_tensor(v) for v in values], int(axis)),
-    "stack": lambda values, axis: torch.stack([_tensor(v) for v in values], int(axis)),
+    "concat": lambda values, axis, interleave=False: torch.cat([tensor(v) for v in values], int(axis)),
+    "stack": lambda values, axis: torch.stack([tensor(v) for v in values], int(axis)),
     "split": split,
     "slice_by_index": slice_by_index,
     "gather": gather,
     "gather_nd": gather_nd,
-    "tile": lambda x, reps: x.repeat(_ints(reps)),
+    "tile": lambda x, reps: x.repeat(ints(reps)),
     "pad": pad,
     "conv": conv,
     "pixel_shuffle": lambda x, upscale_factor: F.pixel_shuffle(x, int(upscale_factor)),
@@ -283,7 +206,7 @@ OPERATIONS: dict[str, Callable[..., Tensor | list[Tensor]]] = {
     "fill": fill,
     "range_1d": range_1d,
     "shape": lambda x: torch.tensor(x.shape, dtype=torch.int32),
-    "select": lambda cond, a, b: torch.where(_tensor(cond).bool(), _tensor(a), _tensor(b)),
+    "select": lambda cond, a, b: torch.where(tensor(cond).bool(), tensor(a), tensor(b)),
     "reduce_argmax": lambda x, axis=-1, keep_dims=False, output_dtype="int32": x.argmax(
         int(axis), keepdim=bool(keep_dims)
     ),

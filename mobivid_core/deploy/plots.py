@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mobivid_core.deploy.devices import Efficiency
+from mobivid_core.deploy.calibration import Efficiency
 from mobivid_core.deploy.tiled import TileTiming
 from mobivid_core.report.style import PALETTE
 
@@ -73,6 +73,22 @@ def calibration(rows: pd.DataFrame, fit: Efficiency) -> Figure:
     ax.set_xticks(range(len(chips)), chips)
     ax.set(ylabel="share of the nominal peak (%)", ylim=(0, None))
     ax.legend(ncols=2, loc="lower center")
+    return fig
+
+
+def predicted_against_measured(table: pd.DataFrame, bar: float) -> Figure:
+    """Predicted against measured milliseconds of `cpu_model.compare`, with the band of a factor `bar`."""
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(4.6, 4.2))
+    times = table[["predicted ms", "measured ms"]].to_numpy()
+    ends = np.array([0.7 * times.min(), 1.4 * times.max()])
+    ax.fill_between(ends, ends / bar, ends * bar, color=PALETTE["sky"], alpha=0.2, label=f"within a factor of {bar:g}")
+    ax.plot(ends, ends, color=PALETTE["black"], linewidth=1)
+    for (part, rows), marker in zip(table.groupby("part", sort=False), "os^", strict=False):
+        ax.plot(rows["measured ms"], rows["predicted ms"], marker, markersize=8, label=part)
+    ax.set(xscale="log", yscale="log", xlabel="measured (ms)", ylabel="predicted (ms)", xlim=ends, ylim=ends)
+    ax.legend()
     return fig
 
 

@@ -1,24 +1,36 @@
-"""Measurements from real devices as JSON records: validated, and tied to a package by its hash.
+"""Measurements from real devices as JSON records: validated by a schema, tied to a package by its hash, composed.
 
 Paper: its device numbers come without a way to check them. A record here names device, system, compute units, every
 sample, and the SHA-256 of the package that ran, which must be the hash of a package verified on this machine. The
-project ships no record: put yours, or others', into a folder and read it with `load_records`.
+project ships no record: put yours, or others', into a folder and read it with `load_records`. The schema is
+device_record.schema.json beside this file, for writers in other languages.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from mobivid_core.errors import ParameterError
-from mobivid_core.files import write_json
+from mobivid_core.files import read_json, write_json
 
-COMPUTE_UNITS = ("ALL", "CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE")
-THERMAL_STATES = ("nominal", "fair", "serious", "critical", "unknown")
+SCHEMA = Path(__file__).with_name("device_record.schema.json")
+
+
+@cache
+def schema() -> dict:
+    """The JSON schema of a record."""
+    return json.loads(SCHEMA.read_text(encoding="utf-8"))
+
+
+COMPUTE_UNITS: tuple[str, ...] = tuple(schema()["properties"]["compute_units"]["enum"])
+THERMAL_STATES: tuple[str, ...] = tuple(schema()["properties"]["thermal_state"]["enum"])
 
 
 @dataclass(frozen=True)
@@ -30,11 +42,15 @@ class DeviceRecord:
         os_version: System and version, e.g. "iOS 18.5".
         compute_units: One of `COMPUTE_UNITS`.
         package: File name of the package.
-        sha256: `coreml.package_hash` of it.
+        sha256: `packages.package_hash` of it.
         load_ms: Samples of the loading time in milliseconds; may be empty.
         predict_ms: Samples of one prediction in milliseconds.
         thermal_state: One of `THERMAL_STATES`.
         source: Who measured, and how.
+        schema: Version of the schema.
+
+    Raises:
+        ParameterError: A value does not fit the schema.
     """
 
     device: str
@@ -46,20 +62,10 @@ class DeviceRecord:
     predict_ms: list[float]
     thermal_state: str
     source: str
+    schema: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("device", "os_version", "package", "source"):
-            _require(isinstance(getattr(self, name), str) and getattr(self, name).strip(), name, "text", self)
-        _require(self.compute_units in COMPUTE_UNITS, "compute_units", " or ".join(COMPUTE_UNITS), self)
-        _require(self.thermal_state in THERMAL_STATES, "thermal_state", " or ".join(THERMAL_STATES), self)
-        hexadecimal = (
-            isinstance(self.sha256, str) and len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef")
-        )
-        _require(hexadecimal, "sha256", "64 hexadecimal digits", self)
-        for name in ("load_ms", "predict_ms"):
-            samples = getattr(self, name)
-            numbers = isinstance(samples, list) and all(type(v) in (int, float) and 0 < v < 1e7 for v in samples)
-            _require(numbers and (samples or name == "load_ms"), name, "a list of positive milliseconds", self)
+        _validate(asdict(self))
 
     def as_row(self) -> dict[str, object]:
         """Row of a table: medians, evidence and source."""
@@ -84,17 +90,50 @@ def read_record(path: Path) -> DeviceRecord:
     """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-        known = {f.name for f in fields(DeviceRecord)}
-        if not isinstance(values, dict) or set(values) != known:
-            found = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise ParameterError(f"it needs exactly the keys {sorted(known)}, got {found}")
+        _validate(values)
         return DeviceRecord(**values)
-    except (ValueError, ParameterError) as error:
+    except (OSError, ValueError, ParameterError) as error:
         raise ParameterError(f"{path} is no valid device record: {error}") from error
 
 
-def load_records(folder: Path, verified: set[str]) -> pd.DataFrame:
-    """All records of a folder whose package was verified here.
+def verified_packages(*bundles: Path) -> dict[str, dict]:
+    """SHA-256 -> manifest entry of the packages in `export`'s folders that passed verification.
+
+    Raises:
+        ParameterError: A folder has no manifest.
+    """
+    found: dict[str, dict] = {}
+    for bundle in bundles:
+        manifest = read_json(Path(bundle) / "manifest.json", None)
+        if manifest is None:
+            raise ParameterError(f"{bundle} has no manifest.json; write it with `python -m mobivid_core.deploy.export`")
+        for name, entry in manifest["packages"].items():
+            if entry["gates_passed"]:
+                found[entry["sha256"]] = {"name": name, "frames": manifest["frames"], **entry}
+    return found
+
+
+def import_record(path: Path, verified: Mapping[str, object] | set[str]) -> DeviceRecord:
+    """Read a record and tie it to a verified package.
+
+    Args:
+        path: JSON file.
+        verified: SHA-256 of packages that passed verification on this machine.
+
+    Raises:
+        ParameterError: The record is malformed, or of a package that was not verified.
+    """
+    record = read_record(path)
+    if record.sha256 not in verified:
+        raise ParameterError(
+            f"{path} timed {record.package} with hash {record.sha256[:12]}, which is none of the packages verified "
+            "here: it may be another model. Convert and verify that package first, or leave the record out"
+        )
+    return record
+
+
+def load_records(folder: Path, verified: Mapping[str, object] | set[str]) -> pd.DataFrame:
+    """All records of a folder; every one must be of a package verified here.
 
     Args:
         folder: Holds `*.json`; may be missing.
@@ -106,18 +145,52 @@ def load_records(folder: Path, verified: set[str]) -> pd.DataFrame:
     Raises:
         ParameterError: A record is malformed, or of a package that was not verified.
     """
-    rows = []
-    for path in sorted(Path(folder).glob("*.json")) if Path(folder).is_dir() else []:
-        record = read_record(path)
-        if record.sha256 not in verified:
-            raise ParameterError(
-                f"{path} timed {record.package} with hash {record.sha256[:12]}, which is none of the packages verified "
-                "here: it may be another model. Convert and verify that package first, or leave the record out"
-            )
-        rows.append(record.as_row())
-    return pd.DataFrame(rows)
+    files = sorted(Path(folder).glob("*.json")) if Path(folder).is_dir() else []
+    return pd.DataFrame([import_record(path, verified).as_row() for path in files])
 
 
-def _require(good: object, name: str, expected: str, record: DeviceRecord) -> None:
-    if not good:
-        raise ParameterError(f"{name} must be {expected}, got {getattr(record, name)!r}")
+def compose(records: Sequence[DeviceRecord], verified: Mapping[str, dict]) -> dict[str, float]:
+    """Seconds and frames/s of a clip from records of its packages, each run as often as the clip needs it.
+
+    The transformer counts once: its whole or its parts where they were timed, else one block times their number.
+
+    Args:
+        records: Of one device and one setting.
+        verified: From `verified_packages`.
+
+    Returns:
+        Package name -> seconds a clip, "clip" and "frames/s".
+
+    Raises:
+        ParameterError: Records of several devices or settings, or no record of the transformer or the decoder.
+    """
+    if len({(r.device, r.compute_units) for r in records}) != 1:
+        raise ParameterError("a clip is composed from records of one device and one setting of compute units")
+    entries = {r.sha256: verified[r.sha256] for r in records}
+    times = {
+        entries[r.sha256]["name"]: statistics.median(r.predict_ms) / 1e3 * entries[r.sha256]["runs_a_clip"]
+        for r in records
+    }
+    whole = {name: s for name, s in times.items() if "dit" in name}
+    if whole:
+        times = {name: s for name, s in times.items() if "block" not in name}
+    if not any("dit" in n or "block" in n for n in times) or not any("decoder" in n for n in times):
+        raise ParameterError(f"a clip needs the transformer (or a block) and the decoder; there is {', '.join(times)}")
+    total = sum(times.values())
+    frames = next(iter(entries.values()))["frames"]
+    return times | {"clip": total, "frames/s": frames / total}
+
+
+def _validate(values: object) -> None:
+    """Refuse what the schema refuses, naming the place.
+
+    Raises:
+        ParameterError: What was got, and what the schema asks for.
+    """
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(schema())
+    error = jsonschema.exceptions.best_match(validator.iter_errors(values))
+    if error is not None:
+        place = "/".join(map(str, error.absolute_path)) or "the record"
+        raise ParameterError(f"{place}: {error.message}")

@@ -171,12 +171,54 @@ def measure_tiles(
     ]
 
 
+def working_set(
+    tokens: int, hidden: int, width: int, tile_counts: Sequence[int], *, gb_s: float, flops_per_s: float
+) -> list[dict[str, float]]:
+    """What tiling changes on a phone, by arithmetic: memory alive, and the DRAM time that it can save at most.
+
+    Args:
+        tokens: Rows of the input.
+        hidden: Residual width.
+        width: FFN hidden width.
+        tile_counts: Numbers of tiles.
+        gb_s: DRAM bandwidth in GB/s.
+        flops_per_s: Arithmetic actually reached.
+
+    Returns:
+        One row a tile count: MB (1e6 bytes) of float16 activation and weights alive in a tile, and the time to write
+        and read the whole hidden activation as a share of the FFN's arithmetic time (in %), were it to leave the chip.
+    """
+    seconds = 4 * tokens * hidden * width / flops_per_s
+    spill = 2 * 2 * tokens * width / (gb_s * 1e9)
+    rows = []
+    for k in tile_counts:
+        neurons = max(end - start for start, end in tile_bounds(width, k))
+        alive, weights = 2 * tokens * neurons / 1e6, 2 * 2 * hidden * neurons / 1e6
+        rows.append({"tiles": k, "hidden activation (MB)": alive, "weights of a tile (MB)": weights})
+        rows[-1]["DRAM time saved at most (%)"] = 100 * spill / seconds
+    return rows
+
+
+def accelerators() -> list[tuple[str, torch.dtype]]:
+    """Devices to run the sweep on: the processor in float32, and a GPU in float16 where torch sees one."""
+    found = [("cpu", torch.float32)]
+    if torch.cuda.is_available():
+        found.append(("cuda", torch.float16))
+    if torch.backends.mps.is_available():
+        found.append(("mps", torch.float16))
+    return found
+
+
 def _timed(x: Tensor, up: nn.Linear, down: nn.Linear, tiles: int) -> float:
     """Wall seconds of one FFN, waiting for a GPU's queue where there is one."""
-    if x.is_cuda:
-        torch.cuda.synchronize()
+    _wait(x)
     start = time.perf_counter()
     tiled_ffn(x, up, down, tiles)
-    if x.is_cuda:
-        torch.cuda.synchronize()
+    _wait(x)
     return time.perf_counter() - start
+
+
+def _wait(x: Tensor) -> None:
+    """Until the device of a tensor has done what was asked of it."""
+    if x.device.type in ("cuda", "mps"):
+        getattr(torch, x.device.type).synchronize()

@@ -140,6 +140,28 @@ def flow_loss(
     Raises:
         ParameterError: Captions are to be dropped, but there is no empty caption.
     """
+    batch = flow_batch(
+        x0, text, mask, generator, drop_text=drop_text, null_text=null_text, null_mask=null_mask, kind=kind
+    )
+    return flow_error(model, *batch)
+
+
+def flow_batch(
+    x0: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    drop_text: float = 0.1,
+    null_text: Tensor | None = None,
+    null_mask: Tensor | None = None,
+    kind: Literal["logit_normal", "uniform"] = "logit_normal",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """All random draws of a training step; arguments and errors as `flow_loss`.
+
+    Returns:
+        Noisy latents (B, C, t, h, w), timesteps (B,), text (B, L, D), mask (B, L), and the velocity to predict.
+    """
     if drop_text > 0:
         if null_text is None or null_mask is None:
             raise ParameterError(
@@ -149,8 +171,12 @@ def flow_loss(
         text, mask = drop_condition(text, mask, null_text, null_mask, drop_text, generator)
     sigma = sample_sigmas(len(x0), generator, kind, device=x0.device)
     noise = torch.randn(x0.shape, generator=generator, device=_source(generator, x0)).to(x0)
-    prediction = predicted_velocity(model(interpolate(x0, noise, sigma), TIMESTEP_SCALE * sigma, text, mask))
-    return F.mse_loss(prediction, velocity(x0, noise))
+    return interpolate(x0, noise, sigma), TIMESTEP_SCALE * sigma, text, mask, velocity(x0, noise)
+
+
+def flow_error(model: Callable, noisy: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of the predicted velocity of a batch, or a part of one, from `flow_batch`."""
+    return F.mse_loss(predicted_velocity(model(noisy, timestep, text, mask)), target)
 
 
 def predicted_velocity(output: object) -> Tensor:

@@ -7,29 +7,27 @@ The noise of clip i depends on (seed, i) alone, so that rows of a table differ b
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mobivid_core.data.captions import ClipLabel, caption, label_indices
-from mobivid_core.data.render import label_of, render_clips
+from mobivid_core.data.captions import ClipLabel, caption
+from mobivid_core.data.render import label_of
 from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.judge import Judge, accuracy
-from mobivid_core.evaluate.metrics import pairwise_distance
-from mobivid_core.evaluate.minivbench import SEMANTIC, ClipMeasures, Reference, Scores, measure, score, shuffled
+from mobivid_core.evaluate.diversity import caption_diversity
+from mobivid_core.evaluate.judge import Judge
+from mobivid_core.evaluate.measures import ClipMeasures, measure
+from mobivid_core.evaluate.minivbench import Reference, Scores, score, shuffled
 from mobivid_core.evaluate.reference import measured_reference
 from mobivid_core.models.text import encode_text
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import Profile
 
 _RENDER_BATCH = 16
-_LABELS_SCANNED = 20_000
 
 
 @dataclass(frozen=True)
@@ -126,6 +124,7 @@ class Evaluator:
         batch: int = 32,
         keep: int = 8,
         quality: bool = True,
+        independent: bool = False,
         progress: bool = True,
     ) -> Evaluation:
         """Generate clips for the first `n` test captions and score them.
@@ -140,7 +139,8 @@ class Evaluator:
             seed: Seed of the noise.
             batch: Clips in memory at once.
             keep: Clips to keep for looking at.
-            quality: False leaves the quality measures out: see `minivbench.measure`.
+            quality: False leaves the quality measures out: see `measures.measure`.
+            independent: Also measure distances in features of a network that never saw these clips.
             progress: Show a progress bar.
 
         Raises:
@@ -151,7 +151,15 @@ class Evaluator:
             raise ParameterError(f"n is {n}; this evaluator was prepared with {len(self.labels)} captions")
         sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver, batch=batch)
         return self.evaluate_sampler(
-            sampler, n=n, wording=wording, seed=seed, batch=batch, keep=keep, quality=quality, progress=progress
+            sampler,
+            n=n,
+            wording=wording,
+            seed=seed,
+            batch=batch,
+            keep=keep,
+            quality=quality,
+            independent=independent,
+            progress=progress,
         )
 
     def evaluate_sampler(
@@ -164,6 +172,7 @@ class Evaluator:
         batch: int = 32,
         keep: int = 8,
         quality: bool = True,
+        independent: bool = False,
         progress: bool = True,
     ) -> Evaluation:
         """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents."""
@@ -178,7 +187,7 @@ class Evaluator:
                 began = time.perf_counter()
                 clips = self.decode(part)
                 decoding += time.perf_counter() - began
-                parts.append(measure(clips, self.judge, quality))
+                parts.append(measure(clips, self.judge, quality, independent))
                 if sum(map(len, kept)) < keep:
                     kept.append(clips)
         measures = ClipMeasures.join(parts)
@@ -254,84 +263,20 @@ class Evaluator:
             seed: See `steps`.
 
         Returns:
-            `generated` and `real`: mean pairwise distance in judge features within a caption (real clips through the
-            VAE), and their `ratio`.
+            As `caption_diversity`, in judge features: `generated`, `real`, `ratio`, `low` and `high`.
         """
         sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver)
-        generated, real = [], []
-        for number, indices in enumerate(_repeated_labels(captions, repeats)):
-            words = [caption(label_of("test", indices[0]))] * repeats
-            noise = self.noise([10_000 * (number + 1) + i for i in range(repeats)], seed)
-            generated.append(pairwise_distance(self.judge.read(self.decode(sampler(words, noise)))[1]))
-            clips = render_clips("test", indices, frames=self.profile.frames, size=self.profile.size).clips
-            real.append(pairwise_distance(self.judge.read(self.reconstruct(clips))[1]))
-        ours, theirs = sum(generated) / len(generated), sum(real) / len(real)
-        return {"generated": ours, "real": theirs, "ratio": ours / max(theirs, 1e-9)}
+        return caption_diversity(
+            lambda words, numbers: self.decode(sampler(words, self.noise(numbers, seed))),
+            self.reconstruct,
+            lambda clips: self.judge.read(clips)[1],
+            captions=captions,
+            repeats=repeats,
+            frames=self.profile.frames,
+            size=self.profile.size,
+        )
 
     @torch.no_grad()
     def reconstruct(self, clips: Tensor) -> Tensor:
         """Clips through the VAE and back."""
         return self.decode(self.vae.encode_latents(clips.to(self.vae.device)))
-
-
-def score_model(
-    model: nn.Module,
-    vae: MobiVidVAE,
-    judge: Judge,
-    profile: Profile,
-    *,
-    n: int | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    solver: str = "euler",
-    seed: int = 0,
-) -> Scores:
-    """One row of a quality table; for several models, `Evaluator` measures the reference once."""
-    evaluator = Evaluator.prepare(vae, judge, profile, n=n)
-    return evaluator.evaluate(model, n=n, steps=steps, guidance=guidance, solver=solver, seed=seed, keep=0).scores
-
-
-def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: int = 1000) -> tuple[float, float, float]:
-    """How much better captions are met whose (shape, colour, motion) was trained than held-out ones.
-
-    Args:
-        evaluation: Clips of both kinds of captions.
-        name: "all_together" or a semantic dimension.
-        resamples: Bootstrap resamples.
-
-    Returns:
-        (share right among trained - share right among held-out, low, high), both kinds resampled together.
-
-    Raises:
-        ParameterError: The captions are all of one kind.
-    """
-    right = accuracy(evaluation.measures.classes, label_indices(evaluation.labels))
-    values = right["all" if name == "all_together" else SEMANTIC[name]].numpy()
-    unseen = np.array([label.unseen for label in evaluation.labels])
-    if unseen.all() or not unseen.any():
-        raise ParameterError("the gap needs both trained and held-out captions; evaluate two clips or more")
-    rng = np.random.default_rng(0)
-    draws = [
-        rng.choice(values[~unseen], (~unseen).sum()).mean() - rng.choice(values[unseen], unseen.sum()).mean()
-        for _ in range(resamples)
-    ]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(values[~unseen].mean() - values[unseen].mean()), float(low), float(high)
-
-
-def _repeated_labels(captions: int, repeats: int) -> list[list[int]]:
-    """Indices of test clips that show the same label, `repeats` for each of `captions` labels."""
-    found: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    groups: list[list[int]] = []
-    for index in range(_LABELS_SCANNED):
-        label = label_of("test", index)
-        members = found[(label.shape, label.colour, label.motion, label.background)]
-        members.append(index)
-        if len(members) == repeats:
-            groups.append(members[:])
-            if len(groups) == captions:
-                return groups
-    raise ParameterError(
-        f"only {len(groups)} of {captions} captions repeat {repeats} times in {_LABELS_SCANNED} test clips; "
-        "ask for fewer captions or repeats"
-    )

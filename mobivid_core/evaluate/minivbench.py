@@ -8,25 +8,22 @@ could stand for taste.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
-from mobivid_core.data.captions import ClipLabel, label_indices
+from mobivid_core.data.captions import ATTRIBUTES, ClipLabel, label_indices
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.judge import Judge, accuracy
-from mobivid_core.evaluate.metrics import bootstrap_interval, frechet_distance
-from mobivid_core.evaluate.motion import measure_motion, temporal_flickering
-from mobivid_core.evaluate.quality import (
-    ImagingReference,
-    background_consistency,
-    imaging_statistics,
-    subject_consistency,
-)
+from mobivid_core.evaluate.frechet import distance_interval
+from mobivid_core.evaluate.image_features import ImageAxes
+from mobivid_core.evaluate.judge import accuracy
+from mobivid_core.evaluate.measures import ClipMeasures
+from mobivid_core.evaluate.metrics import bootstrap_interval
+from mobivid_core.evaluate.quality import ImagingReference
+from mobivid_core.evaluate.readback import READABLE
 
 #: Quality dimensions and (floor, ceiling) of each normalisation to [0, 1], as VBench normalises. Differences of frames
 #: have the floor 2/3: frames of independent uniform noise differ by 1/3. The others have a natural 0 and 1.
@@ -42,45 +39,16 @@ QUALITY: dict[str, tuple[float, float]] = {
 WEIGHTS = {name: 0.5 if name == "dynamic_degree" else 1.0 for name in QUALITY}
 #: Semantic dimensions, each the judge's accuracy on one attribute of the caption.
 SEMANTIC: dict[str, str] = {"object_class": "shape", "color": "colour", "action": "motion", "scene": "background"}
-DISTANCES = ("frechet_real", "frechet_reconstruction")
-
-
-@dataclass(frozen=True)
-class ClipMeasures:
-    """Everything measured on a set of clips, one row a clip; small, so that the clips themselves can be dropped.
-
-    Attributes:
-        classes: (N, 4) what the judge sees.
-        features: (N, F) the judge's features.
-        imaging: (N, 3) `imaging_statistics`.
-        subject_consistency: (N,), and so on for the other quality dimensions.
-        warping_error: (N,), reported apart.
-    """
-
-    classes: Tensor
-    features: Tensor
-    imaging: Tensor
-    subject_consistency: Tensor
-    background_consistency: Tensor
-    temporal_flickering: Tensor
-    motion_smoothness: Tensor
-    dynamic_degree: Tensor
-    warping_error: Tensor
-
-    def __len__(self) -> int:
-        return len(self.classes)
-
-    def __getitem__(self, rows: Tensor | np.ndarray | slice) -> ClipMeasures:
-        """The measures of some clips: a mask, indices or a slice."""
-        return ClipMeasures(*(getattr(self, f.name)[rows] for f in fields(self)))
-
-    @classmethod
-    def join(cls, parts: Iterable[ClipMeasures]) -> ClipMeasures:
-        """Concatenate the measures of several batches."""
-        parts = list(parts)
-        if not parts:
-            raise ParameterError("no clips were measured: got no batches")
-        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+#: Distances, and where their features lie in `ClipMeasures` and in `Reference`: the judge's features, and those of a
+#: network that never saw these clips.
+DISTANCES: dict[str, tuple[str, str]] = {
+    "frechet_real": ("features", "real"),
+    "frechet_reconstruction": ("features", "reconstruction"),
+    "image_frechet_real": ("image_features", "image_real"),
+    "image_frechet_reconstruction": ("image_features", "image_reconstruction"),
+}
+#: What needs no network at all: {measure: attribute of the caption}. Reported beside the judge's, not in the total.
+READBACK: dict[str, str] = {"color_pixels": "colour", "action_flow": "motion"}
 
 
 @dataclass(frozen=True)
@@ -91,11 +59,19 @@ class Reference:
         imaging: Sharpness and noise of real clips.
         real: (N, F) judge features of real clips.
         reconstruction: (N, F) judge features of the same clips through the VAE; None before there is one.
+        image_axes: Axes that image features are compared in; None where they are not measured.
+        image_real: (N, K) projected image features of real clips.
+        image_reconstruction: (N, K) of the same clips through the VAE.
+        dropped: Dimensions that failed their test (`damage.failing`) and count in no average.
     """
 
     imaging: ImagingReference
     real: Tensor
     reconstruction: Tensor | None = None
+    image_axes: ImageAxes | None = None
+    image_real: Tensor | None = None
+    image_reconstruction: Tensor | None = None
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,33 +95,6 @@ class Scores:
         if name not in self.values:
             raise ParameterError(f"no score {name!r}; there are {', '.join(self.values)}")
         return self.values[name][0]
-
-
-def measure(clips: Tensor, judge: Judge, quality: bool = True) -> ClipMeasures:
-    """Measure a batch of clips.
-
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1].
-        judge: A trained judge.
-        quality: False leaves the quality measures blank (NaN): four times faster, enough for a curve of semantics
-            and distances.
-    """
-    classes, features = judge.read(clips)
-    if not quality:
-        blank = torch.full((len(clips),), torch.nan)
-        return ClipMeasures(classes, features, blank[:, None].expand(-1, 3), *[blank] * 6)
-    motion = measure_motion(clips)
-    return ClipMeasures(
-        classes,
-        features,
-        imaging_statistics(clips),
-        subject_consistency(clips, judge),
-        background_consistency(clips),
-        temporal_flickering(clips),
-        motion.smoothness,
-        motion.dynamic,
-        motion.warping_error,
-    )
 
 
 def score(
@@ -174,14 +123,24 @@ def score(
     rows = np.stack([table[name] for name in names], 1)
     values = {name: bootstrap_interval(rows[:, i], n=resamples, seed=seed) for i, name in enumerate(names)}
     column = {name: i for i, name in enumerate(names)}
-    for name, columns, weights in _aggregates(column):
+    for name, columns, weights in _aggregates(column, reference.dropped):
         values[name] = bootstrap_interval(rows[:, columns] @ weights, n=resamples, seed=seed)
     values = {name: triple for name, triple in values.items() if not np.isnan(triple[0])}
-    features = measures.features.numpy()
-    for name, target in zip(DISTANCES, (reference.real, reference.reconstruction), strict=True):
-        if target is not None and len(features) > 1:
-            values[name] = _distance_interval(features, target.numpy(), resamples, seed)
+    for name in DISTANCES:
+        pair = distance_features(measures, reference, name)
+        if pair and len(measures) > 1:
+            # a quarter of the resamples: each needs a singular value decomposition
+            values[name] = distance_interval(*pair, resamples=max(20, resamples // 4), seed=seed)
     return Scores(values, len(measures))
+
+
+def distance_features(measures: ClipMeasures, reference: Reference, name: str) -> tuple[Tensor, Tensor] | None:
+    """The features (N, F) and (M, F) between which a distance of `DISTANCES` is taken; None where not measured."""
+    ours, theirs = DISTANCES[name]
+    features, target = getattr(measures, ours), getattr(reference, theirs)
+    if features is None or target is None:
+        return None
+    return (reference.image_axes.project(features) if ours == "image_features" else features), target
 
 
 def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference) -> dict[str, np.ndarray]:
@@ -192,6 +151,10 @@ def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], referen
     table = {name: normalise(raw[name], *limits) for name, limits in QUALITY.items()}
     table |= {name: right[attribute] for name, attribute in SEMANTIC.items()}
     table |= {"all_together": right["all"], "warping_error": measures.warping_error}
+    if measures.readback is not None:
+        truth = label_indices(labels)[:, [ATTRIBUTES.index(name) for name in READABLE]]
+        met = dict(zip(READABLE, (measures.readback == truth).float().T, strict=True))
+        table |= {name: met[attribute] for name, attribute in READBACK.items()}
     return {name: value.numpy().astype(np.float64) for name, value in table.items()}
 
 
@@ -245,21 +208,14 @@ def compare(rows: dict[str, Scores], names: Sequence[str], intervals_of: str) ->
     return frame
 
 
-def _aggregates(column: dict[str, int]) -> list[tuple[str, list[int], np.ndarray]]:
+def _aggregates(column: dict[str, int], dropped: Sequence[str]) -> list[tuple[str, list[int], np.ndarray]]:
     """(name, columns, weights) of quality, semantic and total: all are weighted means of per-clip values."""
-    weights = np.array(list(WEIGHTS.values())) / sum(WEIGHTS.values())
-    quality, semantic = [column[name] for name in QUALITY], [column[name] for name in SEMANTIC]
-    even = np.full(len(semantic), 1 / len(semantic))
-    both = np.concatenate([total_score(weights, 0), total_score(0, even)])
-    return [("quality", quality, weights), ("semantic", semantic, even), ("total", quality + semantic, both)]
-
-
-def _distance_interval(
-    features: np.ndarray, target: np.ndarray, resamples: int, seed: int
-) -> tuple[float, float, float]:
-    # a distance costs two eigenvalue problems: a quarter of the resamples keeps a table within seconds
-    count = max(20, resamples // 4)
-    value, low, high = bootstrap_interval(
-        features, lambda rows: frechet_distance(rows, target), n=count, seed=seed, centred=True
-    )
-    return value, max(0.0, low), high
+    quality, semantic = ([name for name in group if name not in dropped] for group in (QUALITY, SEMANTIC))
+    parts = []
+    for names, counts in ((quality, WEIGHTS), (semantic, dict.fromkeys(SEMANTIC, 1.0))):
+        weights = np.array([counts[name] for name in names])
+        # an average of nothing is unknown
+        parts.append(([column[n] for n in names], weights / weights.sum()) if names else ([0], np.array([np.nan])))
+    (first, q), (second, s) = parts
+    both = ("total", first + second, np.concatenate([total_score(q, 0), total_score(0, s)]))
+    return [("quality", first, q), ("semantic", second, s), both]

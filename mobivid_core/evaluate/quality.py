@@ -19,6 +19,8 @@ from mobivid_core.evaluate.judge import Judge
 CORNER = 0.125
 #: Frames of a clip that subject consistency looks at.
 SUBJECT_FRAMES = 5
+#: Step between the frames whose sharpness is looked at.
+IMAGING_EVERY = 4
 _EPSILON = 1e-3
 
 
@@ -111,7 +113,7 @@ class ImagingReference:
 
 
 def imaging_statistics(clips: Tensor) -> Tensor:
-    """Statistics of sharpness and noise, each the mean over frames.
+    """Statistics of sharpness and noise, each the mean over every fourth frame.
 
     Args:
         clips: (B, 3, T, H, W) in [-1, 1].
@@ -120,6 +122,7 @@ def imaging_statistics(clips: Tensor) -> Tensor:
         (B, 3): log of the 99th percentile of the gradient (blur lowers it), log of the 10th percentile of
         the absolute Laplacian (noise raises it), log ratio of fine to coarse detail (both move it).
     """
+    clips = clips[:, :, ::IMAGING_EVERY]
     b, _, t, h, w = clips.shape
     grey = clips.mean(1).reshape(b * t, 1, h, w) / 2 + 0.5
     dx, dy = grey[..., 1:, 1:] - grey[..., 1:, :-1], grey[..., 1:, 1:] - grey[..., :-1, 1:]

@@ -7,18 +7,23 @@ under `runs/<profile>/evaluation`, named by a hash of everything they depend on,
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mobivid_core.data.render import render_clips
+from mobivid_core.evaluate.image_features import ImageAxes
 from mobivid_core.evaluate.judge import Judge
-from mobivid_core.evaluate.minivbench import ClipMeasures, Reference, measure
+from mobivid_core.evaluate.measures import ClipMeasures, measure
+from mobivid_core.evaluate.minivbench import Reference
 from mobivid_core.evaluate.quality import ImagingReference, imaging_statistics
+from mobivid_core.evaluate.trials import failing, run_trials
 from mobivid_core.files import write_bytes
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
@@ -26,6 +31,8 @@ from mobivid_core.profiles import Profile
 
 #: Reference clips have indices from here on, so that they are never among the evaluated ones.
 REFERENCE_START = 1_000_000
+#: Clips that are damaged to test the measures.
+TRIAL_CLIPS = 48
 _RENDER_BATCH = 16
 
 
@@ -47,7 +54,7 @@ def measured_reference(
     """
     vae.eval()
     judge.eval()
-    file = runs_dir(profile.name) / "evaluation" / f"{_key(vae, judge, n, profile)}.safetensors" if cache else None
+    file = _cache(profile) / f"{_key([vae, judge], n, profile)}.safetensors" if cache else None
     if file and file.is_file():
         stored = load_file(file)
     else:
@@ -55,15 +62,43 @@ def measured_reference(
         if file:
             write_bytes(file, save(stored))
     imaging = ImagingReference.fit(stored["reference.imaging"])
-    reference = Reference(imaging, stored["reference.real"], stored["reference.reconstruction"])
+    axes = ImageAxes.fit(stored["reference.image_real"])
+    looks = {f"image_{name}": axes.project(stored[f"reference.image_{name}"]) for name in ("real", "reconstruction")}
+    # at profiles whose numbers mean nothing the judge is not trained, and no measure could pass
+    dropped = failing(measured_trials(judge, profile, cache=cache, progress=progress)) if profile.meaningful else ()
+    features = stored["reference.real"], stored["reference.reconstruction"]
+    reference = Reference(imaging, *features, image_axes=axes, **looks, dropped=dropped)
     return reference, _unpack("real", stored), _unpack("reconstruction", stored)
+
+
+def measured_trials(
+    judge: Judge, profile: Profile, *, n: int | None = None, cache: bool = True, progress: bool = True
+) -> pd.DataFrame:
+    """What known damage does to each measure; see `trials.effects`.
+
+    Args:
+        judge: A trained judge.
+        profile: Sizes.
+        n: Clips; None for `TRIAL_CLIPS`, or for as many as are evaluated where those are fewer.
+        cache: Keep the table, and use it if it is there.
+        progress: Show a progress bar.
+    """
+    n = min(TRIAL_CLIPS, profile.eval_clips) if n is None else n
+    file = _cache(profile) / f"trials-{_key([judge], n, profile)}.csv" if cache else None
+    if not (file and file.is_file()):
+        frame = run_trials(judge, frames=profile.frames, size=profile.size, n=n, progress=progress)
+        if not file:
+            return frame
+        write_bytes(file, frame.to_csv(index=False).encode())
+    return pd.read_csv(io.BytesIO(file.read_bytes()), keep_default_na=False, dtype={"expected": str, "seen": str})
 
 
 @torch.no_grad()
 def _measure_real(vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, progress: bool) -> dict[str, Tensor]:
     """Measures of n real clips and their reconstructions, and the statistics of n others as the reference."""
     found: dict[str, list[ClipMeasures]] = {"real": [], "reconstruction": []}
-    reference: dict[str, list[Tensor]] = {"imaging": [], "real": [], "reconstruction": []}
+    imaging: list[Tensor] = []
+    others: dict[str, list[ClipMeasures]] = {"real": [], "reconstruction": []}
     starts = [*range(0, n, _RENDER_BATCH), *range(REFERENCE_START, REFERENCE_START + n, _RENDER_BATCH)]
     for start in tqdm(starts, desc="measuring real clips", disable=not progress, ascii=True, mininterval=2):
         end = n if start < n else REFERENCE_START + n
@@ -71,28 +106,34 @@ def _measure_real(vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, progr
             "test", range(start, min(start + _RENDER_BATCH, end)), frames=profile.frames, size=profile.size
         )
         again = vae.decode_latents(vae.encode_latents(drawn.clips.to(vae.device))).cpu()
-        if start < n:
-            found["real"].append(measure(drawn.clips, judge))
-            found["reconstruction"].append(measure(again, judge))
-        else:
-            reference["imaging"].append(imaging_statistics(drawn.clips))
-            reference["real"].append(judge.read(drawn.clips)[1])
-            reference["reconstruction"].append(judge.read(again)[1])
-    packed = {f"reference.{name}": torch.cat(parts) for name, parts in reference.items()}
-    for name, parts in found.items():
+        pair = {"real": drawn.clips, "reconstruction": again}
+        for name, clips in pair.items():
+            evaluated = start < n
+            (found if evaluated else others)[name].append(measure(clips, judge, quality=evaluated, independent=True))
+        if start >= n:
+            imaging.append(imaging_statistics(drawn.clips))
+    packed = {"reference.imaging": torch.cat(imaging)}
+    for name, parts in others.items():
         joined = ClipMeasures.join(parts)
-        packed |= {f"{name}.{f.name}": getattr(joined, f.name).contiguous() for f in fields(joined)}
+        packed |= {f"reference.{name}": joined.features, f"reference.image_{name}": joined.image_features}
+    for name, parts in found.items():
+        packed |= {f"{name}.{k}": column.contiguous() for k, column in ClipMeasures.join(parts).columns().items()}
     return packed
 
 
 def _unpack(name: str, stored: dict[str, Tensor]) -> ClipMeasures:
-    return ClipMeasures(*(stored[f"{name}.{f.name}"] for f in fields(ClipMeasures)))
+    prefix = f"{name}."
+    return ClipMeasures(**{k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
 
 
-def _key(vae: nn.Module, judge: nn.Module, n: int, profile: Profile) -> str:
-    """Hash of all that the reference measures depend on: weights, sizes, and the code that draws and measures."""
+def _cache(profile: Profile) -> Path:
+    return runs_dir(profile.name) / "evaluation"
+
+
+def _key(models: Sequence[nn.Module], n: int, profile: Profile) -> str:
+    """Hash of all that the measures depend on: weights, sizes, and the code that draws and measures."""
     digest = hashlib.sha256(repr((n, profile.frames, profile.size)).encode())
-    for value in [*vae.state_dict().values(), *judge.state_dict().values()]:
+    for value in (tensor for model in models for tensor in model.state_dict().values()):
         digest.update(value.detach().cpu().numpy().tobytes())
     here = Path(__file__).parent
     for source in sorted([*here.glob("*.py"), *(here.parent / "data").glob("*.py")]):

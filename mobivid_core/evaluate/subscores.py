@@ -15,9 +15,11 @@ from torch import Tensor
 
 from mobivid_core.data.captions import ATTRIBUTES, ClipLabel, label_indices
 from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate.frechet import distance_interval
 from mobivid_core.evaluate.judge import Judge, accuracy
-from mobivid_core.evaluate.metrics import bootstrap_interval, frechet_distance, psnr
-from mobivid_core.evaluate.minivbench import QUALITY, Reference, dimension_table, measure
+from mobivid_core.evaluate.measures import measure
+from mobivid_core.evaluate.metrics import bootstrap_interval, psnr
+from mobivid_core.evaluate.minivbench import QUALITY, Reference, dimension_table
 from mobivid_core.evaluate.quality import ImagingReference, imaging_statistics
 
 #: What the judge reads, in the order of the tables.
@@ -106,6 +108,5 @@ def brief_scores(clips: Tensor, labels: Sequence[ClipLabel], judge: Judge, real:
     classes, features = judge.read(clips)
     right = accuracy(classes, label_indices(labels))
     row = {attribute: right[attribute].mean().item() for attribute in READ}
-    rows, target = features.numpy(), real.numpy()
-    distance = bootstrap_interval(rows, lambda own: frechet_distance(own, target), n=60, centred=True)
+    distance = distance_interval(features, real, resamples=60)
     return row | dict(zip(("frechet", "frechet_low", "frechet_high"), distance, strict=True))

@@ -83,7 +83,7 @@ class Attention(nn.Module):
         value = self._split(self.to_v(context))
         if table is not None:
             query, key = rotate(query, table), rotate(key, table)
-        heads = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        heads = attend(query, key, value, mask)
         if gate is not None:
             heads = heads * gate[..., None, None]
         return self.to_out(heads.transpose(1, 2).flatten(2))
@@ -91,6 +91,20 @@ class Attention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, H * head_dim) -> (B, H, N, head_dim)."""
         return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention, (B, H, N, d) and (B, H, L, d) to (B, H, N, d); the mask is as in `Attention.forward`.
+
+    Under bfloat16 autocast on a processor it is written out: torch's fused kernel takes more than twice as long for
+    the few tokens of a miniature.
+    """
+    if query.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(-1) @ value
 
 
 class FeedForward(nn.Module):

@@ -99,7 +99,7 @@ def encode_text(captions: Sequence[str], max_length: int = MAX_LENGTH) -> tuple[
     new = [caption for caption in dict.fromkeys(captions) if (caption, max_length) not in _states]
     for start in range(0, len(new), _BATCH):
         batch = new[start : start + _BATCH]
-        states, mask = _encode(batch, max_length)
+        states, mask = token_states(batch, load_tokenizer(), load_text_encoder(), max_length)
         _states.update({(caption, max_length): (states[i], mask[i]) for i, caption in enumerate(batch)})
     if not captions:
         return torch.zeros(0, max_length, TEXT_DIM), torch.zeros(0, max_length, dtype=torch.bool)
@@ -108,13 +108,29 @@ def encode_text(captions: Sequence[str], max_length: int = MAX_LENGTH) -> tuple[
 
 
 @torch.no_grad()
-def _encode(captions: list[str], max_length: int) -> tuple[Tensor, Tensor]:
-    tokenizer = load_tokenizer()
-    lengths = [len(ids) for ids in tokenizer(captions)["input_ids"]]
-    for caption, length in zip(captions, lengths, strict=True):
-        if length > max_length:
-            warnings.warn(f"{length} tokens, cut to {max_length}: {caption!r}", stacklevel=3)
+def token_states(
+    captions: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: PreTrainedModel,
+    max_length: int = MAX_LENGTH,
+) -> tuple[Tensor, Tensor]:
+    """Encode captions with any tokenizer and encoder of the interface that diffusers uses for CLIP.
+
+    Args:
+        captions: N captions; one longer than `max_length` tokens is cut, with a warning.
+        tokenizer: E.g. a `CLIPTokenizer`.
+        text_encoder: E.g. a `CLIPTextModel`, whose states are D wide.
+        max_length: L, tokens including the special ones.
+
+    Returns:
+        states: (N, L, D) float32, zero at padding.
+        mask: (N, L) bool, True at real tokens.
+    """
+    captions = list(captions)
+    for caption, ids in zip(captions, tokenizer(captions)["input_ids"], strict=True):
+        if len(ids) > max_length:
+            warnings.warn(f"{len(ids)} tokens, cut to {max_length}: {caption!r}", stacklevel=2)
     tokens = tokenizer(captions, padding="max_length", truncation=True, max_length=max_length, return_tensors="pt")
-    output = load_text_encoder()(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+    output = text_encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
     mask = tokens["attention_mask"].bool()
     return output.last_hidden_state.float() * mask[..., None], mask

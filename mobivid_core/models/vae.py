@@ -1,10 +1,11 @@
 """Causal video VAE with the compression ratio in its config; the main model runs at the paper's 8x32x32.
 
 Paper: section on the high-compression VAE (data/paper/claims.csv, C19). Its inner structure is not public;
-this one is ours. A linear path, initialised by PCA, does most of the work from the first step; small
-convolutional nets around it, whose last layers start at zero, learn what a linear code cannot express.
-Convolutions are 2-D at high resolution and mix time only at the bottleneck, causally: a latent depends on
-no later frame, and the first frame is coded alone, so that an image is a video of one frame.
+this one is ours. A linear path, initialised by PCA, does most of the work from the first step; the encoder is
+nothing else. In the decoder a convolutional net, whose last layer starts at zero, learns what a linear code cannot
+express: what lies across token borders, and what an earlier frame shows better. A group of frames is an image of many
+channels to it, so that every convolution mixes time. All is causal: a latent depends on no later frame, a decoded
+frame on no later latent, and the first frame is coded alone, so that an image is a video of one frame.
 
 Simplified: no perceptual or adversarial loss terms, no tiling.
 """
@@ -19,10 +20,10 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
-from mobivid_core.models.vae_nets import DecoderNet, EncoderNet, LinearDecoder, LinearEncoder
+from mobivid_core.models.vae_nets import DecoderNet, LinearDecoder, LinearEncoder
 
-#: Log-variance at the start: noise of std e^-3.5 on unit-variance latents hardly disturbs the linear path.
-_LOGVAR_BIAS = -7.0
+#: The posterior's log-variance, fixed: noise of std 0.05 on raw channels of about unit size.
+LOG_VARIANCE = -6.0
 
 
 class MobiVidVAE(ModelMixin, ConfigMixin):
@@ -31,8 +32,8 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
     Args:
         ratio: Compression time x height x width; height and width alike, a power of two from 8.
         latent_channels: Channels C of the latent.
-        width: Channel width of the convolutional nets; 0 leaves the linear (PCA) codec alone.
-        frame_coefficients: Coefficients a frame's patch keeps before time is merged; None for 3 C, at most all.
+        width: Channel width of the decoder's convolutional net; 0 leaves the linear (PCA) codec alone.
+        frame_coefficients: Coefficients a frame's patch keeps before time is merged; None for 2 C, at most all.
     """
 
     @register_to_config
@@ -50,10 +51,9 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
                 f"VAE ratio {tuple(ratio)} is not supported: height and width must be the same power of two from 8, "
                 "time at least 1; e.g. (8, 32, 32) or (4, 8, 8)"
             )
-        kept = min(3 * patch * patch, frame_coefficients or 3 * latent_channels)
+        kept = min(3 * patch * patch, frame_coefficients or 2 * latent_channels)
         self.linear_encoder = LinearEncoder(time, patch, kept, latent_channels)
         self.linear_decoder = LinearDecoder(time, patch, kept, latent_channels)
-        self.encoder_net = EncoderNet(time, patch, width, 2 * latent_channels) if width else None
         self.decoder_net = DecoderNet(time, patch, width, latent_channels) if width else None
         self.register_buffer("latents_mean", torch.zeros(latent_channels))
         self.register_buffer("latents_std", torch.ones(latent_channels))
@@ -82,11 +82,7 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         """Posterior over raw latents of a clip (B, 3, T, H, W)."""
         self.latent_shape(*clip.shape[2:])
         mean = self.linear_encoder(clip)
-        logvar = torch.full_like(mean, _LOGVAR_BIAS)
-        if self.encoder_net is not None:
-            shift, widen = self.encoder_net(clip).chunk(2, dim=1)
-            mean, logvar = mean + shift, logvar + widen
-        posterior = DiagonalGaussianDistribution(torch.cat([mean, logvar], dim=1))
+        posterior = DiagonalGaussianDistribution(torch.cat([mean, torch.full_like(mean, LOG_VARIANCE)], dim=1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:

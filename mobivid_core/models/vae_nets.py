@@ -1,4 +1,4 @@
-"""The VAE's parts: the linear path and the convolutional nets around it."""
+"""The VAE's parts: the linear path and the convolutional net that corrects what it decodes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class LinearEncoder(nn.Module):
         super().__init__()
         self.patch = patch
         self.space = nn.Conv2d(3 * patch * patch, kept, 1, bias=False)
-        self.merge = TimeMerge(time, kept, channels, bias=False)
+        self.merge = TimeMerge(time, kept, channels)
 
     def forward(self, clip: Tensor) -> Tensor:
         coefficients = self.space(F.pixel_unshuffle(to_frames(clip), self.patch))
@@ -92,6 +92,7 @@ class LinearEncoder(nn.Module):
             weight = torch.zeros_like(layer.weight[:, :, 0, 0])
             weight[: axes.shape[1]] = (axes / energy.clamp(min=1e-6 * energy.max()).sqrt()).T
             layer.weight.copy_(weight[:, :, None, None])
+            layer.bias.zero_()
 
 
 class LinearDecoder(nn.Module):
@@ -117,54 +118,66 @@ class LinearDecoder(nn.Module):
         return self.split.rest.weight[:, :, 0, 0].norm(dim=0)
 
 
-class EncoderNet(nn.Module):
-    """Convolutional correction of the posterior's mean and log-variance; its last layer starts at zero."""
+def fold(clip: Tensor, time: int, patch: int) -> Tensor:
+    """Groups of frames as images: (B, 3, T, H, W) to (B * G, 3 * time * patch^2, H / patch, W / patch).
 
-    def __init__(self, time: int, patch: int, width: int, out: int) -> None:
-        super().__init__()
-        widths = _stage_widths(patch, width)
-        self.stem = nn.Conv2d(48, widths[0], 3, padding=1)
-        self.stages = nn.ModuleList(
-            nn.Sequential(ResBlock2d(a), nn.Conv2d(a, b, 3, stride=2, padding=1))
-            for a, b in zip(widths, widths[1:], strict=False)
-        )
-        self.merge = TimeMerge(time, widths[-1], 2 * width)
-        self.mix = CausalResBlock3d(2 * width)
-        self.out = _zero(nn.Conv3d(2 * width, out, 1))
+    The first frame is a group of its own, repeated as a still; G = 1 + (T - 1) / time.
+    """
+    b, c, t = clip.shape[:3]
+    still = clip[:, :, :1].expand(-1, -1, time, -1, -1)
+    groups = torch.cat([still, clip[:, :, 1:]], dim=2).unflatten(2, (1 + (t - 1) // time, time))
+    return F.pixel_unshuffle(groups.transpose(1, 2).reshape(-1, c * time, *clip.shape[3:]), patch)
 
-    def forward(self, clip: Tensor) -> Tensor:
-        x = self.stem(F.pixel_unshuffle(to_frames(clip), 4))
-        for stage in self.stages:
-            x = stage(x)
-        return self.out(F.silu(self.mix(self.merge(x, clip.shape[0]))))
+
+def unfold(groups: Tensor, batch: int, time: int, patch: int) -> Tensor:
+    """Undoes `fold`; the first group, a still, gives the mean of its frames."""
+    frames = F.pixel_shuffle(groups, patch).unflatten(1, (3, time)).unflatten(0, (batch, -1)).transpose(1, 2)
+    first, rest = frames[:, :, 0].mean(2, keepdim=True), frames[:, :, 1:].flatten(2, 3)
+    return torch.cat([first, rest], dim=2)
 
 
 class DecoderNet(nn.Module):
-    """Convolutional correction of the linear reconstruction, across token borders; its last layer starts at zero."""
+    """Convolutional correction of the linear reconstruction, across token borders; its last layer starts at zero.
+
+    Args:
+        time: Frames of a group.
+        patch: Side of a token in pixels, from 8.
+        width: Channels at an eighth of the resolution.
+        channels: Latent channels.
+    """
 
     def __init__(self, time: int, patch: int, width: int, channels: int) -> None:
         super().__init__()
+        self.time = time
         widths = _stage_widths(patch, width)[::-1]
-        self.enter = CausalConv3d(channels, 2 * width)
-        self.mix = nn.Sequential(CausalResBlock3d(2 * width), CausalResBlock3d(2 * width))
-        self.split = TimeSplit(time, 2 * width, widths[0])
+        self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.stages = nn.ModuleList(
-            nn.Sequential(ResBlock2d(a), nn.Conv2d(a, 4 * b, 3, padding=1), nn.PixelShuffle(2))
+            nn.Sequential(nn.Conv2d(a, 4 * b, 1), nn.PixelShuffle(2), *([ResBlock(b)] if b != width else []))
             for a, b in zip(widths, widths[1:], strict=False)
         )
-        self.see = nn.Conv2d(48, widths[-1], 3, padding=1)
-        self.refine = nn.Sequential(ResBlock2d(widths[-1]), ResBlock2d(widths[-1]))
-        self.out = _zero(nn.Conv2d(widths[-1], 48, 3, padding=1))
+        self.before = CausalMix(width)
+        self.fine = nn.Sequential(ResBlock(width), ResBlock(width))
+        finest = width * 3 // 5
+        self.up = nn.Sequential(nn.Conv2d(width, 4 * finest, 1), nn.PixelShuffle(2))
+        self.see = nn.Conv2d(3 * time * 16, finest, 1)
+        self.hear = nn.ModuleList(CausalMix(finest) for _ in range(2))
+        self.refine = nn.ModuleList(ResBlock(finest) for _ in range(2))
+        self.out = _zero(nn.Conv2d(finest, 3 * time * 16, 3, padding=1))
 
     def forward(self, z: Tensor, linear: Tensor) -> Tensor:
-        x = self.split(self.mix(self.enter(z)))
+        """Latents (B, C, t, h, w) and their linear reconstruction (B, 3, T, H, W) -> its correction, same shape."""
+        batch = z.shape[0]
+        x = self.enter(_channels_last(to_frames(z)))
         for stage in self.stages:
             x = stage(x)
-        x = self.refine(x + self.see(F.pixel_unshuffle(to_frames(linear), 4)))
-        return to_clip(F.pixel_shuffle(self.out(F.silu(x)), 4), z.shape[0])
+        x = self.up(self.fine(self.before(x, batch)))
+        x = x + self.see(_channels_last(fold(linear, self.time, 4)))
+        for hear, block in zip(self.hear, self.refine, strict=True):
+            x = block(hear(x, batch))
+        return unfold(self.out(F.silu(x)), batch, self.time, 4)
 
 
-class ResBlock2d(nn.Module):
+class ResBlock(nn.Module):
     """x + conv(silu(conv(silu(x)))), the second convolution starting at zero."""
 
     def __init__(self, channels: int) -> None:
@@ -176,31 +189,28 @@ class ResBlock2d(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
-class CausalConv3d(nn.Conv3d):
-    """3x3x3 convolution that sees no later step: time is padded in front only."""
-
-    def __init__(self, channels: int, out: int) -> None:
-        super().__init__(channels, out, 3, padding=(0, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, (0, 0, 0, 0, 2, 0)))
-
-
-class CausalResBlock3d(nn.Module):
-    """Residual block of two causal convolutions, the second starting at zero."""
+class CausalMix(nn.Module):
+    """Each group hears the one before it: x_g + W x_(g-1); never a later one."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = CausalConv3d(channels, channels)
-        self.second = _zero(CausalConv3d(channels, channels))
+        self.earlier = _zero(nn.Conv2d(channels, channels, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.silu(self.first(F.silu(x))))
+    def forward(self, groups: Tensor, batch: int) -> Tensor:
+        """(B * G, C, h, w) -> same shape."""
+        x = groups.unflatten(0, (batch, -1))
+        heard = self.earlier(x[:, :-1].flatten(0, 1)).unflatten(0, (batch, -1))
+        return torch.cat([x[:, :1], x[:, 1:] + heard], dim=1).flatten(0, 1)
 
 
 def _stage_widths(patch: int, width: int) -> list[int]:
-    """Channels from a quarter of the resolution down to one token: half the width where pixels are many."""
-    return [width // 2] + [width] * int(math.log2(patch // 4))
+    """Channels from an eighth of the resolution down to one token a pixel, wider towards the tokens."""
+    return [width, width * 5 // 4, width * 3 // 2][: int(math.log2(patch // 8)) + 1]
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Laid out as fast convolutions want it; the values are the same."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _zero(layer: nn.Module) -> nn.Module:

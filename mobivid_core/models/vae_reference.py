@@ -4,10 +4,13 @@ LTX-Video's VAE has the paper's ratio, 8x32x32, and is the one architecture of t
 forms stand beside ours: as it is, from random weights, and around the same PCA start that ours has, so that a reader
 sees what the start gives and what the architecture gives.
 
-Simplified: no perceptual or adversarial loss, no noise injection, no timestep conditioning of the decoder.
+Simplified: no perceptual or adversarial loss, no noise injection, no timestep conditioning of the decoder; the
+posterior's variance is not learnt, as in ours. As in LTX-Video, the decoder is not causal.
 """
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from diffusers import AutoencoderKLLTXVideo
@@ -18,7 +21,6 @@ from mobivid_core.models.vae import MobiVidVAE
 
 #: Channels of the stages from a quarter of the resolution down; the last is the bottleneck's.
 LTX_WIDTHS = (16, 32, 64, 64)
-_LOGVAR_BIAS = -7.0
 
 
 class LTXStyleVAE(nn.Module):
@@ -44,7 +46,7 @@ class LTXStyleVAE(nn.Module):
             tuple(pca.config.ratio) != self.ratio or pca.config.latent_channels != latent_channels or pca.config.width
         ):
             raise ParameterError(
-                f"the linear start must be a MobiVidVAE of ratio {self.ratio}, width 0 and {latent_channels} channels, "
+                f"the linear start must be a MobiVidVAE of ratio {self.ratio}, width 0, {latent_channels} channels; "
                 f"got ratio {tuple(pca.config.ratio)}, width {pca.config.width} and {pca.config.latent_channels} channels"
             )
         single, scaled = (1,) * (len(widths) + 1), (True, True, True, False)
@@ -55,8 +57,8 @@ class LTXStyleVAE(nn.Module):
         )  # fmt: skip
         self.encoder, self.decoder = nets.encoder, nets.decoder
         self.channels = latent_channels
-        self.linear_encoder = pca.linear_encoder if pca is not None else None
-        self.linear_decoder = pca.linear_decoder if pca is not None else None
+        self.linear_encoder = copy.deepcopy(pca.linear_encoder) if pca is not None else None
+        self.linear_decoder = copy.deepcopy(pca.linear_decoder) if pca is not None else None
         self.register_buffer("latents_mean", torch.zeros(latent_channels))
         self.register_buffer("latents_std", torch.ones(latent_channels))
         if pca is not None:
@@ -64,13 +66,10 @@ class LTXStyleVAE(nn.Module):
                 nn.init.zeros_(last.conv.weight)
                 nn.init.zeros_(last.conv.bias)
 
-    def posterior(self, clip: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance (B, C, t, h, w) of the raw latents of a clip (B, 3, T, H, W)."""
-        out = self.encoder(clip)
-        mean, logvar = out[:, : self.channels], out[:, self.channels : 2 * self.channels]
-        if self.linear_encoder is not None:
-            mean, logvar = mean + self.linear_encoder(clip), logvar + _LOGVAR_BIAS
-        return mean, logvar.clamp(-30, 20)
+    def encode_raw(self, clip: Tensor) -> Tensor:
+        """Raw latents (B, C, t, h, w), the posterior's mean, of a clip (B, 3, T, H, W)."""
+        mean = self.encoder(clip)[:, : self.channels]
+        return mean if self.linear_encoder is None else mean + self.linear_encoder(clip)
 
     def decode_raw(self, z: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W), not clamped, of raw latents."""
@@ -79,7 +78,7 @@ class LTXStyleVAE(nn.Module):
 
     def encode_latents(self, clip: Tensor) -> Tensor:
         """Normalised latents (B, C, t, h, w), the posterior's mean."""
-        return (self.posterior(clip)[0] - _per_channel(self.latents_mean)) / _per_channel(self.latents_std)
+        return (self.encode_raw(clip) - _per_channel(self.latents_mean)) / _per_channel(self.latents_std)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Clip in [-1, 1] of normalised latents."""
@@ -89,7 +88,7 @@ class LTXStyleVAE(nn.Module):
     @torch.no_grad()
     def fit_statistics(self, clips: Tensor, batch: int = 16) -> None:
         """Make the latents of clips (N, 3, T, H, W) zero mean and unit variance a channel."""
-        raw = torch.cat([self.posterior(part)[0] for part in clips.split(batch)])
+        raw = torch.cat([self.encode_raw(part) for part in clips.split(batch)])
         self.latents_mean.copy_(raw.mean((0, 2, 3, 4)))
         self.latents_std.copy_(raw.std((0, 2, 3, 4)).clamp(min=1e-6))
 

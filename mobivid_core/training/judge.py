@@ -211,14 +211,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of the profile's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder to write; default: the run's stage `judge`")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 convolutions: faster where the processor has AMX")
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
-    publish_judge(
-        replace(profile, judge_steps=arguments.steps or profile.judge_steps),
-        seed=arguments.seed,
-        folder=arguments.out,
-        progress=lambda row: print("  ".join(f"{k} {v:.3f}" for k, v in row.items()), flush=True),
-    )
+    # no cache: it would keep the first step's bfloat16 weights for as long as the context lasts
+    with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16, cache_enabled=False):
+        publish_judge(
+            replace(profile, judge_steps=arguments.steps or profile.judge_steps),
+            seed=arguments.seed,
+            folder=arguments.out,
+            progress=lambda row: print("  ".join(f"{k} {v:.3f}" for k, v in row.items()), flush=True),
+        )
 
 
 def save(judge: Judge, log: pd.DataFrame, measured: pd.DataFrame, profile: Profile, folder: Path) -> None:

@@ -17,7 +17,7 @@ from mobivid_core.files import write_bytes
 from mobivid_core.models.text import encode_text
 from mobivid_core.models.vae import MobiVidVAE
 
-_TOKENS = 24  # longest caption, in text tokens
+_TOKENS = 26  # longest caption, in text tokens
 
 
 @dataclass(frozen=True)

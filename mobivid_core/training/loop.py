@@ -1,13 +1,13 @@
 """One training loop for every stage: resumable to the step, averaged weights, a CSV log, progress.
 
-Randomness is a function of (seed, step) alone: the loss gets a fresh generator each step, so that a run that
-was interrupted and resumed draws what an uninterrupted one would have drawn.
+Randomness is a function of (seed, step) alone: the loss gets a fresh CPU generator each step, so that a run that was
+interrupted and resumed, or is split over several processes, draws what an uninterrupted single one would have drawn.
+With a `SplitLoss` the same code runs on a CPU, on a GPU, and under `accelerate launch` on many.
 """
 
 from __future__ import annotations
 
 import copy
-import csv
 import math
 import time
 from collections.abc import Callable
@@ -18,11 +18,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mobivid_core.errors import TrainingError
-from mobivid_core.files import replacing
-from mobivid_core.training.state import load_state, save_state
+from mobivid_core.errors import ParameterError, TrainingError
+from mobivid_core.training.distributed import SplitLoss, average_gradients, processes, shard, split, total, whole
+from mobivid_core.training.muon import Muon
+from mobivid_core.training.state import Keeper
 
 _MOST_BAD_STEPS = 10
+#: The time estimate is measured between these steps of a run (the first ones compile and warm up).
+_MEASURED = (3, 13)
+#: Shorter runs print no estimate: the progress bar will do.
+_LONG_RUN = 1000
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class TrainSettings:
         steps: Optimiser steps in all.
         learning_rate: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up.
+        hold: Share of the steps that stay at the peak before the decay; until then, a longer schedule is the same run.
         final_rate: Rate at the end as a share of the peak (cosine decay).
         weight_decay: AdamW's decoupled weight decay.
         betas: AdamW's moment decays.
@@ -43,11 +49,17 @@ class TrainSettings:
         seed: Seed of all randomness.
         slow: Parameter-name prefixes trained at `slow_rate` times the rate.
         slow_rate: See `slow`.
+        muon: Peak rate of Muon for weight matrices; 0 trains everything with AdamW.
+        muon_not: Parts of parameter names that stay with AdamW all the same: inputs, outputs, embeddings.
+        bf16: Compute in bfloat16 under autocast; weights, averages and moments stay float32.
+        accumulate: Micro-batches that a process splits its share of a batch into, for less memory.
+        sharded: Shard the model over all processes (FSDP2) instead of keeping a copy in each.
     """
 
     steps: int
     learning_rate: float = 1e-3
     warmup: int = 100
+    hold: float = 0.0
     final_rate: float = 0.02
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
@@ -58,6 +70,11 @@ class TrainSettings:
     seed: int = 0
     slow: tuple[str, ...] = ()
     slow_rate: float = 1 / 30
+    muon: float = 0.0
+    muon_not: tuple[str, ...] = ()
+    bf16: bool = False
+    accumulate: int = 1
+    sharded: bool = False
 
 
 @dataclass
@@ -75,12 +92,13 @@ class TrainResult:
     seconds: float = 0.0
 
 
+Optimizers = dict[str, torch.optim.Optimizer]
 Loss = Callable[[int, torch.Generator], "Tensor | dict[str, Tensor]"]
 
 
 def train(
     model: nn.Module,
-    loss: Loss,
+    loss: Loss | SplitLoss,
     settings: TrainSettings,
     folder: Path | None = None,
     *,
@@ -91,105 +109,199 @@ def train(
     """Train `model` to minimise `loss`; with a `folder`, interrupted work is resumed from there.
 
     Args:
-        model: Trained in place.
+        model: Trained in place. With a `SplitLoss` it is moved to Accelerate's device, and back at the end.
         loss: Called with (step, generator); returns a scalar, or a dict whose `loss` is minimised and whose
-            other entries are logged. It should call `model` itself.
+            other entries are logged. It should call `model` itself. A `SplitLoss` may also be split over
+            processes and micro-batches.
         settings: See `TrainSettings`.
         folder: Where `state.safetensors` and `log.csv` are kept; None keeps nothing.
         title: Shown beside the progress bar.
-        progress: Show a progress bar.
-        on_log: Called with each row of the log.
+        progress: Show a progress bar, and for long runs an estimate of the time they take.
+        on_log: Called with each row of the log, in the first process.
+
+    Returns:
+        The averaged model (in shards if `settings.sharded`), the log and the seconds.
 
     Raises:
+        ParameterError: The loss cannot be split as the settings or the processes ask.
         TrainingError: The loss was not finite for ten steps in a row.
         CheckpointError: The folder's state is corrupt or of another model.
     """
-    optimizer = torch.optim.AdamW(_groups(model, settings), lr=settings.learning_rate, betas=settings.betas)
-    averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else model
-    modules = {"model": model} | ({"averaged": averaged} if settings.ema else {})
-    state_file, log_file = (folder / "state.safetensors", folder / "log.csv") if folder else (None, None)
-    start = load_state(state_file, modules, {"adamw": optimizer}) if folder else 0
-    result = TrainResult(averaged, _read_log(log_file, start) if folder else [])
-    before = result.log[-1]["seconds"] if result.log else 0.0
-    began = saved = time.perf_counter()
-    bar = tqdm(
-        range(start, settings.steps),
-        initial=start,
-        total=settings.steps,
-        desc=title,
-        disable=not progress,
-        mininterval=2.0,
-        ascii=True,
-    )
+    _check_loss(loss, settings, title)
+    first = processes().is_main_process
+    home = next(model.parameters()).device
+    averaged, modules = _place(model, settings, processes().device if isinstance(loss, SplitLoss) else home)
+    optimizers = _optimizers(model, settings)
+    keeper = Keeper(folder, modules, optimizers, settings.save_every_s)
+    start = keeper.load()
+    bar = _bar(title, start, settings, progress and first)
+    clock = _Clock(keeper.seconds, start)
     model.train()
-    done, bad = start, 0
+    done, bad, whole_run = start, 0, False
     try:
         for step in bar:
-            terms, finite = _step(model, loss, optimizer, settings, step)
+            terms, finite = _step(model, loss, optimizers, settings, step)
             bad = 0 if finite else bad + 1
             if bad >= _MOST_BAD_STEPS:
-                raise TrainingError(
-                    f"{title}: the loss was not finite for {bad} steps up to step {step}. The last good state is kept"
-                    f"{f' in {folder}' if folder else ''}; lower the learning rate ({settings.learning_rate:g}) "
-                    "and run again"
-                )
+                raise TrainingError(_diverged(title, bad, step, folder, settings))
             if settings.ema and finite:
                 _average(averaged, model, min(settings.ema, (1 + step) / (10 + step)))
             done = step + 1
-            now = time.perf_counter()
             if step % settings.log_every == 0 or done == settings.steps:
-                row = {"step": done, **terms, "seconds": round(before + now - began, 2)}
-                result.log.append(row)
+                row = {"step": done, **terms, "seconds": round(clock.seconds, 2)}
+                keeper.log.append(row)
                 bar.set_postfix_str(f"loss {terms['loss']:.4f}", refresh=False)
-                if on_log:
+                if on_log and first:
                     on_log(row)
-            if folder and now - saved > settings.save_every_s and not bad:
-                _save(state_file, log_file, done, modules, optimizer, result.log)
-                saved = time.perf_counter()
+            if clock.tick(done) and progress and first and settings.steps >= _LONG_RUN:
+                bar.write(f"{title}: {clock.estimate(done, settings.steps)}")
+            if not bad:
+                keeper.save_if_due(done)
+        whole_run = True
     finally:
         bar.close()
-        if folder and not bad and done > start:
-            _save(state_file, log_file, done, modules, optimizer, result.log)
-    result.seconds = before + time.perf_counter() - began
+        # gathering shards needs every process, and an error in one of them does not wait for the others
+        if not bad and done > start and (whole_run or not settings.sharded):
+            keeper.save(done)
+    if not settings.sharded:
+        for module in modules.values():
+            module.to(home)
     model.eval()
-    averaged.eval()
-    return result
+    return TrainResult(averaged.eval(), keeper.log, clock.seconds)
+
+
+class _Clock:
+    """Seconds of a run with its earlier parts, and how long the rest will take."""
+
+    def __init__(self, before: float, start: int) -> None:
+        self._before, self._start, self._began = before, start, time.perf_counter()
+        self._marks: list[float] = []
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.perf_counter() - self._began
+
+    def tick(self, done: int) -> bool:
+        """Note a finished step; True when the estimate is ready."""
+        if done - self._start in _MEASURED:
+            self._marks.append(time.perf_counter())
+        return done - self._start == _MEASURED[1]
+
+    def estimate(self, done: int, steps: int) -> str:
+        """A line for the reader."""
+        each = (self._marks[1] - self._marks[0]) / (_MEASURED[1] - _MEASURED[0])
+        return f"{each:.3g} s a step; the {steps - done} steps left take about {duration(each * (steps - done))}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as hours and minutes, minutes, or seconds."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _check_loss(loss: Loss | SplitLoss, settings: TrainSettings, title: str) -> None:
+    count = processes().num_processes
+    if (count > 1 or settings.accumulate > 1) and not isinstance(loss, SplitLoss):
+        raise ParameterError(
+            f"{title}: its loss draws its own batch, which {count} processes and {settings.accumulate} "
+            "micro-batches cannot share; pass a SplitLoss, or run one process without accumulation"
+        )
+    if settings.sharded and settings.muon:
+        raise ParameterError(f"{title}: Muon needs whole matrices, which a sharded model has not; set muon=0")
+
+
+def _place(model: nn.Module, settings: TrainSettings, device: torch.device) -> tuple[nn.Module, dict[str, nn.Module]]:
+    """The averaged model, and all models whose state is kept, on the training device."""
+    model.to(device)
+    averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else model
+    modules = {"model": model} | ({"averaged": averaged} if settings.ema else {})
+    if settings.sharded:
+        for module in modules.values():
+            shard(module, bf16=settings.bf16)
+    return averaged, modules
+
+
+def _bar(title: str, start: int, settings: TrainSettings, shown: bool) -> tqdm:
+    steps, total_steps = range(start, settings.steps), settings.steps
+    return tqdm(steps, initial=start, total=total_steps, desc=title, disable=not shown, mininterval=2.0, ascii=True)
+
+
+def _diverged(title: str, bad: int, step: int, folder: Path | None, settings: TrainSettings) -> str:
+    return (
+        f"{title}: the loss was not finite for {bad} steps up to step {step}. The last good state is kept"
+        f"{f' in {folder}' if folder else ''}; lower the learning rate ({settings.learning_rate:g}) and run again"
+    )
 
 
 def _step(
-    model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, settings: TrainSettings, step: int
+    model: nn.Module, loss: Loss | SplitLoss, optimizers: Optimizers, settings: TrainSettings, step: int
 ) -> tuple[dict[str, float], bool]:
     scale = _rate(step, settings)
-    for group in optimizer.param_groups:
-        group["lr"] = scale * group["peak"]
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = scale * group["peak"]
     generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**63)
-    terms = loss(step, generator)
-    terms = terms if isinstance(terms, dict) else {"loss": terms}
-    optimizer.zero_grad(set_to_none=True)
-    terms["loss"].backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-    finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(terms["loss"].detach()))
+    model.zero_grad(set_to_none=True)
+    terms = _backward(loss, settings, step, generator)
+    average_gradients(model)
+    norm = whole(nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
+    finite = bool(torch.isfinite(norm)) and math.isfinite(terms["loss"])
     if finite:
-        optimizer.step()
-    return {k: float(v.detach() if isinstance(v, Tensor) else v) for k, v in terms.items()}, finite
+        for optimizer in optimizers.values():
+            optimizer.step()
+    return terms, finite
+
+
+def _backward(
+    loss: Loss | SplitLoss, settings: TrainSettings, step: int, generator: torch.Generator
+) -> dict[str, float]:
+    """Gradients of one step's loss; returns its terms over the whole batch."""
+    if not isinstance(loss, SplitLoss):
+        terms = _as_terms(loss(step, generator))
+        terms["loss"].backward()
+        return {k: float(v.detach() if isinstance(v, Tensor) else v) for k, v in terms.items()}
+    state, summed = processes(), {}
+    # FSDP averages gradients over processes where `average_gradients` sums them
+    factor = state.num_processes if settings.sharded else 1
+    batch = loss.draw(step, generator)
+    for part, share in split(batch, state.process_index, state.num_processes, settings.accumulate):
+        moved = [tensor.to(state.device, non_blocking=True) for tensor in part]
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=settings.bf16):
+            terms = _as_terms(loss.error(*moved))
+        (terms["loss"] * share * factor).backward()
+        for key, value in terms.items():
+            summed[key] = summed.get(key, 0.0) + share * float(value.detach() if isinstance(value, Tensor) else value)
+    return total(summed)
+
+
+def _as_terms(value: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    return value if isinstance(value, dict) else {"loss": value}
 
 
 def _rate(step: int, settings: TrainSettings) -> float:
-    """Linear warm-up, then a cosine down to `final_rate`."""
+    """Linear warm-up, the peak as long as it is held, then a cosine down to `final_rate`."""
     if step < settings.warmup:
         return (step + 1) / settings.warmup
-    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    start = max(settings.warmup, round(settings.hold * settings.steps))
+    done = max(0.0, (step - start) / max(1, settings.steps - start))
     return settings.final_rate + (1 - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _groups(model: nn.Module, settings: TrainSettings) -> list[dict]:
-    """Parameter groups: no weight decay on vectors, a lower rate for the slow prefixes."""
+def _optimizers(model: nn.Module, settings: TrainSettings) -> Optimizers:
+    """AdamW (no weight decay on vectors, a lower rate for the slow prefixes), and Muon where it is asked for."""
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    matrices = []
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            slow = bool(settings.slow) and name.startswith(settings.slow)
+        if not parameter.requires_grad:
+            continue
+        slow = bool(settings.slow) and name.startswith(settings.slow)
+        if settings.muon and parameter.ndim >= 2 and not slow and not any(part in name for part in settings.muon_not):
+            matrices.append(parameter)
+        else:
             groups.setdefault((parameter.ndim >= 2, slow), []).append(parameter)
-    return [
+    adamw = [
         {
             "params": parameters,
             "weight_decay": settings.weight_decay if matrix else 0.0,
@@ -197,6 +309,15 @@ def _groups(model: nn.Module, settings: TrainSettings) -> list[dict]:
         }
         for (matrix, slow), parameters in groups.items()
     ]
+    found: Optimizers = {
+        "adamw": torch.optim.AdamW(
+            adamw, lr=settings.learning_rate, betas=settings.betas, fused=not settings.sharded or None
+        )
+    }
+    if matrices:
+        group = {"params": matrices, "weight_decay": settings.weight_decay, "peak": settings.muon}
+        found["muon"] = Muon([group], lr=settings.muon)
+    return found
 
 
 @torch.no_grad()
@@ -205,22 +326,3 @@ def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(ours, theirs, 1 - decay)
     for mine, other in zip(averaged.buffers(), model.buffers(), strict=False):
         mine.copy_(other)
-
-
-def _save(
-    state_file: Path, log_file: Path, step: int, modules: dict, optimizer: torch.optim.Optimizer, log: list
-) -> None:
-    save_state(state_file, step, modules, {"adamw": optimizer})
-    with replacing(log_file) as part, part.open("w", newline="") as out:
-        writer = csv.DictWriter(out, fieldnames=list(log[0]) if log else ["step"])
-        writer.writeheader()
-        writer.writerows(log)
-
-
-def _read_log(log_file: Path, start: int) -> list[dict[str, float]]:
-    """Rows up to the resumed step; later ones belong to steps that will be done again."""
-    if not log_file.exists():
-        return []
-    with log_file.open(newline="") as lines:
-        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(lines)]
-    return [row for row in rows if row["step"] <= start]

@@ -1,19 +1,23 @@
 """Trains the text-conditioned flow-matching teacher on encoded captioned clips.
 
-`python -m mobivid_core.training.teacher --profile scratch` makes the shipped one again; interrupted, it resumes.
+`python -m mobivid_core.training.teacher --profile scratch --fast` makes the shipped one again; interrupted, it resumes.
+`--data FOLDER` takes your own captioned videos (`mobivid_core.data.captioned`); under `accelerate launch -m` the same
+command runs on several GPUs.
 Paper: the 2 B server DiT, trained on data that are not public; here a miniature with its proportions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mobivid_core.diffusion.flow import flow_loss
+from mobivid_core.diffusion.flow import flow_batch, flow_error
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.training.distributed import SplitLoss, processes, whole
 from mobivid_core.training.latents import LatentDataset
 from mobivid_core.training.loop import TrainResult, TrainSettings, train
 
@@ -30,8 +34,13 @@ def train_teacher(
     folder: Path | None = None,
     seed: int = 0,
     learning_rate: float = 1.5e-3,
+    muon_rate: float = 3e-3,
+    bf16: bool = False,
     compiled: bool = False,
+    accumulate: int = 1,
+    sharded: bool = False,
     progress: bool = True,
+    on_log: Callable[[dict[str, float]], None] | None = None,
 ) -> tuple[MobiVidTransformer3DModel, TrainResult]:
     """Train a teacher from random weights.
 
@@ -42,36 +51,52 @@ def train_teacher(
         batch: Clips a step.
         folder: Where to keep the training state; None keeps none.
         seed: Seed of initial weights and of all draws.
-        learning_rate: Peak rate.
+        learning_rate: Peak rate of AdamW, which trains vectors and the layers at both ends.
+        muon_rate: Peak rate of Muon, which trains the blocks' matrices; 0 trains them with AdamW.
+        bf16: Compute in bfloat16 (weights stay float32): faster where the processor has AMX units.
         compiled: Compile the blocks with torch.compile: worth its minute from about a thousand steps.
+        accumulate: Micro-batches that each process splits its share of a batch into, for less memory.
+        sharded: Shard the model over all processes (FSDP2); AdamW then trains all of it.
         progress: Show a progress bar.
+        on_log: Called with each row of the log, e.g. a `LossPlot`.
 
     Returns:
         The model with averaged weights, and the training log.
     """
     torch.manual_seed(seed)
     model = MobiVidTransformer3DModel.from_sizes(sizes)
-    run = model
     if compiled:
-        run = torch.compile(model)
+        for block in model.blocks:  # one block's code serves all of them: seconds to compile, not minutes
+            block.compile()
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
-        latents, text, mask = data.draw(batch, generator)
-        return flow_loss(
-            run, latents, text, mask, generator, drop_text=DROP_TEXT, null_text=data.null_text, null_mask=data.null_mask
-        )
+    def draw(step: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        null = {"null_text": data.null_text, "null_mask": data.null_mask}
+        return flow_batch(*data.draw(batch, generator), generator, drop_text=DROP_TEXT, **null)
+
+    def error(*part: Tensor) -> Tensor:
+        return flow_error(model, *part)
 
     settings = TrainSettings(
         steps,
         learning_rate=learning_rate,
-        warmup=min(500, steps // 10 + 1),
-        ema=0.9995 if steps >= 5000 else 0.99,
+        muon=0.0 if sharded else muon_rate,
+        muon_not=("proj_in", "proj_out", "scale_shift_table", "time_embed", "norm_", "caption_projection"),
+        warmup=min(300, steps // 10 + 1),
+        hold=0.7,
+        ema=0.999 if steps >= 2000 else 0.99,
         seed=seed,
         log_every=50 if steps >= 1000 else 1,
         save_every_s=120.0,
+        bf16=bf16,
+        accumulate=accumulate,
+        sharded=sharded,
     )
-    result = train(model, loss, settings, folder, title="teacher", progress=progress)
-    return result.averaged, result
+    result = train(model, SplitLoss(draw, error), settings, folder, title="teacher", progress=progress, on_log=on_log)
+    if not sharded:
+        return result.averaged, result
+    gathered = MobiVidTransformer3DModel.from_sizes(sizes)
+    gathered.load_state_dict({k: whole(v).cpu() for k, v in result.averaged.state_dict().items()})
+    return gathered.eval(), result
 
 
 def main() -> None:
@@ -83,36 +108,57 @@ def main() -> None:
     from mobivid_core.paths import runs_dir
     from mobivid_core.profiles import get_profile
     from mobivid_core.training.latents import latent_dataset
+    from mobivid_core.training.own_videos import captioned_latents
+    from mobivid_core.training.speed import SpeedPlan, relaunch
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--profile", default="scratch")
+    parser.add_argument("--data", type=Path, help="your own captioned videos: a folder with captions.csv, or shards")
     parser.add_argument("--steps", type=int, help="instead of the profile's")
     parser.add_argument("--clips", type=int, help="training clips, instead of the profile's")
+    parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has AMX")
     parser.add_argument("--compile", action="store_true", help="compile the model (needs a C++ compiler)")
+    parser.add_argument("--accumulate", type=int, default=1, help="micro-batches of a process, for less memory")
+    parser.add_argument("--shard", action="store_true", help="shard the model over all processes (FSDP2)")
     arguments = parser.parse_args()
+    plan = None
+    if arguments.fast:
+        relaunch()
+        plan = SpeedPlan.detect()
+        plan.apply()
     profile = get_profile(arguments.profile)
     artifact = find("vae", profile.name)
-    print(describe(artifact))
-    folder = runs_dir(profile.name) / "training" / "teacher"
-    data = latent_dataset(
-        load_model(MobiVidVAE, artifact.path),
-        split="train",
-        count=arguments.clips or profile.train_clips,
-        frames=profile.frames,
-        size=profile.size,
-        cache=runs_dir(profile.name) / "latents",
-    )
+    processes().print(describe(artifact), *([plan] if plan else []), sep="\n")
+    folder = runs_dir(profile.name) / "training" / ("teacher" if not arguments.data else "teacher-own")
+    vae, clip = load_model(MobiVidVAE, artifact.path), {"frames": profile.frames, "size": profile.size}
+    with processes().main_process_first():  # it fills the cache for the others
+        if arguments.data:
+            data, report = captioned_latents(vae, arguments.data, **clip)
+            processes().print(report)
+        else:
+            count, cache = arguments.clips or profile.train_clips, runs_dir(profile.name) / "latents"
+            data = latent_dataset(vae, split="train", count=count, cache=cache, **clip)
     model, _ = train_teacher(
         data,
         profile.server,
         steps=arguments.steps or profile.teacher_steps,
         batch=profile.batch,
         folder=folder,
-        compiled=arguments.compile,
+        bf16=arguments.bf16 or bool(plan and plan.bf16),
+        compiled=arguments.compile or bool(plan and plan.compiled),
+        accumulate=arguments.accumulate,
+        sharded=arguments.shard,
     )
-    with publish("teacher", profile.name) as place:
-        save_model(model, place)
-        (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())
+    if processes().is_main_process:
+        place = folder / "model"
+        if arguments.data:  # your own teacher is yours: the notebooks go on with the profile's
+            save_model(model, place)
+            print(f"saved in {place}")
+            return
+        with publish("teacher", profile.name) as place:
+            save_model(model, place)
+            (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())
 
 
 if __name__ == "__main__":

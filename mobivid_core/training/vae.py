@@ -1,10 +1,12 @@
 """Trains a video VAE on film shots and captioned clips: PCA first, then the convolutional nets around it.
 
 `python -m mobivid_core.training.vae --profile scratch` makes the shipped one again; interrupted, it resumes.
+`--data FOLDER` takes a folder of your own videos instead of the film.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,13 +17,17 @@ from mobivid_core.data.render import render_clips
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import Profile
 from mobivid_core.training.loop import TrainResult, TrainSettings, train
+from mobivid_core.training.pool import VideoPool, to_bytes, training_pool
 
-#: Weight of the KL term per latent value: keeps latents bounded, hardly costs reconstruction.
-_KL = 1e-6
+#: Clips that the PCA and the latents' statistics are fitted on.
+_FIT_CLIPS = 384
+#: Each clip's latents are disturbed by noise of a standard deviation drawn from [0, this], in units of a raw channel:
+#: generated latents are never exact, and the decoder must not break on them.
+LATENT_NOISE = 0.05
 
 
 def clip_pool(profile: Profile, *, film: int = 384, captioned: int = 512) -> Tensor:
-    """Training clips of both kinds, (N, 3, T, H, W) uint8, N at most `film + captioned`.
+    """A small fixed set of training clips of both kinds, (N, 3, T, H, W) uint8, N at most `film + captioned`.
 
     Smoke takes a handful of each.
     """
@@ -37,18 +43,8 @@ def clip_pool(profile: Profile, *, film: int = 384, captioned: int = 512) -> Ten
     return torch.cat([*map(to_bytes, shots.split(16)), *drawn])
 
 
-def to_bytes(clips: Tensor) -> Tensor:
-    """[-1, 1] float to uint8."""
-    return ((clips + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def to_float(clips: Tensor) -> Tensor:
-    """uint8 to float32 in [-1, 1]."""
-    return clips.float() / 127.5 - 1
-
-
 def train_vae(
-    pool: Tensor,
+    pool: VideoPool | Tensor | Sequence[Tensor],
     *,
     ratio: tuple[int, int, int],
     channels: int,
@@ -56,15 +52,18 @@ def train_vae(
     steps: int,
     folder: Path | None = None,
     batch: int = 8,
-    crop: int = 64,
+    crop: int = 96,
+    frames: int = 17,
     seed: int = 0,
     learning_rate: float = 1e-3,
+    muon_rate: float = 4e-3,
+    bf16: bool = False,
     progress: bool = True,
 ) -> tuple[MobiVidVAE, TrainResult]:
     """Train one VAE.
 
     Args:
-        pool: Clips (N, 3, T, H, W) uint8.
+        pool: Videos; clips (N, 3, T, H, W) uint8 or a sequence of (3, T, H, W) will do.
         ratio: Compression time x height x width.
         channels: Latent channels.
         width: Width of the convolutional nets; 0 with `steps` 0 gives the PCA codec.
@@ -72,53 +71,55 @@ def train_vae(
         folder: Where to keep the training state; None keeps none.
         batch: Crops a step.
         crop: Side of a training crop in pixels; all layers are local, so whole frames are not needed.
+        frames: Frames of a training window.
         seed: Seed.
-        learning_rate: Peak rate of the nets; the linear path learns 30 times slower.
+        learning_rate: Peak rate of AdamW, for vectors and output layers; the linear path learns 30 times slower.
+        muon_rate: Peak rate of Muon, which trains the nets' other weights; 0 trains them with AdamW.
+        bf16: Compute in bfloat16 (weights stay float32): faster where the processor has AMX units.
         progress: Show a progress bar.
 
     Returns:
         The VAE with averaged weights and normalisation statistics, and the training log.
     """
+    pool = pool if isinstance(pool, VideoPool) else VideoPool.of(pool)
     torch.manual_seed(seed)
     vae = MobiVidVAE(ratio=tuple(ratio), latent_channels=channels, width=width)
-    picked = pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[:256]]
-    vae.fit_linear(to_float(picked))
-    crop = min(crop, pool.shape[-1])
+    smallest = min(min(video.shape[2:]) for video in pool.videos)
+    fitted = min(len(pool), _FIT_CLIPS) if steps < 1000 else _FIT_CLIPS
+    side = smallest // ratio[1] * ratio[1]
+    sample = pool.draw(fitted, frames, side, torch.Generator().manual_seed(seed), augment=False)
+    vae.fit_linear(sample)
+    crop = min(crop, side) // ratio[1] * ratio[1]
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        clips = _draw_crops(pool, batch, crop, generator)
-        posterior = vae.encode(clips).latent_dist
-        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
-        error = (vae.decode(z).sample - clips).square().mean()
-        kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-        return {"loss": error + _KL * kl, "psnr_db": 10 * torch.log10(4 / error.detach()), "kl": kl.detach()}
+        clips = pool.draw(batch, frames, crop, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            z = vae.encode(clips).latent_dist.mean
+            noise = torch.randn(z.shape, generator=generator)
+            spread = LATENT_NOISE * torch.rand(batch, 1, 1, 1, 1, generator=generator)
+            decoded = vae.decode(z.float() + spread * noise).sample
+        error = (decoded.float() - clips).square().mean()
+        # raw channels start at unit mean square: this keeps them there, so that the noise means the same throughout
+        bound = 1e-4 * (z.float().square().mean() - 1).relu()
+        return {"loss": error + bound, "psnr_db": 10 * torch.log10(4 / error.detach())}
 
     settings = TrainSettings(
         steps,
         learning_rate=learning_rate,
-        warmup=50,
-        ema=0.995,
+        warmup=min(50, steps // 10 + 1),
+        ema=0.998 if steps >= 1000 else 0.98,
         seed=seed,
         slow=("linear_encoder", "linear_decoder"),
         weight_decay=0.0,
+        clip_norm=0.3,
+        muon=muon_rate,
+        muon_not=(".out.",),
     )
     title = f"VAE {ratio[0]}x{ratio[1]}x{ratio[2]} z{channels}"
     result = train(vae, loss, settings, folder, title=title, progress=progress)
     averaged = result.averaged
-    averaged.fit_statistics(to_float(picked))
+    averaged.fit_statistics(sample)
     return averaged, result
-
-
-def _draw_crops(pool: Tensor, batch: int, crop: int, generator: torch.Generator) -> Tensor:
-    size = pool.shape[-1]
-    which = torch.randint(len(pool), (batch,), generator=generator).tolist()
-    corners = torch.randint(size - crop + 1, (batch, 2), generator=generator).tolist()
-    flips = torch.rand(batch, generator=generator) < 0.5
-    crops = [
-        pool[n, :, :, top : top + crop, left : left + crop] for n, (top, left) in zip(which, corners, strict=False)
-    ]
-    clips = torch.stack([c.flip(-1) if f else c for c, f in zip(crops, flips, strict=False)])
-    return to_float(clips)
 
 
 def main() -> None:
@@ -132,18 +133,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--profile", default="scratch")
     parser.add_argument("--steps", type=int, help="instead of the profile's")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has AMX")
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
+    folder = runs_dir(profile.name) / "training" / "vae"
     vae, _ = train_vae(
-        clip_pool(profile),
+        training_pool(profile),
         ratio=profile.vae_ratio,
         channels=profile.vae_channels,
         width=profile.vae_width,
         steps=arguments.steps or profile.vae_steps,
-        folder=runs_dir(profile.name) / "training" / "vae",
+        folder=folder,
+        bf16=arguments.bf16,
     )
-    with publish("vae", profile.name) as folder:
-        save_model(vae, folder)
+    with publish("vae", profile.name) as place:
+        save_model(vae, place)
+        (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Trains the reference VAE exactly as ours: same videos, same crops step by step, same steps, same loss.
 
-Only the network differs, and the learning rate of the form without a PCA start, whose linear path is not there to
-be kept slow. Its latents are disturbed by the noise that ours get.
+Only the network differs: the optimiser and its rates, and the noise that disturbs latents in training, are ours too.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ def train_ltx_style(
     frames: int = 17,
     seed: int = 0,
     learning_rate: float = 1e-3,
+    muon_rate: float = 4e-3,
     progress: bool = True,
 ) -> tuple[LTXStyleVAE, TrainResult]:
     """Train an LTX-style VAE at 8x32x32.
@@ -42,7 +42,8 @@ def train_ltx_style(
         crop: Side of a crop in pixels, a multiple of 32.
         frames: Frames of a window.
         seed: Seed.
-        learning_rate: Peak rate of the nets.
+        learning_rate: Peak rate of AdamW, as in `train_vae`.
+        muon_rate: Peak rate of Muon, as in `train_vae`.
         progress: Show a progress bar.
 
     Returns:
@@ -54,7 +55,7 @@ def train_ltx_style(
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         clips = pool.draw(batch, frames, crop, generator)
-        mean, _ = vae.posterior(clips)
+        mean = vae.encode_raw(clips)
         noise = torch.randn(mean.shape, generator=generator)
         spread = LATENT_NOISE * torch.rand(batch, 1, 1, 1, 1, generator=generator)
         error = (vae.decode_raw(mean + spread * noise) - clips).square().mean()
@@ -65,6 +66,7 @@ def train_ltx_style(
     settings = TrainSettings(
         steps, learning_rate=learning_rate, warmup=min(50, steps // 10 + 1), ema=0.998 if steps >= 1000 else 0.98,
         seed=seed, slow=("linear_encoder", "linear_decoder"), weight_decay=0.0, clip_norm=0.3,
+        muon=muon_rate, muon_not=("conv_out",),
     )  # fmt: skip
     result = train(vae, loss, settings, title="LTX-style VAE", progress=progress)
     side = min(min(video.shape[2:]) for video in pool.videos) // 32 * 32

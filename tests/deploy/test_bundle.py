@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from mobivid_core import artifacts
-from mobivid_core.deploy import bundle, export, graphs, predictions
-from mobivid_core.deploy.coreml import Package
-from mobivid_core.deploy.counts import LayerCount
-from mobivid_core.deploy.devices import clip_stages, find_device, fit_efficiency
-from mobivid_core.deploy.references import vae_decoder_counts
+from mobivid_core.deploy import app, bundle, export, graphs, predictions
+from mobivid_core.deploy.calibration import fit_efficiency
+from mobivid_core.deploy.devices import find_device
+from mobivid_core.deploy.packages import Package
+from mobivid_core.deploy.roofline import Stage, clip_stages
 from mobivid_core.deploy.verify import Verification
 from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.errors import CheckpointError, ExportError
@@ -37,7 +37,7 @@ def test_app_loop_equals_the_sampler() -> None:
     expected = sample_latents(model, text, mask, noise.shape[1:], steps=4, noise=noise)
     tables = bundle.timestep_tables(model, [1.0, 0.75, 0.5, 0.25])
     with torch.no_grad():
-        ours = bundle.sample(graphs.dit_graph(model, (2, 2, 2), 6).module, noise, text, mask, tables)
+        ours = app.sample(graphs.dit_graph(model, (2, 2, 2), 6).module, noise, text, mask, tables)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)  # float32, four steps
 
 
@@ -64,7 +64,14 @@ def test_bundle_files(tmp_path: Path) -> None:
 
     package = Package(tmp_path / "dit.mlpackage", 10, 1.0, {"add": 2}, "ab" * 32, 0.1)
     tables = bundle.timestep_tables(_model(), [1.0, 0.5])
-    path = bundle.write_bundle(tmp_path, [Verification(package, 1e-7, 1e-4, 0, 4)], tables, source="a test")
+    path = bundle.write_bundle(
+        tmp_path,
+        [Verification(package, 1e-7, 1e-4, 0, 4)],
+        tables,
+        source="a test",
+        runs={"dit.mlpackage": 4},
+        frames=17,
+    )
     entry = json.loads(path.read_text())["packages"]["dit.mlpackage"]
     assert entry["sha256"] == "ab" * 32 and entry["gates_passed"]
     assert torch.equal(load_file(tmp_path / bundle.TABLES)["modulation"], tables["modulation"])
@@ -95,10 +102,13 @@ def test_ladder_multiplies_to_the_whole() -> None:
 
 def test_predictions_keep_evidence_and_blanks() -> None:
     stages, fit = clip_stages(MOBILE, GRID), fit_efficiency()
-    table = predictions.prediction_table(stages, fit, 49, decoder_tflop=(1.0, 2.0), weights_gb=1.92)
-    assert table["device evidence"].notna().all()
-    unknown = table[table["fp16 TFLOP/s"].isna()]
-    assert len(unknown) and unknown["frames/s"].isna().all() and unknown["at most (bandwidth)"].notna().all()
+    table = predictions.prediction_table(
+        stages, fit, 49, decoder_tflop=(1.0, 2.0), weights_gb=1.92, gpu_efficiency=0.16
+    )
+    assert table["device evidence"].notna().all() and table["at most (bandwidth)"].notna().all()
+    android = table[table["engine"] == "Hexagon NPU"]
+    assert len(android) == 2 and (android["device evidence"] == "assumed").all() and android["frames/s"].notna().all()
+    assert table.loc[(table["chip"] == "A18 Pro") & (table["engine"] == "GPU"), "frames/s"].isna().all()
     known = table.dropna(subset=["frames/s"])
     assert (known["low"] < known["frames/s"]).all() and (known["frames/s"] < known["at most (bandwidth)"]).all()
 
@@ -115,13 +125,41 @@ def test_sweep_is_monotone_and_meets_the_widget() -> None:
     assert math.isnan(predictions.implied_efficiency(1.0, 10, 10.0, blank))
 
 
-def test_decoder_count_is_the_decoding_half() -> None:
-    from mobivid_core.models.vae import MobiVidVAE
+def test_table_one_keeps_blanks_and_falls_with_the_work() -> None:
+    phone, gpu, fit = find_device("A18 Pro"), find_device("A100", "GPU"), fit_efficiency()
+    work = {"much": [Stage("transformer", 4.0, 1.0, 80)], "little": [Stage("transformer", 2.0, 1.0, 4)]}
+    rows = [("much", "assumed", 2e9, 80), ("little", "derived", 1e9, 4)]
+    table = predictions.table_one(
+        rows, work, frames=49, published={"much": {"A100 frames/s": 6.4}}, decoder_tflop=(1.0, 2.0), efficiency=fit,
+        gpu=gpu, gpu_efficiency=0.16, phone=phone,
+    ).set_index("model")  # fmt: skip
+    assert table.loc["little", "TFLOP a clip"] == pytest.approx(8.0) and math.isnan(
+        table.loc["little", "A100 published"]
+    )
+    assert table.loc["much", "A100 predicted"] == pytest.approx(49 / (320 / (0.16 * 312)))
+    assert (table["low"] < table["iPhone predicted"]).all() and table["iPhone predicted"].is_monotonic_increasing
 
-    with torch.device("meta"):
-        vae = MobiVidVAE((4, 8, 8), 4, 8)
-    count: LayerCount = vae_decoder_counts(vae, (2, 2, 2))
-    halves = (*vae.linear_decoder.parameters(), *vae.decoder_net.parameters())
-    assert count.params == sum(p.numel() for p in halves)
-    # The linear path alone: two 1x1 products on every token, and every frame's patch.
-    assert count.flops > 2 * (8 * 4 * 12 + 5 * 4 * 12 * 192)
+
+def test_surface_is_the_widgets_number() -> None:
+    from mobivid_core.deploy.widget import rate_of
+
+    phone = find_device("A18 Pro")
+    grids = {"paper": (GRID, 49), "long": ((16, 12, 16), 121)}
+    surface = predictions.speed_surface(MOBILE, phone, 0.3, grids=grids, steps=(4, 40), decoder_tflop_per_token=1e-3)
+    slider = rate_of(MOBILE, phone, 0.3, size=(512, 384), frames=49, steps=4, decoder_tflop=1.344)
+    assert surface.loc["paper", "4 steps"] == pytest.approx(slider)
+    assert (surface["40 steps"] < surface["4 steps"]).all()
+
+
+def test_sliders_move_the_number() -> None:
+    from mobivid_core.deploy.widget import explore
+
+    box = explore(MOBILE, [find_device("A18 Pro")], fit_efficiency(), sizes=[(512, 384)], frames=49, decoder_tflop=1.0)
+    before = box.children[-1].value
+    next(c for c in box.children if c.description == "steps").value = 40
+    assert "frames/s" in before and box.children[-1].value != before
+
+
+def test_packages_are_called_as_often_as_a_clip_needs() -> None:
+    names = ("mobile_block", "mobile_dit_part1of2", "dit_8bit", "decoder", "text_encoder")
+    assert [export.runs_a_clip(name, blocks=20, steps=4) for name in names] == [80, 4, 4, 1, 1]

@@ -13,8 +13,9 @@ from mobivid_core.deploy.counts import (
     dit_flops,
     dit_params,
     latent_grid,
-    module_counts,
 )
+from mobivid_core.deploy.module_counts import DIT_KINDS, counts_by_kind, module_counts
+from mobivid_core.deploy.part_counts import DECODER_KINDS, TEXT_KINDS, decoder_counts, text_counts
 from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, MOBILE, SERVER, SMOKE_MOBILE, DiTConfig
 
 UNEVEN = DiTConfig(32, 8, (4, 0, 3), (1, 2, 0), (48, 0, 96), in_channels=16, text_dim=24)
@@ -40,9 +41,55 @@ def test_parameters_equal_the_module(cfg: DiTConfig) -> None:
 @pytest.mark.parametrize(
     ("cfg", "grid", "text"), [(MOBILE, (7, 12, 16), 77), (MINI_SERVER, (3, 4, 4), 24), (UNEVEN, (2, 3, 5), 7)]
 )
-def test_flops_equal_torch_counter(cfg: DiTConfig, grid: tuple[int, int, int], text: int) -> None:
-    counted = module_counts(_meta_model(cfg), *_meta_inputs(cfg, grid, text))
-    assert dit_flops(cfg, grid, text)["total"] == counted.flops
+def test_every_layer_kind_equals_torch_counter(cfg: DiTConfig, grid: tuple[int, int, int], text: int) -> None:
+    counted = counts_by_kind(_meta_model(cfg), *_meta_inputs(cfg, grid, text), kinds=DIT_KINDS)
+    closed = dit_counts(cfg, grid, text)
+    assert {kind: (c.params, c.flops) for kind, c in closed.items()} == counted
+    assert module_counts(_meta_model(cfg), *_meta_inputs(cfg, grid, text)).flops == closed["total"].flops
+
+
+def _text_encoder(bert: bool) -> torch.nn.Module:
+    from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel
+
+    sizes = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4}
+    with torch.device("meta"):
+        if bert:
+            config = BertConfig(**sizes, vocab_size=70, max_position_embeddings=40)
+            return BertModel(config, add_pooling_layer=False)
+        ends = {"bos_token_id": 68, "eos_token_id": 69, "pad_token_id": 69}
+        return CLIPTextModel(CLIPTextConfig(**sizes, vocab_size=70, max_position_embeddings=40, **ends))
+
+
+@pytest.mark.parametrize("bert", [False, True])
+def test_text_encoder_kinds_equal_torch_counter(bert: bool) -> None:
+    from mobivid_core.deploy.text_graphs import TextStates
+
+    ids = torch.zeros(1, 11, dtype=torch.int32, device="meta")
+    with torch.device("meta"):
+        module, mask = TextStates(_text_encoder(bert), 11, causal=not bert), torch.zeros(1, 11)
+    counted = counts_by_kind(module, ids, mask, kinds=TEXT_KINDS)
+    closed = text_counts(hidden=48, layers=3, ffn=80, vocabulary=70, positions=40, length=11, bert=bert)
+    assert {kind: (c.params, c.flops) for kind, c in closed.items()} == counted
+
+
+@pytest.mark.parametrize(
+    ("ratio", "grid", "width"),
+    [
+        ((8, 32, 32), (3, 2, 4), 20),
+        ((4, 16, 16), (2, 3, 3), 40),
+        ((2, 8, 8), (1, 2, 2), 20),
+        ((8, 32, 32), (2, 2, 2), 0),
+    ],
+)
+def test_decoder_kinds_equal_torch_counter(ratio: tuple, grid: tuple, width: int) -> None:
+    from mobivid_core.deploy.decoder_step import DecoderStep
+    from mobivid_core.models.vae import MobiVidVAE
+
+    with torch.device("meta"):
+        decoder = DecoderStep(MobiVidVAE(ratio, 16, width))
+        counted = counts_by_kind(decoder, torch.empty(1, 16, *grid), kinds=DECODER_KINDS)
+    closed = decoder_counts(grid, channels=16, width=width, ratio=ratio)
+    assert {kind: (c.params, c.flops) for kind, c in closed.items()} == counted
 
 
 def test_reconstruction_at_paper_scale() -> None:

@@ -6,26 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mobivid_core.deploy.counts import LayerCount
-from mobivid_core.deploy.devices import (
-    Device,
+from mobivid_core.deploy.calibration import calibration_rows, fit_efficiency, fps_interval, leave_one_out
+from mobivid_core.deploy.counts import LayerCount, dit_flops
+from mobivid_core.deploy.devices import Device, find_device, load_devices, with_assumed_peak
+from mobivid_core.deploy.roofline import (
     Stage,
-    calibration_rows,
     clip_seconds,
     clip_stages,
-    find_device,
-    fit_efficiency,
-    fps_interval,
-    leave_one_out,
-    load_devices,
     required_efficiency,
+    seconds_by_kind,
     stage_seconds,
-)  # fmt: skip
+)
 from mobivid_core.errors import ParameterError
-from mobivid_core.models.config import MOBILE
+from mobivid_core.models.config import MOBILE, DiTConfig
 
-CHIP = Device("d", "c", "Neural Engine", tflops=10.0, gb_s=50.0, ram_gb=None, evidence="assumed", source="")
-BLANK = Device("d", "c", "NPU", tflops=None, gb_s=50.0, ram_gb=None, evidence="assumed", source="")
+CHIP = Device(
+    "d", "c", "Neural Engine", tflops=10.0, int8_tops=None, gb_s=50.0, ram_gb=None, evidence="assumed", source=""
+)
+BLANK = Device("d", "c", "NPU", tflops=None, int8_tops=40.0, gb_s=50.0, ram_gb=None, evidence="assumed", source="")
 GRID = (7, 12, 16)
 
 
@@ -92,3 +90,34 @@ def test_reconstructed_speed_needs_the_published_arithmetic() -> None:
     # 4 x 2.413 TFLOP in 49 / 15 s on 17.5 TFLOP/s: 16.9 % with a free decoder.
     stages = clip_stages(MOBILE, GRID)
     assert required_efficiency(stages, find_device("A18 Pro"), 49, 15) == pytest.approx(0.169, abs=5e-4)
+
+
+def test_products_of_a_clip_add_up_to_the_counted_pass() -> None:
+    uneven = DiTConfig(48, 8, (3, 0, 2), (1, 2, 0), (96, 0, 64), in_channels=16, text_dim=24)
+    for cfg in (MOBILE, uneven):
+        flops = dit_flops(cfg, GRID, 77)
+        stages = clip_stages(cfg, GRID, text_tokens=77, steps=3, guidance=True)
+        total = sum(s.repeats * s.tflop for s in stages)
+        assert total * 1e12 == pytest.approx(6 * (flops["total"] - flops["timestep"]), rel=1e-12)
+
+
+def test_smaller_weights_only_lower_the_traffic() -> None:
+    full, small = (clip_stages(MOBILE, GRID, weight_bits=bits) for bits in (16, 4))
+    assert [s.tflop for s in full] == [s.tflop for s in small]
+    assert sum(s.gigabytes * s.repeats for s in small) < sum(s.gigabytes * s.repeats for s in full)
+    # Only the traffic of weights shrinks: a quarter of 2 bytes a weight, in each of four passes.
+    saved = sum((a.gigabytes - b.gigabytes) * a.repeats for a, b in zip(full, small, strict=True))
+    assert saved == pytest.approx(4 * 1.5 * 0.935, rel=0.01)
+
+
+def test_kinds_add_up_to_the_clip() -> None:
+    stages, phone = clip_stages(MOBILE, GRID), find_device("A18 Pro")
+    kinds = seconds_by_kind(stages, phone, 0.3)
+    assert list(kinds) == ["patch", "caption", "self-attention", "cross-attention", "FFN"]
+    assert sum(kinds.values()) == pytest.approx(clip_seconds(stages, phone, 0.3))
+
+
+def test_assumed_peak_is_said_and_never_replaces_a_known_one() -> None:
+    guess = with_assumed_peak(BLANK)
+    assert guess.tflops == 20.0 and guess.evidence == "assumed"
+    assert with_assumed_peak(CHIP) == CHIP

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from mobivid_core.deploy.mil import Operation, Program, Slot, execute, relative_error
-from mobivid_core.deploy.mil_ops import OPERATIONS, pad, slice_by_index
+from mobivid_core.deploy.mil_ops import OPERATIONS
+from mobivid_core.deploy.mil_shapes import pad, slice_by_index
 from mobivid_core.errors import ExportError
 
 X = Slot("x", (2, 3), "fp16")

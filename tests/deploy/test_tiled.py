@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from mobivid_core.deploy.tiled import PeakMemory, TiledFFN, measure_tiles, tile_bounds, tiled_ffn
+from mobivid_core.deploy.tiled import (
+    PeakMemory,
+    TiledFFN,
+    accelerators,
+    measure_tiles,
+    tile_bounds,
+    tiled_ffn,
+    working_set,
+)
 from mobivid_core.errors import ParameterError
 
 
@@ -50,3 +58,15 @@ def test_more_tiles_need_less_memory_and_same_result() -> None:
     assert [r.hidden_mib for r in rows] == [64 * 256 * 4 / k / 2**20 for k in (1, 2, 4, 8)]
     assert all(a.peak_mib > b.peak_mib for a, b in zip(rows, rows[1:], strict=False))
     assert max(r.max_error for r in rows) < 1e-5  # float32 with 256 terms: 1e-7 * sqrt(256), with room
+
+
+def test_working_set_is_arithmetic() -> None:
+    rows = working_set(1344, 2048, 6144, (1, 4), gb_s=60, flops_per_s=5e12)
+    assert rows[0]["hidden activation (MB)"] == pytest.approx(16.5, abs=0.05)  # the paper's clip on the mobile block
+    assert rows[1]["hidden activation (MB)"] == rows[0]["hidden activation (MB)"] / 4
+    # 33 MB through 60 GB/s against 67.6 GFLOP at 5 TFLOP/s.
+    assert rows[0]["DRAM time saved at most (%)"] == pytest.approx(100 * (33.03e6 / 60e9) / (67.65e9 / 5e12), rel=1e-3)
+
+
+def test_the_processor_is_always_tried() -> None:
+    assert accelerators()[0] == ("cpu", torch.float32)

@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobivid_core.data.captions import WORDINGS, label_indices
+from mobivid_core.data.captions import VOCABULARY, WORDINGS, label_indices
 from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate import generation
-from mobivid_core.evaluate.generation import Evaluator, unseen_gap
+from mobivid_core.evaluate import diversity
+from mobivid_core.evaluate.generalisation import paraphrases, readable_share, unseen_gap
+from mobivid_core.evaluate.generation import Evaluator
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.evaluate.reference import REFERENCE_START
 from mobivid_core.models.vae import MobiVidVAE
@@ -65,7 +66,7 @@ def test_the_unseen_gap_is_the_difference_of_both_halves(evaluator: Evaluator) -
     result = evaluator.evaluate_sampler(_perfect(evaluator), n=8, progress=False)
     unseen = torch.tensor([label_of("test", i).unseen for i in range(8)])
     truth = label_indices(result.labels).clone()
-    truth[unseen, 0] = (truth[unseen, 0] + 1) % 10  # every held-out caption gets a wrong shape
+    truth[unseen, 0] = (truth[unseen, 0] + 1) % len(VOCABULARY["shape"])  # every held-out caption gets a wrong shape
     wrong = dataclasses.replace(result, measures=dataclasses.replace(result.measures, classes=truth))
     assert unseen_gap(wrong) == (1.0, 1.0, 1.0)
     assert unseen_gap(wrong, "color") == (0.0, 0.0, 0.0)
@@ -100,6 +101,40 @@ def test_a_collapsed_generator_has_no_diversity(evaluator: Evaluator) -> None:
     found = evaluator.diversity(_Still(), captions=2, repeats=3, steps=2, guidance=1.0)
     assert found["real"] > 0.1
     assert found["ratio"] < 1e-2  # float32 division leaves a trace of the noise
+    assert found["low"] <= found["ratio"] <= found["high"]
+
+
+def test_real_clips_are_as_diverse_as_real_clips(judge: Judge) -> None:
+    """A 'generator' that draws other real clips of the same caption is at 1, within what six captions allow."""
+
+    def draw(words, numbers):
+        asked = dataclasses.replace(label_of("test", groups[numbers[0] // 10_000 - 1][0]), wording=0)
+        others = (i for i in range(20_000, 60_000) if dataclasses.replace(label_of("test", i), wording=0) == asked)
+        return render_clips("test", [next(others) for _ in words], size=64).clips
+
+    groups = diversity.repeated_labels(6, 3)
+    found = diversity.caption_diversity(
+        draw, lambda c: c, lambda c: judge.read(c)[1], captions=6, repeats=3, frames=17, size=64
+    )
+    assert found["ratio"] == pytest.approx(1, abs=0.35)
+
+
+def test_paraphrases_compare_clip_by_clip(evaluator: Evaluator) -> None:
+    runs = [evaluator.evaluate_sampler(_perfect(evaluator), n=4, progress=False)] * WORDINGS
+    truth = label_indices(runs[0].labels)
+    right = dataclasses.replace(runs[0], measures=dataclasses.replace(runs[0].measures, classes=truth))
+    wrong = dataclasses.replace(right, measures=dataclasses.replace(right.measures, classes=truth + 1))
+    frame = paraphrases([right] * (WORDINGS - 1) + [wrong], [1.0] * WORDINGS)
+    assert frame.all_together.tolist() == [1.0] * (WORDINGS - 1) + [0.0]
+    assert frame.change.tolist() == [0.0] * (WORDINGS - 1) + [-1.0] and frame.trained.tolist()[-1] == "no"
+    with pytest.raises(ParameterError, match=f"{WORDINGS} wordings"):
+        paraphrases([right], [1.0])
+
+
+def test_the_encoder_reads_trained_wordings_best() -> None:
+    """A linear reading fitted on the trained wordings reads those; the unseen one it may read worse, not better."""
+    trained, unseen = readable_share(0, 64), readable_share(WORDINGS - 1, 64)
+    assert trained > 0.9 and unseen <= trained
 
 
 def test_asking_for_more_captions_than_prepared_is_refused(evaluator: Evaluator) -> None:
@@ -108,7 +143,7 @@ def test_asking_for_more_captions_than_prepared_is_refused(evaluator: Evaluator)
 
 
 def test_running_out_of_repeated_captions_is_said(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "_LABELS_SCANNED", 20)
+    monkeypatch.setattr(diversity, "_LABELS_SCANNED", 20)
     with pytest.raises(ParameterError, match="fewer captions or repeats"):
         evaluator.diversity(_Still(), captions=2, repeats=5)
 

@@ -5,13 +5,13 @@ import torch
 
 from mobivid_core.data.captions import VOCABULARY
 from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate.image_features import ImageAxes
+from mobivid_core.evaluate.measures import ClipMeasures, measure
 from mobivid_core.evaluate.metrics import frechet_distance
 from mobivid_core.evaluate.minivbench import (
     QUALITY,
     SEMANTIC,
-    ClipMeasures,
     Reference,
-    measure,
     score,
     shuffled,
     table,
@@ -113,6 +113,25 @@ def test_quality_can_be_left_blank(judge, real, reference, measures) -> None:
 def test_measures_select_and_join(measures) -> None:
     halves = ClipMeasures.join([measures[:10], measures[torch.arange(10, 32)]])
     assert len(halves) == 32 and torch.equal(halves.features, measures.features)
+    assert torch.equal(halves.readback, measures.readback) and halves.image_features is None
+    blank = dataclasses.replace(measures[:10], readback=None)
+    assert ClipMeasures.join([blank, measures[10:]]).readback is None  # what a part lacks, the whole lacks
+    with pytest.raises(ParameterError, match="no batches"):
+        ClipMeasures.join([])
+
+
+def test_the_second_feature_space_is_measured_on_demand(judge, real, others) -> None:
+    far = measure(others.clips[:12], judge, quality=False, independent=True)
+    axes = ImageAxes.fit(far.image_features)
+    imaging = ImagingReference.fit(measure(others.clips[:12], judge).imaging)
+    ours = Reference(imaging, far.features, image_axes=axes, image_real=axes.project(far.image_features))
+    values = score(measure(real.clips[:12], judge, independent=True), real.labels[:12], ours, resamples=4).values
+    assert values["image_frechet_real"][0] > 0 and "image_frechet_reconstruction" not in values
+
+
+def test_colour_and_motion_without_a_network_stand_beside_the_judge(measures, real, reference) -> None:
+    scores = score(measures, real.labels, reference, resamples=5)
+    assert scores["color_pixels"] > 0.85 and scores["action_flow"] > 0.8
 
 
 def test_table_has_a_value_and_its_interval(measures, real, reference) -> None:

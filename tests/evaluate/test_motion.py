@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from mobivid_core.data.captions import VOCABULARY
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.motion import flow_field, measure_motion, temporal_flickering, warp
+from mobivid_core.evaluate.motion import contrast_plane, flow_field, measure_motion, temporal_flickering, warp
 
 
 def _texture(size: int = 96) -> np.ndarray:
@@ -23,10 +24,35 @@ def _sliding(step: int, frames: int = 9, size: int = 64) -> torch.Tensor:
 
 def test_flow_finds_a_known_translation() -> None:
     clip = _sliding(2)
-    first, second = (((clip[0, :, i] + 1) / 2).permute(1, 2, 0).numpy() for i in (0, 1))
-    flow = flow_field(first, second)[16:-16, 16:-16]
+    planes = contrast_plane(((clip[0] + 1) / 2).permute(1, 2, 3, 0).numpy())
+    flow = flow_field(planes[0], planes[1])[16:-16, 16:-16]
     assert flow[..., 0].mean() == pytest.approx(-2, abs=0.1)  # Farneback's own error on smooth texture
     assert flow[..., 1].mean() == pytest.approx(0, abs=0.1)
+
+
+def test_an_object_as_bright_as_its_background_is_still_seen_to_move() -> None:
+    """Red and green of one luminance: in grey there would be nothing to follow."""
+    clip = torch.zeros(1, 3, 9, 64, 64)
+    clip[:, 1] = 0.299 / 0.587  # the luminance of a full red
+    for i in range(9):
+        clip[:, :, i, 20:44, 8 + 3 * i : 32 + 3 * i] = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)
+    found = measure_motion(clip * 2 - 1)
+    assert found.dynamic == 1 and VOCABULARY["motion"][found.action] == "right"
+
+
+def test_moving_clips_move_and_still_ones_do_not(real) -> None:
+    """Against what was rendered: every clip but the still ones is dynamic, and freezing any makes it static."""
+    moves = torch.tensor([label.motion != "still" for label in real.labels])
+    found = measure_motion(real.clips).dynamic.bool()
+    assert (found == moves).float().mean() > 0.93  # 256 other clips: 0.99
+    assert not measure_motion(real.clips[:, :, :1].expand_as(real.clips)).dynamic.any()
+
+
+def test_smoothness_knows_the_order_of_frames(real) -> None:
+    order = torch.randperm(17, generator=torch.Generator().manual_seed(0))
+    moves = [i for i, label in enumerate(real.labels) if label.motion != "still"]
+    straight, jumbled = (measure_motion(c).smoothness for c in (real.clips[moves], real.clips[moves][:, :, order]))
+    assert straight.min() > 0.95 and (jumbled < straight).all()
 
 
 def test_warping_back_by_the_flow_restores_the_frame() -> None:

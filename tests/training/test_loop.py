@@ -1,12 +1,17 @@
 """Training loop: resumes to the step, survives interruptions, reports divergence."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from mobivid_core.errors import CheckpointError, RunError, TrainingError
 from mobivid_core.training import loop
-from mobivid_core.training.loop import TrainSettings, train
+from mobivid_core.training.loop import TrainSettings, duration, train
 
 
 def _model():
@@ -106,8 +111,57 @@ def test_full_disk_keeps_the_previous_state(tmp_path, monkeypatch):
 
 
 def test_slow_prefixes_get_a_lower_rate():
-    groups = loop._groups(
-        nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), TrainSettings(1, learning_rate=1.0, slow=("0",))
-    )
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    found = loop._optimizers(model, TrainSettings(1, learning_rate=1.0, slow=("0",)))
+    groups = found["adamw"].param_groups
+    assert set(found) == {"adamw"}
     assert sorted(g["peak"] for g in groups) == pytest.approx([1 / 30, 1 / 30, 1, 1])
     assert {g["weight_decay"] for g in groups if g["params"][0].ndim < 2} == {0.0}
+
+
+def test_muon_takes_the_matrices_that_are_not_named():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    found = loop._optimizers(model, TrainSettings(1, muon=0.1, muon_not=("1.",)))
+    (group,) = found["muon"].param_groups
+    assert [p is model[0].weight for p in group["params"]] == [True]
+    assert sum(len(g["params"]) for g in found["adamw"].param_groups) == 3
+
+
+def test_muon_resumes_to_the_same_weights(tmp_path):
+    whole, _ = _run(30, muon=0.02)
+    with pytest.raises(KeyboardInterrupt):
+        _run(30, tmp_path / "cut", stop=17, muon=0.02)
+    resumed, _ = _run(30, tmp_path / "cut", muon=0.02)
+    torch.testing.assert_close(resumed.weight, whole.weight, rtol=0, atol=0)
+
+
+def test_a_held_rate_does_not_depend_on_the_length_of_the_run():
+    short, long = (TrainSettings(steps, warmup=10, hold=0.7) for steps in (100, 400))
+    assert [loop._rate(s, short) for s in range(70)] == [loop._rate(s, long) for s in range(70)]
+    assert loop._rate(69, short) == 1.0 > loop._rate(85, short) > loop._rate(99, short)
+    assert loop._rate(100, short) == pytest.approx(short.final_rate)
+
+
+def test_a_killed_run_loses_at_most_the_steps_since_its_last_save(tmp_path):
+    """Killed again and again while it saves after each step, it ends where an uninterrupted run does."""
+    command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
+    killed, whole, last = tmp_path / "killed", tmp_path / "whole", 0
+    for more in (3, 1, 2):
+        run = subprocess.Popen([*command, str(killed), "30", "--report"], stdout=subprocess.PIPE, text=True)
+        reported = [int(run.stdout.readline()) for _ in range(more)]
+        run.kill()
+        reported += [int(line) for line in run.stdout if line.strip()]
+        run.wait()
+        run.stdout.close()
+        # a step is reported before it is saved: of the last one reported, the save may not have happened
+        assert last <= reported[0] <= last + 2
+        last = reported[-1] - 1
+    for folder in (killed, whole):
+        subprocess.run([*command, str(folder), "30"], check=True)
+    one, other = (load_file(folder / "state.safetensors") for folder in (killed, whole))
+    assert all(torch.equal(one[key], other[key]) for key in other)
+    assert sorted(p.name for p in killed.iterdir()) == ["log.csv", "state.safetensors"]
+
+
+def test_estimate_of_the_time_left():
+    assert [duration(s) for s in (12.4, 300, 7_380)] == ["12 s", "5 min", "2 h 03 min"]

