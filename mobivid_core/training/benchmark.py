@@ -83,9 +83,9 @@ def compare(chosen: list[Arm], *, sizes: str = "mini", batch: int = 32, seconds:
         seconds: Time spent on measured steps in each arm, after warm-up and compiling.
 
     Returns:
-        One row an arm: `arm`, `seconds_per_step` (median), `cpu_s_per_step`
-        (processor time of all threads, which other programs disturb less), `steps`, `start_s` (first steps, compiling included), `loss`
-        after the same number of steps in all arms, and `speedup` over the first arm.
+        One row an arm: `arm`, `seconds_per_step` (median), `cpu_s_per_step` (processor time of all threads, which
+        other programs disturb less), `steps`, `start_s` (first steps, compiling included), `loss` after the same
+        number of steps in all arms, and `speedup` over the first arm.
 
     Raises:
         TrainingError: An arm's process failed.

@@ -1,8 +1,9 @@
 """Many processes, one result: a step's batch is drawn whole everywhere, and each process computes its part.
 
 Process set-up, devices and launching are Hugging Face Accelerate's: `accelerate launch -m` runs on several GPUs what
-`python -m` runs on one (`torchrun -m` on several CPU processes, which Accelerate starts through MPI only). Gradients are summed by hand after the backward pass instead of by a wrapper,
-because a loss here calls the model that it closes over, compiled or not.
+`python -m` runs on one (`torchrun -m` on several CPU processes, which Accelerate starts through MPI only). Gradients
+are summed by hand after the backward pass instead of by a wrapper, because a loss here calls the model that it closes
+over, compiled or not.
 Models that do not fit one GPU are sharded in place by FSDP2 (`shard`).
 
 Paper: its 2 B server model needs sharding; the miniature never does. Simplified: the gradient exchange does not
@@ -107,7 +108,8 @@ def shard(model: nn.Module, *, bf16: bool = False) -> nn.Module:
     """
     if processes().num_processes == 1:
         raise ParameterError(
-            "sharding needs several processes: start with `accelerate launch --num_processes N -m ...` (CPU: torchrun), or do not shard"
+            "sharding needs several processes: start with `accelerate launch --num_processes N -m ...` "
+            "(CPU: torchrun), or do not shard"
         )
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
     for block in model.blocks:

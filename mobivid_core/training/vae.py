@@ -17,7 +17,7 @@ from mobivid_core.data.render import render_clips
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import Profile
 from mobivid_core.training.loop import TrainResult, TrainSettings, train
-from mobivid_core.training.pool import VideoPool, to_bytes, training_pool
+from mobivid_core.training.pool import VideoPool, to_bytes, to_float, training_pool
 
 #: Clips that the PCA and the latents' statistics are fitted on.
 _FIT_CLIPS = 384
@@ -127,18 +127,25 @@ def main() -> None:
     import argparse
 
     from mobivid_core.artifacts import publish, save_model
+    from mobivid_core.data.folder import folder_pool
+    from mobivid_core.evaluate.metrics import psnr
+    from mobivid_core.evaluate.reconstruction import reconstruct
     from mobivid_core.paths import runs_dir
     from mobivid_core.profiles import get_profile
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--profile", default="scratch")
+    parser.add_argument("--data", type=Path, help="a folder of your own videos instead of the film")
     parser.add_argument("--steps", type=int, help="instead of the profile's")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has AMX")
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
-    folder = runs_dir(profile.name) / "training" / "vae"
+    folder = runs_dir(profile.name) / "training" / ("vae-own" if arguments.data else "vae")
+    own = folder_pool(arguments.data, frames=profile.frames, size=profile.size) if arguments.data else None
+    if own:
+        print(own.report)
     vae, _ = train_vae(
-        training_pool(profile),
+        own.train if own else training_pool(profile),
         ratio=profile.vae_ratio,
         channels=profile.vae_channels,
         width=profile.vae_width,
@@ -146,6 +153,12 @@ def main() -> None:
         folder=folder,
         bf16=arguments.bf16,
     )
+    if own:  # your own VAE is yours: the notebooks go on with the profile's
+        save_model(vae, folder / "model")
+        test = to_float(own.test)
+        print(f"PSNR on {len(test)} held-out clips: {psnr(reconstruct(vae, test), test).mean():.2f} dB")
+        print(f"saved in {folder / 'model'}")
+        return
     with publish("vae", profile.name) as place:
         save_model(vae, place)
         (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())
