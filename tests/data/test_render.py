@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mobivid_core.data.render import _HUES, label_of, render_clips
+from mobivid_core.data.render import HUES, label_of, render_clips
 from mobivid_core.errors import ParameterError
 
 SMALL = dict(frames=9, size=64)
@@ -54,8 +54,8 @@ def test_motion_labels_are_true_of_the_boxes():
 
 def test_colour_labels_are_true_of_the_pixels():
     r = render_clips("train", range(60), **SMALL)
-    names = list(_HUES)
-    hues = np.array([_HUES[n] for n in names])
+    names = list(HUES)
+    hues = np.array([HUES[n] for n in names])
     right = 0
     for i, label in enumerate(r.labels):
         pixels = ((r.clips[i, :, 0] + 1) / 2)[:, r.masks[i, 0]].numpy()
