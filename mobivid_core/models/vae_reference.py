@@ -47,7 +47,7 @@ class LTXStyleVAE(nn.Module):
         ):
             raise ParameterError(
                 f"the linear start must be a MobiVidVAE of ratio {self.ratio}, width 0, {latent_channels} channels; "
-                f"got ratio {tuple(pca.config.ratio)}, width {pca.config.width}, {pca.config.latent_channels} channels"
+                f"got {tuple(pca.config.ratio)}, width {pca.config.width}, {pca.config.latent_channels} channels"
             )
         single, scaled = (1,) * (len(widths) + 1), (True, True, True, False)
         nets = AutoencoderKLLTXVideo(

@@ -101,8 +101,8 @@ def sweep_table(points: Sequence[SweepPoint], held_out: Mapping[str, Tensor]) ->
         held_out: Name of the data -> clips (N, 3, T, H, W) in [-1, 1], of one size.
 
     Returns:
-        One row a point: `sweep`, `ratio`, `channels`, `tokens`, `latent floats`; for each data the PSNR of the PCA
-        codec, the trained VAE's with its 95 % interval over clips, and its SSIM.
+        One row a point: `sweep`, `ratio`, `channels`, `tokens`, `latent floats`; for each data PCA's PSNR,
+        the trained VAE's with its 95 % interval over clips, and its SSIM.
     """
     rows, seen = [], {}
     for point in points:
