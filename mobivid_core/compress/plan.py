@@ -6,6 +6,7 @@ model by proportion (`PruningPlan.scale_to`), so that it can be counted there on
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,18 +93,19 @@ class PruningPlan:
         """The same plan, by proportion, for a larger model: each unit stands for a run of neighbours.
 
         Args:
-            target: Sizes whose blocks, heads and widths are whole multiples of the source's.
+            target: Sizes whose blocks and heads are whole multiples of the source's, and whose FFN is no narrower.
 
         Raises:
-            ParameterError: A size of `target` is no multiple of the source's.
+            ParameterError: Blocks or heads of `target` are no multiples of the source's, or its FFN is narrower.
         """
         blocks = _spread(self.keep_blocks, self.source.blocks, target.blocks, "blocks")
         per_block = target.blocks // self.source.blocks
         grown = {}
         for name, widths in self._widths().items():
             wanted = _units(target)[name]
+            grow = _stretch if name == "ffn" else functools.partial(_spread, what=name)
             grown[name] = tuple(
-                _spread(getattr(self, name)[i // per_block], widths[self.keep_blocks[i // per_block]], wanted[b], name)
+                grow(getattr(self, name)[i // per_block], widths[self.keep_blocks[i // per_block]], wanted[b])
                 for i, b in enumerate(blocks)
             )
         return PruningPlan(target, blocks, **grown, notes=dict(self.notes))
@@ -181,6 +183,20 @@ def _spread(kept: Sequence[int], width: int, target: int, what: str) -> tuple[in
         )
     times = target // width
     return tuple(u * times + i for u in kept for i in range(times))
+
+
+def _stretch(kept: Sequence[int], width: int, target: int) -> tuple[int, ...]:
+    """Neurons by proportion: each becomes a run of target / width neighbours, rounded so that the count is kept."""
+    if width == 0 or target < width:
+        raise ParameterError(f"cannot scale a plan over {width} ffn to {target}: the target must be wider")
+    wanted, chosen = round(len(kept) * target / width), set(kept)
+    taken = [j for j in range(target) if j * width // target in chosen]
+    if len(taken) > wanted:
+        drop = {taken[i * len(taken) // (len(taken) - wanted)] for i in range(len(taken) - wanted)}
+        return tuple(j for j in taken if j not in drop)
+    left = [j for j in range(target) if j * width // target not in chosen]
+    missing = wanted - len(taken)
+    return tuple(sorted([*taken, *(left[i * len(left) // missing] for i in range(missing))]))
 
 
 def _to_runs(indices: Sequence[int]) -> str:

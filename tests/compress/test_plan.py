@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mobivid_core.compress import plan as plan_module
 from mobivid_core.compress.costs import flop_cost, parameter_cost
 from mobivid_core.compress.estimators import random_scores
 from mobivid_core.compress.plan import PruningPlan
@@ -123,6 +124,15 @@ def test_miniature_plan_scales_to_the_paper() -> None:
     assert plan.sizes == MOBILE and plan.parameters == 959_697_024
     with pytest.raises(ParameterError, match="whole multiple"):
         plan.scale_to(MINI_SERVER)
+
+
+@pytest.mark.parametrize("target", [640, 1280, 8192, 1000])
+def test_neurons_scale_by_proportion(target) -> None:
+    kept = tuple(sorted(np.random.default_rng(0).choice(640, 480, replace=False).tolist()))
+    grown = plan_module._stretch(kept, 640, target)
+    assert len(grown) == len(set(grown)) == target * 3 // 4 and list(grown) == sorted(grown)
+    strangers = sum(j * 640 // target not in kept for j in grown)
+    assert strangers == 0 if target % 640 == 0 else strangers < 0.02 * target
 
 
 def test_scores_round_trip_and_check(tmp_path) -> None:

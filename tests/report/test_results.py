@@ -30,6 +30,7 @@ def _figure() -> plt.Figure:
 
 
 def test_figures_are_stable_to_the_byte_and_listed(results: Results) -> None:
+    plt.close("all")  # whatever other tests left open
     data = pd.DataFrame({"x": [1, 2], "y": [0.123456789, None]})
     results.figure("toy", _figure(), finding="It rises.", evidence="measured", paper_item="Table 3", data=data)
     first = {p.name: sha256(p) for p in results.folder.iterdir()}
