@@ -87,8 +87,12 @@ def train_vae(
     smallest = min(min(video.shape[2:]) for video in pool.videos)
     fitted = min(len(pool), _FIT_CLIPS) if steps < 1000 else _FIT_CLIPS
     side = smallest // ratio[1] * ratio[1]
-    sample = pool.draw(fitted, frames, side, torch.Generator().manual_seed(seed), augment=False)
-    vae.fit_linear(sample)
+
+    def sample() -> Tensor:
+        """The clips to fit on; drawn again when needed, since they are too large to keep while training."""
+        return pool.draw(fitted, frames, side, torch.Generator().manual_seed(seed), augment=False)
+
+    vae.fit_linear(sample())
     crop = min(crop, side) // ratio[1] * ratio[1]
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -118,7 +122,7 @@ def train_vae(
     title = f"VAE {ratio[0]}x{ratio[1]}x{ratio[2]} z{channels}"
     result = train(vae, loss, settings, folder, title=title, progress=progress)
     averaged = result.averaged
-    averaged.fit_statistics(sample)
+    averaged.fit_statistics(sample())
     return averaged, result
 
 
