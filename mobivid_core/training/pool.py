@@ -101,25 +101,24 @@ def film_pool(frames: int = 17) -> VideoPool:
     return VideoPool(videos, torch.tensor(weights, dtype=torch.float32))
 
 
-def captioned_pool(count: int, *, frames: int, size: int) -> VideoPool:
-    """The first `count` captioned clips of the split `train`."""
+def captioned_clips(count: int, *, frames: int, size: int) -> Tensor:
+    """The first `count` captioned clips of the split `train`, (N, 3, T, H, W) uint8, rendered a few at a time."""
     parts = [
         to_bytes(render_clips("train", range(i, min(i + 16, count)), frames=frames, size=size).clips)
         for i in range(0, count, 16)
     ]
-    return VideoPool.of(torch.cat(parts))
+    return torch.cat(parts)
 
 
 def training_pool(profile: Profile) -> VideoPool:
     """The film's shots and as many draws of captioned clips; a handful of clips where the profile only proves code."""
-    if not profile.meaningful:
-        return captioned_pool(16, frames=profile.frames, size=profile.size)
-    return film_pool(profile.frames).joined(captioned_pool(1024, frames=profile.frames, size=profile.size))
+    drawn = VideoPool.of(captioned_clips(1024 if profile.meaningful else 16, frames=profile.frames, size=profile.size))
+    return film_pool(profile.frames).joined(drawn) if profile.meaningful else drawn
 
 
 def to_bytes(clips: Tensor) -> Tensor:
     """[-1, 1] float to uint8."""
-    return ((clips + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return clips.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def to_float(clips: Tensor) -> Tensor:

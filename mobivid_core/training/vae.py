@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from mobivid_core.data.film import film_clips
-from mobivid_core.data.render import render_clips
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import Profile
 from mobivid_core.training.loop import TrainResult, TrainSettings, train
-from mobivid_core.training.pool import VideoPool, to_bytes, to_float, training_pool
+from mobivid_core.training.pool import VideoPool, captioned_clips, to_bytes, to_float, training_pool
 
 #: Clips that the PCA and the latents' statistics are fitted on.
 _FIT_CLIPS = 384
@@ -33,14 +32,9 @@ def clip_pool(profile: Profile, *, film: int = 384, captioned: int = 512) -> Ten
     """
     if not profile.meaningful:
         film, captioned = 6, 10
-    shots = film_clips("train", frames=profile.frames, size=profile.size, limit=film).clips
-    drawn = [
-        to_bytes(
-            render_clips("train", range(i, min(i + 16, captioned)), frames=profile.frames, size=profile.size).clips
-        )
-        for i in range(0, captioned, 16)
-    ]
-    return torch.cat([*map(to_bytes, shots.split(16)), *drawn])
+    size = {"frames": profile.frames, "size": profile.size}
+    shots = film_clips("train", limit=film, **size).clips
+    return torch.cat([*map(to_bytes, shots.split(16)), captioned_clips(captioned, **size)])
 
 
 def train_vae(
