@@ -6,22 +6,17 @@ folder or run by the project's runner behaves the same.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import random
-import sys
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from mobivid_core.errors import MobiVidError, ParameterError
+from mobivid_core.memory import keep_memory_low
 from mobivid_core.paths import notebooks_dir
 from mobivid_core.profiles import Profile, get_profile
 from mobivid_core.report.results import Results
-
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
 
 _MAX_SEED = 2**32 - 1  # numpy's limit
 
@@ -113,30 +108,9 @@ def start(name: str, profile: str, seed: int) -> Context:
     np.random.seed(seed)  # sklearn and scipy draw from it where they are given no generator
     torch.manual_seed(seed)
     use_style()
-    _release_after_cells()
+    keep_memory_low()
     _announce(name, sizes, seed, threads)
     return Context(name, sizes, seed, sizes.device, threads, Results(notebook=name, profile=sizes.name))
-
-
-def _release_after_cells() -> None:
-    """Hand freed memory back to the system after each cell.
-
-    Within a cell glibc keeps it (`runner.kernel.GLIBC_ENVIRONMENT`), which is fast; over a whole notebook that would
-    add up every cell's largest moment.
-    """
-    shell = _shell()
-    if shell is not None and platform.libc_ver()[0] == "glibc":
-        trim = ctypes.CDLL(None).malloc_trim
-        shell.events.register("post_run_cell", lambda _: trim(0))
-
-
-def _shell() -> InteractiveShell | None:
-    """The running IPython, or None outside notebooks."""
-    if "IPython" not in sys.modules:
-        return None
-    from IPython import get_ipython
-
-    return get_ipython()
 
 
 def _announce(name: str, sizes: Profile, seed: int, threads: int) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from IPython.core.interactiveshell import InteractiveShell
 
 from mobivid_core import notebook, reproduce
 from mobivid_core.errors import MobiVidError, ParameterError, ProfileError
@@ -44,24 +42,6 @@ def test_threads_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOBIVID_THREADS", "many")
     with pytest.raises(ParameterError, match="MOBIVID_THREADS is 'many'"):
         notebook.thread_count()
-
-
-def test_memory_is_handed_back_after_each_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    shell = InteractiveShell()
-    monkeypatch.setattr(notebook, "_shell", lambda: shell)
-    monkeypatch.setattr(notebook.platform, "libc_ver", lambda: ("glibc", "2.40"))
-    trimmed: list[int] = []
-    monkeypatch.setattr(notebook.ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=trimmed.append))
-    notebook._release_after_cells()
-    shell.run_cell("1 + 1")
-    shell.run_cell("2 + 2")
-    assert trimmed == [0, 0]
-
-
-def test_nothing_is_registered_outside_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notebook, "_shell", lambda: None)
-    monkeypatch.setattr(notebook.ctypes, "CDLL", lambda name: pytest.fail("no notebook, nothing to trim"))
-    notebook._release_after_cells()
 
 
 def test_a_missing_gpu_is_said(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

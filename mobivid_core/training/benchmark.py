@@ -73,7 +73,7 @@ def everything(plan: SpeedPlan) -> Arm:
     )
 
 
-def compare(chosen: list[Arm], *, sizes: str = "mini", batch: int = 32, seconds: float = 6.0) -> pd.DataFrame:
+def compare(chosen: list[Arm], *, sizes: str = "mini", batch: int = 64, seconds: float = 6.0) -> pd.DataFrame:
     """Time each arm.
 
     Args:
@@ -96,7 +96,7 @@ def compare(chosen: list[Arm], *, sizes: str = "mini", batch: int = 32, seconds:
     return frame
 
 
-def accelerated(*, sizes: str = "mini", batch: int = 32, seconds: float = 6.0) -> pd.DataFrame:
+def accelerated(*, sizes: str = "mini", batch: int = 64, seconds: float = 6.0) -> pd.DataFrame:
     """The plain loop against all speed-ups of this machine: two rows, as `compare`."""
     return compare([PLAIN, everything(SpeedPlan.detect())], sizes=sizes, batch=batch, seconds=seconds)
 
@@ -168,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", choices=SIZES, default="mini")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=10.0, help="of measured steps in each arm")
     parser.add_argument("--out", type=Path, help="CSV file to write")
     options = parser.parse_args()

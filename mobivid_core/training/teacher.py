@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--profile", default="scratch")
     parser.add_argument("--data", type=Path, help="your own captioned videos: a folder with captions.csv, or shards")
     parser.add_argument("--steps", type=int, help="instead of the profile's")
+    parser.add_argument("--batch", type=int, help="clips a step, instead of the profile's")
     parser.add_argument("--clips", type=int, help="training clips, instead of the profile's")
     parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has AMX")
@@ -143,7 +144,7 @@ def main() -> None:
         data,
         profile.server,
         steps=arguments.steps or profile.teacher_steps,
-        batch=profile.batch,
+        batch=arguments.batch or profile.batch,
         folder=folder,
         bf16=arguments.bf16 or bool(plan and plan.bf16),
         compiled=arguments.compile or bool(plan and plan.compiled),

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from mobivid_core.errors import TrainingError
+from mobivid_core.models.config import SMOKE_SERVER
+from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.runner.kernel import GLIBC_ENVIRONMENT
 from mobivid_core.training import benchmark, speed
 from mobivid_core.training.benchmark import PLAIN, Arm, arms, compare
-from mobivid_core.training.speed import SpeedPlan, cpp_compiler, has_amx_bf16, malloc_is_set
+from mobivid_core.training.speed import Accelerated, SpeedPlan, cpp_compiler, has_amx_bf16, malloc_is_set
 
 
 @pytest.fixture
@@ -92,3 +94,22 @@ def test_a_failing_arm_shows_its_error(monkeypatch):
     monkeypatch.setattr(benchmark, "asdict", lambda arm: {"nonsense": 1})
     with pytest.raises(TrainingError, match="the arm 'x' of the speed comparison failed"):
         compare([Arm("x")], sizes="smoke")
+
+
+@pytest.mark.parametrize("bf16, tolerance", [(False, 1e-5), (True, 3e-2)])
+def test_an_accelerated_model_answers_as_the_model_does(bf16, tolerance):
+    torch.manual_seed(0)
+    model = MobiVidTransformer3DModel.from_sizes(SMOKE_SERVER).eval()
+    torch.nn.init.normal_(model.proj_out.weight, std=0.1)  # it starts at zero
+    inputs = (
+        torch.randn(3, 16, 3, 2, 2),
+        torch.tensor([900.0, 500, 100]),
+        torch.randn(3, 5, 384),
+        torch.ones(3, 5).bool(),
+    )
+    fast = Accelerated(model, SpeedPlan(False, bf16, cpp_compiler() is not None, 1, {}))
+    with torch.no_grad():
+        mine, theirs = fast(*inputs), model(*inputs).sample
+    assert mine.dtype == torch.float32 and (mine - theirs).norm() < tolerance * theirs.norm()
+    assert (mine - theirs).norm() > 0 or not bf16  # bfloat16 does leave a trace
+    assert next(model.parameters()).requires_grad and not next(fast.parameters()).requires_grad
