@@ -43,6 +43,7 @@ class Arm:
         compiled: Blocks are compiled.
         fused: AdamW in one fused kernel.
         threads: 0 for one a usable core.
+        processes: Processes that share each batch, with one thread each.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Arm:
     compiled: bool = False
     fused: bool = False
     threads: int = 0
+    processes: int = 1
 
 
 PLAIN = Arm("plain float32 eager loop")
@@ -63,14 +65,14 @@ def arms(plan: SpeedPlan) -> list[Arm]:
     alone += [Arm("allocator", malloc=True)] * glibc
     alone += [Arm("bfloat16", bf16=True)] * plan.bf16
     alone += [Arm("compiled blocks", compiled=True)] * plan.compiled
+    alone += [Arm("a process for each core", processes=plan.threads)] * (plan.threads > 1)
     return [PLAIN, *alone, everything(plan)]
 
 
 def everything(plan: SpeedPlan) -> Arm:
     """All that this machine has."""
-    return Arm(
-        "all together", plan.malloc or "not set" in plan.reasons.get("malloc", ""), plan.bf16, plan.compiled, True
-    )
+    malloc = plan.malloc or "not set" in plan.reasons.get("malloc", "")
+    return Arm("all together", malloc, plan.bf16, plan.compiled, fused=True, processes=plan.threads)
 
 
 def compare(chosen: list[Arm], *, sizes: str = "mini", batch: int = 64, seconds: float = 6.0) -> pd.DataFrame:
@@ -105,8 +107,9 @@ def _measure(arm: Arm, sizes: str, batch: int, seconds: float) -> dict[str, obje
     request = json.dumps({"arm": asdict(arm), "sizes": sizes, "batch": batch, "seconds": seconds})
     environment = {k: v for k, v in os.environ.items() if k not in GLIBC_ENVIRONMENT}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(project_root()), environment.get("PYTHONPATH")]))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(arm.processes)]
     done = subprocess.run(
-        [sys.executable, "-m", "mobivid_core.training.benchmark", "--arm", request],
+        [sys.executable, *launcher * (arm.processes > 1), "-m", "mobivid_core.training.benchmark", "--arm", request],
         env=environment | (GLIBC_ENVIRONMENT if arm.malloc else {}),
         capture_output=True,
         text=True,
@@ -118,11 +121,13 @@ def _measure(arm: Arm, sizes: str, batch: int, seconds: float) -> dict[str, obje
 
 
 def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, float]:
-    """Train in this process; returns the measurements of one row."""
-    from mobivid_core.diffusion.flow import flow_loss
+    """Train in this process, or in its share of several; returns the measurements of one row."""
+    from mobivid_core.diffusion.flow import flow_batch, flow_error
     from mobivid_core.models.dit import MobiVidTransformer3DModel
+    from mobivid_core.training.distributed import average_gradients, processes, split, total
 
-    torch.set_num_threads(arm.threads or SpeedPlan.detect().threads)
+    state = processes()
+    torch.set_num_threads(1 if arm.processes > 1 else arm.threads or SpeedPlan.detect().threads)
     torch.manual_seed(0)
     model = MobiVidTransformer3DModel.from_sizes(sizes)
     if arm.compiled:
@@ -135,25 +140,28 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
         generator = torch.Generator().manual_seed(index)
         latents = torch.randn(batch, sizes.in_channels, *_GRID, generator=generator)
         text = torch.randn(batch, _TEXT_TOKENS, sizes.text_dim, generator=generator)
+        whole = flow_batch(latents, text, mask.expand(batch, -1), generator, drop_text=0)
+        ((part, share),) = split(whole, state.process_index, state.num_processes)
         with torch.autocast("cpu", torch.bfloat16, enabled=arm.bf16):
-            loss = flow_loss(model, latents, text, mask.expand(batch, -1), generator, drop_text=0)
+            loss = flow_error(model, *part)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * share).backward()
+        average_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        return loss.item()
+        return total({"loss": loss.item() * share})["loss"]
 
     began, times, busy = time.perf_counter(), [], []
     for index in range(3):
         loss = step(index)
     start_s = time.perf_counter() - began
-    while len(times) < 3 or sum(times) < seconds:
+    while len(times) < 3 or total({"seconds": sum(times)})["seconds"] < seconds * state.num_processes:
         before, busy_before = time.perf_counter(), time.process_time()
         step(3 + len(times))
         times.append(time.perf_counter() - before)
         busy.append(time.process_time() - busy_before)
     median = sorted(times)[len(times) // 2]
-    cpu = sorted(busy)[len(busy) // 2]
+    cpu = total({"seconds": sorted(busy)[len(busy) // 2]})["seconds"]
     return {
         "seconds_per_step": median,
         "cpu_s_per_step": cpu,
@@ -174,7 +182,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.arm:
         request = json.loads(options.arm)
-        print(json.dumps(_run(Arm(**request["arm"]), SIZES[request["sizes"]], request["batch"], request["seconds"])))
+        row = _run(Arm(**request["arm"]), SIZES[request["sizes"]], request["batch"], request["seconds"])
+        if os.environ.get("RANK", "0") == "0":
+            print(json.dumps(row))
         return
     plan = SpeedPlan.detect()
     print(plan)

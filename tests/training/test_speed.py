@@ -31,7 +31,8 @@ def test_a_bare_machine_gets_nothing_and_is_told_why(bare):
     assert not (plan.malloc or plan.bf16 or plan.compiled) and plan.threads >= 1
     for reason in ("not glibc", "no AMX units", "no C++ compiler found"):
         assert reason in str(plan)
-    assert [arm.name for arm in arms(plan)] == [PLAIN.name, "one thread", "fused AdamW", "all together"]
+    several = ["a process for each core"] * (plan.threads > 1)
+    assert [arm.name for arm in arms(plan)] == [PLAIN.name, "one thread", "fused AdamW", *several, "all together"]
 
 
 def test_each_part_is_on_where_its_condition_holds(bare):
@@ -83,11 +84,14 @@ def test_relaunch_runs_the_same_command_once_more_with_the_settings(tmp_path, mo
 
 
 def test_arms_train_the_same_model():
-    frame = compare([PLAIN, Arm("bf16", bf16=True, fused=True)], sizes="smoke", batch=2, seconds=0.01)
-    assert frame["arm"].tolist() == [PLAIN.name, "bf16"] and frame["speedup"].iloc[0] == 1
+    fast = [Arm("bf16", bf16=True, fused=True), Arm("two processes", processes=2)]
+    frame = compare([PLAIN, *fast], sizes="smoke", batch=3, seconds=0.01)
+    assert frame["arm"].tolist() == [PLAIN.name, "bf16", "two processes"] and frame["speedup"].iloc[0] == 1
     assert (frame["seconds_per_step"] > 0).all() and (frame["steps"] >= 3).all()
     # bfloat16 has 8 bits of precision
     assert frame["loss"].iloc[1] == pytest.approx(frame["loss"].iloc[0], rel=1e-2)
+    # an uneven split of each batch over two processes is the same training
+    assert frame["loss"].iloc[2] == pytest.approx(frame["loss"].iloc[0], rel=1e-5)
 
 
 def test_a_failing_arm_shows_its_error(monkeypatch):
