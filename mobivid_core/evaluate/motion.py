@@ -6,6 +6,7 @@ is within 0.01 pixels a frame on known translations.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -79,7 +80,9 @@ def measure_motion(clips: Tensor, threshold: float = DYNAMIC_FLOW) -> MotionMeas
     factor = max(1, min(clips.shape[-2:]) // FLOW_SIDE)
     small = F.avg_pool3d(clips.detach().float().cpu(), (1, factor, factor))
     frames = (small.permute(0, 2, 3, 4, 1).numpy() + 1) / 2
-    rows = torch.from_numpy(np.array([_measure_one(clip, threshold) for clip in frames], dtype=np.float32))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # OpenCV and NumPy let go of the interpreter
+        measured = list(pool.map(lambda clip: _measure_one(clip, threshold), frames))
+    rows = torch.from_numpy(np.array(measured, dtype=np.float32))
     return MotionMeasures(*rows[:, :-1].unbind(1), rows[:, -1].long())
 
 
