@@ -1,65 +1,124 @@
-"""Longer distillation from the command line: `python -m mobivid_core.distill --profile laptop --steps 4000`.
+"""Longer distillation from the command line: `python -m mobivid_core.distill --profile laptop --fast`.
 
-Made for the shipped student. Stop it whenever you like: the same command goes on where it was.
+Made for the shipped student (`--ship` puts it in place). Stop it whenever you like: the same command goes on where it
+was. Trajectories and states are kept under the run's folder.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 
 from mobivid_core import artifacts
-from mobivid_core.distill.recipe import Recipe, distill
+from mobivid_core.distill.recipe import Distilled, Recipe, distill
 from mobivid_core.distill.student import save_student
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import PROFILES, get_profile
+from mobivid_core.profiles import PROFILES, Profile, get_profile
 from mobivid_core.training.latents import latent_dataset
+from mobivid_core.training.speed import SpeedPlan, relaunch
+
+#: The recipe of the shipped student, where the command line says nothing else.
+CLIPS, TEACHER_STEPS, BATCH = 6144, 8, 64
+REGRESSION_STEPS, ADVERSARIAL_STEPS = 4000, 200
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command."""
+    parser = argparse.ArgumentParser(prog="python -m mobivid_core.distill", description=__doc__)
+    parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and budgets")
+    parser.add_argument("--start", default="pruned", help="what becomes the student: pruned, teacher, student, a folder")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="guided trajectories of the teacher")
+    parser.add_argument("--teacher-steps", type=int, default=TEACHER_STEPS, help="steps of each, a multiple of 4")
+    parser.add_argument("--batch", type=int, default=BATCH, help="clips of a regression update; adversarial: a quarter")
+    parser.add_argument("--regression-steps", type=int, default=REGRESSION_STEPS, help="updates that regress")
+    parser.add_argument("--adversarial-steps", type=int, default=ADVERSARIAL_STEPS, help="updates with both losses")
+    parser.add_argument("--rate", type=float, default=1e-3, help="AdamW's peak rate in the regression")
+    parser.add_argument("--muon", type=float, default=2e-3, help="Muon's peak rate there; 0 leaves all to AdamW")
+    parser.add_argument("--seed", type=int, default=0, help="seed of trajectories and training")
+    parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
+    parser.add_argument("--ship", action="store_true", help="write half-precision weights to data/checkpoints/student")
+    return parser.parse_args(arguments)
+
+
+def recipe_of(options: argparse.Namespace, profile: Profile) -> Recipe:
+    """The recipe that the options ask for."""
+    base = Recipe.for_profile(profile, clips=options.clips, batch=options.batch, seed=options.seed)
+    first = replace(
+        base.regression,
+        steps=options.regression_steps,
+        rate=options.rate,
+        muon=options.muon,
+        rate_warmup=min(100, options.regression_steps // 10 + 1),
+        ema=0.998 if options.regression_steps >= 1000 else 0.98,
+        snapshot_every=max(10, options.regression_steps // 40),
+    )
+    second = replace(
+        base.adversarial,
+        steps=options.adversarial_steps,
+        batch=max(options.batch // 4, 1),
+        discriminator_warmup=max(2, options.adversarial_steps // 4),
+    )
+    return replace(base, teacher_steps=options.teacher_steps, regression=first, adversarial=second)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parse, distil, publish the run's "student" artefact."""
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.distill", description=__doc__)
-    parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and budgets")
-    parser.add_argument("--steps", type=int, help="updates of both stages together (default: the profile's)")
-    parser.add_argument("--clips", type=int, help="teacher trajectories (default: of the profile)")
-    parser.add_argument("--batch", type=int, help="clips of one update (default: the profile's batch)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of trajectories and training")
-    parser.add_argument("--start", default="pruned", choices=("pruned", "teacher"), help="what becomes the student")
-    parser.add_argument("--fp16", action="store_true", help="store the weights in half precision (to ship them)")
-    options = parser.parse_args(arguments)
-
+    """Parse, distil, publish the run's "student" artefact (and the shipped one)."""
+    options = parse(arguments)
+    plan = None
+    if options.fast:
+        relaunch()
+        plan = SpeedPlan.detect()
+        plan.apply()
+        print(plan)
     profile = get_profile(options.profile)
     device = profile.device if profile.device == "cpu" or torch.cuda.is_available() else "cpu"
-    found = {stage: artifacts.find(stage, profile.name) for stage in {"vae", "teacher", options.start}}
-    for artifact in found.values():
-        print(artifacts.describe(artifact))
-    vae = artifacts.load_model(MobiVidVAE, found["vae"].path)
-    models = {
-        stage: artifacts.load_model(MobiVidTransformer3DModel, found[stage].path).to(device)
-        for stage in ("teacher", options.start)
-    }
-    recipe = Recipe.for_profile(
-        profile, steps=options.steps, clips=options.clips, batch=options.batch or profile.batch, seed=options.seed
-    )
-    run = runs_dir(profile.name)
+    recipe, run = recipe_of(options, profile), runs_dir(profile.name)
+
+    def model(stage: str) -> MobiVidTransformer3DModel:
+        if stage not in artifacts.STAGES:
+            return artifacts.load_model(MobiVidTransformer3DModel, Path(stage)).to(device)
+        found = artifacts.find(stage, profile.name)
+        print(artifacts.describe(found))
+        return artifacts.load_model(MobiVidTransformer3DModel, found.path).to(device)
+
+    start, teacher = model(options.start), model("teacher")
+    vae = artifacts.load_model(MobiVidVAE, artifacts.find("vae", profile.name).path)
     dataset = latent_dataset(
-        vae, split="train", count=profile.train_clips, frames=profile.frames, size=profile.size, cache=run / "latents"
+        vae, split="train", count=options.clips, frames=profile.frames, size=profile.size, cache=run / "latents"
     )
-    sizes = (recipe.regression.steps, recipe.adversarial.steps, recipe.clips, recipe.regression.batch, recipe.seed)
-    name = "-".join([options.start, *map(str, sizes)])
-    result = distill(
-        models[options.start], models["teacher"], dataset, recipe, folder=run / "distill" / name, progress=True
-    )
+    compiled = bool(plan and plan.compiled)
+    result = distill(start, teacher, dataset, recipe, folder=run / "distill", progress=True, compiled=compiled)
     print(result.costs.to_string(index=False))
     with artifacts.publish("student", profile.name) as folder:
-        save_student(result.student, folder, asdict(recipe), torch.float16 if options.fp16 else None)
-        result.log.to_csv(folder / "log.csv", index=False)
-        result.costs.to_csv(folder / "costs.csv", index=False)
+        _write(result, recipe, folder)
     print(artifacts.describe(artifacts.find("student", profile.name)))
+    if options.ship:
+        with shipped() as folder:
+            _write(result, recipe, folder, torch.float16)
+        print(f"shipped: {artifacts.shipped_path('student')} (add a README.md, the model card, and run --ship again)")
+
+
+@contextmanager
+def shipped() -> Iterator[Path]:
+    """The shipped student's folder; its model card stays, everything is stamped anew at the end."""
+    folder = artifacts.shipped_path("student")
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    artifacts.write_stamp(folder, "student")
+
+
+def _write(result: Distilled, recipe: Recipe, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Weights, how to sample, log and costs."""
+    save_student(result.student, folder, asdict(recipe), dtype)
+    result.log.to_csv(folder / "log.csv", index=False)
+    result.costs.to_csv(folder / "costs.csv", index=False)
 
 
 if __name__ == "__main__":

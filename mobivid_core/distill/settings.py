@@ -23,6 +23,7 @@ class DistillSettings:
         adversarial_weight: Weight of the adversarial loss; 0 trains no discriminator.
         loss: "hinge" or "relativistic".
         rate: Peak rate of the student's AdamW; cosine decay to a twentieth.
+        muon: Peak rate of Muon for the matrices of the student's blocks; 0 trains everything with AdamW.
         rate_warmup: Steps of linear rate warm-up.
         discriminator_rate: Rate of the heads, constant.
         discriminator_warmup: Updates of the heads alone before the student's first one.
@@ -43,6 +44,7 @@ class DistillSettings:
     adversarial_weight: float = 0.0
     loss: str = "hinge"
     rate: float = 1e-3
+    muon: float = 0.0
     rate_warmup: int = 10
     discriminator_rate: float = 1e-3
     discriminator_warmup: int = 20
@@ -61,8 +63,8 @@ class DistillSettings:
         if self.anchor_weight <= 0 and self.adversarial_weight <= 0:
             raise ParameterError("nothing to train on: anchor_weight and adversarial_weight are both 0")
 
-    def rate_at(self, step: int) -> float:
-        """The student's rate: linear warm-up, cosine decay to a twentieth."""
+    def share_at(self, step: int) -> float:
+        """What part of the peak rates a step takes: linear warm-up, cosine decay to a twentieth."""
         done = min(step / max(self.steps, 1), 1.0)
         warm = min(1.0, (step + 1) / max(self.rate_warmup, 1))
-        return self.rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+        return warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))

@@ -26,6 +26,7 @@ from mobivid_core.distill.regression import draw_chords, regression_loss
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trajectory import Trajectories, step_generator
 from mobivid_core.errors import ParameterError, TrainingError
+from mobivid_core.training.muon import Muon, muon_matrices
 from mobivid_core.training.state import load_state, save_state
 
 COLUMNS = ("step", "regression", "adversarial", "discriminator", "real_logit", "fake_logit", "r1", "seconds")
@@ -82,9 +83,10 @@ class Distiller:
         self.log: list[dict[str, float]] = []
         self._progress = _Progress()
         self._modules = {"student": student, "averaged": self.averaged, "progress": self._progress}
-        self._optimizers = {
-            "student": torch.optim.AdamW(student.parameters(), settings.rate, (0.9, 0.99), weight_decay=0.0)
-        }
+        matrices, others = muon_matrices(student) if settings.muon else ([], list(student.parameters()))
+        self._optimizers = {"student": torch.optim.AdamW(others, settings.rate, (0.9, 0.99), weight_decay=0.0)}
+        if matrices:
+            self._optimizers["student_muon"] = Muon(matrices, lr=settings.muon)
         if self.contest is not None:
             self._modules["heads"] = self.contest.heads
             parameters = self.contest.heads.parameters()
@@ -151,7 +153,9 @@ class Distiller:
             push = self.contest.student_loss(self.student, self._generator(2))
             total, row["adversarial"] = total + s.adversarial_weight * push, push.item()
         decay = min(s.ema, (1 + self.step) / (10 + self.step))
-        if not self._descend("student", total, s.rate_at(self.step) * self._scale):
+        share = s.share_at(self.step)
+        rates = {"student": s.rate * share, "student_muon": s.muon * share}
+        if not self._descend("student", total, rates):
             return None
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.student.parameters()), 1 - decay)
@@ -160,21 +164,24 @@ class Distiller:
     def _update_heads(self, turn: int) -> dict[str, float] | None:
         """One update of the discriminator; None if it was not finite."""
         total, row = self.contest.heads_loss(self.student, self._generator(1, turn))
-        return row if self._descend("heads", total, self.settings.discriminator_rate * self._scale) else None
+        return row if self._descend("heads", total, {"heads": self.settings.discriminator_rate}) else None
 
-    def _descend(self, name: str, loss: Tensor, rate: float) -> bool:
-        """Backward and one optimiser step; False, and no step, if loss or gradients are not finite."""
-        optimizer, module = self._optimizers[name], self._modules[name]
-        optimizer.zero_grad(set_to_none=True)
+    def _descend(self, name: str, loss: Tensor, rates: dict[str, float]) -> bool:
+        """Backward and one step of a module's optimisers; False, and no step, if loss or gradients are not finite."""
+        module = self._modules[name]
+        module.zero_grad(set_to_none=True)
         if not bool(torch.isfinite(loss)):
             return False
         loss.backward()
         norm = nn.utils.clip_grad_norm_(module.parameters(), self.settings.clip_norm)
         if not bool(torch.isfinite(norm)):
             return False
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
+        for chosen, rate in rates.items():
+            if chosen not in self._optimizers:
+                continue
+            for group in self._optimizers[chosen].param_groups:
+                group["lr"] = rate * self._scale
+            self._optimizers[chosen].step()
         return True
 
     def _generator(self, role: int, turn: int = 0) -> torch.Generator:

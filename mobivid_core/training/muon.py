@@ -8,14 +8,19 @@ weights only; this one flattens convolution kernels, as its authors do.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from mobivid_core.training.speed import has_amx_bf16
 
 #: Coefficients of the Newton-Schulz iteration (quintic), from the source.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 #: Root mean square of an AdamW update, which ours is scaled to.
 _ADAMW_RMS = 0.2
+#: Parts of a diffusion transformer's parameter names that stay with AdamW: inputs, outputs, embeddings, tables.
+DIT_NOT = ("proj_in", "proj_out", "scale_shift_table", "time_embed", "norm_", "caption_projection")
 
 
 class Muon(torch.optim.Optimizer):
@@ -58,12 +63,13 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 
     Args:
         matrices: (..., m, n).
-        iterations: Newton-Schulz iterations, in bfloat16.
+        iterations: Newton-Schulz iterations, in bfloat16 where that is fast (GPU, AMX units), else in float32.
 
     Returns:
         The same shape and type.
     """
-    x = matrices.bfloat16().flatten(0, -3) if matrices.ndim > 2 else matrices.bfloat16()[None]
+    x = matrices.to(_working_type(matrices.device.type))
+    x = x.flatten(0, -3) if x.ndim > 2 else x[None]
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT.contiguous() if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -72,3 +78,18 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
         mix = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
         x = torch.baddbmm(x, mix, x, beta=_A)  # A x + (B gram + C gram^2) x
     return (x.mT if tall else x).reshape(matrices.shape).to(matrices.dtype)
+
+
+@cache
+def _working_type(device: str) -> torch.dtype:
+    """Type of the iteration; it tolerates bfloat16, which processors without AMX units multiply slowly."""
+    return torch.bfloat16 if device != "cpu" or has_amx_bf16() else torch.float32
+
+
+def muon_matrices(model: nn.Module, leave: tuple[str, ...] = DIT_NOT) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(weight matrices for Muon, all other parameters), both in the model's order; `leave` are parts of names."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    chosen = [p.ndim >= 2 and not any(part in name for part in leave) for name, p in named]
+    return [p for (_, p), c in zip(named, chosen, strict=True) if c], [
+        p for (_, p), c in zip(named, chosen, strict=True) if not c
+    ]

@@ -20,6 +20,7 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.training.distributed import SplitLoss, processes, whole
 from mobivid_core.training.latents import LatentDataset
 from mobivid_core.training.loop import TrainResult, TrainSettings, train
+from mobivid_core.training.muon import DIT_NOT
 
 #: Share of captions replaced by the empty one, so that guidance has an unconditional velocity.
 DROP_TEXT = 0.1
@@ -80,7 +81,7 @@ def train_teacher(
         steps,
         learning_rate=learning_rate,
         muon=0.0 if sharded else muon_rate,
-        muon_not=("proj_in", "proj_out", "scale_shift_table", "time_embed", "norm_", "caption_projection"),
+        muon_not=DIT_NOT,
         warmup=min(300, steps // 10 + 1),
         hold=0.7,
         ema=0.999 if steps >= 2000 else 0.99,
