@@ -26,7 +26,9 @@ from torch import Tensor
 from mobivid_core import artifacts
 from mobivid_core.diffusion.sampling import guided_velocity, make_scheduler, set_textbook_sigmas
 from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.files import read_json
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.first_frame import FirstFrame, encode_image
 from mobivid_core.models.text import MAX_LENGTH, load_text_encoder, load_tokenizer
 from mobivid_core.models.vae import MobiVidVAE
 
@@ -38,6 +40,8 @@ OutputType = Literal["np", "pt", "pil", "latent"]
 _OUTPUT_TYPES = ("np", "pt", "pil", "latent")
 #: Clips decoded together: bounds memory, changes no result.
 _DECODE_BATCH = 8
+#: How a transformer that was not distilled is sampled if the call says nothing: the paper's server.
+_TEACHER = {"steps": 40, "guidance": 3.0}
 
 
 @dataclass
@@ -65,6 +69,8 @@ class MobiVidPipeline(DiffusionPipeline):
         tokenizer: None for the packaged one.
         text_encoder: None for the packaged one (frozen MiniLM). A copy of it is taken, so that moving this pipeline to
             another device leaves `encode_text` alone.
+        distilled: For a distilled student, how it was made to be sampled (its `distilled.json`): its steps and guidance
+            become the defaults of a call, and other ones warn.
 
     Raises:
         ParameterError: The transformer does not fit the VAE's latents or the text encoder's width.
@@ -81,6 +87,7 @@ class MobiVidPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin,
         tokenizer: PreTrainedTokenizerBase | None = None,
         text_encoder: PreTrainedModel | None = None,
+        distilled: dict | None = None,
     ) -> None:
         super().__init__()
         if (tokenizer is None) != (text_encoder is None):
@@ -91,6 +98,9 @@ class MobiVidPipeline(DiffusionPipeline):
         if self._packaged_text:
             tokenizer, text_encoder = load_tokenizer(), copy.deepcopy(load_text_encoder())
         _check_fit(vae, transformer, text_encoder)
+        if distilled is not None:
+            distilled = {name: distilled[name] for name in _TEACHER}
+        self.register_to_config(distilled=distilled)
         self.register_modules(
             vae=vae, transformer=transformer, scheduler=scheduler, tokenizer=tokenizer, text_encoder=text_encoder
         )
@@ -106,8 +116,9 @@ class MobiVidPipeline(DiffusionPipeline):
             CheckpointError: The checkpoint is missing or corrupt.
         """
         vae = artifacts.load_model(MobiVidVAE, artifacts.shipped_path("vae"))
-        transformer = artifacts.load_model(MobiVidTransformer3DModel, artifacts.shipped_path(stage))
-        return cls(vae, transformer, make_scheduler("euler"))
+        folder = artifacts.shipped_path(stage)
+        transformer = artifacts.load_model(MobiVidTransformer3DModel, folder)
+        return cls(vae, transformer, make_scheduler("euler"), distilled=read_json(folder / "distilled.json"))
 
     @classmethod
     def from_pretrained(
@@ -146,6 +157,7 @@ class MobiVidPipeline(DiffusionPipeline):
             scheduler or _load_part(folder, index, "scheduler"),
             tokenizer,
             text_encoder,
+            index.get("distilled") if transformer is None else None,
         )
         return pipeline if torch_dtype is None else pipeline.to(torch_dtype)
 
@@ -197,10 +209,11 @@ class MobiVidPipeline(DiffusionPipeline):
         num_frames: int = 17,
         height: int = 128,
         width: int = 128,
-        num_inference_steps: int = 40,
-        guidance_scale: float = 3.0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
+        image: Image | np.ndarray | Tensor | None = None,
         output_type: OutputType = "np",
         return_dict: bool = True,
         callback_on_step_end: Callable[[MobiVidPipeline, int, Tensor, dict], dict] | None = None,
@@ -213,10 +226,13 @@ class MobiVidPipeline(DiffusionPipeline):
             num_frames: 1 + a multiple of the VAE's time ratio.
             height: In pixels, a multiple of the VAE's ratio.
             width: See `height`.
-            num_inference_steps: Solver steps on the textbook grid.
+            num_inference_steps: Solver steps on the textbook grid; None: 40, or what a distilled student was made for.
             guidance_scale: v_negative + scale * (v_prompt - v_negative); 1 turns guidance off (and halves the cost).
+                None: 3, or what a distilled student was made for.
             generator: Source of the noise; a list has one a prompt.
             latents: (B, C, t, h, w) noise instead of drawing.
+            image: Image to video: the clip starts with this image (PIL, array or tensor in [0, 1]; one, or one a
+                prompt), see `models.first_frame`.
             output_type: "np", "pt", "pil" or "latent"; see `MobiVidPipelineOutput`.
             return_dict: False returns (frames,).
             callback_on_step_end: Called as (pipeline, step, timestep, {"latents": ...}) after each step; may return a
@@ -230,20 +246,37 @@ class MobiVidPipeline(DiffusionPipeline):
         if output_type not in _OUTPUT_TYPES:
             raise ParameterError(f"unknown output_type {output_type!r}; use one of {', '.join(_OUTPUT_TYPES)}")
         shape = (len(prompts), *self.vae.latent_shape(num_frames, height, width))
+        num_inference_steps, guidance_scale = self._asked(num_inference_steps, guidance_scale)
         x = self._start(shape, generator, latents)
+        first = None if image is None else FirstFrame(encode_image(self.vae, image, len(x), height, width), x[:, :, :1])
         text, mask = self.encode_prompt(prompts)
         null = self.encode_prompt(_as_prompts(negative_prompt, len(prompts))) if guidance_scale != 1 else None
         set_textbook_sigmas(self.scheduler, num_inference_steps, x.device)
         with self.progress_bar(total=num_inference_steps) as bar:
             for step, timestep in enumerate(self.scheduler.timesteps):
+                x = x if first is None else first.hold(x, float(self.scheduler.sigmas[step]))
                 v = guided_velocity(self.transformer, x, timestep, text, mask, null, guidance_scale)
                 x = self.scheduler.step(v, timestep, x, return_dict=False)[0]
                 if callback_on_step_end is not None:
                     x = (callback_on_step_end(self, step, timestep, {"latents": x}) or {}).get("latents", x)
                 bar.update()
+        x = x if first is None else first.hold(x, 0.0)
         frames = x if output_type == "latent" else self._decode(x, output_type)
         self.maybe_free_model_hooks()
         return MobiVidPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _asked(self, steps: int | None, guidance: float | None) -> tuple[int, float]:
+        """Steps and guidance of a call: what it asks for, else the transformer's own; a student warns about others."""
+        own = self.config.distilled or _TEACHER
+        steps = own["steps"] if steps is None else steps
+        guidance = own["guidance"] if guidance is None else guidance
+        if self.config.distilled and (steps, guidance) != (own["steps"], own["guidance"]):
+            warnings.warn(
+                f"this transformer was distilled for {own['steps']} steps at guidance {own['guidance']:g}, asked for "
+                f"{steps} at {guidance:g}: expect worse clips; leave both out, or use the teacher",
+                stacklevel=3,
+            )
+        return steps, guidance
 
     def _start(self, shape: tuple[int, ...], generator: object, latents: Tensor | None) -> Tensor:
         """The noise to start from."""

@@ -1,5 +1,7 @@
 """The pipeline with tiny untrained parts, as diffusers tests its own."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -172,3 +174,39 @@ def test_a_broken_folder_is_one_clear_error(pipe, tmp_path):
         MobiVidPipeline.from_pretrained(tmp_path)
     with pytest.raises(ParameterError, match="pickles"):
         pipe.save_pretrained(tmp_path, safe_serialization=False)
+
+
+def test_a_distilled_student_has_its_own_defaults_and_warns_about_others(pipe, tmp_path):
+    card = {"steps": 4, "guidance": 1.0, "solver": "euler", "sigmas": [1, 0.75, 0.5, 0.25, 0], "recipe": {}}
+    parts = (pipe.vae, pipe.transformer, make_scheduler("euler"), pipe.tokenizer, pipe.text_encoder)
+    student = MobiVidPipeline(*parts, distilled=card)
+    student.set_progress_bar_config(disable=True)
+    size = {k: v for k, v in SMALL.items() if k != "num_inference_steps"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        own = student("a", generator=_seed(), output_type="latent", **size).frames
+        same = student("a", generator=_seed(), output_type="latent", num_inference_steps=4, guidance_scale=1, **size)
+    assert torch.equal(own, same.frames)
+    plain = pipe("a", generator=_seed(), output_type="latent", num_inference_steps=4, guidance_scale=1, **size).frames
+    assert torch.equal(own, plain)
+    with pytest.warns(UserWarning, match="distilled for 4 steps at guidance 1, asked for 8 at 1"):
+        student("a", num_inference_steps=8, **size)
+    with pytest.warns(UserWarning, match="asked for 4 at 3"):
+        student("a", guidance_scale=3.0, **size)
+    student.save_pretrained(tmp_path)
+    back = MobiVidPipeline.from_pretrained(tmp_path)
+    assert back.config.distilled == {"steps": 4, "guidance": 1.0}
+
+
+def test_image_to_video_starts_with_the_image(pipe):
+    image = torch.rand(3, 32, 64, generator=_seed(1))
+    asked = {**SMALL, "generator": _seed(), "output_type": "latent"}
+    held = pipe(["a", "b"], image=image, **asked).frames
+    wanted = pipe.vae.encode_latents(2 * image[None, :, None] - 1)
+    torch.testing.assert_close(held[:, :, :1], wanted.expand(2, -1, -1, -1, -1))
+    free = pipe(["a", "b"], **{**asked, "generator": _seed()}).frames
+    assert not torch.allclose(held[:, :, 1:], free[:, :, 1:])  # the other frames follow it
+    with pytest.raises(ParameterError, match="one image or 2"):
+        pipe(["a", "b"], image=torch.rand(3, 3, 32, 64), **SMALL)
+    with pytest.raises(ParameterError, match="image must be"):
+        pipe("a", image="cat.png", **SMALL)
