@@ -173,3 +173,21 @@ def size_against_loss(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="share of the teacher's parameters left", ylabel="KD loss, held-out clips", yscale="log")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     return fig
+
+
+def span_against_motion(span: Sequence[np.ndarray], motion_share: Scores, latent_frames: int) -> Figure:
+    """Self-attention heads: attention to other latent frames against the share of their damage that changes over time.
+
+    Args:
+        span: From `other_frame_attention`.
+        motion_share: From `exact_sensitivity`.
+        latent_frames: t; attention without preference leaves its frame with 1 - 1/t.
+    """
+    fig, ax = plt.subplots()
+    blocks = np.repeat(np.arange(len(span)), [len(values) for values in span])
+    points = ax.scatter(np.concatenate(span), motion_share.flat("self_heads"), c=blocks, cmap="viridis", s=22)
+    ax.axvline(1 - 1 / latent_frames, color="0.5", ls="--", lw=1, label="looks everywhere alike")
+    ax.set(xlabel="attention on other latent frames", ylabel="share of the damage\nthat varies over time")
+    ax.legend()
+    fig.colorbar(points, ax=ax, label="block")
+    return fig

@@ -5,7 +5,7 @@ A ranking that changed with the calibration set would be no design principle but
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pandas as pd
 import torch
@@ -24,7 +24,11 @@ def subset(calibration: CalibrationSet, chosen: Tensor) -> CalibrationSet:
 
 
 def ranking_stability(
-    model: MobiVidTransformer3DModel, calibration: CalibrationSet, probes: int = 2, slices: int = FFN_SLICES
+    model: MobiVidTransformer3DModel,
+    calibration: CalibrationSet,
+    probes: int = 2,
+    slices: int = FFN_SLICES,
+    null: tuple[Tensor, Tensor] | None = None,
 ) -> pd.DataFrame:
     """Spearman correlation between Gauss-Newton rankings from two versions of the calibration.
 
@@ -33,6 +37,7 @@ def ranking_stability(
         calibration: At least 8 samples.
         probes: Probes of each ranking.
         slices: FFN slices of the ranking.
+        null: (text (1, L, D), mask (1, L)) of the empty caption: also compare the two calls of guided sampling.
 
     Returns:
         One row a comparison: what changed, samples of each side, rho over heads and FFN slices and over blocks.
@@ -46,12 +51,19 @@ def ranking_stability(
         "an eighth of the clips": ((whole, 0), (order % 8 == 0, 0)),
         "low noise against high noise": ((low, 0), (~low, 0)),
     }
+    if null is not None:
+        silent = replace(
+            calibration,
+            text=null[0].expand_as(calibration.text).to(calibration.text),
+            mask=null[1].expand_as(calibration.mask),
+        )
+        pairs["with caption against without (guidance calls both)"] = ((whole, 0), (whole, 0, silent))
     known: dict[tuple, Scores] = {}
 
-    def scored(chosen: Tensor, seed: int) -> Scores:
-        key = (tuple(chosen.tolist()), seed)
+    def scored(chosen: Tensor, seed: int, words: CalibrationSet = calibration) -> Scores:
+        key = (tuple(chosen.tolist()), seed, id(words))
         if key not in known:
-            against = reference(model, subset(calibration, chosen), default_features(len(model.blocks)))
+            against = reference(model, subset(words, chosen), default_features(len(model.blocks)))
             known[key] = gauss_newton_sensitivity(model, against, probes, slices, seed)[1]
         return known[key]
 

@@ -33,7 +33,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Options of the command."""
     parser = argparse.ArgumentParser(prog="python -m mobivid_core.distill", description=__doc__)
     parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and budgets")
-    parser.add_argument("--start", default="pruned", help="what becomes the student: pruned, teacher, student, a folder")
+    parser.add_argument(
+        "--start", default="pruned", help="what becomes the student: pruned, teacher, student, a folder"
+    )
     parser.add_argument("--clips", type=int, default=CLIPS, help="guided trajectories of the teacher")
     parser.add_argument("--teacher-steps", type=int, default=TEACHER_STEPS, help="steps of each, a multiple of 4")
     parser.add_argument("--batch", type=int, default=BATCH, help="clips of a regression update; adversarial: a quarter")

@@ -18,6 +18,7 @@ from mobivid_core.errors import MobiVidError, ParameterError
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
+    from matplotlib.figure import Figure
 
 #: Reconstruction errors are small: shown this many times enlarged.
 ERROR_GAIN = 4
@@ -87,4 +88,37 @@ def _panel(original: Tensor, reconstruction: Tensor, frame: int) -> bytes:
     pictures = [np.pad(clip_to_frames(part)[0], ((0, 0), (0, 2), (0, 0)), constant_values=255) for part in parts]
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(pictures, axis=1)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def picture_picker(pictures: Mapping[str, bytes], label: str = "show") -> VBox:
+    """One of several rendered figures at a time, chosen from a menu.
+
+    Args:
+        pictures: Name -> PNG, e.g. from `png_of`.
+        label: Beside the menu.
+
+    Raises:
+        ParameterError: No picture.
+        MobiVidError: ipywidgets is not installed.
+    """
+    if not pictures:
+        raise ParameterError("nothing to pick from: give at least one picture")
+    try:
+        import ipywidgets as widgets
+    except ImportError as error:
+        raise MobiVidError("the picker needs ipywidgets; install it with `pip install ipywidgets`") from error
+    menu = widgets.Dropdown(options=list(pictures), description=label)
+    image = widgets.Image(value=pictures[menu.value], format="png")
+    menu.observe(lambda change: setattr(image, "value", pictures[change["new"]]), names="value")
+    return widgets.VBox([menu, image])
+
+
+def png_of(figure: Figure) -> bytes:
+    """A matplotlib figure as PNG; the figure is closed."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    plt.close(figure)
     return buffer.getvalue()

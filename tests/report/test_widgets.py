@@ -51,3 +51,22 @@ def test_wrong_shapes_are_explained():
         scrubber(clips, {"short": clips[:1]}, ["one", "two"])
     with pytest.raises(ParameterError, match="expected 2 titles"):
         scrubber(clips, {"exact": clips}, ["one"])
+
+
+def test_the_picker_shows_the_chosen_picture():
+    import matplotlib.pyplot as plt
+
+    from mobivid_core.report.widgets import picture_picker, png_of
+
+    pictures = {}
+    for name in ("one", "two"):
+        figure, axes = plt.subplots(figsize=(1, 1))
+        axes.set_title(name)
+        pictures[name] = png_of(figure)
+    assert pictures["one"] != pictures["two"]
+    menu, image = picture_picker(pictures, "show").children
+    assert image.value == pictures["one"]
+    menu.value = "two"
+    assert image.value == pictures["two"]
+    with pytest.raises(ParameterError, match="nothing to pick"):
+        picture_picker({})
