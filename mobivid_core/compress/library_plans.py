@@ -36,6 +36,8 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 IMPORTANCES = ("magnitude", "Taylor", "Hessian")
 #: Halvings of the interval of pruning ratios; 2^-12 of the units is a fraction of a neuron a layer.
 _HALVINGS = 12
+#: What FastNAS may exceed the budget by.
+_FASTNAS_SLACK = 1.02
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,8 @@ def fastnas_plan(
     whole = PruningPlan.keep_all(model.sizes)
     ffn = tuple(_rows_of(new.ffn.up, old.ffn.up) for new, old in zip(narrowed.blocks, model.blocks, strict=True))
     plan = replace(whole, ffn=ffn, notes={"method": "modelopt FastNAS", "budget": budget})
-    if plan.parameters > 1.005 * budget:
+    # It also narrows the caption's MLP, which stays whole here: a little above the budget is in its favour.
+    if plan.parameters > _FASTNAS_SLACK * budget:
         raise BudgetError(f"FastNAS ended at {plan.parameters:,} parameters, above the budget of {budget:,.0f}")
     return LibraryPlan(plan, time.perf_counter() - began, "nvidia-modelopt " + version("nvidia-modelopt"))
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from mobivid_core.data.captions import ClipLabel
 from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate.bars import Bar
 from mobivid_core.evaluate.metrics import frechet_distance
 from mobivid_core.evaluate.minivbench import ClipMeasures, Reference, dimension_table
 
@@ -122,3 +123,15 @@ def _check(ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[object]) -
             f"paired comparison of {len(ours)} and {len(theirs)} clips with {len(labels)} labels: evaluate both "
             "models on the same captions"
         )
+
+
+#: What the four-step student has to reach, set beforehand.
+DISTILL_BARS: dict[str, Bar] = {
+    "accuracy": Bar("all attributes right, over the 40-step guided teacher", 0.95),
+    "frechet": Bar("Frechet distance over the teacher's", 1.15, at_least=False),
+    "dynamic": Bar("dynamic degree over the teacher's", 0.9),
+    "diversity": Bar("diversity over the teacher's", 0.9),
+    "unipc4": Bar("Frechet distance over the best training-free four steps", 1.0, at_least=False),
+    "speed": Bar("times faster, teacher's size", 18.0),
+    "speed_pruned": Bar("times faster, pruned", 35.0),
+}

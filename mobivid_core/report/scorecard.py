@@ -261,10 +261,10 @@ _REVIEW_NOTEBOOK = {
 #: Results that answer a reviewer's question, beside those whose `paper_item` names it.
 ANSWERED_BY: dict[str, tuple[str, ...]] = {
     "R1.1": ("vae_ratio_sweep", "vae_motion_cost"),
-    "R1.2": ("prune_matched_arms", "prune_arms"),
+    "R1.2": ("prune_matched_arms", "prune_arms", "prune_libraries"),
     "R1.3": ("teacher_minivbench", "distill_quality"),
-    "R1.4": ("distill_arms",),
-    "R1.5": ("sens_motion",),
+    "R1.4": ("distill_arms", "distill_heads"),
+    "R1.5": ("sens_motion", "sens_temporal_heads"),
     "R2.1": ("device_predictions",),
     "R2.2": ("vae_judge",),
     "R3.2": ("device_rates",),

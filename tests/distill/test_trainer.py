@@ -159,3 +159,26 @@ def test_saved_stage_is_not_taken_up_by_another_training(teacher, student, datas
     other = run_stages(teacher, teacher, dataset, trajectories, settings, folder=tmp_path)[0]
     assert torch.equal(weights(first.averaged), weights(same.averaged))
     assert len(list(tmp_path.iterdir())) == 2 and not torch.equal(weights(other.averaged), weights(teacher))
+
+
+def test_muon_trains_the_blocks_matrices_and_resumes(student, trajectories, tmp_path):
+    settings = DistillSettings(30, batch=8, rate=3e-3, muon=1e-2, rate_warmup=1, snapshot_every=5)
+    whole = Distiller(copy.deepcopy(student), trajectories, settings)
+    expected = whole.run()
+    losses = [row["regression"] for row in whole.log]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    Distiller(copy.deepcopy(student), trajectories, settings, folder=tmp_path).run(until=10)
+    again = Distiller(copy.deepcopy(student), trajectories, settings, folder=tmp_path)
+    assert again.step == 10
+    torch.testing.assert_close(weights(again.run()), weights(expected))
+
+
+def test_command_line_says_what_the_recipe_is():
+    from mobivid_core.distill.__main__ import parse, recipe_of
+    from mobivid_core.profiles import get_profile
+
+    asked = ["--regression-steps", "2000", "--muon", "5e-3", "--batch", "64", "--adversarial-steps", "40"]
+    recipe = recipe_of(parse(asked), get_profile("laptop"))
+    assert (recipe.regression.steps, recipe.regression.muon, recipe.regression.batch) == (2000, 5e-3, 64)
+    assert (recipe.adversarial.steps, recipe.adversarial.batch, recipe.adversarial.discriminator_warmup) == (40, 16, 10)
+    assert recipe.teacher_steps == 8 and recipe.adversarial.muon == 0
