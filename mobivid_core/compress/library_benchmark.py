@@ -53,8 +53,8 @@ from mobivid_core.training.latents import LatentDataset, latent_dataset
 #: One backward pass a sample: what the Hessian criterion gets.
 HESSIAN_SAMPLES = 8
 PROBES = 4
-#: Rates of the recovery that every arm tries on seed 0; the better one on the probe samples is its rate.
-RATES = (1e-3, 2e-4)
+#: Rates of the recovery that every arm tries on seed 0; the best one on clips of their own is its rate.
+RATES = (1e-3, 5e-4, 2e-4)
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Setting:
         train: Clips of calibration and recovery.
         calibration: Samples of scores and refit.
         probe: Teacher answers that choices are made on.
+        choice: Teacher answers that rates are chosen on.
         held_out: Teacher answers that arms are judged on.
         evaluator: Test captions and the judge.
         targets: The paper's counts.
@@ -77,6 +78,7 @@ class Setting:
     train: LatentDataset
     calibration: CalibrationSet
     probe: Reference
+    choice: Reference
     held_out: Reference
     evaluator: Evaluator
     targets: Targets
@@ -96,9 +98,15 @@ class Setting:
         calibration = calibration_from(train, samples=2 * profile.calibration_clips, seed=0)
         probe = reference(teacher, calibration.first(max(4, profile.calibration_clips // 4)))
         held_out = reference(teacher, calibration_from(held, seed=1))
+        others = latent_dataset(vae, split="val", count=2 * profile.calibration_clips, **sizes)
+        half = torch.arange(profile.calibration_clips, 2 * profile.calibration_clips)
+        unseen = replace(others, latents=others.latents[half], caption_of=others.caption_of[half])
+        choice = reference(teacher, calibration_from(unseen, seed=2))
         evaluator = Evaluator.prepare(vae, judge, profile, n=clips, progress=False)
         batch = max(4, profile.batch // 2)
-        return cls(teacher, train, calibration, probe, held_out, evaluator, Targets.of(profile.mobile), steps, batch)
+        return cls(
+            teacher, train, calibration, probe, choice, held_out, evaluator, Targets.of(profile.mobile), steps, batch
+        )
 
     def bank(self, seed: int) -> TeacherBank:
         """Recovery batches with the teacher's answers and the states of all its blocks, kept for every arm."""
@@ -119,7 +127,8 @@ def choices(s: Setting, budget: float, paper: bool) -> dict[str, Callable[[], Li
         return choose
 
     def scored():
-        return gauss_newton_sensitivity(s.teacher, reference(s.teacher, calibration), PROBES, seed=0)[0]
+        few = calibration.first(max(4, len(calibration) // 4))
+        return gauss_newton_sensitivity(s.teacher, reference(s.teacher, few), PROBES, seed=0)[0]
 
     def influence() -> PruningPlan:
         order = block_influence(s.teacher, s.probe.calibration).argsort()[::-1]
@@ -223,7 +232,7 @@ def _rows(
     for seed in range(len(done), seeds):
         bank = banks.setdefault(seed, s.bank(seed))
         tried = {rate: recovered(s, chosen, start, bank, rate) for rate in ([done[0]["rate"]] if done else RATES)}
-        rate = min(tried, key=lambda r: float(output_errors(tried[r], s.probe).mean()))
+        rate = min(tried, key=lambda r: float(output_errors(tried[r], s.choice).mean()))
         found = {"seed": seed, "share": chosen.plan.parameters / whole, "rate": rate}
         done.append({**row, **found, **measured(s, chosen, start, tried[rate], seed)})
         write_bytes(kept, json.dumps(done).encode())

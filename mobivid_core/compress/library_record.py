@@ -27,7 +27,7 @@ PRUNING_BARS: dict[str, Bar] = {
     "single_paper": Bar("the same at the paper's ratio", 1.0, at_least=False),
     "before_p70": Bar("KD loss before recovery over torch-pruning Taylor's, 0.7", 0.1, at_least=False),
     "planning": Bar("planning time over FastNAS's, 0.7", 0.25, at_least=False),
-    "minivbench": Bar("MiniVBench total minus the best library's, the paper's ratio", 0.0),
+    "minivbench": Bar("MiniVBench total minus that of the library with the highest, the paper's ratio", 0.0),
 }
 NUMBERS = ["share", "planning seconds", "KD before recovery", "KD recovered", "MiniVBench total"]
 COLUMNS = ["arm", "budget", "seed", *NUMBERS]
@@ -101,11 +101,11 @@ class Record:
             table["refused"] = grouped["refused"].first().fillna("").str.slice(0, 90)
         return table.reset_index()
 
-    def best(self, budget: str, arms: tuple[str, ...]) -> str:
-        """The arm of these kinds with the lowest mean KD loss after recovery."""
+    def best(self, budget: str, arms: tuple[str, ...], column: str = "KD recovered", highest: bool = False) -> str:
+        """The arm of these kinds with the lowest (or highest) mean of a column."""
         rows = self.measured(budget)
-        means = rows[rows["arm"].str.startswith(arms)].groupby("arm")["KD recovered"].mean()
-        return str(means.idxmin())
+        means = rows[rows["arm"].str.startswith(arms)].groupby("arm")[column].mean()
+        return str(means.idxmax() if highest else means.idxmin())
 
     def ratio(self, budget: str, ours: str, other: str, column: str = "KD recovered") -> tuple[float, float, float]:
         """mean(ours) / mean(other) over seeds, with the smallest and largest ratio of paired seeds."""
@@ -129,6 +129,7 @@ class Record:
 def pruning_bars(record: Record, ours: str = OURS) -> dict[str, tuple[float, float, float]]:
     """What `PRUNING_BARS` ask for, from the record: (mean, smallest, largest over seeds) each."""
     best = {budget: record.best(budget, LIBRARY_ARMS) for budget in ("0.7", "paper")}
+    liked = record.best("paper", LIBRARY_ARMS, "MiniVBench total", highest=True)
     single = {budget: record.best(budget, SINGLE_LEVEL_ARMS) for budget in ("0.7", "paper")}
     return {
         "library_p70": record.ratio("0.7", ours, best["0.7"]),
@@ -137,5 +138,5 @@ def pruning_bars(record: Record, ours: str = OURS) -> dict[str, tuple[float, flo
         "single_paper": record.ratio("paper", ours, single["paper"]),
         "before_p70": record.ratio("0.7", ours, "torch-pruning Taylor", "KD before recovery"),
         "planning": record.ratio("0.7", ours, "modelopt FastNAS", "planning seconds"),
-        "minivbench": record.gain("paper", ours, best["paper"], "MiniVBench total"),
+        "minivbench": record.gain("paper", ours, liked, "MiniVBench total"),
     }

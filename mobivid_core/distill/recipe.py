@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -250,7 +251,7 @@ def distill(
             for block in walker.blocks:
                 block.compile()
         trajectories = teacher_trajectories(walker, dataset, recipe, cache=cache, progress=progress)
-    gathering = time.perf_counter() - began
+    gathering = time.perf_counter() - began if trajectories.forwards else math.nan  # all were there already
     flops = costs_of(student, teacher, trajectories)
 
     first, second = run_stages(
