@@ -1,8 +1,8 @@
 """Scores that know the refit: what a unit's loss costs after its neighbours have taken over what they can.
 
 Gauss-Newton scores price a unit as if nothing made up for it. The least-squares refit does: a neuron that is nearly a
-linear mix of others costs nothing, however large it is. So each output projection loses its units one after another,
-cheapest first, and the rest is solved for again after each removal (the optimal brain surgeon of Hassibi & Stork 1993 on
+linear mix of others costs next to nothing, however large it is. So each output projection loses its units one after
+another, cheapest first, and the rest is solved for again each time (the optimal brain surgeon of Hassibi & Stork 1993 on
 a layer's least squares, weighted by how much the model's output listens). The price of a unit is what its own removal
 adds in that order, in the unit of the KD loss.
 
@@ -71,7 +71,8 @@ def compensated_scores(
     began = time.perf_counter()
     layers = [output_projection(block, name) for block in model.blocks for name in SUBLAYERS]
     units = [
-        n for triple in zip(model.sizes.self_heads, model.sizes.cross_heads, model.sizes.ffn_widths, strict=True)
+        n
+        for triple in zip(model.sizes.self_heads, model.sizes.cross_heads, model.sizes.ffn_widths, strict=True)
         for n in triple
     ]
     sums = [
@@ -103,7 +104,7 @@ def compensated_scores(
 def _probed(
     model: MobiVidTransformer3DModel, batch: CalibrationSet, against: Reference, probes: int, generator: torch.Generator
 ) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
-    """For each probe: inputs (B, N, k) and output gradients (B, N, D) of every projection, effect (B,) of every block."""
+    """For each probe: every projection's inputs (B, N, k) and output gradients (B, N, D), every block's effect (B,)."""
     layers = [output_projection(block, name) for block in model.blocks for name in SUBLAYERS]
     caught: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
@@ -129,7 +130,9 @@ def _probed(
             for scale, y in pairs
         )
         found = dict(
-            zip((*present, *model.blocks), torch.autograd.grad(total, outputs, retain_graph=p < probes - 1), strict=True)
+            zip(
+                (*present, *model.blocks), torch.autograd.grad(total, outputs, retain_graph=p < probes - 1), strict=True
+            )
         )
         effects = [
             (found[block] * (caught[block][1] - caught[block][0])).detach().flatten(1).sum(1) for block in model.blocks
@@ -161,10 +164,16 @@ def _prices(layer: nn.Linear, total: _Layer, samples: int) -> np.ndarray:
     second = total.second.double() / samples
     listens = (total.listens / total.listens.mean().clamp_min(1e-30)).double()
     weight = layer.weight.double() * listens.sqrt()[:, None]  # channels weighted once and for all
-    alone = torch.stack([
-        (weight[:, u] @ second[u][:, u] * weight[:, u]).sum()
-        for u in torch.arange(layer.in_features).view(total.units, width)
-    ]) if width > 1 else weight.square().sum(0) * second.diagonal()[:-1]
+    alone = (
+        torch.stack(
+            [
+                (weight[:, u] @ second[u][:, u] * weight[:, u]).sum()
+                for u in torch.arange(layer.in_features).view(total.units, width)
+            ]
+        )
+        if width > 1
+        else weight.square().sum(0) * second.diagonal()[:-1]
+    )
     scale = float(total.alone.sum() / samples / alone.sum().clamp_min(1e-30))
     pull = RIDGE * second.diagonal().mean().clamp_min(1e-30)
     inverse = torch.linalg.inv(second + pull * torch.eye(len(second), dtype=second.dtype))
