@@ -2,9 +2,9 @@
 
 Gauss-Newton scores price a unit as if nothing made up for it. The least-squares refit does: a neuron that is nearly a
 linear mix of others costs next to nothing, however large it is. So each output projection loses its units one after
-another, cheapest first, and the rest is solved for again each time (the optimal brain surgeon of Hassibi & Stork 1993,
-on a layer's least squares, weighted by how much the model's output listens). The price of a unit is what its own removal
-adds in that order, in the unit of the KD loss.
+another, cheapest first, and the rest is solved for again each time: the optimal brain surgeon of Hassibi & Stork (1993)
+on a layer's least squares, weighted by how much the model's output listens. The price of a unit is what its own
+removal adds in that order, in the unit of the KD loss.
 
 With a the inputs of a projection W, g the gradient of a random probe at its output, r the mean of g^2 over channels and
 m its mean over tokens relative to the mean of all:
