@@ -1,5 +1,6 @@
 """Predicted seconds as a budget, and what a recovery learns from."""
 
+import copy
 from dataclasses import dataclass, field
 
 import pytest
@@ -56,6 +57,7 @@ class Clips:
 
 
 def test_every_variant_recovers_and_samples_are_the_teachers(teacher):
+    teacher = copy.deepcopy(teacher)
     torch.manual_seed(0)
     n = 8
     data = Clips(

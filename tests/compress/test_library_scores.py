@@ -1,5 +1,7 @@
 """The libraries' criteria, checked against their definitions unit by unit."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,12 @@ from mobivid_core.compress.attention_span import _weights, other_frame_attention
 from mobivid_core.compress.kd import forward
 from mobivid_core.compress.library_scores import activation_scores, weight_hessian_scores, weight_taylor_scores
 from mobivid_core.compress.staged import enter
+
+
+@pytest.fixture
+def teacher(teacher):
+    """A copy: these tests change gradients and flags."""
+    return copy.deepcopy(teacher)
 
 
 def _gradient(teacher, batch):
@@ -51,8 +59,6 @@ def test_requires_grad_is_left_as_it_was(teacher, calibration):
 
 
 def test_a_silenced_neuron_has_no_activation(teacher, calibration):
-    import copy
-
     silenced = copy.deepcopy(teacher).requires_grad_(False)
     silenced.blocks[0].ffn.up.weight[7] = 0
     silenced.blocks[0].ffn.up.bias[7] = 0  # GELU(0) = 0
@@ -76,8 +82,6 @@ def test_attention_weights_are_those_of_the_forward_pass(teacher, calibration):
 
 
 def test_indifferent_heads_leave_their_frame_by_its_share(teacher, calibration):
-    import copy
-
     flat = copy.deepcopy(teacher).requires_grad_(False)
     for block in flat.blocks:
         block.attn1.norm_q.weight.zero_()  # all scores 0: attention is uniform
