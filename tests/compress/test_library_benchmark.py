@@ -1,0 +1,34 @@
+"""The arms of the library benchmark that need no library: their choices meet the budget, ours are refitted."""
+
+import pytest
+
+from mobivid_core.compress.kd import output_errors, reference
+from mobivid_core.compress.library_benchmark import Setting, choices, prepared
+from mobivid_core.compress.planner import Targets
+from mobivid_core.compress.surgery import prune
+from mobivid_core.errors import BudgetError
+
+OWN = ("ours: any level, one queue, refit", "ours: scores with take-over, one queue, refit")
+
+
+@pytest.fixture(scope="module")
+def setting(teacher, calibration):
+    against = reference(teacher, calibration.first(16))
+    shared = {"train": None, "evaluator": None, "targets": Targets(3, 2, 16), "steps": 1, "batch": 4}
+    return Setting(teacher, calibration=calibration, probe=against, choice=against, held_out=against, **shared)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_our_arms_meet_the_budget_and_are_refitted(setting, name):
+    budget = 0.8 * sum(p.numel() for p in setting.teacher.parameters())
+    chosen = choices(setting, budget, paper=False)[name]()
+    assert 0.95 * budget < chosen.plan.parameters <= budget
+    repaired, student = prepared(setting, name, chosen)
+    cut = prune(setting.teacher, chosen.plan).eval()
+    assert output_errors(student, setting.held_out).mean() < output_errors(cut, setting.held_out).mean()
+    assert repaired.seconds > chosen.seconds > 0  # the refit counts as planning
+
+
+def test_an_arm_below_its_floor_is_refused(setting):
+    with pytest.raises(BudgetError, match="floor"):
+        choices(setting, 0.3 * sum(p.numel() for p in setting.teacher.parameters()), paper=False)["head-only by KD"]()
