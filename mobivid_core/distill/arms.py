@@ -131,7 +131,8 @@ def _fill(stage: Stage, budget: float, costs: DistillCosts) -> Stage:
     one, two = sized(1).flops(costs), sized(2).flops(costs)
     if one > budget:
         raise ParameterError(
-            f"a budget of {budget / 1e12:.3g} TFLOP pays no update of this arm, the first costs {one / 1e12:.3g}: give more"
+            f"a budget of {budget / 1e12:.3g} TFLOP pays no update of this arm, the first costs {one / 1e12:.3g}: "
+            "give more"
         )
     steps = max(int((budget - one) / (two - one)) + 1, 1)
     while steps > 1 and sized(steps).flops(costs) > budget:

@@ -77,7 +77,7 @@ def consistency_sample(
 
 
 def consistency_sampler(student: nn.Module, seed: int = 0) -> Callable[[Sequence[str], Tensor], Tensor]:
-    """`consistency_sample` as a function from (captions, noise) to latents, as `Evaluator.evaluate_sampler` takes it."""
+    """`consistency_sample` as a function from (captions, noise) to latents, for `Evaluator.evaluate_sampler`."""
     device, null = next(student.parameters()).device, encode_text([""])
 
     def sample(captions: Sequence[str], noise: Tensor) -> Tensor:

@@ -86,9 +86,7 @@ class Matching:
         return unroll(student, condition, noise, gradient_steps), condition
 
     @staticmethod
-    def _velocity(
-        model: nn.Module, x: Tensor, sigma: Tensor, condition: Condition, guidance: float = 1.0
-    ) -> Tensor:
+    def _velocity(model: nn.Module, x: Tensor, sigma: Tensor, condition: Condition, guidance: float = 1.0) -> Tensor:
         """Velocity at a noise level a sample, guided if asked for."""
         text, mask = condition.text, condition.mask
         if guidance == 1.0:

@@ -71,7 +71,9 @@ def test_matching_gradient_is_the_scaled_difference():
     samples.requires_grad_(True)
     matching_loss(samples, teacher_clean, own).backward()
     away = (samples - teacher_clean).abs().mean(dim=(1, 2), keepdim=True)
-    torch.testing.assert_close(samples.grad, ((own - teacher_clean) / away / samples.numel()).detach(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        samples.grad, ((own - teacher_clean) / away / samples.numel()).detach(), rtol=1e-4, atol=1e-7
+    )
 
 
 def test_matching_agrees_with_modelopt():
