@@ -163,7 +163,7 @@ def test_arms_fill_the_budget_and_train(arm, teacher, student, dataset, trajecto
         for x in stages
     ]
     result = run_arm(student, teacher, dataset, trajectories, short, COSTS)
-    assert result.updates == 2 * len(stages) and result.recoveries == 0 and result.seconds > 0
+    assert result.updates == 2 * len(stages) and result.recoveries == 0
     changed = [not torch.equal(a, b) for a, b in zip(result.student.parameters(), student.parameters(), strict=True)]
     assert any(changed)
 

@@ -73,6 +73,11 @@ def test_search_takes_the_smallest_error_of_each_solver(teacher, condition):
         assert len(chosen) == 1
         assert chosen["error to the full sampler"].item() == rows["error to the full sampler"].min()
     assert found.best["unipc"].name.startswith("UniPC-4, ")
+    for sampler in found.best.values():
+        row = found.table[found.table["best"]].set_index("solver").loc[sampler.name.split("-")[0]]
+        assert (
+            f"{sampler.name} ({row['error to the full sampler']:.3f})" in found.told() and row["grid"] == sampler.grid
+        )
 
 
 def test_bad_knots_and_searches_are_refused(teacher):
