@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from mobivid_core.data.captions import caption
+from mobivid_core.data.render import label_of
 from mobivid_core.distill.knots import KnotSampler, best_knots, search_knots, validation_condition
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trajectory import student_sigmas
 from mobivid_core.errors import ParameterError
+from mobivid_core.models.text import encode_text
 
 GRID = (1.0, 0.75, 0.5, 0.25, 0.0)
 
@@ -90,5 +93,7 @@ def test_bad_knots_and_searches_are_refused(teacher):
 
 
 def test_validation_captions_are_not_test_captions():
-    first, again = validation_condition(2), validation_condition(2)
-    assert len(first) == 2 and torch.equal(first.text, again.text)
+    first, again = validation_condition(4), validation_condition(4)
+    assert len(first) == 4 and torch.equal(first.text, again.text)
+    test = encode_text([caption(label_of("test", i)) for i in range(4)])[0]
+    assert test.shape != first.text.shape or not torch.equal(test, first.text)
