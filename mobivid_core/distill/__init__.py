@@ -9,6 +9,9 @@ The folder reads in the order of the method:
 * `discriminator`: light heads on the frozen teacher's features at several depths;
 * `adversarial`: the losses that push the student's samples among real ones;
 * `trainer`: one resumable loop for regression, adversarial, or both;
+* `consistency`, `matching`: the two best known alternatives to it;
+* `arms`: all of them at equal counted compute (`loss_study` records them, `loss_record` reads the record);
+* `knots`: the best noise levels of the training-free baselines;
 * `student`: how a four-step student is stored, loaded and sampled;
 * `recipe`: the whole distillation, also as `python -m mobivid_core.distill`.
 """

@@ -15,6 +15,7 @@ import csv
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -58,6 +59,7 @@ class Distiller:
         settings: DistillSettings,
         *,
         contest: Contest | None = None,
+        anchor: Callable[[nn.Module, Trajectories, Tensor, Tensor], Tensor] | None = None,
         folder: Path | None = None,
     ) -> None:
         """Set up, and go on from `folder` if it holds a state.
@@ -67,6 +69,7 @@ class Distiller:
             trajectories: Guided teacher trajectories.
             settings: See `DistillSettings`.
             contest: Discriminator and real batches; needed when `adversarial_weight` > 0.
+            anchor: Another loss on the teacher's chords, called as `regression_loss`, which None takes.
             folder: Where state and log are kept; None keeps nothing.
 
         Raises:
@@ -78,7 +81,7 @@ class Distiller:
         device = next(student.parameters()).device
         self.student, self.settings, self.folder = student, settings, folder
         self.trajectories = trajectories.to(device)
-        self.contest = contest if settings.adversarial_weight > 0 else None
+        self.contest, self.anchor = contest if settings.adversarial_weight > 0 else None, anchor
         self.averaged = copy.deepcopy(student).requires_grad_(False).eval()
         self.log: list[dict[str, float]] = []
         self._progress = _Progress()
@@ -147,7 +150,7 @@ class Distiller:
         total = torch.zeros((), device=self.trajectories.states.device)
         if s.anchor_weight > 0:
             rows, levels = draw_chords(s.batch, self.trajectories, self._generator(0))
-            anchor = regression_loss(self.student, self.trajectories, rows, levels)
+            anchor = (self.anchor or regression_loss)(self.student, self.trajectories, rows, levels)
             total, row["regression"] = total + s.anchor_weight * anchor, anchor.item()
         if self.contest is not None:
             push = self.contest.student_loss(self.student, self._generator(2))

@@ -1,0 +1,88 @@
+"""Consistency-style distillation: every state of the guided teacher's path should lead to the same sample.
+
+Paper: not part of it; an alternative to adversarial training that reviewers compare with (question R4.1). At
+sigma_i the student's sample is f(x_i) = x_i - sigma_i v(x_i). It learns f(x_i) = f(x_{i+1}) along the teacher's
+trajectory, with no gradient through the later state; at the last step the target is the teacher's own sample. Errors
+of late steps travel to early ones, where regression meets only the teacher's states.
+
+Simplified: the student's own weights give the target (no second, averaged network); the four noise levels are the
+student's steps and nothing between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobivid_core.diffusion.flow import clean_estimate
+from mobivid_core.distill.trajectory import (
+    STUDENT_STEPS,
+    Condition,
+    Trajectories,
+    guided_velocity,
+    step_generator,
+    student_sigmas,
+)
+from mobivid_core.models.text import encode_text
+
+
+def consistency_loss(student: nn.Module, trajectories: Trajectories, rows: Tensor, levels: Tensor) -> Tensor:
+    """Mean squared velocity error towards the sample that the student makes of the next state.
+
+    Args:
+        student: Velocity model, unguided.
+        trajectories: Guided teacher states.
+        rows: (B,) which trajectory.
+        levels: (B,) which of the student's steps, 0 (noise) to 3.
+
+    Returns:
+        Scalar, on the scale of `regression_loss`: errors of the sample are divided by sigma.
+    """
+    text, mask = trajectories.condition.text[rows], trajectories.condition.mask[rows]
+    x, following = trajectories.states[rows, levels], trajectories.states[rows, levels + 1]
+    sigma, lower = trajectories.sigmas[levels], trajectories.sigmas[levels + 1]
+    with torch.no_grad():
+        # At sigma 0 this is the teacher's sample itself, whatever the student says there.
+        sample = clean_estimate(following, student(following, 1000.0 * lower, text, mask).sample, lower)
+    target = (x - sample) / sigma.reshape(-1, *(1,) * (x.ndim - 1))
+    return functional.mse_loss(student(x, 1000.0 * sigma, text, mask).sample, target)
+
+
+@torch.no_grad()
+def consistency_sample(
+    student: nn.Module, condition: Condition, noise: Tensor, *, seed: int = 0, steps: int = STUDENT_STEPS
+) -> Tensor:
+    """The sampler that goes with the loss: jump to the sample, put fresh noise of the next level on it, repeat.
+
+    Args:
+        student: Velocity model.
+        condition: B captions.
+        noise: (B, C, t, h, w).
+        seed: Of the fresh noise.
+        steps: Jumps.
+
+    Returns:
+        (B, C, t, h, w) latents.
+    """
+    velocity, x, generator = guided_velocity(student, condition, 1.0), noise, step_generator(seed, steps)
+    sigmas = student_sigmas(steps).tolist()
+    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        sample = clean_estimate(x, velocity(x, sigma), sigma)
+        fresh = torch.randn(noise.shape, generator=generator).to(noise.device)
+        x = (1 - following) * sample + following * fresh
+    return x
+
+
+def consistency_sampler(student: nn.Module, seed: int = 0) -> Callable[[Sequence[str], Tensor], Tensor]:
+    """`consistency_sample` as a function from (captions, noise) to latents, for `Evaluator.evaluate_sampler`."""
+    device, null = next(student.parameters()).device, encode_text([""])
+
+    def sample(captions: Sequence[str], noise: Tensor) -> Tensor:
+        """(N captions, noise (N, C, t, h, w)) -> latents of the same shape, on the CPU."""
+        condition = Condition(*encode_text(captions), *null).to(device)
+        return consistency_sample(student, condition, noise.to(device), seed=seed).cpu()
+
+    return sample

@@ -1,0 +1,202 @@
+"""Optimised time steps: the best four noise levels of a training-free sampler, chosen on validation captions.
+
+Paper: the baseline that step distillation has to beat, at its best setting. Two searches:
+
+* knots by dynamic programming: along the full sampler's fine trajectory, one Euler step from sigma_i to sigma_j misses
+  the state at sigma_j by a measurable amount; the four steps with the smallest sum of squared misses are found exactly;
+* time shifts of the textbook grid.
+
+Each solver then takes the grid on which its samples come closest to the full sampler's, from the same noises. What is
+reported is measured on test captions.
+
+Simplified: misses of single steps are added up, though later steps change what earlier ones left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from mobivid_core.data.captions import caption
+from mobivid_core.data.render import label_of
+from mobivid_core.diffusion.flow import TIMESTEP_SCALE
+from mobivid_core.diffusion.sampling import make_scheduler, set_textbook_sigmas
+from mobivid_core.distill.solvers import shift_sigmas
+from mobivid_core.distill.trajectory import Condition, euler_path, guided_velocity, step_generator, student_sigmas
+from mobivid_core.errors import ParameterError
+from mobivid_core.models.text import encode_text
+
+SHIFTS = (0.5, 0.7, 1.0, 1.5, 2.5)
+SOLVERS = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++"}
+#: Multistep solvers take log(1 - sigma), which is infinite at pure noise.
+_PURE_NOISE = 1 - 1e-6
+
+
+@dataclass(frozen=True)
+class KnotSampler:
+    """A solver of the guided teacher on chosen noise levels.
+
+    Attributes:
+        solver: "euler", "unipc" or "dpm++".
+        knots: Noise levels, 1 first and 0 last.
+        guidance: Guidance scale.
+        grid: What the grid is called, e.g. "shift 1.5".
+    """
+
+    solver: str
+    knots: tuple[float, ...]
+    guidance: float
+    grid: str
+
+    def __post_init__(self) -> None:
+        falling = all(a > b for a, b in zip(self.knots, self.knots[1:], strict=False))
+        if len(self.knots) < 2 or self.knots[0] != 1 or self.knots[-1] != 0 or not falling:
+            raise ParameterError(f"knots must fall from 1 to 0, got {self.knots}")
+        if self.solver not in SOLVERS:
+            raise ParameterError(f"unknown solver {self.solver!r}; the solvers are {', '.join(SOLVERS)}")
+
+    @property
+    def name(self) -> str:
+        """For tables, e.g. "UniPC-4, shift 1.5"."""
+        return f"{SOLVERS[self.solver]}-{len(self.knots) - 1}, {self.grid}"
+
+    @torch.no_grad()
+    def sample(self, model: nn.Module, condition: Condition, noise: Tensor) -> Tensor:
+        """Latents (N, C, t, h, w) from noise of that shape and N captions."""
+        velocity = guided_velocity(model, condition, self.guidance)
+        if self.solver == "euler":
+            return euler_path(velocity, noise, torch.tensor(self.knots))[-1]
+        scheduler, x = make_scheduler(self.solver), noise
+        set_textbook_sigmas(scheduler, len(self.knots) - 1)
+        sigmas = torch.tensor(self.knots[:-1])
+        scheduler.timesteps = TIMESTEP_SCALE * sigmas
+        scheduler.sigmas = torch.cat([sigmas.clamp(max=_PURE_NOISE), sigmas.new_zeros(1)])
+        for timestep, sigma in zip(scheduler.timesteps, self.knots[:-1], strict=True):
+            x = scheduler.step(velocity(x, sigma), timestep, x, return_dict=False)[0]
+        return x
+
+    def on(self, model: nn.Module, *, batch: int = 32) -> Callable[[Sequence[str], Tensor], Tensor]:
+        """A function from (captions, noise) to latents on the CPU, as `Evaluator.evaluate_sampler` takes it."""
+        device, null = next(model.parameters()).device, encode_text([""])
+
+        def sample(captions: Sequence[str], noise: Tensor) -> Tensor:
+            condition = Condition(*encode_text(captions), *null).to(device)
+            parts = [slice(i, i + batch) for i in range(0, len(noise), batch)]
+            return torch.cat([self.sample(model, condition.take(p), noise[p].to(device)).cpu() for p in parts])
+
+        return sample
+
+
+def best_knots(states: Tensor, sigmas: Tensor, steps: int = 4) -> tuple[float, ...]:
+    """Noise levels of the `steps` Euler steps that follow a fine Euler trajectory most closely, by dynamic programming.
+
+    Args:
+        states: (n + 1, B, C, t, h, w) states of the fine trajectory; its velocities follow from neighbours.
+        sigmas: (n + 1,) their noise levels, 1 down to 0.
+        steps: Steps wanted, at most n.
+
+    Returns:
+        `steps` + 1 of the noise levels, 1 and 0 among them.
+
+    Raises:
+        ParameterError: More steps than the trajectory has.
+    """
+    n = len(states) - 1
+    if not 1 <= steps <= n:
+        raise ParameterError(f"{steps} steps cannot be chosen from a trajectory of {n}; take a finer one")
+    miss = np.full((n + 1, n + 1), np.inf)
+    for i in range(n):
+        velocity = (states[i] - states[i + 1]) / (sigmas[i] - sigmas[i + 1])
+        for j in range(i + 1, n + 1):
+            reached = states[i] - (sigmas[i] - sigmas[j]) * velocity
+            miss[i, j] = (reached - states[j]).square().mean().item()
+    cost, before = np.full((steps + 1, n + 1), np.inf), np.zeros((steps + 1, n + 1), dtype=int)
+    cost[0, 0] = 0.0
+    for k in range(1, steps + 1):
+        ways = cost[k - 1][:, None] + miss
+        cost[k], before[k] = ways.min(axis=0), ways.argmin(axis=0)
+    path = [n]
+    for k in range(steps, 0, -1):
+        path.append(int(before[k, path[-1]]))
+    return tuple(float(sigmas[i]) for i in reversed(path))
+
+
+def validation_condition(count: int, device: torch.device | str = "cpu") -> Condition:
+    """The first `count` validation captions, encoded."""
+    captions = [caption(label_of("val", i)) for i in range(count)]
+    return Condition(*encode_text(captions), *encode_text([""])).to(device)
+
+
+@dataclass(frozen=True)
+class KnotSearch:
+    """What a search found.
+
+    Attributes:
+        table: One row a solver and grid: latent error to the full sampler's samples, noise levels, whether it is best.
+        best: The best sampler of each solver.
+    """
+
+    table: pd.DataFrame
+    best: dict[str, KnotSampler]
+
+    def told(self) -> str:
+        """The best grid of each solver with its error, for a caption."""
+        chosen = self.table.loc[self.table["best"], "error to the full sampler"]
+        return ", ".join(f"{s.name} ({error:.3f})" for s, error in zip(self.best.values(), chosen, strict=True))
+
+
+@torch.no_grad()
+def search_knots(
+    model: nn.Module,
+    condition: Condition,
+    shape: tuple[int, ...],
+    *,
+    guidance: float,
+    steps: int = 4,
+    full_steps: int = 20,
+    solvers: Iterable[str] = tuple(SOLVERS),
+    shifts: Iterable[float] = SHIFTS,
+    seed: int = 0,
+) -> KnotSearch:
+    """The best grid of each solver on the captions of `condition` (validation captions, never the reported ones).
+
+    Args:
+        model: The teacher.
+        condition: B captions.
+        shape: (C, t, h, w) of a latent.
+        guidance: Guidance scale.
+        steps: Steps of the baselines.
+        full_steps: Euler steps of the trajectory that they should follow.
+        solvers: Which solvers.
+        shifts: Which time shifts of the textbook grid; 1 is the grid itself.
+        seed: Seed of the noises.
+    """
+    device = next(model.parameters()).device
+    noise = torch.randn((len(condition), *shape), generator=step_generator(seed, len(condition))).to(device)
+    fine = student_sigmas(full_steps)
+    states = torch.stack(euler_path(guided_velocity(model, condition, guidance), noise, fine))
+    grids = {
+        "textbook" if s == 1 else f"shift {s:g}": tuple(shift_sigmas(student_sigmas(steps), s).tolist()) for s in shifts
+    }
+    grids["optimised steps"] = best_knots(states, fine, steps)
+    scale, rows, best = states[-1].square().mean(), [], {}
+    for solver in solvers:
+        tried = [KnotSampler(solver, knots, guidance, grid) for grid, knots in grids.items()]
+        errors = [((s.sample(model, condition, noise) - states[-1]).square().mean() / scale).item() for s in tried]
+        best[solver] = tried[int(np.argmin(errors))]
+        rows += [
+            {
+                "solver": SOLVERS[solver],
+                "grid": s.grid,
+                "noise levels": " ".join(f"{k:.3g}" for k in s.knots),
+                "error to the full sampler": error,
+                "best": s is best[solver],
+            }
+            for s, error in zip(tried, errors, strict=True)
+        ]
+    return KnotSearch(pd.DataFrame(rows), best)

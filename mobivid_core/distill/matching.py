@@ -1,0 +1,104 @@
+"""Distribution matching (DMD2): push the student's samples towards where the guided teacher finds them more likely.
+
+Paper: not part of it; the strongest published alternative to adversarial features (question R4.1). Two denoisers look
+at the student's re-noised sample: the frozen guided teacher, and a second network that is trained all the time on the
+student's own samples. Where both agree, the two distributions have the same score; the difference of their clean
+estimates is the direction in which the student moves.
+
+It takes the place of a `Contest` in the trainer: `heads` is the network trained on the student's samples.
+
+Simplified: one update of that network for each of the student's (published recipes take five), no adversarial term.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobivid_core.diffusion.flow import clean_estimate, null_condition
+from mobivid_core.distill.adversarial import renoise
+from mobivid_core.distill.regression import unroll
+from mobivid_core.distill.settings import DistillSettings
+from mobivid_core.distill.trajectory import Condition, Trajectories
+
+
+def matching_loss(samples: Tensor, teacher_clean: Tensor, student_clean: Tensor) -> Tensor:
+    """Scalar whose gradient is (student_clean - teacher_clean) / mean |samples - teacher_clean|, over the elements.
+
+    Args:
+        samples: (B, ...) the student's samples, with gradient.
+        teacher_clean: (B, ...) the guided teacher's clean estimate of the re-noised samples.
+        student_clean: (B, ...) that of the network trained on the student's samples.
+    """
+    with torch.no_grad():
+        away = (samples - teacher_clean).abs().mean(dim=tuple(range(1, samples.ndim)), keepdim=True)
+        target = samples - (student_clean - teacher_clean) / (away + 1e-6)
+    return 0.5 * functional.mse_loss(samples, target)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The distribution-matching term, with the interface of `Contest`.
+
+    Attributes:
+        teacher: Frozen.
+        heads: Velocity model trained on the student's samples; starts as the teacher (see `make_matching`).
+        trajectories: Where captions come from, on the models' device, and the guidance scale.
+        settings: Batch, noise levels, `gradient_steps`.
+    """
+
+    teacher: nn.Module
+    heads: nn.Module
+    trajectories: Trajectories
+    settings: DistillSettings
+
+    def heads_loss(self, student: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Flow-matching loss on the student's samples, and what to log of it."""
+        with torch.no_grad():
+            samples, condition = self._samples(student, generator, None)
+            noisy, sigma = renoise(samples, self.settings.renoise_low, self.settings.renoise_high, generator)
+            velocity = (noisy - samples) / sigma.reshape(-1, *(1,) * (samples.ndim - 1))
+        loss = functional.mse_loss(self._velocity(self.heads, noisy, sigma, condition), velocity)
+        return loss, {"discriminator": loss.item()}
+
+    def student_loss(self, student: nn.Module, generator: torch.Generator) -> Tensor:
+        """`matching_loss` of fresh samples (gradients reach the student only)."""
+        samples, condition = self._samples(student, generator, self.settings.gradient_steps)
+        with torch.no_grad():
+            noisy, sigma = renoise(samples, self.settings.renoise_low, self.settings.renoise_high, generator)
+            guided = self._velocity(self.teacher, noisy, sigma, condition, self.trajectories.guidance)
+            teacher_clean = clean_estimate(noisy, guided, sigma)
+            student_clean = clean_estimate(noisy, self._velocity(self.heads, noisy, sigma, condition), sigma)
+        return matching_loss(samples, teacher_clean, student_clean)
+
+    def _samples(
+        self, student: nn.Module, generator: torch.Generator, gradient_steps: int | None
+    ) -> tuple[Tensor, Condition]:
+        """Student samples from fresh noise, and their captions."""
+        states = self.trajectories.states
+        rows = torch.randint(len(states), (self.settings.batch,), generator=generator)
+        noise = torch.randn((len(rows), *states.shape[2:]), generator=generator).to(states.device)
+        condition = self.trajectories.condition.take(rows.to(states.device))
+        return unroll(student, condition, noise, gradient_steps), condition
+
+    @staticmethod
+    def _velocity(model: nn.Module, x: Tensor, sigma: Tensor, condition: Condition, guidance: float = 1.0) -> Tensor:
+        """Velocity at a noise level a sample, guided if asked for."""
+        text, mask = condition.text, condition.mask
+        if guidance == 1.0:
+            return model(x, 1000.0 * sigma, text, mask).sample
+        null_text, null_mask = null_condition(text, condition.null_text, condition.null_mask)
+        both = torch.cat([null_text, text]), torch.cat([null_mask, mask])
+        null, full = model(torch.cat([x, x]), 1000.0 * torch.cat([sigma, sigma]), *both).sample.chunk(2)
+        return null + guidance * (full - null)
+
+
+def make_matching(teacher: nn.Module, trajectories: Trajectories, settings: DistillSettings) -> Matching:
+    """The term with a fresh copy of the teacher as the network to be trained, on the teacher's device."""
+    device = next(teacher.parameters()).device
+    network = copy.deepcopy(teacher).requires_grad_(True)
+    return Matching(teacher, network, trajectories.to(device), settings)
