@@ -50,6 +50,7 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import PROFILES, Profile, get_profile
+from mobivid_core.report.records import write_record
 from mobivid_core.training.latents import LatentDataset, latent_dataset
 
 #: One backward pass a sample: what the Hessian criterion gets.
@@ -274,9 +275,7 @@ def main(arguments: list[str] | None = None) -> None:
         "threads": torch.get_num_threads(),
         "libraries": sorted({name for name in table["library"].dropna() if name}),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_bytes(options.out / f"{RECORD}.csv", table.to_csv(index=False, float_format="%.6g").encode())
-    write_bytes(options.out / f"{RECORD}.json", (json.dumps(facts, indent=1) + "\n").encode())
+    write_record(options.out / RECORD, table, facts)
     print(table.drop(columns="refused", errors="ignore").to_string(index=False))
 
 

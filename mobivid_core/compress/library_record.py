@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from mobivid_core.artifacts import WEIGHTS, find, read_stamp
 from mobivid_core.errors import CheckpointError
 from mobivid_core.evaluate.bars import Bar
 from mobivid_core.paths import data_dir
+from mobivid_core.report.records import read_record, whose_teacher
 
 RECORD = "pruning_libraries"
 #: What the libraries' arms are called; block influence is a published criterion rather than a package.
@@ -63,14 +63,7 @@ class Record:
             CheckpointError: It is missing, or not such a record.
         """
         place = (folder or record_folder()) / RECORD
-        try:
-            rows = pd.read_csv(place.with_suffix(".csv"))
-            facts = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"no readable record of the library benchmark at {place}.csv ({error}); restore it from the "
-                "repository, or make it again: python -m mobivid_core.compress.library_benchmark"
-            ) from error
+        rows, facts = read_record(place, "python -m mobivid_core.compress.library_benchmark")
         missing = [c for c in COLUMNS if c not in rows]
         if missing:
             raise CheckpointError(f"{place}.csv lacks the columns {missing}: make it again with the library benchmark")
@@ -78,7 +71,7 @@ class Record:
 
     def provenance(self, teacher: str) -> str:
         """One sentence: versions, date, and whether it was this teacher."""
-        same = "this teacher" if self.facts["teacher"] == teacher else "ANOTHER TEACHER than this run's"
+        same = whose_teacher(self.facts, teacher)
         libraries = ", ".join(self.facts["libraries"])
         return (
             f"Recorded on {self.facts['date']} with {libraries} and torch {self.facts['torch']}, "

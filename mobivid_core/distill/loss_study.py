@@ -38,6 +38,7 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import PROFILES, Profile, get_profile
+from mobivid_core.report.records import write_record
 from mobivid_core.training.latents import latent_dataset
 
 STUDIES = ("losses", "compute", "seeds")
@@ -183,9 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
         "threads": torch.get_num_threads(),
     }
     place = (options.out or record_folder()) / f"distill_{options.study}"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(place.with_suffix(".csv"), table.to_csv(index=False, float_format="%.6g").encode())
-    write_bytes(place.with_suffix(".json"), (json.dumps(facts, indent=1) + "\n").encode())
+    write_record(place, table, facts)
     print(table.to_string(index=False))
 
 

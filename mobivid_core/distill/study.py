@@ -29,7 +29,6 @@ from mobivid_core.distill.recipe import Recipe, teacher_trajectories
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trainer import Distiller
-from mobivid_core.errors import CheckpointError
 from mobivid_core.evaluate.generation import Evaluator
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.files import write_bytes
@@ -37,6 +36,7 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import PROFILES, Profile, get_profile
+from mobivid_core.report.records import read_record, whose_teacher, write_record
 from mobivid_core.training.latents import latent_dataset
 
 #: Trial -> (settings that change, how its discriminator is built, synthetic share).
@@ -138,18 +138,10 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
         CheckpointError: There is no such record.
     """
     place = (folder or record_folder()) / f"distill_{name}"
-    try:
-        rows = pd.read_csv(place.with_suffix(".csv"))
-        facts = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"no readable record at {place}.csv ({error}); restore it from the repository, or make it again: "
-            f"python -m mobivid_core.distill.study {name}"
-        ) from error
-    same = "this teacher" if facts["teacher"] == teacher else "ANOTHER TEACHER than this run's"
+    rows, facts = read_record(place, f"python -m mobivid_core.distill.study {name}")
     return rows, (
         f"Recorded on {facts['date']}: {facts['updates']} updates from the shipped student, {facts['clips']} test "
-        f"captions, {facts['seeds']} seed(s), on {same}."
+        f"captions, {facts['seeds']} seed(s), on {whose_teacher(facts, teacher)}."
     )
 
 
@@ -172,9 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
         "clips": options.clips,
         "seeds": options.seeds,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_bytes(options.out / f"distill_{options.study}.csv", table.to_csv(index=False, float_format="%.6g").encode())
-    write_bytes(options.out / f"distill_{options.study}.json", (json.dumps(facts, indent=1) + "\n").encode())
+    write_record(options.out / f"distill_{options.study}", table, facts)
     print(table.to_string(index=False))
 
 
