@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from mobivid_core import artifacts
 from mobivid_core.compress.library_record import record_folder, teacher_hash
-from mobivid_core.distill.arms import ARMS, BOTH, REGRESSION, arm_stages, run_arm
+from mobivid_core.distill.arms import ARMS, BOTH, REGRESSION, ArmResult, arm_stages, run_arm
 from mobivid_core.distill.comparison import frechet_ratio, mean_ratio
 from mobivid_core.distill.recipe import Recipe, costs_of, teacher_trajectories
 from mobivid_core.distill.solvers import Sampler
@@ -110,13 +110,17 @@ class Bench:
                 digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def run(self, trial: Trial) -> dict:
-        """Train and score one trial."""
+    def train(self, trial: Trial) -> ArmResult:
+        """Train one trial."""
         first, second = (
             replace(s, seed=trial.seed + i) for i, s in enumerate((self.recipe.regression, self.recipe.adversarial))
         )
         stages = arm_stages(trial.arm, 1e12 * trial.tflop, self.costs, first, second)
-        done = run_arm(self.start, self.teacher, self.data, self.trajectories, stages, self.costs)
+        return run_arm(self.start, self.teacher, self.data, self.trajectories, stages, self.costs)
+
+    def run(self, trial: Trial) -> dict:
+        """Train and score one trial."""
+        done = self.train(trial)
         after, reference = self.score(done.sample), self.evaluator.reference
         over = frechet_ratio(after.measures, self.before.measures, reference, seed=trial.seed)
         right = mean_ratio(after.measures, self.before.measures, after.labels, reference, "all_together")
