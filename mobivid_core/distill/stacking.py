@@ -1,4 +1,4 @@
-"""Pruning and distillation, alone and stacked, at equal distillation compute: `python -m mobivid_core.distill.stacking`.
+"""Pruning and distillation, alone and stacked, at equal compute: `python -m mobivid_core.distill.stacking`.
 
 Paper: reviewers asked what each part contributes (R3.1). From the teacher and from the pruned model alike: as it is in
 full guided steps, as it is in four unguided ones, and after a short regression on the same trajectories with the same
@@ -18,8 +18,8 @@ import pandas as pd
 
 from mobivid_core.compress.library_record import record_folder, teacher_hash
 from mobivid_core.distill.arms import REGRESSION
+from mobivid_core.distill.bench import Bench, Trial
 from mobivid_core.distill.comparison import frechet_ratio, mean_ratio
-from mobivid_core.distill.loss_study import Bench, Trial
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trajectory import STUDENT_STEPS
 from mobivid_core.evaluate.generation import Evaluation
@@ -79,8 +79,8 @@ def load_stacking(teacher: str) -> tuple[pd.DataFrame, str]:
     """
     rows, facts = read_record(record_folder() / RECORD, COMMAND)
     return rows, (
-        f"Recorded on {facts['date']}: {facts['tflop']:g} TFLOP of distillation each, {facts['clips']} test captions, on "
-        f"{whose_teacher(facts, teacher)}."
+        f"Recorded on {facts['date']}: {facts['tflop']:g} TFLOP of distillation each, {facts['clips']} test captions, "
+        f"on {whose_teacher(facts, teacher)}."
     )
 
 
