@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mobivid_core.errors import CheckpointError
-from mobivid_core.files import disk_errors, sha256, tree_hashes, write_bytes, write_json
+from mobivid_core.files import clear_leftovers, disk_errors, sha256, tree_hashes, write_bytes, write_json
 from mobivid_core.paths import checkpoints_dir, project_root, runs_dir
 from mobivid_core.profiles import get_profile
 
@@ -184,12 +184,24 @@ def publish(stage: str, profile: str) -> Iterator[Path]:
             old = temporary.with_name(temporary.name + "-old")
             if target.exists():
                 # A folder cannot be replaced in one step: between these two moves a reader finds
-                # nothing here, which is an honest state, never a mixture of old and new.
+                # nothing here, which is an honest state, never a mixture; `restore` undoes the first after a kill.
                 target.rename(old)
             temporary.rename(target)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def restore(profile: str) -> None:
+    """Put back an artefact that a killed publication had moved away, and clear half-written ones of another day."""
+    folder = runs_dir(get_profile(profile).name) / "artifacts"
+    for old in folder.glob(".*-old"):
+        target = folder / old.name[1:].split("-")[0]
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(target)
+    clear_leftovers(folder)
 
 
 def describe(artifact: Artifact) -> str:

@@ -11,12 +11,19 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mobivid_core.errors import RunError
+
+#: Names that `tempfile` makes beside a file or folder: `.headlines-k3x_a81b.csv`.
+_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
+_DAY_S = 24 * 3600
 
 
 @contextlib.contextmanager
@@ -63,6 +70,14 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half-written in `folder`; younger than a day, it may still be in use."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(OSError):  # another process may have cleared it, or own it
+            if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > _DAY_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
