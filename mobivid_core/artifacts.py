@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     import torch
 
 STAGES = ("vae", "judge", "teacher", "sensitivity", "plan", "pruned", "student", "coreml")
+#: Those that come with the project.
+SHIPPED = ("vae", "judge", "teacher", "student")
 STAMP = "COMPLETE.json"
+RESTORE = "git checkout -- data/checkpoints"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 #: The notebook that makes each stage's artefact, for messages.
@@ -92,7 +95,9 @@ def read_stamp(folder: Path) -> dict:
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
         stamp["files"].items()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} has no {STAMP}: it is missing or was only half written") from error
+        raise CheckpointError(
+            f"{folder} has no {STAMP}: it is missing or was only half written; {_remedy(folder)}"
+        ) from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / STAMP} cannot be read ({error}); {_remedy(folder)}") from error
     return stamp
@@ -130,7 +135,7 @@ def _verify_file(folder: Path, name: str, expected: str) -> None:
 
 def _remedy(folder: Path) -> str:
     if checkpoints_dir() in folder.parents or folder == checkpoints_dir():
-        return "restore it with `git checkout -- data/checkpoints`"
+        return f"restore it with `{RESTORE}`"
     return f"delete {folder} and run the notebook that makes it again"
 
 
@@ -151,10 +156,11 @@ def find(stage: str, profile: str) -> Artifact:
             if gone:
                 raise CheckpointError(f"{path} lacks {', '.join(gone)}; {_remedy(path)}")
             return Artifact(stage, path, origin)
+    restored = f", or restore the shipped one with `{RESTORE}`" if stage in SHIPPED else ""
     raise CheckpointError(
         f"no {stage!r} artefact: looked in {_short(run_path(stage, profile))} and {_short(shipped_path(stage))}. "
         f"Make it with `python -m mobivid_core.reproduce --profile {profile} --only {MADE_BY[stage][:2]}` "
-        f"or by running notebooks/{MADE_BY[stage]}.ipynb."
+        f"or by running notebooks/{MADE_BY[stage]}.ipynb{restored}."
     )
 
 
@@ -257,7 +263,7 @@ def load_model(cls: type[Model], folder: Path) -> Model:
     for name in ("config.json", WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointError(f"no {name} in {folder}: there is no {cls.__name__} checkpoint; {_remedy(folder)}")
-    _verify_against_stamp(folder)
+    verify_parts(folder, "config.json", WEIGHTS)
     try:
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, ValueError) as error:
@@ -267,17 +273,28 @@ def load_model(cls: type[Model], folder: Path) -> Model:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model = cls.from_config(config)
         model.load_state_dict(state, strict=True)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise CheckpointError(f"the checkpoint in {folder} does not fit {cls.__name__}: {error}") from error
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"the checkpoint in {folder} does not fit {cls.__name__}: {error}; {_remedy(folder)}"
+        ) from error
     return model.eval()
 
 
-def _verify_against_stamp(folder: Path) -> None:
-    for base in (folder, folder.parent):
-        if (base / STAMP).is_file():
-            files = read_stamp(base)["files"]
-            for name in ("config.json", WEIGHTS):
-                relative = (folder / name).relative_to(base).as_posix()
-                if relative in files:
-                    _verify_file(base, relative, files[relative])
-            return
+def verify_parts(folder: Path, *names: str) -> None:
+    """Compare files of `folder` with its stamp, or with that of the artefact folder around it.
+
+    A shipped checkpoint must be stamped; a model that was saved elsewhere need not be.
+
+    Raises:
+        CheckpointError: A file is missing, is not what was stamped, or a shipped folder has no stamp.
+    """
+    stamped = [base for base in (folder, folder.parent) if (base / STAMP).is_file()]
+    if not stamped and checkpoints_dir() not in folder.parents:
+        return
+    base = stamped[0] if stamped else folder
+    files = read_stamp(base)["files"]
+    for name in names:
+        relative = (folder / name).relative_to(base).as_posix()
+        if relative not in files:
+            raise CheckpointError(f"{base / STAMP} does not list {relative}; {_remedy(folder)}")
+        _verify_file(base, relative, files[relative])

@@ -17,9 +17,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobivid_core.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Names that `tempfile` makes beside a file or folder: `.headlines-k3x_a81b.csv`.
 _TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
@@ -110,6 +113,17 @@ def read_json(path: Path, default: Any = None) -> Any:
         return default
     except ValueError as error:
         raise RunError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor] | None:
+    """Tensors that an earlier step kept in a safetensors file; None if it is missing or cut short: to be made anew."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError):
+        return None
 
 
 def sha256(path: Path) -> str:

@@ -83,18 +83,21 @@ def iterate_frames(
 ) -> Iterator[np.ndarray]:
     """Yield the frames of a file one by one, uint8 (H, W, 3), so that long files need little memory.
 
-    Arguments and errors as `read_video`. A file that breaks off is an error, not a short video.
+    Arguments and errors as `read_video`. A file that breaks off is an error, not a short video, where its format can
+    tell (a transport stream cannot: what is left of it is read).
     """
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"{path}: no such file")
+    if path.suffix.lower() == ".gif" and path.stat().st_size and path.read_bytes().rstrip(b"\0")[-1:] != b";":
+        raise VideoError(f"{path.name}: breaks off, a whole GIF ends with ';'")  # FFmpeg would draw half a frame
     yielded = 0
     try:
         with av.open(str(path)) as container:
             stream = _video_stream(container, path)
             rate = float(stream.average_rate or FRAME_RATE)
             graph, decoded, first, seconds = None, 0, None, 0.0
-            for index, frame in enumerate(container.decode(stream)):
+            for index, frame in enumerate(_whole_frames(container, stream, path)):
                 decoded = index + 1
                 seconds = frame.time if frame.time is not None else index / rate
                 first = seconds if first is None else first
@@ -144,14 +147,14 @@ def read_spans(path: Path | str, starts: list[int], frames: int, *, crop: int, s
         with av.open(str(path)) as container:
             stream = _video_stream(container, path)
             graph = _graph(stream, ("crop", f"{crop}:{crop}"), ("scale", f"{size}:{size}:{_SCALER}"))
-            for index, frame in _frames_at(container, stream, wanted):
+            for index, frame in _frames_at(container, stream, path, wanted):
                 graph.push(frame)
                 found[index] = graph.pull().to_ndarray()
     except av.FFmpegError as error:
         raise VideoError(f"{path.name}: cannot be decoded ({error})") from error
     if len(found) < len(wanted):
         lost = next(index for index in wanted if index not in found)
-        raise VideoError(f"{path.name}: expected a frame {lost}, but the file ends before it; fetch the file again")
+        raise VideoError(f"{path.name}: expected a frame {lost}, but the file ends before it")
     return [np.stack([found[start + k] for k in range(frames)]) for start in starts]
 
 
@@ -210,8 +213,25 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     if not container.streams.video:
         raise VideoError(f"{path.name}: holds no video stream")
     stream = container.streams.video[0]
+    if not stream.codec_context:
+        raise VideoError(f"{path.name}: cannot be decoded (no codec for it, or the file is cut short)")
     stream.codec_context.thread_count = 1
     return stream
+
+
+def _whole_frames(
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path
+) -> Iterator[av.VideoFrame]:
+    """Decode; FFmpeg makes a picture that was never filmed of what is left of a packet: that is an error here."""
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise VideoError(
+                f"{path.name}: breaks off or is damaged at {float((packet.pts or 0) * packet.time_base):.1f} s"
+            )
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise VideoError(f"{path.name}: is damaged at {frame.time or 0:.1f} seconds")
+            yield frame
 
 
 def _graph(stream: av.VideoStream, *steps: tuple[str, str]) -> Graph:
@@ -240,7 +260,7 @@ def _cover(stream: av.VideoStream, size: tuple[int, int] | None, turns: int) -> 
 
 
 def _frames_at(
-    container: av.container.InputContainer, stream: av.VideoStream, wanted: list[int]
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path, wanted: list[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yield `(index, frame)` for ascending frame indices, seeking over gaps longer than the key-frame distance."""
     per_frame = 1 / (stream.average_rate * stream.time_base)  # time-base ticks
@@ -249,7 +269,7 @@ def _frames_at(
     while target is not None:
         if target - position > 2 * FRAME_RATE or target < position:
             container.seek(int(target * per_frame), stream=stream)
-        for frame in container.decode(stream):
+        for frame in _whole_frames(container, stream, path):
             position = round(frame.pts / per_frame)
             if position == target:
                 yield position, frame

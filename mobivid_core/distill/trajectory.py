@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mobivid_core.diffusion.flow import null_condition, predicted_velocity
 from mobivid_core.diffusion.sampling import make_scheduler, set_textbook_sigmas, textbook_sigmas
 from mobivid_core.errors import ParameterError
+from mobivid_core.files import read_tensors, write_bytes
 
 if TYPE_CHECKING:
     from mobivid_core.training.latents import LatentDataset
@@ -256,19 +255,11 @@ def _digest(word: str, tensors: Iterable[Tensor]) -> str:
 
 def _read_chunk(path: Path | None) -> Tensor | None:
     """A finished chunk; a missing or torn file is computed anew."""
-    if path is None or not path.is_file():
-        return None
-    try:
-        return load_file(path)["states"]
-    except (SafetensorError, KeyError):
-        return None
+    kept = read_tensors(path) if path else None
+    return kept.get("states") if kept else None
 
 
 def _write_chunk(path: Path | None, states: Tensor) -> None:
-    """Write beside and rename, so that a chunk is either whole or absent."""
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({"states": states.contiguous()}, partial)
-    os.replace(partial, path)
+    """Keep a chunk, whole or not at all."""
+    if path is not None:
+        write_bytes(path, save({"states": states.contiguous()}))

@@ -118,6 +118,9 @@ class MobiVidPipeline(DiffusionPipeline):
         vae = artifacts.load_model(MobiVidVAE, artifacts.shipped_path("vae"))
         folder = artifacts.shipped_path(stage)
         transformer = artifacts.load_model(MobiVidTransformer3DModel, folder)
+        if stage == "teacher":
+            return cls(vae, transformer, make_scheduler("euler"))
+        artifacts.verify_parts(folder, "distilled.json")  # without it, it would be sampled as a teacher
         return cls(vae, transformer, make_scheduler("euler"), distilled=read_json(folder / "distilled.json"))
 
     @classmethod

@@ -121,16 +121,21 @@ class Chain:
         with disk_errors(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
         run_id = uuid.uuid4().hex[:12]
+        lock = FileLock(folder / ".run.lock", timeout=0)
         try:
-            with disk_errors(str(folder / ".run.lock")), FileLock(folder / ".run.lock", timeout=0):
-                self._recover()
-                with own_kernel(run_id):
-                    return self._run(selected, parameters, run_id, force)
+            with disk_errors(str(folder / ".run.lock")):
+                lock.acquire()
         except Timeout as error:
             raise RunError(
                 f"another run of profile {self.profile!r} is going on in {folder}; wait for it, or set MOBIVID_RUNS "
                 "to another folder"
             ) from error
+        try:
+            self._recover()
+            with own_kernel(run_id):
+                return self._run(selected, parameters, run_id, force)
+        finally:
+            lock.release()
 
     def _recover(self) -> None:
         """Clear up after a run that was killed."""

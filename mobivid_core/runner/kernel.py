@@ -49,19 +49,21 @@ def own_kernel(run_id: str) -> Iterator[None]:
         "language": "python",
         "env": kernel_environment(run_id),
     }
-    before = os.environ.get("JUPYTER_PATH")
-    with tempfile.TemporaryDirectory(prefix="mobivid-kernel-") as folder:
+    before = {name: os.environ.get(name) for name in ("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR")}
+    with tempfile.TemporaryDirectory(prefix="mobivid-kernel-", ignore_cleanup_errors=True) as folder:
         place = Path(folder) / "kernels" / "python3"
         place.mkdir(parents=True)
         (place / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before["JUPYTER_PATH"]]))
+        # Connection files go there too: the home folder may not be writable.
+        os.environ["JUPYTER_RUNTIME_DIR"] = str(Path(folder) / "runtime")
         try:
             yield
         finally:
-            if before is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = before
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
 
 
 class MemoryWatch:
