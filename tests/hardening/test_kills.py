@@ -16,7 +16,7 @@ STOPS = 20
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
 def test_twenty_stops_at_random_points_change_nothing(project, tmp_path, how):
     began = time.monotonic()
     done = project.run()
