@@ -12,10 +12,11 @@ STAMP := $(VENV)/.mobivid-env
 # Keep freed memory in the process: see mobivid_core/runner/kernel.py. Other C libraries ignore these.
 GLIBC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help env reproduce smoke list test test-slow lint lab clean
+.PHONY: help env reproduce check smoke list test test-slow lint lab clean
 
 help:
 	@echo "make reproduce  environment, then all notebooks at profile laptop; tables and figures in figures/"
+	@echo "make check      afterwards: are this run's headline numbers within tolerance of the committed ones?"
 	@echo "make smoke      the same chain at the smallest sizes: proves that everything runs"
 	@echo "make test       environment, then the tests"
 	@echo "make lab        open JupyterLab on the notebooks"
@@ -36,6 +37,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 reproduce: $(STAMP)
 	$(BIN)/python -m mobivid_core.reproduce --profile laptop $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/python -m mobivid_core.report.reproduced
 
 smoke: $(STAMP)
 	$(BIN)/python -m mobivid_core.reproduce --profile smoke $(ARGS)

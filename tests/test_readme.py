@@ -29,9 +29,28 @@ def test_the_table_rounds_and_links() -> None:
     assert "No headline numbers yet" in readme.headline_table([])
 
 
+def test_the_shown_headlines_exist_and_are_few() -> None:
+    known = {row["id"] for row in read_headlines(project_root() / "figures" / HEADLINES)}
+    assert not set(readme.SHOWN) - known
+    assert len(set(readme.SHOWN)) == len(readme.SHOWN) <= 15
+
+
+def test_only_claims_with_a_value_are_listed_with_what_it_takes() -> None:
+    row = {"id": "C01", "claim": "speed", "published": "2.0", "unit": "1e9", "evidence (published)": "paper"}
+    row |= {"ours": "1.9", "evidence (ours)": "derived", "rule": "within 10%", "verdict": "consistent"}
+    untested = row | {"id": "C02", "ours": "", "notebook": ""}
+    rows = [row | {"notebook": "04_tri_level_pruning"}, untested, row | {"id": "C03", "notebook": ""}]
+    lines = readme.claims_table(rows, {"04_tri_level_pruning": 620.0, "07_scorecard": 10}).splitlines()[2:]
+    assert lines[0] == (
+        "| C01: speed, 2.0 billion (paper) | [04](notebooks/04_tri_level_pruning.ipynb) | "
+        '`make reproduce ARGS="--only 04"` | 10 | within 10% | consistent: 1.9 (derived) |'
+    )
+    assert len(lines) == 2 and "[07]" in lines[1] and "under 1" in lines[1]
+
+
 def test_lost_markers_are_an_error() -> None:
     with pytest.raises(RunError, match="lacks the markers"):
-        readme.rendered("# MobiVid", "table")
+        readme.rendered("# MobiVid", "headlines", "table")
 
 
 def test_the_first_screen_has_the_two_commands_and_the_limits() -> None:
