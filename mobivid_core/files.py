@@ -29,6 +29,10 @@ _TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
 _DAY_S = 24 * 3600
 
 
+def _where(error: OSError) -> str:
+    return f": {error.filename}" if error.filename else ""
+
+
 @contextlib.contextmanager
 def disk_errors(what: str) -> Iterator[None]:
     """Turn a full disk or a read-only folder into one clear error.
@@ -49,8 +53,8 @@ def disk_errors(what: str) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise RunError(
-                f"{what} cannot be written ({error.strerror}). Make its folder writable, or set MOBIVID_RUNS "
-                "to a folder that is."
+                f"{what} cannot be written ({error.strerror}{_where(error)}). Make its folder writable, or set "
+                "MOBIVID_RUNS to a folder that is."
             ) from error
         raise
 

@@ -56,7 +56,10 @@ def powerless(project) -> Iterator[tuple[str, ...]]:
         folder.chmod(0o555)
     for folder in project.root.parents[:3]:  # those that pytest made
         folder.chmod(0o755)
-    program = f"import os, nbclient, mobivid_core; assert not os.access({str(project.root)!r}, os.W_OK)"
+    program = (
+        "import os, subprocess, sys, nbclient, mobivid_core; subprocess.run([sys.executable, '-c', ''], check=True)\n"
+        f"assert not os.access({str(project.root)!r}, os.W_OK)"
+    )
     try:
         for prefix in POWERLESS:
             if not prefix or shutil.which(prefix[0]):
