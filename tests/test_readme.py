@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 
 from mobivid_core.errors import RunError
 from mobivid_core.paths import project_root
@@ -66,6 +67,21 @@ def test_links_profiles_and_classes_are_real() -> None:
     assert all(f"| `{name}` |" in TEXT for name in [*PROFILES, *MEANING])
     for line in re.findall(r"^  (\w+(?:/|\.py)) ", TEXT, re.MULTILINE):
         assert (project_root() / "mobivid_core" / line).exists(), f"README.md's tree lists {line}"
+
+
+def test_every_licence_and_card_is_there_and_linked_and_the_paper_is_what_to_cite() -> None:
+    root = project_root()
+    linked = set(re.findall(r"\]\(([^)#\s]+)\)", TEXT))
+    cards = "data/checkpoints/README.md"
+    assert {"LICENSE", "CITATION.cff", "data/README.md", "data/clips/LICENCE.txt", cards} <= linked
+    listed = (root / cards).read_text(encoding="utf-8")
+    for folder in (p for p in (root / "data" / "checkpoints").iterdir() if p.is_dir()):
+        assert f"({folder.name}/README.md)" in listed and (folder / "README.md").is_file()
+    for name in ("clips", "sprites", "backgrounds"):
+        assert (root / "data" / name / "LICENCE.txt").is_file()
+    preferred = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))["preferred-citation"]
+    assert preferred["title"] == "Taming Diffusion Transformer for Efficient Mobile Video Generation in Seconds"
+    assert "2507.13343" in preferred["url"] and len(preferred["authors"]) == 12
 
 
 def test_every_headline_has_a_meaning_that_says_its_scale() -> None:

@@ -38,6 +38,7 @@ def test_twenty_stops_at_random_points_change_nothing(project, tmp_path, how):
             assert stopped.outcome() == whole
             shutil.rmtree(stopped.runs)
             completions += 1
+            takes *= 0.9  # the machine was busier when it was measured
             continue
         assert "died" not in errors, errors
         if how == signal.SIGINT:
