@@ -1,7 +1,7 @@
 """Did this run give the committed numbers? `python -m mobivid_core.report.reproduced`, after `make reproduce`.
 
-Prints "number | committed | this run | tolerance | verdict" for every headline number and exits with 1 if one is missing
-or outside its tolerance. The tolerances are in `tolerances.csv`, beside this file.
+Prints "number | committed | this run | tolerance | verdict" for every headline number and exits with 1 if one is
+missing or outside its tolerance. The tolerances are in `tolerances.csv`, beside this file.
 """
 
 from __future__ import annotations

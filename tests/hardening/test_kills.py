@@ -41,8 +41,8 @@ def test_twenty_stops_at_random_points_change_nothing(project, tmp_path, how):
             takes *= 0.9  # the machine was busier when it was measured
             continue
         assert "died" not in errors, errors
-        if how == signal.SIGINT:
-            assert process.returncode in (130, -signal.SIGINT), errors
+        if how == signal.SIGINT:  # in its first milliseconds Python itself is still starting, and says so with a 1
+            assert process.returncode in (130, -signal.SIGINT) or "KeyboardInterrupt" in errors, errors
     done = stopped.run()
     assert done.returncode == 0, done.stdout + done.stderr
     assert stopped.outcome() == whole
