@@ -49,7 +49,7 @@ def disk_errors(what: str) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise RunError(
-                f"{what} cannot be written ({error.strerror}). Make its folder writable, or set MOBIVID_RUNS "
+                f"{what} cannot be written ({error}). Make its folder writable, or set MOBIVID_RUNS "
                 "to a folder that is."
             ) from error
         raise
