@@ -39,7 +39,7 @@ def test_twenty_stops_at_random_points_change_nothing(project, tmp_path, how):
             shutil.rmtree(stopped.runs)
             completions += 1
             continue
-        assert "died" not in errors, errors
+        assert "want of memory" not in errors and "never retrieved" not in errors, errors
         if how == signal.SIGINT:
             assert process.returncode in (130, -signal.SIGINT), errors
     done = stopped.run()
