@@ -12,11 +12,12 @@ STAMP := $(VENV)/.mobivid-env
 # Keep freed memory in the process: see mobivid_core/runner/kernel.py. Other C libraries ignore these.
 GLIBC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help env reproduce smoke list test test-slow lint lab clean
+.PHONY: help env reproduce smoke verify list test test-slow lint lab clean
 
 help:
 	@echo "make reproduce  environment, then all notebooks at profile laptop; tables and figures in figures/"
 	@echo "make smoke      the same chain at the smallest sizes: proves that everything runs"
+	@echo "make verify     that run beside the committed numbers, each with its tolerance"
 	@echo "make test       environment, then the tests"
 	@echo "make lab        open JupyterLab on the notebooks"
 	@echo "make env        only the environment, in $(VENV), from requirements.lock"
@@ -39,6 +40,9 @@ reproduce: $(STAMP)
 
 smoke: $(STAMP)
 	$(BIN)/python -m mobivid_core.reproduce --profile smoke $(ARGS)
+
+verify: $(STAMP)
+	$(BIN)/python -m mobivid_core.verify $(ARGS)
 
 list: $(STAMP)
 	$(BIN)/python -m mobivid_core.reproduce --profile laptop --list

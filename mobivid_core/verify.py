@@ -68,8 +68,8 @@ def committed_reader(against: str | None) -> Committed:
         read = from_folder(folder)
     if read(HEADLINES) is None:
         raise RunError(
-            f"no committed {HEADLINES} at {against or 'HEAD'}: give a git revision, or the figures/ folder of an untouched "
-            "copy, with --against"
+            f"no committed {HEADLINES} at {against or 'HEAD'}: give a git revision, or the figures/ folder of an "
+            "untouched copy, with --against"
         )
     return read
 

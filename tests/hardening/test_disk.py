@@ -1,4 +1,4 @@
-"""A full disk: one clear error, and whatever was finished before is still whole. Needs a small file system of its own."""
+"""A full disk: one clear error, and whatever was finished before is still whole. Mounts small file systems."""
 
 from __future__ import annotations
 

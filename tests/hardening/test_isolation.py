@@ -18,10 +18,8 @@ import numpy as np
 import pytest
 
 from mobivid_core.errors import RunError
-from mobivid_core.files import write_text
 from mobivid_core.models.pipeline import MobiVidPipeline
 from mobivid_core.paths import project_root
-from mobivid_core.report.results import Results
 from mobivid_core.runner.chain import Chain
 
 AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
