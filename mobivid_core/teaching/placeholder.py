@@ -8,13 +8,14 @@ GAP = "# Your code here. Then run this cell, and the one below: it checks your a
 
 
 def bound_names(source: str) -> list[str]:
-    """Names that a cell binds at its top level, in order; imported ones are not counted."""
+    """Functions and variables that a cell's own statements bind, in order; imports and nested blocks do not count."""
     found: list[str] = []
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef):
             found.append(node.name)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.For, ast.With)):
-            found += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.For):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found += [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
     return list(dict.fromkeys(found))
 
 

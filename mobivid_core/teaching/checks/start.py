@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+import pandas as pd
+
+from mobivid_core.paths import project_root
 from mobivid_core.report.evidence import MEANING
-from mobivid_core.report.published import claim_value
+from mobivid_core.report.published import claim_value, claims
 from mobivid_core.teaching.verdict import checked, wrong_if
 
 LEVERS = ("calls", "parameters")
@@ -50,24 +53,44 @@ def savings(fewer_calls: float, cheaper: float, larger_lever: str) -> str:
     return "two factors, multiplied. Keep their sizes in mind when you read how much of the paper each of them takes."
 
 
+def recorded_classes(statements: Mapping[str, str]) -> dict[str, str]:
+    """Evidence class of each statement, as recorded beside its number.
+
+    Args:
+        statements: Statement -> id of a published claim ("C01") or of a headline number of this project.
+    """
+    headlines = pd.read_csv(project_root() / "figures" / "headlines.csv", index_col="id")["evidence"]
+    classes = claims().set_index("id")["evidence"]
+    return {words: str(classes.get(key, headlines.get(key))) for words, key in statements.items()}
+
+
 @checked
-def evidence(classes: Mapping[str, str], known: Mapping[str, str]) -> str:
-    """Evidence class of each statement.
+def evidence(classes: Mapping[str, str], checkable: Collection[str], statements: Mapping[str, str]) -> str:
+    """Evidence class of each statement, and which can be checked here.
 
     Args:
         classes: Statement -> class, the answer.
-        known: Statement -> class, as recorded.
+        checkable: Statements that a reader can check with this project's code.
+        statements: Statement -> id of its number.
     """
+    known = recorded_classes(statements)
     missing = sorted(set(known) - set(classes))
-    wrong_if(missing, f"no class yet for {missing[0]!r}.")
+    wrong_if(missing, f"`classes`: no class yet for {missing[0] if missing else ''!r}.")
     for statement, found in classes.items():
         wrong_if(found not in MEANING, f"{found!r} is no evidence class: the classes are {', '.join(MEANING)}.")
         wrong_if(statement not in known, f"{statement!r} is not among the statements.")
     off = [statement for statement in known if classes[statement] != known[statement]]
     wrong_if(
         off,
-        f"{len(off)} of {len(known)} are not as recorded. Look at {off[0] if off else ''!r} again: "
-        "who says so, and could you "
-        "check it yourself? The number's row names its class.",
+        f"`classes`: {len(off)} of {len(known)} are not as recorded. Look at "
+        f"{off[0] if off else ''!r} again: who says so?"
+        " Its row names the class.",
     )
+    right = {words for words, found in known.items() if found in ("measured", "derived")}
+    wrong_if(
+        set(checkable) - right,
+        "`checkable`: for one of yours this project only repeats what somebody wrote. Which classes "
+        "come from its own code?",
+    )
+    wrong_if(right - set(checkable), "`checkable`: one more can be run or calculated again here.")
     return "all as recorded. Only two of these classes let you check a number here, with this project's own code."
