@@ -62,7 +62,7 @@ def ffn_activations(block: int, samples: int = 32, seed: int = 0) -> tuple[Tenso
         seed: Seed of the noises.
 
     Returns:
-        Two sets of activations (samples * tokens, neurons) from different noises, and the layer's weight (hidden, neurons).
+        Two sets of activations (samples * tokens, neurons) from different noises; the layer's weight (hidden, neurons).
     """
     _, teacher, shape = _shipped()
     text, mask = encode_text([_CAPTIONS[i % len(_CAPTIONS)] for i in range(samples)])

@@ -39,7 +39,7 @@ def edition_of(master: Master, edition: str) -> NotebookNode:
                 source, tag = placeholder(source, checks[index]), "answer"
         metadata = {"tags": [tag]} if tag else {}
         new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
-        made.append(new(source, metadata=metadata, id=f"{master.name[:4]}-{index:02d}"))
+        made.append(new(source, metadata=metadata, id=cell.id))
     notebook = new_notebook(cells=made)
     notebook.metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
