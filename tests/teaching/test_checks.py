@@ -1,8 +1,10 @@
 """Every check names what is wrong with usual wrong answers, and never says the right one."""
+# ruff: noqa: E501 (one case a line reads better)
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -106,7 +108,7 @@ RIGHT = {
     "refit": lambda: pruning.refit(refit),
     "grid": lambda: distillation.grid(grid, 3, default_grid(4)),
     "chords": lambda: distillation.chords(chords),
-    "flops": lambda: phone.flops(block_flops, 0.125, 0.81),
+    "flops": lambda: phone.flops(block_flops, 0.077, 0.713),
     "speed": lambda: phone.speed(fps, 15 * 10 / 49 / 20, 10.0, 20.0),
     "tiles": lambda: phone.tiles(megabytes, 9),
     "rules": lambda: scorecard.rules(holds),
@@ -126,7 +128,7 @@ WRONG: list[tuple[Callable[[], Verdict], str, tuple[str, ...]]] = [
     (lambda: start.evidence(RIGHT_CLASSES, ["ours", "fast"], STATEMENTS), "only repeats", ("fast", "derived")),
     (lambda: start.evidence(RIGHT_CLASSES, [], STATEMENTS), "one more", ("ours",)),
     (lambda: vae.tokens(lambda f, h, w, r: f // r[0] * (h // r[1]) * (w // r[2])), "image is a video", ()),
-    (lambda: vae.tokens(lambda f, h, w, r: math.ceil(f / r[0]) * (h // r[1]) * (w // r[2]) if f == 1 else f / r[0] * (h // r[1]) * (w // r[2])), "first frame is coded alone", ("1344", "- 1")),  # noqa: E501
+    (lambda: vae.tokens(lambda f, h, w, r: math.ceil(f / r[0]) * (h // r[1]) * (w // r[2]) if f == 1 else f / r[0] * (h // r[1]) * (w // r[2])), "first frame is coded alone", ("1344", "- 1")),
     (lambda: vae.tokens(lambda f, h, w, r: tokens(f, h, w, r) * (1 if f == 1 else 2)), "too many", ("1344",)),
     (lambda: vae.tokens(lambda f, h, w, r: tokens(f, h, w, r) - (f > 1)), "too few", ("1344",)),
     (lambda: vae.rate(8192, 192, 512), "three colour values", ("24", "192", "512")),
@@ -143,13 +145,13 @@ WRONG: list[tuple[Callable[[], Verdict], str, tuple[str, ...]]] = [
     (lambda: flow.one_step(0.5, 4, TOY), "equal shares", ("1.25",)),
     (lambda: flow.one_step(1.25, 1, TOY), "too close", ()),
     (lambda: flow.one_step(1.25, 40, TOY), "fewer reaches", ()),
-    (lambda: sensitivity.taylor(lambda loss, n: torch.func.grad(loss)(torch.zeros(n, dtype=torch.float64)), first_order), "At which gates", ("ones",)),  # noqa: E501
+    (lambda: sensitivity.taylor(lambda loss, n: torch.func.grad(loss)(torch.zeros(n, dtype=torch.float64)), first_order), "At which gates", ("ones",)),
     (lambda: sensitivity.taylor(first_order, lambda loss, n: hessian(loss, n).diagonal()), "same factor", ("0.5", "half", "1/2")),
     (lambda: sensitivity.taylor(first_order, first_order), "zero everywhere", ("hessian",)),
     (lambda: sensitivity.taylor(first_order, lambda loss, n: hessian(loss, n).sum(1) / 2), "own entry", ("half",)),
     (lambda: sensitivity.ranks(lambda a, b: np.corrcoef(a, b)[0, 1], "good", SCORES), "values, not ranks", ("argsort",)),
     (lambda: sensitivity.ranks(lambda a, b: -spearman(a, b), "good", SCORES), "sign", ()),
-    (lambda: sensitivity.ranks(lambda a, b: np.corrcoef(np.argsort(a), np.argsort(b))[0, 1], "good", SCORES), "which rank", ("argsort(np",)),  # noqa: E501
+    (lambda: sensitivity.ranks(lambda a, b: np.corrcoef(np.argsort(a), np.argsort(b))[0, 1], "good", SCORES), "which rank", ("argsort(np",)),
     (lambda: sensitivity.ranks(spearman, "poor", SCORES), "closer", ("good",)),
     (lambda: pruning.floors(lambda b, h, n: parameters(b, h, n) - b * n, REACHABLE), "bias", ("4097",)),
     (lambda: pruning.floors(lambda b, h, n: parameters(b, h / 2, n), REACHABLE), "two kinds", ("524",)),
@@ -157,7 +159,7 @@ WRONG: list[tuple[Callable[[], Verdict], str, tuple[str, ...]]] = [
     (lambda: pruning.floors(parameters, REACHABLE | {"ffn": True}), "everything.*compare", ("False",)),
     (lambda: pruning.ffn(lambda up, down, keep: ((up[0][keep], up[1]), (down[0][:, keep], down[1]))), "bias has one entry", ()),
     (lambda: pruning.ffn(lambda up, down, keep: ((up[0][keep], up[1][keep]), (down[0], down[1]))), "lose columns", ("[:,",)),
-    (lambda: pruning.ffn(lambda up, down, keep: ((up[0][keep], up[1][keep]), (down[0][:, :4], down[1]))), "same neurons", ("[:,",)),  # noqa: E501
+    (lambda: pruning.ffn(lambda up, down, keep: ((up[0][keep], up[1][keep]), (down[0][:, :4], down[1]))), "same neurons", ("[:,",)),
     (lambda: pruning.refit(lambda a, w, keep: w[:, keep]), "untouched", ("lstsq",)),
     (lambda: pruning.refit(lambda a, w, keep: refit(a, w, keep).T), "transposed", ("lstsq",)),
     (lambda: pruning.refit(lambda a, w, keep: 2 * w[:, keep]), "farther", ("lstsq",)),
@@ -166,12 +168,12 @@ WRONG: list[tuple[Callable[[], Verdict], str, tuple[str, ...]]] = [
     (lambda: distillation.grid(lambda n: torch.linspace(0, 1, n + 1), 3, default_grid(4)), "starts at noise", ("linspace",)),
     (lambda: distillation.grid(lambda n: torch.linspace(1, 0, n + 1) ** 2, 3, default_grid(4)), "same length", ("linspace",)),
     (lambda: distillation.grid(grid, 4, default_grid(4)), "how far each step", ("3", "three")),
-    (lambda: distillation.chords(lambda states, sigmas: states.diff(dim=0)), "over the length", ("diff",)),
+    (lambda: distillation.chords(lambda states, sigmas: states.diff(dim=0)), "over the length", (".diff",)),
     (lambda: distillation.chords(lambda states, sigmas: -chords(states, sigmas)), "sign", ("diff",)),
-    (lambda: phone.flops(lambda *a: block_flops(*a) / 2, 0.125, 0.81), "two FLOPs", ()),
-    (lambda: phone.flops(lambda n, d, i, f, t: block_flops(n, d, i, f, t) - 4 * n * n * i * (n > 1), 0.125, 0.81), "scores", ()),
-    (lambda: phone.flops(block_flops, 12.5, 0.81), "not a percentage", ("0.12", "0.13")),
-    (lambda: phone.flops(block_flops, 0.6, 0.81), "too large", ("0.12", "0.13")),
+    (lambda: phone.flops(lambda *a: block_flops(*a) / 2, 0.077, 0.713), "two FLOPs", ()),
+    (lambda: phone.flops(lambda n, d, i, f, t: block_flops(n, d, i, f, t) - 4 * n * n * i * (n > 1), 0.077, 0.713), "scores", ()),
+    (lambda: phone.flops(block_flops, 7.7, 0.713), "not a percentage", ("0.07", "0.08")),
+    (lambda: phone.flops(block_flops, 0.6, 0.713), "too large", ("0.07", "0.08")),
     (lambda: phone.speed(lambda f, t, p, e: t / (p * e), 0.15, 10.0, 20.0), "seconds of a clip", ("70",)),
     (lambda: phone.speed(lambda f, t, p, e: f * p / t, 0.15, 10.0, 20.0), "whole peak", ("70",)),
     (lambda: phone.speed(fps, 6.53, 10.0, 20.0), "cannot exceed", ("0.15",)),
@@ -181,7 +183,7 @@ WRONG: list[tuple[Callable[[], Verdict], str, tuple[str, ...]]] = [
     (lambda: phone.tiles(lambda n, f, k: 2 * n * f / k / 1e6, 9), "cannot all be equal", ("ceil",)),
     (lambda: phone.tiles(megabytes, 8), "more than 2 MB", ("9", "nine")),
     (lambda: phone.tiles(megabytes, 16), "fewer tiles", ("9", "nine")),
-    (lambda: scorecard.rules(lambda rule, v, lo, hi, t, tol: lo >= t if rule == "at_least" else holds(rule, v, lo, hi, t, tol)), "'at_least'", (">=",)),  # noqa: E501
+    (lambda: scorecard.rules(lambda rule, v, lo, hi, t, tol: lo >= t if rule == "at_least" else holds(rule, v, lo, hi, t, tol)), "'at_least'", (">=",)),
     (lambda: scorecard.fragile(["A", "B", "C", "D"], ["B", "C"], CLAIMS), "model or arithmetic", ("'D'",)),
     (lambda: scorecard.fragile(["A", "B"], ["B"], CLAIMS), "is missing", ("'C'",)),
     (lambda: scorecard.fragile(["A", "B", "C"], ["B"], CLAIMS), "NaN", ("'C'",)),
@@ -202,8 +204,6 @@ def test_the_least_number_of_steps_passes() -> None:
 
 @pytest.mark.parametrize("case", WRONG, ids=[f"{i}" for i in range(len(WRONG))])
 def test_a_wrong_answer_is_explained_and_not_corrected(case: tuple) -> None:
-    import re
-
     call, words, answer = case
     verdict = call()
     assert verdict.status == "wrong" and re.search(words, verdict.message), verdict
