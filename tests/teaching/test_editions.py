@@ -179,3 +179,10 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
     assert main(["--edition", "student", "--out", str(tmp_path / "out")]) == 1
     errors = capsys.readouterr().err
     assert errors.startswith("error: ") and errors.count("\n") == 1
+
+
+def test_the_instructors_guide_names_every_exercise_notebook_and_its_links_exist() -> None:
+    guide = (masters_dir() / "INSTRUCTORS.md").read_text()
+    targets = re.findall(r"\]\(([^)#\s]+)\)", guide)
+    assert {f"{master.name}.ipynb" for master in MASTERS} <= set(targets)
+    assert all((masters_dir() / target).exists() for target in targets)
