@@ -86,7 +86,11 @@ def test_the_students_edition_leaks_nothing(master: Master) -> None:
 
 @every_master
 def test_the_instructors_edition_holds_everything(master: Master) -> None:
-    assert [c.source for c in edition_of(master, "instructor").cells] == [c.source for c in master.cells]
+    made = edition_of(master, "instructor").cells
+    assert len(made) == len(master.cells)
+    for ours, theirs in zip(made, master.cells, strict=True):
+        assert ours.source == theirs.source or "](../" in theirs.source
+    assert "`notebooks/0" in made[0].source and "](" not in made[0].source, "an edition may lie anywhere"
 
 
 def test_a_value_becomes_a_gap_that_stops_and_a_function_keeps_its_signature() -> None:
