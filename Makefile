@@ -12,7 +12,7 @@ STAMP := $(VENV)/.mobivid-env
 # Keep freed memory in the process: see mobivid_core/runner/kernel.py. Other C libraries ignore these.
 GLIBC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help env reproduce smoke verify list test test-slow lint lab clean
+.PHONY: help env reproduce smoke verify list test test-slow lint lab teaching clean
 
 help:
 	@echo "make reproduce  environment, then all notebooks at profile laptop; tables and figures in figures/"
@@ -20,6 +20,7 @@ help:
 	@echo "make verify     that run beside the committed numbers, each with its tolerance"
 	@echo "make test       environment, then the tests"
 	@echo "make lab        open JupyterLab on the notebooks"
+	@echo "make teaching   exercise notebooks for a class, student and instructor edition, into runs/teaching/"
 	@echo "make env        only the environment, in $(VENV), from requirements.lock"
 	@echo "make list       which notebooks would run, and why"
 	@echo "make lint       style checks"
@@ -59,6 +60,10 @@ lint: $(STAMP)
 
 lab: $(STAMP)
 	$(GLIBC) $(BIN)/jupyter lab --notebook-dir . notebooks/00_start_here.ipynb
+
+teaching: $(STAMP)
+	$(BIN)/python -m mobivid_core.teaching --edition student --out runs/teaching/student
+	$(BIN)/python -m mobivid_core.teaching --edition instructor --out runs/teaching/instructor
 
 clean:
 	rm -rf runs
