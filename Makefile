@@ -12,12 +12,13 @@ STAMP := $(VENV)/.mobivid-env
 # Keep freed memory in the process: see mobivid_core/runner/kernel.py. Other C libraries ignore these.
 GLIBC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help env reproduce smoke list test test-slow lint lab clean
+.PHONY: help env reproduce smoke list test test-slow test-browser site lint lab clean
 
 help:
 	@echo "make reproduce  environment, then all notebooks at profile laptop; tables and figures in figures/"
 	@echo "make smoke      the same chain at the smallest sizes: proves that everything runs"
 	@echo "make test       environment, then the tests"
+	@echo "make test-browser  every notebook in JupyterLab in headless Chromium, every widget moved (minutes)"
 	@echo "make lab        open JupyterLab on the notebooks"
 	@echo "make env        only the environment, in $(VENV), from requirements.lock"
 	@echo "make list       which notebooks would run, and why"
@@ -44,10 +45,14 @@ list: $(STAMP)
 	$(BIN)/python -m mobivid_core.reproduce --profile laptop --list
 
 test: $(STAMP)
-	$(GLIBC) $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(GLIBC) $(BIN)/python -m pytest -m "not slow and not browser" $(ARGS)
 
 test-slow: $(STAMP)
 	$(GLIBC) $(BIN)/python -m pytest -m slow $(ARGS)
+
+test-browser: $(STAMP)
+	$(BIN)/python -c "import playwright" 2>/dev/null || $(BIN)/python -m pip install "playwright>=1.50"
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

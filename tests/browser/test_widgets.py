@@ -1,0 +1,174 @@
+"""A reader's hands on the notebooks: run every cell in JupyterLab, move every widget, watch what it shows.
+
+Each control is moved with the keyboard, must change the picture or text beside it, and moved back must restore it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mobivid_core.paths import notebooks_dir
+from mobivid_core.runner.source import read_chain
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = pytest.mark.browser
+
+#: Notebook -> controls its widgets have; the others only show clips, tables and figures.
+CONTROLS = {
+    "01_vae_compression": ["clip", "codec", "frame"],
+    "03_sensitivity_analysis": ["scores"],
+    "05_adversarial_distillation": ["clip", "codec", "frame"],
+    "06_iphone_benchmark": ["device", "efficiency", "bandwidth x", "pixels", "frames", "steps", "decoder"],
+}
+LIGHT_FIRST = [
+    "00_start_here", "06_iphone_benchmark", "07_scorecard", "03_sensitivity_analysis", "02_server_dit",
+    "04_tri_level_pruning", "05_adversarial_distillation", "01_vae_compression",
+]  # fmt: skip
+RUN_SECONDS = 600  # of a whole notebook at smoke, on a busy machine
+MOVE_SECONDS = 20
+
+READY = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+# Execution state of the open notebook's code cells, and what each shows.
+CELLS = """() => jupyterapp.shell.currentWidget.content.widgets.map((cell, index) => ({
+  index, kind: cell.model.type, source: cell.model.sharedModel.getSource(),
+  count: cell.model.sharedModel.execution_count ?? null,
+  outputs: cell.model.type === 'code' ? cell.model.sharedModel.getOutputs() : []}))"""
+GO_TO = """async index => { const notebook = jupyterapp.shell.currentWidget.content;
+  notebook.activeCellIndex = index; await notebook.scrollToItem(index, 'center'); }"""
+NODE = "index => jupyterapp.shell.currentWidget.content.widgets[index].node"
+# Everything that a widget shows apart from its controls: pictures by content (their addresses change with every
+# update), texts as they read.
+SHOWN = """async node => { const parts = [];
+  for (const image of node.querySelectorAll('img.widget-image')) {
+    await image.decode();
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    canvas.getContext('2d').drawImage(image, 0, 0);
+    parts.push(canvas.toDataURL()); }
+  for (const text of node.querySelectorAll('.widget-html-content')) parts.push(text.innerText);
+  return parts.join('\\n'); }"""
+PLAYS = """async video => { const before = video.currentTime; await new Promise(done => setTimeout(done, 1000));
+  return video.error === null && video.videoWidth > 0 && video.currentTime !== before; }"""
+
+
+def test_the_list_of_notebooks_and_controls_is_complete() -> None:
+    chain = {notebook.name: notebook for notebook in read_chain(notebooks_dir())}
+    assert sorted(LIGHT_FIRST) == sorted(chain)
+    makers = re.compile(r"^(scrubber|picture_picker|explore)\(", re.MULTILINE)
+    with_widgets = {name for name, notebook in chain.items() if any(makers.search(c.source) for c in notebook.cells)}
+    assert with_widgets == set(CONTROLS)
+
+
+@pytest.mark.parametrize("name", LIGHT_FIRST)
+def test_widgets_move_and_clips_play(name: str, lab: str, page: Page, rows: list[dict], request) -> None:  # noqa: ANN001
+    found: list[dict] = []
+    folder = request.config.getoption("--screenshots", default=None)
+
+    def note(widget: str, changed: bool) -> None:
+        found.append({"notebook": name, "widget": widget, "changed": changed, "console_errors": 0})
+        found[-1]["console_errors"] = len(page.console.errors) - sum(row["console_errors"] for row in found)
+
+    page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
+    page.wait_for_function(
+        "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
+        timeout=120_000,
+    )
+    cells = run_all(page)
+    note("run all cells", True)
+    for cell in cells:
+        kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+        videos = sum("<video" in str(output.get("data", {}).get("text/html", "")) for output in cell["outputs"])
+        if not videos and "application/vnd.jupyter.widget-view+json" not in kinds:
+            continue
+        page.evaluate(GO_TO, cell["index"])
+        node = page.evaluate_handle(NODE, cell["index"]).as_element()
+        if videos:
+            node.wait_for_selector("video", timeout=20_000)
+            note(
+                f"clips of cell {cell['count']}",
+                all(video.evaluate(PLAYS) for video in node.query_selector_all("video")),
+            )
+        else:
+            node.wait_for_selector(".jupyter-widgets", timeout=20_000)
+            box = page.locator(".jp-Notebook .jp-Cell", has=page.locator(".jupyter-widgets.widget-vbox")).last
+            for label, control in controls(box):
+                note(label, moves(box, control))
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=folder / f"{name}_{cell['index']}.png")
+    rows.extend(found)
+    moved = [row["widget"] for row in found if not row["widget"].startswith(("run all", "clips of"))]
+    assert moved == CONTROLS.get(name, [])
+    assert all(row["changed"] for row in found), found
+    assert not page.console.errors
+
+
+def run_all(page: Page) -> list[dict]:
+    """Run every cell as the menu does; the cells once the last is done.
+
+    Fails with the traceback if one raises.
+    """
+    page.evaluate("() => { window.finished = jupyterapp.commands.execute('notebook:run-all-cells').then(() => true); }")
+    end = time.monotonic() + RUN_SECONDS
+    while time.monotonic() < end:
+        cells = page.evaluate(CELLS)
+        wrong = [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
+        assert not wrong, "\n".join(wrong[0]["traceback"])
+        if all(cell["count"] for cell in cells if cell["kind"] == "code" and cell["source"].strip()):
+            page.evaluate("() => window.finished")
+            return page.evaluate(CELLS)
+        page.wait_for_timeout(500)
+    done = sum(bool(cell["count"]) for cell in cells)
+    pytest.fail(f"{done} cells done after {RUN_SECONDS} s")
+
+
+def controls(box: Locator) -> list[tuple[str, Locator]]:
+    """Label and keyboard target of every menu, slider and toggle, from top to bottom."""
+    found = []
+    for group in box.locator(".widget-inline-hbox").all():
+        target = group.locator("select, .noUi-handle, input[type=checkbox]")
+        if target.count():
+            found.append((group.locator(".widget-label").inner_text(), target.first))
+    found += [(button.inner_text(), button) for button in box.locator("button.widget-toggle-button").all()]
+    return found
+
+
+def moves(box: Locator, control: Locator) -> bool:
+    """Whether a step changes what the widget shows, and a step back restores it."""
+    first = box.evaluate(SHOWN)
+    there, back = steps(control)
+    there()
+    if not settles(box, lambda now: now != first):
+        return False
+    back()
+    return settles(box, lambda now: now == first)
+
+
+def steps(control: Locator) -> tuple:
+    """A step and the step back, on a menu, a slider or a toggle."""
+    kind = control.evaluate("node => node.tagName")
+    if kind == "SELECT":
+        now, count = control.evaluate("node => [node.selectedIndex, node.options.length]")
+        other = (now + 1) % count
+        return lambda: control.select_option(index=other), lambda: control.select_option(index=now)
+    if kind == "DIV":
+        now, most = (float(control.get_attribute(f"aria-value{key}")) for key in ("now", "max"))
+        keys = ("ArrowRight", "ArrowLeft") if now < most else ("ArrowLeft", "ArrowRight")
+        return lambda: control.press(keys[0]), lambda: control.press(keys[1])
+    return lambda: control.press("Space"), lambda: control.press("Space")
+
+
+def settles(box: Locator, wanted) -> bool:  # noqa: ANN001
+    """Whether the widget comes to show what is wanted within `MOVE_SECONDS`."""
+    end = time.monotonic() + MOVE_SECONDS
+    while not wanted(box.evaluate(SHOWN)):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
