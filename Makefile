@@ -19,6 +19,7 @@ help:
 	@echo "make smoke      the same chain at the smallest sizes: proves that everything runs"
 	@echo "make test       environment, then the tests"
 	@echo "make test-browser  every notebook in JupyterLab in headless Chromium, every widget moved (minutes)"
+	@echo "make site       the notebooks as a static site to read offline, in runs/site/"
 	@echo "make lab        open JupyterLab on the notebooks"
 	@echo "make env        only the environment, in $(VENV), from requirements.lock"
 	@echo "make list       which notebooks would run, and why"
@@ -53,6 +54,16 @@ test-slow: $(STAMP)
 test-browser: $(STAMP)
 	$(BIN)/python -c "import playwright" 2>/dev/null || $(BIN)/python -m pip install "playwright>=1.50"
 	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+# jupyter-book gets an environment of its own: its sphinx would move packages that the notebooks pin.
+site: $(VENV)-site/.ready
+	PYTHONPATH=. $(VENV)-site/bin/python -m mobivid_core.site $(ARGS)
+
+$(VENV)-site/.ready: pyproject.toml
+	test -x $(VENV)-site/bin/python || $(PYTHON) -m venv $(VENV)-site
+	$(VENV)-site/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['site'], sep='\n')" > $(VENV)-site/needs.txt
+	$(VENV)-site/bin/python -m pip install -r $(VENV)-site/needs.txt
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
