@@ -5,6 +5,7 @@ Server, kernels, settings and runs live in a temporary folder: nothing of the us
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -22,8 +23,9 @@ import nbformat
 import pandas as pd
 import pytest
 
+from mobivid_core.errors import CheckpointError
 from mobivid_core.paths import data_dir, notebooks_dir, project_root
-from mobivid_core.report.browser import RECORD
+from mobivid_core.report.browser import RECORD, browser_record
 from mobivid_core.report.records import write_record
 from mobivid_core.runner.kernel import own_kernel
 
@@ -41,7 +43,7 @@ START_SECONDS = 120
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--record", action="store_true", help="write data/benchmarks/browser.csv from a complete run")
+    parser.addoption("--record", action="store_true", help="write what was seen to data/benchmarks/browser.csv")
     parser.addoption("--screenshots", type=Path, help="folder for a picture of every widget")
 
 
@@ -137,22 +139,27 @@ def page(browser: Browser) -> Iterator[Page]:
     page = context.new_page()
     page.console = Console(page)
     yield page
+    page.evaluate("() => window.jupyterapp?.serviceManager.sessions.shutdownAll()")  # kernels hold a gigabyte each
     context.close()
 
 
 @pytest.fixture(scope="session")
 def rows(request: pytest.FixtureRequest) -> Iterator[list[dict]]:
-    """What was moved and what came of it; with --record, a complete run leaves it in `data/benchmarks/`."""
+    """What was moved and what came of it.
+
+    With --record it goes to `data/benchmarks/`, beside the rows of notebooks that this run left out if the same
+    versions made them.
+    """
     found: list[dict] = []
     yield found
-    if not request.config.getoption("--record", default=False):
+    if not found or not request.config.getoption("--record", default=False):
         return
     table = pd.DataFrame(found)
-    missing = {path.stem for path in notebooks_dir().glob("0*.ipynb")} - set(table.get("notebook", ()))
-    if missing:
-        print(f"\nnot recorded: this run left out {', '.join(sorted(missing))}")
-        return
-    browser = request.getfixturevalue("browser")
-    facts = {"date": datetime.now(UTC).date().isoformat(), "profile": "smoke", "chromium": browser.version}
-    facts |= {name: version(name) for name in ("jupyterlab", "ipywidgets", "playwright")}
+    versions = {"profile": "smoke", "chromium": request.getfixturevalue("browser").version}
+    versions |= {name: version(name) for name in ("jupyterlab", "ipywidgets", "playwright")}
+    with contextlib.suppress(CheckpointError):  # no record yet
+        before, facts = browser_record()
+        if versions.items() <= facts.items():
+            table = pd.concat([before[~before.notebook.isin(table.notebook)], table])
+    facts = {"date": datetime.now(UTC).date().isoformat(), **versions}
     write_record(data_dir() / "benchmarks" / RECORD, table.sort_values("notebook", kind="stable"), facts)

@@ -27,11 +27,12 @@ CONTROLS = {
     "06_iphone_benchmark": ["device", "efficiency", "bandwidth x", "pixels", "frames", "steps", "decoder"],
 }
 LIGHT_FIRST = [
-    "00_start_here", "06_iphone_benchmark", "07_scorecard", "03_sensitivity_analysis", "02_server_dit",
-    "04_tri_level_pruning", "05_adversarial_distillation", "01_vae_compression",
+    "00_start_here", "06_iphone_benchmark", "07_scorecard", "03_sensitivity_analysis", "05_adversarial_distillation",
+    "01_vae_compression", "02_server_dit", "04_tri_level_pruning",
 ]  # fmt: skip
-RUN_SECONDS = 600  # of a whole notebook at smoke, on a busy machine
+RUN_SECONDS = 1200  # of a whole notebook at smoke, on a busy machine
 MOVE_SECONDS = 20
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 READY = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 # Execution state of the open notebook's code cells, and what each shows.
@@ -74,39 +75,42 @@ def test_widgets_move_and_clips_play(name: str, lab: str, page: Page, rows: list
         found.append({"notebook": name, "widget": widget, "changed": changed, "console_errors": 0})
         found[-1]["console_errors"] = len(page.console.errors) - sum(row["console_errors"] for row in found)
 
-    page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
-    page.wait_for_function(
-        "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
-        timeout=120_000,
-    )
-    cells = run_all(page)
-    note("run all cells", True)
-    for cell in cells:
-        kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
-        videos = sum("<video" in str(output.get("data", {}).get("text/html", "")) for output in cell["outputs"])
-        if not videos and "application/vnd.jupyter.widget-view+json" not in kinds:
-            continue
-        page.evaluate(GO_TO, cell["index"])
-        node = page.evaluate_handle(NODE, cell["index"]).as_element()
-        if videos:
-            node.wait_for_selector("video", timeout=20_000)
-            note(
-                f"clips of cell {cell['count']}",
-                all(video.evaluate(PLAYS) for video in node.query_selector_all("video")),
-            )
-        else:
-            node.wait_for_selector(".jupyter-widgets", timeout=20_000)
-            box = page.locator(".jp-Notebook .jp-Cell", has=page.locator(".jupyter-widgets.widget-vbox")).last
-            for label, control in controls(box):
-                note(label, moves(box, control))
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=folder / f"{name}_{cell['index']}.png")
-    rows.extend(found)
+    note("run all cells", False)
+    try:
+        page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
+        page.wait_for_function(READY, timeout=120_000)
+        cells = run_all(page)
+        found.clear()
+        note("run all cells", True)
+        for cell in cells:
+            shown = [output["data"] for output in cell["outputs"] if "data" in output]
+            if any("<video" in "".join(data.get("text/html", "")) for data in shown):
+                node = go_to(page, cell["index"], "video")
+                note(f"clips of cell {cell['count']}", all(v.evaluate(PLAYS) for v in node.query_selector_all("video")))
+            elif any(WIDGET in data for data in shown):
+                go_to(page, cell["index"], ".widget-vbox")
+                box = page.locator(".jp-Notebook .jp-Cell", has=page.locator(".widget-vbox")).last
+                for label, control in controls(box):
+                    note(label, moves(box, control))
+            else:
+                continue
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
+                page.screenshot(path=folder / f"{name}_{cell['index']}.png")
+    finally:
+        rows.extend(found)
     moved = [row["widget"] for row in found if not row["widget"].startswith(("run all", "clips of"))]
     assert moved == CONTROLS.get(name, [])
     assert all(row["changed"] for row in found), found
     assert not page.console.errors
+
+
+def go_to(page: Page, index: int, selector: str):  # noqa: ANN201
+    """Scroll to a cell, as JupyterLab only draws what is near; its node, once it holds `selector`."""
+    page.evaluate(GO_TO, index)
+    node = page.evaluate_handle(NODE, index).as_element()
+    node.wait_for_selector(selector, timeout=MOVE_SECONDS * 1000)
+    return node
 
 
 def run_all(page: Page) -> list[dict]:
@@ -129,12 +133,17 @@ def run_all(page: Page) -> list[dict]:
 
 
 def controls(box: Locator) -> list[tuple[str, Locator]]:
-    """Label and keyboard target of every menu, slider and toggle, from top to bottom."""
+    """Label and keyboard target of every menu, slider and toggle, from top to bottom.
+
+    Fails on a label that does not fit its place.
+    """
     found = []
     for group in box.locator(".widget-inline-hbox").all():
-        target = group.locator("select, .noUi-handle, input[type=checkbox]")
+        target, label = group.locator("select, .noUi-handle, input[type=checkbox]"), group.locator(".widget-label")
         if target.count():
-            found.append((group.locator(".widget-label").inner_text(), target.first))
+            text = label.inner_text()
+            assert label.evaluate("node => node.scrollWidth <= node.clientWidth"), f"the label {text!r} is cut off"
+            found.append((text, target.first))
     found += [(button.inner_text(), button) for button in box.locator("button.widget-toggle-button").all()]
     return found
 
