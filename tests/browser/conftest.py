@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import nbformat
 import pandas as pd
@@ -47,9 +47,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", type=Path, help="folder for a picture of every widget")
 
 
+class Lab(NamedTuple):
+    """A running JupyterLab."""
+
+    address: str
+    notebooks: Path  # the folder that it shows as notebooks/
+
+
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a JupyterLab whose root holds `notebooks/`, at profile smoke and without outputs."""
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """JupyterLab on copies of the notebooks, at profile smoke and without outputs."""
     import papermill
 
     home = tmp_path_factory.mktemp("lab")
@@ -78,7 +85,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             address = f"http://127.0.0.1:{port}"
             _wait_until_up(address, server, log)
-            yield address
+            yield Lab(address, place)
         finally:
             server.terminate()  # stops the kernels, too
             server.wait(60)

@@ -9,6 +9,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
 
 from mobivid_core.paths import notebooks_dir
@@ -32,6 +33,7 @@ LIGHT_FIRST = [
 ]  # fmt: skip
 RUN_SECONDS = 1200  # of a whole notebook at smoke, on a busy machine
 MOVE_SECONDS = 20
+BOX = ".jp-Notebook .jp-Cell:has(.widget-vbox)"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 READY = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
@@ -67,7 +69,7 @@ def test_the_list_of_notebooks_and_controls_is_complete() -> None:
 
 
 @pytest.mark.parametrize("name", LIGHT_FIRST)
-def test_widgets_move_and_clips_play(name: str, lab: str, page: Page, rows: list[dict], request) -> None:  # noqa: ANN001
+def test_widgets_move_and_clips_play(name: str, lab, page: Page, rows: list[dict], request) -> None:  # noqa: ANN001
     found: list[dict] = []
     folder = request.config.getoption("--screenshots", default=None)
 
@@ -77,9 +79,7 @@ def test_widgets_move_and_clips_play(name: str, lab: str, page: Page, rows: list
 
     note("run all cells", False)
     try:
-        page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
-        page.wait_for_function(READY, timeout=120_000)
-        cells = run_all(page)
+        cells = run_all(page, f"{lab.address}/lab/tree/notebooks/{name}.ipynb?reset")
         found.clear()
         note("run all cells", True)
         for cell in cells:
@@ -89,7 +89,7 @@ def test_widgets_move_and_clips_play(name: str, lab: str, page: Page, rows: list
                 note(f"clips of cell {cell['count']}", all(v.evaluate(PLAYS) for v in node.query_selector_all("video")))
             elif any(WIDGET in data for data in shown):
                 go_to(page, cell["index"], ".widget-vbox")
-                box = page.locator(".jp-Notebook .jp-Cell", has=page.locator(".widget-vbox")).last
+                box = page.locator(BOX).last
                 for label, control in controls(box):
                     note(label, moves(box, control))
             else:
@@ -105,6 +105,44 @@ def test_widgets_move_and_clips_play(name: str, lab: str, page: Page, rows: list
     assert not page.console.errors
 
 
+SELF_CHECK = """
+import ipywidgets as widgets
+live, dead = (widgets.IntSlider(value=3, max=3, description=name) for name in ("live", "dead"))
+toggle = widgets.ToggleButton(description="toggle")
+shown = widgets.HTML("3 False")
+def show(_):
+    shown.value = f"{live.value} {toggle.value}"
+live.observe(show, names="value")
+toggle.observe(show, names="value")
+widgets.VBox([live, dead, toggle, shown])
+"""
+
+
+def test_a_dead_slider_a_long_label_and_console_errors_are_noticed(lab, page: Page) -> None:  # noqa: ANN001
+    for name, source in (("short", SELF_CHECK), ("long", SELF_CHECK.replace('"dead"', '"a label of many words"'))):
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        cells = [nbformat.v4.new_code_cell(source)]
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(notebook, lab.notebooks / f"check_{name}.ipynb")
+    run_all(page, f"{lab.address}/lab/tree/notebooks/check_short.ipynb?reset")
+    go_to(page, 0, ".widget-vbox")
+    box = page.locator(BOX)
+    assert {label: moves(box, control, seconds=3) for label, control in controls(box)} == {
+        "live": True,
+        "dead": False,
+        "toggle": True,
+    }
+    assert not page.console.errors
+    page.evaluate("() => { console.error('mistake'); fetch('https://example.org/x.js').catch(() => null); }")
+    page.wait_for_timeout(500)
+    assert "mistake" in page.console.errors[0]
+    assert any("request to the network: https://example.org/x.js" in error for error in page.console.errors)
+    run_all(page, f"{lab.address}/lab/tree/notebooks/check_long.ipynb?reset")
+    go_to(page, 0, ".widget-vbox")
+    with pytest.raises(AssertionError, match="cut off"):
+        controls(page.locator(BOX))
+
+
 def go_to(page: Page, index: int, selector: str):  # noqa: ANN201
     """Scroll to a cell, as JupyterLab only draws what is near; its node, once it holds `selector`."""
     page.evaluate(GO_TO, index)
@@ -113,11 +151,13 @@ def go_to(page: Page, index: int, selector: str):  # noqa: ANN201
     return node
 
 
-def run_all(page: Page) -> list[dict]:
-    """Run every cell as the menu does; the cells once the last is done.
+def run_all(page: Page, address: str) -> list[dict]:
+    """Open a notebook and run every cell as the menu does; the cells once the last is done.
 
     Fails with the traceback if one raises.
     """
+    page.goto(address)
+    page.wait_for_function(READY, timeout=120_000)
     page.evaluate("() => { window.finished = jupyterapp.commands.execute('notebook:run-all-cells').then(() => true); }")
     end = time.monotonic() + RUN_SECONDS
     while time.monotonic() < end:
@@ -148,15 +188,15 @@ def controls(box: Locator) -> list[tuple[str, Locator]]:
     return found
 
 
-def moves(box: Locator, control: Locator) -> bool:
-    """Whether a step changes what the widget shows, and a step back restores it."""
+def moves(box: Locator, control: Locator, seconds: float = MOVE_SECONDS) -> bool:
+    """Whether a step changes what the widget shows, and a step back restores it, each within `seconds`."""
     first = box.evaluate(SHOWN)
     there, back = steps(control)
     there()
-    if not settles(box, lambda now: now != first):
+    if not settles(box, lambda now: now != first, seconds):
         return False
     back()
-    return settles(box, lambda now: now == first)
+    return settles(box, lambda now: now == first, seconds)
 
 
 def steps(control: Locator) -> tuple:
@@ -173,9 +213,9 @@ def steps(control: Locator) -> tuple:
     return lambda: control.press("Space"), lambda: control.press("Space")
 
 
-def settles(box: Locator, wanted) -> bool:  # noqa: ANN001
-    """Whether the widget comes to show what is wanted within `MOVE_SECONDS`."""
-    end = time.monotonic() + MOVE_SECONDS
+def settles(box: Locator, wanted, seconds: float) -> bool:  # noqa: ANN001
+    """Whether the widget comes to show what is wanted within `seconds`."""
+    end = time.monotonic() + seconds
     while not wanted(box.evaluate(SHOWN)):
         if time.monotonic() > end:
             return False
