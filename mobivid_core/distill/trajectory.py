@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mobivid_core.diffusion.flow import null_condition
+from mobivid_core.diffusion.flow import null_condition, predicted_velocity
 from mobivid_core.diffusion.sampling import make_scheduler, set_textbook_sigmas, textbook_sigmas
 from mobivid_core.errors import ParameterError
 
@@ -127,7 +127,7 @@ def guided_velocity(model: nn.Module, condition: Condition, guidance: float) -> 
         """(B, C, t, h, w) -> the same shape."""
         doubled = x if guidance == 1.0 else torch.cat([x, x])
         timestep = torch.full((len(doubled),), 1000.0 * sigma, device=x.device)
-        out = model(doubled, timestep, text, mask).sample
+        out = predicted_velocity(model(doubled, timestep, text, mask))
         if guidance == 1.0:
             return out
         null, full = out.chunk(2)
@@ -212,7 +212,8 @@ def collect_trajectories(
         shape: (C, t, h, w) of one latent.
         steps, guidance, solver: As in `teacher_states`.
         seed: The noise of chunk i comes from (seed, i) alone.
-        cache: Folder of finished chunks; an interrupted call goes on after the last one. None keeps nothing.
+        cache: Folder of finished chunks; an interrupted call goes on after the last one, a call for more captions
+            computes the new ones only. None keeps nothing.
         chunk: Clips computed together; part of what the cache is keyed by.
         progress: Show a bar.
 
@@ -220,11 +221,11 @@ def collect_trajectories(
         Trajectories on the CPU.
     """
     device = next(teacher.parameters()).device
-    key = _cache_key(teacher, condition, shape, (steps, guidance, solver, seed, chunk))
+    teacher_key = _teacher_key(teacher, shape, (steps, guidance, solver, seed, chunk))
     states, forwards = [], 0
     for i in tqdm(range(-(-len(condition) // chunk)), desc="teacher trajectories", disable=not progress):
-        path = None if cache is None else Path(cache) / key / f"{i:05d}.safetensors"
         part = condition.take(slice(i * chunk, (i + 1) * chunk))
+        path = None if cache is None else Path(cache) / teacher_key / f"{i:05d}-{_captions_key(part)}.safetensors"
         done = _read_chunk(path)
         if done is None:
             noise = torch.randn((len(part), *shape), generator=step_generator(seed, i)).to(device)
@@ -235,13 +236,20 @@ def collect_trajectories(
     return Trajectories(torch.cat(states), student_sigmas(), condition, steps, guidance, forwards)
 
 
-def _cache_key(teacher: nn.Module, condition: Condition, shape: tuple[int, ...], settings: tuple) -> str:
-    """Short hash of everything that a trajectory depends on."""
-    digest = hashlib.sha256(json.dumps([list(shape), *settings]).encode())
-    for name, value in sorted(teacher.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    for value in (condition.text, condition.mask, condition.null_text, condition.null_mask):
+def _teacher_key(teacher: nn.Module, shape: tuple[int, ...], settings: tuple) -> str:
+    """Short hash of everything that all trajectories of a call depend on."""
+    return _digest(json.dumps([list(shape), *settings]), (v for _, v in sorted(teacher.state_dict().items())))
+
+
+def _captions_key(part: Condition) -> str:
+    """Short hash of a chunk's captions."""
+    return _digest("captions", (part.text, part.mask, part.null_text, part.null_mask))
+
+
+def _digest(word: str, tensors: Iterable[Tensor]) -> str:
+    """Short hash of a word and tensors."""
+    digest = hashlib.sha256(word.encode())
+    for value in tensors:
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
