@@ -44,6 +44,9 @@ START_SECONDS = 120
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write what was seen to data/benchmarks/browser.csv")
+    parser.addoption(
+        "--widgets-only", action="store_true", help="run only the cells that a notebook's widgets stand on: faster"
+    )
     parser.addoption("--screenshots", type=Path, help="folder for a picture of every widget")
 
 

@@ -6,6 +6,7 @@ Each control is moved with the keyboard, must change the picture or text beside 
 from __future__ import annotations
 
 import re
+import symtable
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from mobivid_core.paths import notebooks_dir
 from mobivid_core.runner.source import read_chain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playwright.sync_api import Locator, Page
 
 pytestmark = pytest.mark.browser
@@ -27,6 +30,7 @@ CONTROLS = {
     "05_adversarial_distillation": ["clip", "codec", "frame"],
     "06_iphone_benchmark": ["device", "efficiency", "bandwidth x", "pixels", "frames", "steps", "decoder"],
 }
+MAKERS = re.compile(r"^(scrubber|picture_picker|explore)\(", re.MULTILINE)
 LIGHT_FIRST = [
     "00_start_here", "06_iphone_benchmark", "07_scorecard", "03_sensitivity_analysis", "05_adversarial_distillation",
     "01_vae_compression", "02_server_dit", "04_tri_level_pruning",
@@ -63,8 +67,7 @@ PLAYS = """async video => { const before = video.currentTime; await new Promise(
 def test_the_list_of_notebooks_and_controls_is_complete() -> None:
     chain = {notebook.name: notebook for notebook in read_chain(notebooks_dir())}
     assert sorted(LIGHT_FIRST) == sorted(chain)
-    makers = re.compile(r"^(scrubber|picture_picker|explore)\(", re.MULTILINE)
-    with_widgets = {name for name, notebook in chain.items() if any(makers.search(c.source) for c in notebook.cells)}
+    with_widgets = {name for name, notebook in chain.items() if any(MAKERS.search(c.source) for c in notebook.cells)}
     assert with_widgets == set(CONTROLS)
 
 
@@ -77,11 +80,13 @@ def test_widgets_move_and_clips_play(name: str, lab, page: Page, rows: list[dict
         found.append({"notebook": name, "widget": widget, "changed": changed, "console_errors": 0})
         found[-1]["console_errors"] = len(page.console.errors) - sum(row["console_errors"] for row in found)
 
-    note("run all cells", False)
+    note("run cells", False)
     try:
+        if request.config.getoption("--widgets-only", default=False):
+            keep_widgets_cells(lab.notebooks / f"{name}.ipynb")
         cells = run_all(page, f"{lab.address}/lab/tree/notebooks/{name}.ipynb?reset")
         found.clear()
-        note("run all cells", True)
+        note(f"run {sum(cell['kind'] == 'code' for cell in cells)} cells", True)
         for cell in cells:
             shown = [output["data"] for output in cell["outputs"] if "data" in output]
             if any("<video" in "".join(data.get("text/html", "")) for data in shown):
@@ -99,7 +104,7 @@ def test_widgets_move_and_clips_play(name: str, lab, page: Page, rows: list[dict
                 page.screenshot(path=folder / f"{name}_{cell['index']}.png")
     finally:
         rows.extend(found)
-    moved = [row["widget"] for row in found if not row["widget"].startswith(("run all", "clips of"))]
+    moved = [row["widget"] for row in found if not row["widget"].startswith(("run ", "clips of"))]
     assert moved == CONTROLS.get(name, [])
     assert all(row["changed"] for row in found), found
     assert not page.console.errors
@@ -141,6 +146,27 @@ def test_a_dead_slider_a_long_label_and_console_errors_are_noticed(lab, page: Pa
     go_to(page, 0, ".widget-vbox")
     with pytest.raises(AssertionError, match="cut off"):
         controls(page.locator(BOX))
+
+
+def keep_widgets_cells(path: Path) -> None:
+    """Reduce a notebook to the cells that make widgets and those that define, directly or not, what they read."""
+    notebook = nbformat.read(path, as_version=4)
+    kept, wanted = [], set()
+    for cell in reversed([cell for cell in notebook.cells if cell.cell_type == "code"]):
+        table = symtable.symtable(cell.source, "cell", "exec")
+        made = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+        if MAKERS.search(cell.source) or made & wanted:
+            kept.insert(0, cell)
+            wanted = wanted - made | read_names(table)
+    notebook.cells = kept
+    nbformat.write(notebook, path)
+
+
+def read_names(table: symtable.SymbolTable) -> set[str]:
+    """Global names that a cell reads, in its functions and comprehensions as well."""
+    outer = table.get_type() == "module"
+    own = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (outer or s.is_global())}
+    return own.union(*(read_names(inner) for inner in table.get_children()))
 
 
 def go_to(page: Page, index: int, selector: str):  # noqa: ANN201
