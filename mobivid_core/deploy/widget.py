@@ -79,6 +79,7 @@ def explore(
         )
 
     for control in controls:
+        control.style.description_width = "7em"  # "bandwidth x" is cut off in the default width
         control.observe(update, names="value")
     update()
     return widgets.VBox([*controls, shown])
