@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mobivid_core.diffusion.flow import null_condition, predicted_velocity
 from mobivid_core.diffusion.sampling import make_scheduler, set_textbook_sigmas, textbook_sigmas
 from mobivid_core.errors import ParameterError
+from mobivid_core.files import read_tensors, write_bytes
 
 if TYPE_CHECKING:
     from mobivid_core.training.latents import LatentDataset
@@ -219,6 +218,9 @@ def collect_trajectories(
 
     Returns:
         Trajectories on the CPU.
+
+    Raises:
+        RunError: The disk is full; finished chunks are kept.
     """
     device = next(teacher.parameters()).device
     teacher_key = _teacher_key(teacher, shape, (steps, guidance, solver, seed, chunk))
@@ -226,12 +228,15 @@ def collect_trajectories(
     for i in tqdm(range(-(-len(condition) // chunk)), desc="teacher trajectories", disable=not progress):
         part = condition.take(slice(i * chunk, (i + 1) * chunk))
         path = None if cache is None else Path(cache) / teacher_key / f"{i:05d}-{_captions_key(part)}.safetensors"
-        done = _read_chunk(path)
-        if done is None:
+        kept = read_tensors(path)
+        if kept and "states" in kept:
+            done = kept["states"]
+        else:
             noise = torch.randn((len(part), *shape), generator=step_generator(seed, i)).to(device)
             done = teacher_states(teacher, part.to(device), noise, steps=steps, guidance=guidance, solver=solver).cpu()
             forwards += len(part) * steps * (1 if guidance == 1.0 else 2)
-            _write_chunk(path, done)
+            if path:
+                write_bytes(path, save({"states": done.contiguous()}))
         states.append(done)
     return Trajectories(torch.cat(states), student_sigmas(), condition, steps, guidance, forwards)
 
@@ -252,23 +257,3 @@ def _digest(word: str, tensors: Iterable[Tensor]) -> str:
     for value in tensors:
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _read_chunk(path: Path | None) -> Tensor | None:
-    """A finished chunk; a missing or torn file is computed anew."""
-    if path is None or not path.is_file():
-        return None
-    try:
-        return load_file(path)["states"]
-    except (SafetensorError, KeyError):
-        return None
-
-
-def _write_chunk(path: Path | None, states: Tensor) -> None:
-    """Write beside and rename, so that a chunk is either whole or absent."""
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({"states": states.contiguous()}, partial)
-    os.replace(partial, path)

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from mobivid_core.evaluate.measures import ClipMeasures
 from mobivid_core.evaluate.reference import evaluation_folder, evaluation_key
-from mobivid_core.files import write_bytes
+from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.profiles import Profile
 
 #: Evaluations of fewer clips are quickly made again.
@@ -46,11 +45,8 @@ def read_measured(file: Path | None, independent: bool) -> Measured | None:
         file: From `evaluation_file`.
         independent: Whether features of the second network are wanted.
     """
-    if file is None or not file.is_file():
-        return None
-    try:
-        stored = load_file(file)
-    except SafetensorError:  # torn: made anew
+    stored = read_tensors(file)
+    if stored is None:
         return None
     seconds, clips = stored.pop("seconds").tolist(), stored.pop("clips")
     measures = ClipMeasures(**stored)

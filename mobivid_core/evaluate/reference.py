@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -24,7 +24,7 @@ from mobivid_core.evaluate.measures import ClipMeasures, measure
 from mobivid_core.evaluate.minivbench import Reference
 from mobivid_core.evaluate.quality import ImagingReference, imaging_statistics
 from mobivid_core.evaluate.trials import failing, run_trials
-from mobivid_core.files import write_bytes
+from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile
@@ -55,9 +55,8 @@ def measured_reference(
     vae.eval()
     judge.eval()
     file = evaluation_folder(profile) / f"{evaluation_key([vae, judge], n, profile)}.safetensors" if cache else None
-    if file and file.is_file():
-        stored = load_file(file)
-    else:
+    stored = read_tensors(file)
+    if stored is None:
         stored = _measure_real(vae, judge, profile, n, progress)
         if file:
             write_bytes(file, save(stored))
