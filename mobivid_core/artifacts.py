@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     import torch
 
 STAGES = ("vae", "judge", "teacher", "sensitivity", "plan", "pruned", "student", "coreml")
-#: Those that come with the project.
-SHIPPED = ("vae", "judge", "teacher", "student")
 STAMP = "COMPLETE.json"
-RESTORE = "git checkout -- data/checkpoints"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+#: Suffixes of weight files that this project never opens.
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 #: The notebook that makes each stage's artefact, for messages.
 MADE_BY = {
@@ -95,9 +94,7 @@ def read_stamp(folder: Path) -> dict:
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
         stamp["files"].items()
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder} has no {STAMP}: it is missing or was only half written; {_remedy(folder)}"
-        ) from error
+        raise CheckpointError(f"{folder} has no {STAMP}: it is missing or was only half written") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / STAMP} cannot be read ({error}); {_remedy(folder)}") from error
     return stamp
@@ -122,6 +119,20 @@ def verify(folder: Path) -> None:
         _verify_file(folder, name, expected)
 
 
+def verify_file(folder: Path, name: str) -> Path:
+    """Compare one file with the folder's stamp, where there is a stamp that lists it; returns its path.
+
+    Raises:
+        CheckpointError: It is missing, or its content is not what was stamped.
+    """
+    files = read_stamp(folder)["files"] if (folder / STAMP).is_file() else {}
+    if name in files:
+        _verify_file(folder, name, files[name])
+    if not (folder / name).is_file():
+        raise CheckpointError(f"no {name} in {folder}; {_remedy(folder)}")
+    return folder / name
+
+
 def _verify_file(folder: Path, name: str, expected: str) -> None:
     file = folder / name
     if not file.is_file():
@@ -135,7 +146,7 @@ def _verify_file(folder: Path, name: str, expected: str) -> None:
 
 def _remedy(folder: Path) -> str:
     if checkpoints_dir() in folder.parents or folder == checkpoints_dir():
-        return f"restore it with `{RESTORE}`"
+        return "restore it with `git checkout -- data/checkpoints`"
     return f"delete {folder} and run the notebook that makes it again"
 
 
@@ -156,11 +167,14 @@ def find(stage: str, profile: str) -> Artifact:
             if gone:
                 raise CheckpointError(f"{path} lacks {', '.join(gone)}; {_remedy(path)}")
             return Artifact(stage, path, origin)
-    restored = f", or restore the shipped one with `{RESTORE}`" if stage in SHIPPED else ""
+    if shipped_path(stage).is_dir():
+        raise CheckpointError(
+            f"the shipped checkpoint {_short(shipped_path(stage))} lacks its {STAMP}; {_remedy(shipped_path(stage))}"
+        )
     raise CheckpointError(
         f"no {stage!r} artefact: looked in {_short(run_path(stage, profile))} and {_short(shipped_path(stage))}. "
         f"Make it with `python -m mobivid_core.reproduce --profile {profile} --only {MADE_BY[stage][:2]}` "
-        f"or by running notebooks/{MADE_BY[stage]}.ipynb{restored}."
+        f"or by running notebooks/{MADE_BY[stage]}.ipynb."
     )
 
 
@@ -262,8 +276,12 @@ def load_model(cls: type[Model], folder: Path) -> Model:
     folder = Path(folder)
     for name in ("config.json", WEIGHTS):
         if not (folder / name).is_file():
-            raise CheckpointError(f"no {name} in {folder}: there is no {cls.__name__} checkpoint; {_remedy(folder)}")
-    verify_parts(folder, "config.json", WEIGHTS)
+            pickles = [p.name for p in folder.glob("*") if p.suffix in PICKLES]
+            why = f" ({', '.join(pickles)} is not read: pickles can run code)" if pickles and name == WEIGHTS else ""
+            raise CheckpointError(
+                f"no {name} in {folder}{why}: there is no {cls.__name__} checkpoint; {_remedy(folder)}"
+            )
+    _verify_against_stamp(folder)
     try:
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, ValueError) as error:
@@ -273,28 +291,19 @@ def load_model(cls: type[Model], folder: Path) -> Model:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model = cls.from_config(config)
         model.load_state_dict(state, strict=True)
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # a wrong config can fail anywhere in the model's building
         raise CheckpointError(
             f"the checkpoint in {folder} does not fit {cls.__name__}: {error}; {_remedy(folder)}"
         ) from error
     return model.eval()
 
 
-def verify_parts(folder: Path, *names: str) -> None:
-    """Compare files of `folder` with its stamp, or with that of the artefact folder around it.
-
-    A shipped checkpoint must be stamped; a model that was saved elsewhere need not be.
-
-    Raises:
-        CheckpointError: A file is missing, is not what was stamped, or a shipped folder has no stamp.
-    """
-    stamped = [base for base in (folder, folder.parent) if (base / STAMP).is_file()]
-    if not stamped and checkpoints_dir() not in folder.parents:
-        return
-    base = stamped[0] if stamped else folder
-    files = read_stamp(base)["files"]
-    for name in names:
-        relative = (folder / name).relative_to(base).as_posix()
-        if relative not in files:
-            raise CheckpointError(f"{base / STAMP} does not list {relative}; {_remedy(folder)}")
-        _verify_file(base, relative, files[relative])
+def _verify_against_stamp(folder: Path) -> None:
+    for base in (folder, folder.parent):
+        if (base / STAMP).is_file():
+            files = read_stamp(base)["files"]
+            for name in ("config.json", WEIGHTS):
+                relative = (folder / name).relative_to(base).as_posix()
+                if relative in files:
+                    _verify_file(base, relative, files[relative])
+            return

@@ -29,10 +29,6 @@ _TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
 _DAY_S = 24 * 3600
 
 
-def _where(error: OSError) -> str:
-    return f": {error.filename}" if error.filename else ""
-
-
 @contextlib.contextmanager
 def disk_errors(what: str) -> Iterator[None]:
     """Turn a full disk or a read-only folder into one clear error.
@@ -53,8 +49,8 @@ def disk_errors(what: str) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise RunError(
-                f"{what} cannot be written ({error.strerror}{_where(error)}). Make its folder writable, or set "
-                "MOBIVID_RUNS to a folder that is."
+                f"{what} cannot be written ({error}). Make its folder writable, or set MOBIVID_RUNS "
+                "to a folder that is."
             ) from error
         raise
 
@@ -119,14 +115,14 @@ def read_json(path: Path, default: Any = None) -> Any:
         raise RunError(f"{path} is not valid JSON ({error}); delete it and run again") from error
 
 
-def read_tensors(path: Path) -> dict[str, Tensor] | None:
-    """Tensors that an earlier step kept in a safetensors file; None if it is missing or cut short: to be made anew."""
+def read_tensors(path: Path | None) -> dict[str, Tensor] | None:
+    """Tensors of a cached safetensors file; None if it is missing or torn, so that the caller makes it anew."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
-    except (FileNotFoundError, SafetensorError):
+        return load_file(path) if path and path.is_file() else None
+    except (SafetensorError, OSError, ValueError):
         return None
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,6 @@ from mobivid_core.errors import ParameterError, VideoError
 from mobivid_core.paths import data_dir
 
 SPLITS = ("train", "test")
-RESTORE = "git checkout -- data/clips"
 FILM_HEIGHT = 128  # pixels; the files are 172 wide: the paper's 4:3
 ATTRIBUTION = "Big Buck Bunny (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"
 
@@ -68,6 +69,15 @@ def clips_dir() -> Path:
     return data_dir() / "clips"
 
 
+@contextmanager
+def shipped_film() -> Iterator[None]:
+    """Add the remedy to what is wrong with a shipped file."""
+    try:
+        yield
+    except VideoError as error:
+        raise VideoError(f"{error}. Restore the shipped film with `git checkout -- data/clips`") from error
+
+
 def film_shots(split: str | None = None) -> list[Shot]:
     """Shots of one split, or of both, in the film's order.
 
@@ -79,7 +89,7 @@ def film_shots(split: str | None = None) -> list[Shot]:
         raise ParameterError(f"unknown split {split!r}; the film has {' and '.join(SPLITS)}")
     table = clips_dir() / "shots.csv"
     if not table.is_file():
-        raise VideoError(f"{table} is missing; restore the shipped film with `{RESTORE}`")
+        raise VideoError(f"{table} is missing: the film's shots come with the repository, check data/clips out again")
     with table.open(newline="", encoding="utf-8") as lines:
         rows = [
             Shot(
@@ -123,14 +133,12 @@ def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | No
     by_file: dict[str, list[int]] = defaultdict(list)
     for shot, start in chosen:
         by_file[shot.file].append(start)
-    try:
+    with shipped_film():
         spans = [
             span
             for file, starts in by_file.items()
             for span in read_spans(clips_dir() / file, starts, frames, crop=FILM_HEIGHT, size=size)
         ]
-    except VideoError as error:
-        raise VideoError(f"{error}; restore the shipped film with `{RESTORE}`") from error
     return FilmClips(
         clips=torch.stack([frames_to_clip(span) for span in spans]),
         shots=[shot.shot for shot, _ in chosen],

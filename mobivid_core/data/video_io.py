@@ -83,21 +83,19 @@ def iterate_frames(
 ) -> Iterator[np.ndarray]:
     """Yield the frames of a file one by one, uint8 (H, W, 3), so that long files need little memory.
 
-    Arguments and errors as `read_video`. A file that breaks off is an error, not a short video, where its format can
-    tell (a transport stream cannot: what is left of it is read).
+    Arguments and errors as `read_video`. A file that breaks off is an error, not a short video.
     """
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"{path}: no such file")
-    if path.suffix.lower() == ".gif" and path.stat().st_size and path.read_bytes().rstrip(b"\0")[-1:] != b";":
-        raise VideoError(f"{path.name}: breaks off, a whole GIF ends with ';'")  # FFmpeg would draw half a frame
     yielded = 0
     try:
+        _check_gif_end(path)
         with av.open(str(path)) as container:
             stream = _video_stream(container, path)
             rate = float(stream.average_rate or FRAME_RATE)
             graph, decoded, first, seconds = None, 0, None, 0.0
-            for index, frame in enumerate(_whole_frames(container, stream, path)):
+            for index, frame in enumerate(container.decode(stream)):
                 decoded = index + 1
                 seconds = frame.time if frame.time is not None else index / rate
                 first = seconds if first is None else first
@@ -116,7 +114,7 @@ def iterate_frames(
             lasts, lasted = (container.duration or 0) / av.time_base, seconds - (first or 0.0) + 1 / rate
             if not stream.frames and decoded > 1 and lasted < 0.9 * lasts:
                 raise VideoError(f"{path.name}: breaks off after {lasted:.1f} of {lasts:.1f} seconds")
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, ValueError, ArithmeticError) as error:  # a damaged header may declare a size or rate of 0
         raise VideoError(f"{path.name}: cannot be decoded ({error}). Is it a complete video file?") from error
     if not yielded:
         raise VideoError(f"{path.name}: holds no video frame")
@@ -147,14 +145,14 @@ def read_spans(path: Path | str, starts: list[int], frames: int, *, crop: int, s
         with av.open(str(path)) as container:
             stream = _video_stream(container, path)
             graph = _graph(stream, ("crop", f"{crop}:{crop}"), ("scale", f"{size}:{size}:{_SCALER}"))
-            for index, frame in _frames_at(container, stream, path, wanted):
+            for index, frame in _frames_at(container, stream, wanted):
                 graph.push(frame)
                 found[index] = graph.pull().to_ndarray()
-    except av.FFmpegError as error:
-        raise VideoError(f"{path.name}: cannot be decoded ({error})") from error
+    except (av.FFmpegError, ValueError, ArithmeticError) as error:
+        raise VideoError(f"{path.name}: cannot be decoded ({error}); fetch the file again") from error
     if len(found) < len(wanted):
         lost = next(index for index in wanted if index not in found)
-        raise VideoError(f"{path.name}: expected a frame {lost}, but the file ends before it")
+        raise VideoError(f"{path.name}: expected a frame {lost}, but the file ends before it; fetch the file again")
     return [np.stack([found[start + k] for k in range(frames)]) for start in starts]
 
 
@@ -213,25 +211,20 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     if not container.streams.video:
         raise VideoError(f"{path.name}: holds no video stream")
     stream = container.streams.video[0]
-    if not stream.codec_context:
-        raise VideoError(f"{path.name}: cannot be decoded (no codec for it, or the file is cut short)")
+    if stream.codec_context is None:
+        raise VideoError(f"{path.name}: its codec is unknown here; convert the file to H.264, or fetch it again")
     stream.codec_context.thread_count = 1
     return stream
 
 
-def _whole_frames(
-    container: av.container.InputContainer, stream: av.VideoStream, path: Path
-) -> Iterator[av.VideoFrame]:
-    """Decode; FFmpeg makes a picture that was never filmed of what is left of a packet: that is an error here."""
-    for packet in container.demux(stream):
-        if packet.is_corrupt:
-            raise VideoError(
-                f"{path.name}: breaks off or is damaged at {float((packet.pts or 0) * packet.time_base):.1f} s"
-            )
-        for frame in packet.decode():
-            if frame.is_corrupt:
-                raise VideoError(f"{path.name}: is damaged at {frame.time or 0:.1f} seconds")
-            yield frame
+def _check_gif_end(path: Path) -> None:
+    """A GIF declares no length at all, so FFmpeg cannot miss what is cut off; but it ends with a semicolon."""
+    with path.open("rb") as stream:
+        if stream.read(4) != b"GIF8":
+            return
+        stream.seek(max(0, path.stat().st_size - 1024))
+        if not stream.read().rstrip(b"\0").endswith(b";"):
+            raise VideoError(f"{path.name}: breaks off, a whole GIF ends otherwise; fetch the file again")
 
 
 def _graph(stream: av.VideoStream, *steps: tuple[str, str]) -> Graph:
@@ -260,7 +253,7 @@ def _cover(stream: av.VideoStream, size: tuple[int, int] | None, turns: int) -> 
 
 
 def _frames_at(
-    container: av.container.InputContainer, stream: av.VideoStream, path: Path, wanted: list[int]
+    container: av.container.InputContainer, stream: av.VideoStream, wanted: list[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yield `(index, frame)` for ascending frame indices, seeking over gaps longer than the key-frame distance."""
     per_frame = 1 / (stream.average_rate * stream.time_base)  # time-base ticks
@@ -269,7 +262,7 @@ def _frames_at(
     while target is not None:
         if target - position > 2 * FRAME_RATE or target < position:
             container.seek(int(target * per_frame), stream=stream)
-        for frame in _whole_frames(container, stream, path):
+        for frame in container.decode(stream):
             position = round(frame.pts / per_frame)
             if position == target:
                 yield position, frame

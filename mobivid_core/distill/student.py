@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.artifacts import STAMP, load_model, read_stamp, save_model, shipped_path, verify_parts
+from mobivid_core.artifacts import STAMP, load_model, save_model, shipped_path, verify_file
 from mobivid_core.distill.regression import unroll
 from mobivid_core.distill.trajectory import STUDENT_STEPS, Condition, student_sigmas
 from mobivid_core.errors import CheckpointError
@@ -49,14 +49,12 @@ def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any
         CheckpointError: Weights or card are missing or corrupt.
     """
     folder = Path(folder)
-    if (folder / STAMP).is_file() and CARD in read_stamp(folder)["files"]:
-        verify_parts(folder, CARD)
-    card = read_json(folder / CARD)
-    if card is None:
+    if not (folder / CARD).is_file() and not (folder / STAMP).is_file():
         raise CheckpointError(
             f"{folder} has no {CARD}, so it is not a distilled student; make one with notebook "
             "05_adversarial_distillation or `python -m mobivid_core.distill`"
         )
+    card = read_json(verify_file(folder, CARD))
     return load_model(MobiVidTransformer3DModel, folder), card
 
 
@@ -70,4 +68,4 @@ def sample_student(student: nn.Module, condition: Condition, noise: Tensor, *, b
 def shipped_student() -> tuple[MobiVidTransformer3DModel, dict[str, Any]] | None:
     """The student that the project ships, with its card; None if it ships none."""
     folder = shipped_path("student")
-    return load_student(folder) if folder.is_dir() else None
+    return load_student(folder) if (folder / STAMP).is_file() else None

@@ -218,6 +218,9 @@ def collect_trajectories(
 
     Returns:
         Trajectories on the CPU.
+
+    Raises:
+        RunError: The disk is full; finished chunks are kept.
     """
     device = next(teacher.parameters()).device
     teacher_key = _teacher_key(teacher, shape, (steps, guidance, solver, seed, chunk))
@@ -225,12 +228,15 @@ def collect_trajectories(
     for i in tqdm(range(-(-len(condition) // chunk)), desc="teacher trajectories", disable=not progress):
         part = condition.take(slice(i * chunk, (i + 1) * chunk))
         path = None if cache is None else Path(cache) / teacher_key / f"{i:05d}-{_captions_key(part)}.safetensors"
-        done = _read_chunk(path)
-        if done is None:
+        kept = read_tensors(path)
+        if kept and "states" in kept:
+            done = kept["states"]
+        else:
             noise = torch.randn((len(part), *shape), generator=step_generator(seed, i)).to(device)
             done = teacher_states(teacher, part.to(device), noise, steps=steps, guidance=guidance, solver=solver).cpu()
             forwards += len(part) * steps * (1 if guidance == 1.0 else 2)
-            _write_chunk(path, done)
+            if path:
+                write_bytes(path, save({"states": done.contiguous()}))
         states.append(done)
     return Trajectories(torch.cat(states), student_sigmas(), condition, steps, guidance, forwards)
 
@@ -251,15 +257,3 @@ def _digest(word: str, tensors: Iterable[Tensor]) -> str:
     for value in tensors:
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _read_chunk(path: Path | None) -> Tensor | None:
-    """A finished chunk; a missing or torn file is computed anew."""
-    kept = read_tensors(path) if path else None
-    return kept.get("states") if kept else None
-
-
-def _write_chunk(path: Path | None, states: Tensor) -> None:
-    """Keep a chunk, whole or not at all."""
-    if path is not None:
-        write_bytes(path, save({"states": states.contiguous()}))

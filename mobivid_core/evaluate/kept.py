@@ -45,7 +45,7 @@ def read_measured(file: Path | None, independent: bool) -> Measured | None:
         file: From `evaluation_file`.
         independent: Whether features of the second network are wanted.
     """
-    stored = read_tensors(file) if file else None
+    stored = read_tensors(file)
     if stored is None:
         return None
     seconds, clips = stored.pop("seconds").tolist(), stored.pop("clips")

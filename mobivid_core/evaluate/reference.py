@@ -55,7 +55,7 @@ def measured_reference(
     vae.eval()
     judge.eval()
     file = evaluation_folder(profile) / f"{evaluation_key([vae, judge], n, profile)}.safetensors" if cache else None
-    stored = read_tensors(file) if file else None
+    stored = read_tensors(file)
     if stored is None:
         stored = _measure_real(vae, judge, profile, n, progress)
         if file:

@@ -118,18 +118,17 @@ class Chain:
         selected = self.selected()
         parameters = resolve(selected, self.profile, self.given)
         folder = runs_dir(self.profile)
-        with disk_errors(str(folder)):
-            folder.mkdir(parents=True, exist_ok=True)
-        run_id = uuid.uuid4().hex[:12]
         lock = FileLock(folder / ".run.lock", timeout=0)
         try:
-            with disk_errors(str(folder / ".run.lock")):
+            with disk_errors(str(folder)):
+                folder.mkdir(parents=True, exist_ok=True)
                 lock.acquire()
         except Timeout as error:
             raise RunError(
                 f"another run of profile {self.profile!r} is going on in {folder}; wait for it, or set MOBIVID_RUNS "
                 "to another folder"
             ) from error
+        run_id = uuid.uuid4().hex[:12]
         try:
             self._recover()
             with own_kernel(run_id):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import sys
@@ -49,21 +50,19 @@ def own_kernel(run_id: str) -> Iterator[None]:
         "language": "python",
         "env": kernel_environment(run_id),
     }
-    before = {name: os.environ.get(name) for name in ("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR")}
-    with tempfile.TemporaryDirectory(prefix="mobivid-kernel-", ignore_cleanup_errors=True) as folder:
+    before = os.environ.get("JUPYTER_PATH")
+    with tempfile.TemporaryDirectory(prefix="mobivid-kernel-") as folder:
         place = Path(folder) / "kernels" / "python3"
         place.mkdir(parents=True)
         (place / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before["JUPYTER_PATH"]]))
-        # Connection files go there too: the home folder may not be writable.
-        os.environ["JUPYTER_RUNTIME_DIR"] = str(Path(folder) / "runtime")
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
         try:
             yield
         finally:
-            for name, value in before.items():
-                os.environ.pop(name)
-                if value is not None:
-                    os.environ[name] = value
+            if before is None:
+                del os.environ["JUPYTER_PATH"]
+            else:
+                os.environ["JUPYTER_PATH"] = before
 
 
 class MemoryWatch:
@@ -115,12 +114,17 @@ def execute(source: Path, output: Path, parameters: dict, folder: Path, progress
     """
     import papermill
 
-    papermill.execute_notebook(
-        str(source),
-        str(output),
-        parameters=parameters,
-        kernel_name="python3",
-        cwd=str(folder),
-        progress_bar=progress,
-        log_output=False,
-    )
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(output),
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=str(folder),
+            progress_bar=progress,
+            log_output=False,
+        )
+    except KeyboardInterrupt:
+        # nbclient's open tasks would each print a traceback about the kernel that was stopped on purpose
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise

@@ -86,10 +86,8 @@ def latent_dataset(
         progress: Show a progress bar.
     """
     file = cache / f"{split}-{_key(vae, split, start, count, frames, size)}.safetensors" if cache else None
-    kept = read_tensors(file) if file else None
-    if kept:
-        latents = kept["latents"]
-    else:
+    latents = (read_tensors(file) or {}).get("latents")
+    if latents is None:
         latents = _encode(vae, split, range(start, start + count), frames, size, progress)
         if file:
             write_bytes(file, save({"latents": latents}))

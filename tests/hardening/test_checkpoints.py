@@ -1,4 +1,4 @@
-"""Shipped checkpoints damaged in any way: one error that names the file and the remedy, never other numbers."""
+"""Damaged shipped checkpoints are named with their remedy, or loaded as they should be; pickles are never opened."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
+import mobivid_core
 from mobivid_core import artifacts
-from mobivid_core.distill.student import load_student, shipped_student
+from mobivid_core.distill.student import load_student
 from mobivid_core.errors import CheckpointError
 from mobivid_core.evaluate.judge import Judge
-from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.pipeline import MobiVidPipeline
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.paths import checkpoints_dir, data_dir, project_root
+from mobivid_core.paths import data_dir, notebooks_dir
 
 CLASSES = {
     "vae": MobiVidVAE,
@@ -27,141 +26,122 @@ CLASSES = {
     "teacher": MobiVidTransformer3DModel,
     "student": MobiVidTransformer3DModel,
 }
-REMEDY = "git checkout -- data/checkpoints"
+WEIGHTS = artifacts.WEIGHTS
 
 
 @pytest.fixture()
-def checkpoints(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with checkpoints of its own; everything else is a link."""
-    root = tmp_path / "checkout"
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path) -> Path:
+    """A checkout whose checkpoints may be damaged; everything else is linked."""
+    source, root = data_dir(), tmp_path / "checkout"
     (root / "data").mkdir(parents=True)
-    for part in data_dir().iterdir():
-        if part.name != "checkpoints":
-            (root / "data" / part.name).symlink_to(part)
-    shutil.copytree(checkpoints_dir(), root / "data" / "checkpoints")
+    for entry in source.iterdir():
+        if entry.name != "checkpoints":
+            (root / "data" / entry.name).symlink_to(entry)
+    shutil.copytree(source / "checkpoints", root / "data" / "checkpoints")
     monkeypatch.setenv("MOBIVID_ROOT", str(root))
     return root / "data" / "checkpoints"
 
 
 def _flip(file: Path) -> None:
     data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[len(data) // 2] ^= 0xFF
     file.write_bytes(data)
 
 
 def _truncate(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-100])
+    file.write_bytes(file.read_bytes()[:-1000])
 
 
-def _empty(file: Path) -> None:
-    file.write_bytes(b"")
+def _pickle(file: Path) -> None:
+    file.rename(file.with_name("diffusion_pytorch_model.bin"))
 
 
-def _narrow(file: Path) -> None:
-    """A valid configuration of another model."""
+def _other_config(file: Path) -> None:
     config = json.loads(file.read_text())
-    name = next(k for k, v in config.items() if isinstance(v, int) and not isinstance(v, bool) and v > 1)
-    file.write_text(json.dumps(config | {name: config[name] + 1}))
+    file.write_text(json.dumps({k: v + 1 if isinstance(v, int) else v for k, v in config.items()}))
 
 
-DAMAGES = [
-    (artifacts.WEIGHTS, _flip),
-    (artifacts.WEIGHTS, _truncate),
-    (artifacts.WEIGHTS, _empty),
-    (artifacts.WEIGHTS, Path.unlink),
-    ("config.json", _narrow),
-    ("config.json", _truncate),
-    ("config.json", Path.unlink),
-    (artifacts.STAMP, _truncate),
-    (artifacts.STAMP, _empty),
-    (artifacts.STAMP, Path.unlink),
-]
+DAMAGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "flipped": (WEIGHTS, _flip, "is corrupt"),
+    "truncated": (WEIGHTS, _truncate, "is corrupt"),
+    "emptied": (WEIGHTS, lambda file: file.write_bytes(b""), "is corrupt"),
+    "deleted": (WEIGHTS, Path.unlink, "no diffusion_pytorch_model.safetensors"),
+    "pickled": (WEIGHTS, _pickle, r"diffusion_pytorch_model.bin is not read: pickles can run code"),
+    "another config": ("config.json", _other_config, "config.json is corrupt"),
+    "a torn config": ("config.json", lambda file: file.write_text("{"), "config.json is corrupt"),
+    "no config": ("config.json", Path.unlink, "no config.json"),
+    "a torn stamp": (artifacts.STAMP, lambda file: file.write_text("{"), "COMPLETE.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("stage", CLASSES)
+def test_a_damaged_shipped_checkpoint_is_named_with_its_remedy(copy: Path, stage: str, damage: str) -> None:
+    name, spoil, says = DAMAGES[damage]
+    spoil(copy / stage / name)
+    with pytest.raises(CheckpointError, match=f"{says}.*git checkout -- data/checkpoints") as caught:
+        artifacts.load_model(CLASSES[stage], copy / stage)
+    assert str(copy / stage) in str(caught.value)
 
 
 @pytest.mark.parametrize("stage", CLASSES)
-@pytest.mark.parametrize(("name", "damage"), DAMAGES, ids=lambda x: getattr(x, "__name__", x))
-def test_a_damaged_checkpoint_is_named_with_the_remedy(
-    checkpoints: Path, stage: str, name: str, damage: Callable[[Path], None]
-) -> None:
-    damage(checkpoints / stage / name)
-    with pytest.raises(CheckpointError) as caught:
-        artifacts.load_model(CLASSES[stage], checkpoints / stage)
-    assert name in str(caught.value) and stage in str(caught.value) and REMEDY in str(caught.value)
-    with pytest.raises(CheckpointError, match=REMEDY):  # what a notebook does
-        artifacts.load_model(CLASSES[stage], artifacts.find(stage, "smoke").path)
-
-
-@pytest.mark.parametrize("stage", CLASSES)
-def test_a_checkpoint_in_the_place_of_another_or_of_none_is_refused(checkpoints: Path, stage: str) -> None:
-    shutil.rmtree(checkpoints / stage)
-    with pytest.raises(CheckpointError, match=rf"no '{stage}' artefact.*{REMEDY}"):
+@pytest.mark.parametrize("damage", ["truncated", "another config", "a torn config", "pickled"])
+def test_without_a_stamp_the_files_themselves_are_checked(copy: Path, stage: str, damage: str) -> None:
+    (copy / stage / artifacts.STAMP).unlink()
+    name, spoil, _ = DAMAGES[damage]
+    spoil(copy / stage / name)
+    with pytest.raises(CheckpointError, match="git checkout -- data/checkpoints"):
+        artifacts.load_model(CLASSES[stage], copy / stage)
+    with pytest.raises(CheckpointError, match="lacks its COMPLETE.json; restore it with `git checkout"):
         artifacts.find(stage, "smoke")
-    with pytest.raises(CheckpointError, match=REMEDY):
-        artifacts.load_model(CLASSES[stage], checkpoints / stage)
-    other = "judge" if stage != "judge" else "vae"
-    shutil.copytree(checkpoints / other, checkpoints / stage)
-    with pytest.raises(CheckpointError, match=REMEDY):
-        artifacts.load_model(CLASSES[stage], checkpoints / stage)
 
 
-@pytest.mark.parametrize("damage", [_truncate, _flip, Path.unlink])
-def test_a_student_without_its_card_is_never_sampled_as_a_teacher(checkpoints: Path, damage: Callable) -> None:
-    damage(checkpoints / "student" / "distilled.json")
-    for load in (lambda: MobiVidPipeline.from_shipped("student"), lambda: load_student(checkpoints / "student")):
-        with pytest.raises(CheckpointError, match=rf"distilled\.json.*{REMEDY}"):
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_text("{"), lambda file: file.write_text("[]")])
+def test_a_student_without_its_card_is_never_sampled_as_a_teacher(copy: Path, damage: Callable[[Path], None]) -> None:
+    damage(copy / "student" / "distilled.json")
+    for load in (lambda: MobiVidPipeline.from_shipped("student"), lambda: load_student(copy / "student")):
+        with pytest.raises(CheckpointError, match="distilled.json.*git checkout -- data/checkpoints"):
             load()
 
 
-def test_a_student_without_its_stamp_is_not_taken_for_none(checkpoints: Path) -> None:
-    (checkpoints / "student" / artifacts.STAMP).unlink()
-    with pytest.raises(CheckpointError, match=REMEDY):
-        shipped_student()
+def test_a_missing_shipped_folder_is_named(copy: Path) -> None:
+    shutil.rmtree(copy / "vae")
+    with pytest.raises(CheckpointError, match="no config.json in .*vae.*git checkout -- data/checkpoints"):
+        MobiVidPipeline.from_shipped()
 
 
-def test_a_kept_file_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
-    from safetensors.torch import save
-
-    kept = tmp_path / "kept.safetensors"
-    assert read_tensors(kept) is None
-    write_bytes(kept, save({"x": torch.arange(100)}))
-    assert read_tensors(kept)["x"].tolist() == list(range(100))
-    whole = kept.read_bytes()
-    for length in (0, 4, 20, len(whole) - 1):
-        kept.write_bytes(whole[:length])
-        assert read_tensors(kept) is None
+#: The one file that an installed package ships as a pickle: only tensors are read from it.
+TENSORS_ONLY = {"image_features.py"}
 
 
-def _unpickling(tree: ast.Module) -> list[int]:
-    """Lines that import a pickling module, or call `torch.load` or `numpy.load` in a way that may unpickle."""
-    lines = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
-            if {n.split(".")[0] for n in names} & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}:
-                lines.append(node.lineno)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            given = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
-            owner = getattr(node.func.value, "id", "")
-            if (owner, node.func.attr) == ("torch", "save"):
-                lines.append(node.lineno)
-            if (owner, node.func.attr) == ("torch", "load") and given.get("weights_only") is not True:
-                lines.append(node.lineno)
-            if node.func.attr == "load" and given.get("allow_pickle"):
-                lines.append(node.lineno)
-    return lines
+def test_nothing_unpickles() -> None:
+    package = Path(mobivid_core.__file__).parent
+    sources = {path.name: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    for path in notebooks_dir().glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        sources[path.name] = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    found = {name: _unpickling(source) for name, source in sources.items()}
+    assert {name for name, calls in found.items() if calls} == TENSORS_ONLY
+    assert all("weights_only=True" in call for name in TENSORS_ONLY for call in found[name])
 
 
-def test_nothing_in_the_project_unpickles() -> None:
-    """One file of another package is a pickle of tensors: `weights_only` reads nothing else from it."""
-    for text in ("import pickle", "torch.save(x, y)", "torch.load(p)", "np.load(p, allow_pickle=True)"):
-        assert _unpickling(ast.parse(text)), text
-    loads = {}
-    for path in sorted((project_root() / "mobivid_core").rglob("*.py")):
-        source = path.read_text(encoding="utf-8")
-        assert not _unpickling(ast.parse(source)), path
-        if "torch.load(" in source:
-            loads[path.name] = source.count("torch.load(")
-    assert loads == {"image_features.py": 1}
-    for path in sorted((project_root() / "notebooks").glob("*.ipynb")):
-        code = path.read_text(encoding="utf-8")
-        assert "torch.load(" not in code and "import pickle" not in code, path
+def test_the_scan_for_pickles_sees_them() -> None:
+    for source in ("import pickle", "from pickle import load", "torch.load(f)", "np.load(f, allow_pickle=True)",
+                   "pd.read_pickle(f)", "import joblib"):  # fmt: skip
+        assert _unpickling(source), source
+    assert not _unpickling("np.load(f)\njson.load(f)\nimport json")
+
+
+def _unpickling(source: str) -> list[str]:
+    """Statements that could run a pickle's code."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            if {n.split(".")[0] for n in names} & {"pickle", "cloudpickle", "dill", "joblib"}:
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Call):
+            text = ast.unparse(node)
+            if ast.unparse(node.func) in ("torch.load", "pd.read_pickle") or "allow_pickle=True" in text:
+                found.append(text)
+    return found

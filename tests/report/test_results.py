@@ -121,12 +121,3 @@ def test_counts_are_kept_to_the_last_digit() -> None:
 
     assert _number(959_697_024) == "959697024"
     assert (_number(0.123456789), _number(None)) == ("0.123457", "")
-
-
-def test_clips_registered_twice_give_the_same_bytes(results: Results) -> None:
-    clips = torch.rand(2, 3, 9, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    written = []
-    for _ in range(2):
-        results.media("toy", clips, finding="Two clips.", evidence="measured")
-        written.append({p.name: sha256(p) for p in results.folder.iterdir()})
-    assert written[0] == written[1] and {"toy.mp4", "toy.gif", "toy.png"} < written[0].keys()
