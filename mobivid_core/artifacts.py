@@ -94,7 +94,9 @@ def read_stamp(folder: Path) -> dict:
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
         stamp["files"].items()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} has no {STAMP}: it is missing or was only half written") from error
+        raise CheckpointError(
+            f"{folder} has no {STAMP}: it is missing or was only half written; {_remedy(folder)}"
+        ) from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / STAMP} cannot be read ({error}); {_remedy(folder)}") from error
     return stamp
@@ -307,3 +309,5 @@ def _verify_against_stamp(folder: Path) -> None:
                 if relative in files:
                     _verify_file(base, relative, files[relative])
             return
+    if checkpoints_dir() in folder.parents:  # unchecked weights would give other numbers without a word
+        raise CheckpointError(f"{folder} lacks its {STAMP}; {_remedy(folder)}")

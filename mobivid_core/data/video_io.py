@@ -95,7 +95,7 @@ def iterate_frames(
             stream = _video_stream(container, path)
             rate = float(stream.average_rate or FRAME_RATE)
             graph, decoded, first, seconds = None, 0, None, 0.0
-            for index, frame in enumerate(container.decode(stream)):
+            for index, frame in enumerate(_whole_frames(container, stream, path)):
                 decoded = index + 1
                 seconds = frame.time if frame.time is not None else index / rate
                 first = seconds if first is None else first
@@ -145,7 +145,7 @@ def read_spans(path: Path | str, starts: list[int], frames: int, *, crop: int, s
         with av.open(str(path)) as container:
             stream = _video_stream(container, path)
             graph = _graph(stream, ("crop", f"{crop}:{crop}"), ("scale", f"{size}:{size}:{_SCALER}"))
-            for index, frame in _frames_at(container, stream, wanted):
+            for index, frame in _frames_at(container, stream, path, wanted):
                 graph.push(frame)
                 found[index] = graph.pull().to_ndarray()
     except (av.FFmpegError, ValueError, ArithmeticError) as error:
@@ -217,6 +217,17 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     return stream
 
 
+def _whole_frames(
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path
+) -> Iterator[av.VideoFrame]:
+    """Decode; FFmpeg makes a picture that was never filmed of what is left of a packet: that is an error here."""
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            seconds = float((packet.pts or 0) * packet.time_base)
+            raise VideoError(f"{path.name}: breaks off or is damaged at {seconds:.1f} s; fetch the file again")
+        yield from packet.decode()
+
+
 def _check_gif_end(path: Path) -> None:
     """A GIF declares no length at all, so FFmpeg cannot miss what is cut off; but it ends with a semicolon."""
     with path.open("rb") as stream:
@@ -253,7 +264,7 @@ def _cover(stream: av.VideoStream, size: tuple[int, int] | None, turns: int) -> 
 
 
 def _frames_at(
-    container: av.container.InputContainer, stream: av.VideoStream, wanted: list[int]
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path, wanted: list[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yield `(index, frame)` for ascending frame indices, seeking over gaps longer than the key-frame distance."""
     per_frame = 1 / (stream.average_rate * stream.time_base)  # time-base ticks
@@ -262,7 +273,7 @@ def _frames_at(
     while target is not None:
         if target - position > 2 * FRAME_RATE or target < position:
             container.seek(int(target * per_frame), stream=stream)
-        for frame in container.decode(stream):
+        for frame in _whole_frames(container, stream, path):
             position = round(frame.pts / per_frame)
             if position == target:
                 yield position, frame

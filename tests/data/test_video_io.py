@@ -97,7 +97,7 @@ def test_undecodable_files_say_so(tmp_path):
 def test_a_file_that_breaks_off_is_an_error(tmp_path, suffix):
     whole = write_video(tmp_path / f"whole.{suffix}", noise(40), crf=10).read_bytes()
     (tmp_path / f"half.{suffix}").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(VideoError, match=r"half\.\w+: (breaks off after [\d.]+ of (40|1\.7)|cannot be decoded)"):
+    with pytest.raises(VideoError, match=r"half\.\w+: (breaks off|cannot be decoded)"):
         read_video(tmp_path / f"half.{suffix}")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import mobivid_core
 from mobivid_core import artifacts
-from mobivid_core.distill.student import load_student
+from mobivid_core.distill.student import load_student, shipped_student
 from mobivid_core.errors import CheckpointError
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.models.dit import MobiVidTransformer3DModel
@@ -102,6 +102,20 @@ def test_a_student_without_its_card_is_never_sampled_as_a_teacher(copy: Path, da
     for load in (lambda: MobiVidPipeline.from_shipped("student"), lambda: load_student(copy / "student")):
         with pytest.raises(CheckpointError, match="distilled.json.*git checkout -- data/checkpoints"):
             load()
+
+
+@pytest.mark.parametrize("stage", CLASSES)
+def test_without_a_stamp_weights_are_not_loaded_unchecked(copy: Path, stage: str) -> None:
+    (copy / stage / artifacts.STAMP).unlink()
+    _flip(copy / stage / WEIGHTS)
+    with pytest.raises(CheckpointError, match="lacks its COMPLETE.json; restore it with `git checkout"):
+        artifacts.load_model(CLASSES[stage], copy / stage)
+
+
+def test_a_student_without_its_stamp_is_not_taken_for_none(copy: Path) -> None:
+    (copy / "student" / artifacts.STAMP).unlink()
+    with pytest.raises(CheckpointError, match="lacks its COMPLETE.json"):
+        shipped_student()
 
 
 def test_a_missing_shipped_folder_is_named(copy: Path) -> None:
