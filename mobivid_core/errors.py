@@ -35,3 +35,7 @@ class ExportError(MobiVidError):
 
 class RunError(MobiVidError):
     """A reproduction run failed: a cell raised, or an artefact is missing or stale."""
+
+
+class TeachingError(MobiVidError):
+    """A master of the teaching notebooks is malformed, or a teaching edition cannot be written where it was asked for."""

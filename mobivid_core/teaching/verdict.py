@@ -1,0 +1,120 @@
+"""What a self-check answers: right, not yet (with the reason), or open. A check is a pure function that returns one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from html import escape
+from typing import Any, Literal, ParamSpec
+
+P = ParamSpec("P")
+#: Kind of notebook output that carries a verdict for `grade`.
+VERDICT_MIME = "application/vnd.mobivid.verdict+json"
+_LABELS = {"right": "Right", "wrong": "Not yet", "open": "Open"}
+_COLOURS = {"right": "#1b7837", "wrong": "#b35806", "open": "#666666"}
+#: What reading an answer of the wrong kind raises.
+_UNREADABLE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of one self-check.
+
+    Attributes:
+        check: Topic and name of the check, e.g. "vae.tokens".
+        status: "right", "wrong", or "open" while the gap is not filled.
+        message: What is right about it, or what is wrong; never the answer.
+    """
+
+    check: str
+    status: Literal["right", "wrong", "open"]
+    message: str
+
+    @property
+    def ok(self) -> bool:
+        """True for a right answer."""
+        return self.status == "right"
+
+    def __str__(self) -> str:
+        return f"{_LABELS[self.status]}: {self.message}"
+
+    __repr__ = __str__
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        style = f"border-left:4px solid {_COLOURS[self.status]};padding:4px 10px"
+        return {
+            "text/plain": str(self),
+            "text/html": f'<div style="{style}"><b>{_LABELS[self.status]}</b>: {escape(self.message)}</div>',
+            VERDICT_MIME: {"check": self.check, "status": self.status},
+        }
+
+
+class Wrong(Exception):
+    """Raised inside a check: the answer is wrong, and why."""
+
+
+class Open(Exception):
+    """Raised inside a check: the gap is not filled yet."""
+
+
+def wrong_if(condition: object, why: str) -> None:
+    """Stop a check with the verdict "wrong".
+
+    Args:
+        condition: Stops if true.
+        why: What is wrong, without the answer.
+
+    Raises:
+        Wrong: The condition holds.
+    """
+    if bool(condition):
+        raise Wrong(why)
+
+
+def run(function: Callable[..., Any], *arguments: object) -> Any:
+    """Call a student's function.
+
+    Raises:
+        Open: It returns nothing, as the unfilled gap does.
+        Wrong: It is no function, or raised an error; the message names it.
+    """
+    name = getattr(function, "__name__", "it")
+    if not callable(function):
+        raise Wrong(f"the exercise asks for a function, and this is {type(function).__name__}")
+    try:
+        result = function(*arguments)
+    except Exception as error:  # whatever a student's code raises belongs into the verdict, not into a traceback
+        raise Wrong(f"`{name}` raised {type(error).__name__}: {error}") from error
+    if result is None or result is ...:
+        raise Open(f"`{name}` returns nothing yet: fill the gap, and end with `return`.")
+    return result
+
+
+def checked(check: Callable[P, str]) -> Callable[P, Verdict]:
+    """Make a check of a function that returns praise and stops with `wrong_if`.
+
+    An argument that is still the gap's `...` gives "open"; one that cannot be read gives "wrong", not a traceback.
+    """
+    name = f"{check.__module__.rsplit('.', 1)[-1]}.{check.__name__}"
+
+    @wraps(check)
+    def judged(*args: P.args, **kwargs: P.kwargs) -> Verdict:
+        given = inspect.signature(check).bind(*args, **kwargs).arguments
+        gaps = [f"`{key}`" for key, value in given.items() if value is None or value is ...]
+        if gaps:
+            return Verdict(name, "open", f"not solved yet: {', '.join(gaps)} still to be filled in the cell above.")
+        try:
+            return Verdict(name, "right", check(*args, **kwargs))
+        except Open as error:
+            return Verdict(name, "open", f"not solved yet: {error}")
+        except Wrong as error:
+            return Verdict(name, "wrong", str(error))
+        except _UNREADABLE as error:
+            why = (
+                f"the answer could not be read ({type(error).__name__}: {error}); is it of the kind that is asked for?"
+            )
+            return Verdict(name, "wrong", why)
+
+    return judged
