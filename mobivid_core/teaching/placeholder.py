@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import ast
+import symtable
 
 GAP = "# Your code here: replace every `...`, then run the cell below."
 
 
 def bound_names(source: str) -> list[str]:
-    """Names that a cell binds at its top level, in order; imported ones are not counted."""
-    found: list[str] = []
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef):
-            found.append(node.name)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.For, ast.With)):
-            found += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-    return list(dict.fromkeys(found))
+    """Names that a cell binds for later cells, in the order of their lines; imported ones are not counted."""
+    top = symtable.symtable(source, "cell", "exec")
+    bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() and not s.is_imported()}
+    where: dict[str, int] = {}
+    for node in ast.walk(ast.parse(source)):
+        name = node.id if isinstance(node, ast.Name) else node.name if isinstance(node, ast.FunctionDef) else None
+        if name in bound:
+            where[name] = min(node.lineno, where.get(name, node.lineno))
+    return sorted(where, key=lambda name: (where[name], name))
 
 
 def used_names(source: str) -> set[str]:
-    """Names that a cell reads."""
-    return {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    """Names that a cell reads from the notebook; those of its own comprehensions and functions are not counted."""
+    tables, used = [symtable.symtable(source, "cell", "exec")], set()
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        top = table.get_type() == "module"
+        used |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (top or s.is_global())}
+    return used
 
 
 def placeholder(solution: str, check: str) -> str:
