@@ -12,13 +12,17 @@ STAMP := $(VENV)/.mobivid-env
 # Keep freed memory in the process: see mobivid_core/runner/kernel.py. Other C libraries ignore these.
 GLIBC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help env reproduce smoke list test test-slow lint lab clean
+.PHONY: help env reproduce smoke verify list test test-slow lint lab teaching test-browser site clean
 
 help:
 	@echo "make reproduce  environment, then all notebooks at profile laptop; tables and figures in figures/"
 	@echo "make smoke      the same chain at the smallest sizes: proves that everything runs"
+	@echo "make verify     that run beside the committed numbers, each with its tolerance"
 	@echo "make test       environment, then the tests"
+	@echo "make test-browser  every notebook in JupyterLab in headless Chromium, every widget moved (minutes)"
+	@echo "make site       the notebooks as a static site to read offline, in runs/site/"
 	@echo "make lab        open JupyterLab on the notebooks"
+	@echo "make teaching   exercise notebooks for a class, student and instructor edition, into runs/teaching/"
 	@echo "make env        only the environment, in $(VENV), from requirements.lock"
 	@echo "make list       which notebooks would run, and why"
 	@echo "make lint       style checks"
@@ -40,14 +44,31 @@ reproduce: $(STAMP)
 smoke: $(STAMP)
 	$(BIN)/python -m mobivid_core.reproduce --profile smoke $(ARGS)
 
+verify: $(STAMP)
+	$(BIN)/python -m mobivid_core.verify $(ARGS)
+
 list: $(STAMP)
 	$(BIN)/python -m mobivid_core.reproduce --profile laptop --list
 
 test: $(STAMP)
-	$(GLIBC) $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(GLIBC) $(BIN)/python -m pytest -m "not slow and not browser" $(ARGS)
 
 test-slow: $(STAMP)
 	$(GLIBC) $(BIN)/python -m pytest -m slow $(ARGS)
+
+test-browser: $(STAMP)
+	$(BIN)/python -c "import playwright" 2>/dev/null || $(BIN)/python -m pip install "playwright>=1.50"
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+# jupyter-book gets an environment of its own: its sphinx would move packages that the notebooks pin.
+site: $(VENV)-site/.ready
+	PYTHONPATH=. $(VENV)-site/bin/python -m mobivid_core.site $(ARGS)
+
+$(VENV)-site/.ready: pyproject.toml
+	test -x $(VENV)-site/bin/python || $(PYTHON) -m venv $(VENV)-site
+	$(VENV)-site/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['site'], sep='\n')" > $(VENV)-site/needs.txt
+	$(VENV)-site/bin/python -m pip install -r $(VENV)-site/needs.txt
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -55,6 +76,10 @@ lint: $(STAMP)
 
 lab: $(STAMP)
 	$(GLIBC) $(BIN)/jupyter lab --notebook-dir . notebooks/00_start_here.ipynb
+
+teaching: $(STAMP)
+	$(BIN)/python -m mobivid_core.teaching --edition student --out runs/teaching/student
+	$(BIN)/python -m mobivid_core.teaching --edition instructor --out runs/teaching/instructor
 
 clean:
 	rm -rf runs

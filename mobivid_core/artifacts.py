@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mobivid_core.errors import CheckpointError
-from mobivid_core.files import disk_errors, sha256, tree_hashes, write_bytes, write_json
+from mobivid_core.files import clear_leftovers, disk_errors, sha256, tree_hashes, write_bytes, write_json
 from mobivid_core.paths import checkpoints_dir, project_root, runs_dir
 from mobivid_core.profiles import get_profile
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 STAGES = ("vae", "judge", "teacher", "sensitivity", "plan", "pruned", "student", "coreml")
 STAMP = "COMPLETE.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+#: Suffixes of weight files that this project never opens.
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 #: The notebook that makes each stage's artefact, for messages.
 MADE_BY = {
@@ -117,6 +119,20 @@ def verify(folder: Path) -> None:
         _verify_file(folder, name, expected)
 
 
+def verify_file(folder: Path, name: str) -> Path:
+    """Compare one file with the folder's stamp, where there is a stamp that lists it; returns its path.
+
+    Raises:
+        CheckpointError: It is missing, or its content is not what was stamped.
+    """
+    files = read_stamp(folder)["files"] if (folder / STAMP).is_file() else {}
+    if name in files:
+        _verify_file(folder, name, files[name])
+    if not (folder / name).is_file():
+        raise CheckpointError(f"no {name} in {folder}; {_remedy(folder)}")
+    return folder / name
+
+
 def _verify_file(folder: Path, name: str, expected: str) -> None:
     file = folder / name
     if not file.is_file():
@@ -151,6 +167,10 @@ def find(stage: str, profile: str) -> Artifact:
             if gone:
                 raise CheckpointError(f"{path} lacks {', '.join(gone)}; {_remedy(path)}")
             return Artifact(stage, path, origin)
+    if shipped_path(stage).is_dir():
+        raise CheckpointError(
+            f"the shipped checkpoint {_short(shipped_path(stage))} lacks its {STAMP}; {_remedy(shipped_path(stage))}"
+        )
     raise CheckpointError(
         f"no {stage!r} artefact: looked in {_short(run_path(stage, profile))} and {_short(shipped_path(stage))}. "
         f"Make it with `python -m mobivid_core.reproduce --profile {profile} --only {MADE_BY[stage][:2]}` "
@@ -184,12 +204,24 @@ def publish(stage: str, profile: str) -> Iterator[Path]:
             old = temporary.with_name(temporary.name + "-old")
             if target.exists():
                 # A folder cannot be replaced in one step: between these two moves a reader finds
-                # nothing here, which is an honest state, never a mixture of old and new.
+                # nothing here, which is an honest state, never a mixture; `restore` undoes the first after a kill.
                 target.rename(old)
             temporary.rename(target)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def restore(profile: str) -> None:
+    """Put back an artefact that a killed publication had moved away, and clear half-written ones of another day."""
+    folder = runs_dir(get_profile(profile).name) / "artifacts"
+    for old in folder.glob(".*-old"):
+        target = folder / old.name[1:].split("-")[0]
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(target)
+    clear_leftovers(folder)
 
 
 def describe(artifact: Artifact) -> str:
@@ -244,7 +276,11 @@ def load_model(cls: type[Model], folder: Path) -> Model:
     folder = Path(folder)
     for name in ("config.json", WEIGHTS):
         if not (folder / name).is_file():
-            raise CheckpointError(f"no {name} in {folder}: there is no {cls.__name__} checkpoint; {_remedy(folder)}")
+            pickles = [p.name for p in folder.glob("*") if p.suffix in PICKLES]
+            why = f" ({', '.join(pickles)} is not read: pickles can run code)" if pickles and name == WEIGHTS else ""
+            raise CheckpointError(
+                f"no {name} in {folder}{why}: there is no {cls.__name__} checkpoint; {_remedy(folder)}"
+            )
     _verify_against_stamp(folder)
     try:
         state = load_file(folder / WEIGHTS)
@@ -255,8 +291,10 @@ def load_model(cls: type[Model], folder: Path) -> Model:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model = cls.from_config(config)
         model.load_state_dict(state, strict=True)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise CheckpointError(f"the checkpoint in {folder} does not fit {cls.__name__}: {error}") from error
+    except Exception as error:  # a wrong config can fail anywhere in the model's building
+        raise CheckpointError(
+            f"the checkpoint in {folder} does not fit {cls.__name__}: {error}; {_remedy(folder)}"
+        ) from error
     return model.eval()
 
 

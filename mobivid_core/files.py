@@ -11,12 +11,22 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobivid_core.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Names that `tempfile` makes beside a file or folder: `.headlines-k3x_a81b.csv`.
+_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
+_DAY_S = 24 * 3600
 
 
 @contextlib.contextmanager
@@ -39,7 +49,7 @@ def disk_errors(what: str) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise RunError(
-                f"{what} cannot be written ({error.strerror}). Make its folder writable, or set MOBIVID_RUNS "
+                f"{what} cannot be written ({error}). Make its folder writable, or set MOBIVID_RUNS "
                 "to a folder that is."
             ) from error
         raise
@@ -63,6 +73,14 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half-written in `folder`; younger than a day, it may still be in use."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(OSError):  # another process may have cleared it, or own it
+            if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > _DAY_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -95,6 +113,17 @@ def read_json(path: Path, default: Any = None) -> Any:
         return default
     except ValueError as error:
         raise RunError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+def read_tensors(path: Path | None) -> dict[str, Tensor] | None:
+    """Tensors of a cached safetensors file; None if it is missing or torn, so that the caller makes it anew."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path) if path and path.is_file() else None
+    except (SafetensorError, OSError, ValueError):
+        return None
 
 
 def sha256(path: Path) -> str:

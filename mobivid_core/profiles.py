@@ -67,9 +67,9 @@ class Profile:
     batch: int = 32
     teacher_steps: int = 20_000
     calibration_clips: int = 128
-    recovery_steps: int = 220
-    arm_steps: int = 30
-    distill_steps: int = 110
+    recovery_steps: int = 120
+    arm_steps: int = 20
+    distill_steps: int = 72
     eval_clips: int = 256
     teacher_sampling_steps: int = 40
     guidance: float = 3.0

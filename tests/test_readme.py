@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 
 from mobivid_core.errors import RunError
-from mobivid_core.paths import project_root
+from mobivid_core.paths import checkpoints_dir, data_dir, project_root
 from mobivid_core.profiles import PROFILES
 from mobivid_core.report import readme
 from mobivid_core.report.evidence import MEANING
@@ -31,7 +32,44 @@ def test_the_table_rounds_and_links() -> None:
 
 def test_lost_markers_are_an_error() -> None:
     with pytest.raises(RunError, match="lacks the markers"):
-        readme.rendered("# MobiVid", "table")
+        readme.rendered("# MobiVid", "headlines", "table")
+
+
+def test_the_first_table_is_short_and_of_real_numbers() -> None:
+    rows = {row["id"]: row for row in read_headlines(project_root() / "figures" / HEADLINES)}
+    assert set(readme.TELLING) <= rows.keys()
+    assert 8 <= len(readme.TELLING) == len(set(readme.TELLING)) <= 12
+    assert "prune_minivbench_gain" in readme.TELLING  # a bar that is missed belongs beside those that are met
+
+
+def test_each_tested_claim_has_a_command_minutes_and_a_rule() -> None:
+    row = {"id": "C01", "claim": "speed", "published": "15", "unit": "frames/s", "ours": "19.9", "scale": "paper scale"}
+    row |= {"rule": "at least 10", "verdict": "consistent", "notebook": "06_iphone_benchmark"}
+    arithmetic = row | {"id": "C14", "notebook": "", "scale": ""}
+    untested = row | {"id": "C05", "ours": ""}
+    table = readme.claims_table([row, arithmetic, untested], {"06_iphone_benchmark": 110.0, "07_scorecard": 10})
+    assert table.splitlines()[2:] == [
+        "| C01 speed: 15 frames/s; ours 19.9 (paper scale) | [06](notebooks/06_iphone_benchmark.ipynb) "
+        '| `make reproduce ARGS="--only 06"` | 2 | at least 10 | consistent |',
+        "| C14 speed: 15 frames/s; ours 19.9 | [07](notebooks/07_scorecard.ipynb) "
+        '| `make reproduce ARGS="--only 07"` | 1 | at least 10 | consistent |',
+    ]
+
+
+def test_the_paper_is_the_preferred_citation_and_every_part_has_a_licence() -> None:
+    citation = yaml.safe_load((project_root() / "CITATION.cff").read_text(encoding="utf-8"))
+    preferred = citation["preferred-citation"]
+    assert preferred["title"].startswith("Taming Diffusion Transformer") and len(preferred["authors"]) == 12
+    assert {"type": "other", "value": "arXiv:2507.13343"} in preferred["identifiers"]
+    assert citation["license"] == "MIT" and "MIT License" in (project_root() / "LICENSE").read_text(encoding="utf-8")
+    licences = [data_dir() / name / "LICENCE.txt" for name in ("clips", "sprites", "backgrounds")]
+    cards = [folder / "README.md" for folder in checkpoints_dir().iterdir() if folder.is_dir()]
+    root = project_root()
+    for path in [root / "LICENSE", root / "CITATION.cff", data_dir() / "README.md", *licences, *cards]:
+        assert f"]({path.relative_to(root).as_posix()})" in TEXT, f"README.md does not link to {path}"
+    for card in cards:
+        words = card.read_text(encoding="utf-8")
+        assert "MIT" in words and "-m mobivid_core" in words, f"{card} lacks its licence or its recipe"
 
 
 def test_the_first_screen_has_the_two_commands_and_the_limits() -> None:

@@ -19,7 +19,7 @@ RECORD = "pruning_libraries"
 LIBRARY_ARMS = ("torch-pruning", "modelopt", "block influence")
 SINGLE_LEVEL_ARMS = ("block-only", "head-only", "FFN-only")
 #: Our arm of the record.
-OURS = "ours: any level, one queue, refit"
+OURS = "ours: scores with take-over, one queue, refit"
 PRUNING_BARS: dict[str, Bar] = {
     "library_p70": Bar("KD loss after recovery over the best library's, 0.7 of the parameters", 0.4, at_least=False),
     "library_paper": Bar("the same at the paper's ratio", 0.6, at_least=False),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mobivid_core.compress.costs import parameter_cost
 from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.files import write_text
 from mobivid_core.models.config import DiTConfig
 
 LEVELS = ("blocks", "heads", "ffn")
@@ -150,7 +151,7 @@ class PruningPlan:
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        write_text(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> PruningPlan:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.files import write_bytes, write_text
 from mobivid_core.models.config import DiTConfig
 
 UNIT_KINDS = ("blocks", "self_heads", "cross_heads", "ffn")
@@ -70,17 +71,16 @@ class Scores:
 
     def save(self, folder: Path) -> None:
         """Write `<estimator>.safetensors` and `<estimator>.json` into `folder`."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {"blocks": np.ascontiguousarray(self.blocks, dtype=np.float64)}
         for kind in UNIT_KINDS[1:]:
             for b, values in enumerate(getattr(self, kind)):
                 tensors[f"{kind}.{b}"] = np.ascontiguousarray(values, dtype=np.float64)
-        save_file(tensors, folder / f"{self.estimator}.safetensors")
+        write_bytes(folder / f"{self.estimator}.safetensors", save(tensors))
         facts = {"estimator": self.estimator, "passes": self.passes, "seconds": self.seconds, "notes": self.notes}
-        (folder / f"{self.estimator}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_text(folder / f"{self.estimator}.json", json.dumps(facts, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path, estimator: str) -> Scores:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +69,15 @@ def clips_dir() -> Path:
     return data_dir() / "clips"
 
 
+@contextmanager
+def shipped_film() -> Iterator[None]:
+    """Add the remedy to what is wrong with a shipped file."""
+    try:
+        yield
+    except VideoError as error:
+        raise VideoError(f"{error}. Restore the shipped film with `git checkout -- data/clips`") from error
+
+
 def film_shots(split: str | None = None) -> list[Shot]:
     """Shots of one split, or of both, in the film's order.
 
@@ -122,11 +133,12 @@ def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | No
     by_file: dict[str, list[int]] = defaultdict(list)
     for shot, start in chosen:
         by_file[shot.file].append(start)
-    spans = [
-        span
-        for file, starts in by_file.items()
-        for span in read_spans(clips_dir() / file, starts, frames, crop=FILM_HEIGHT, size=size)
-    ]
+    with shipped_film():
+        spans = [
+            span
+            for file, starts in by_file.items()
+            for span in read_spans(clips_dir() / file, starts, frames, crop=FILM_HEIGHT, size=size)
+        ]
     return FilmClips(
         clips=torch.stack([frames_to_clip(span) for span in spans]),
         shots=[shot.shot for shot, _ in chosen],

@@ -90,6 +90,7 @@ def iterate_frames(
         raise VideoError(f"{path}: no such file")
     yielded = 0
     try:
+        _check_gif_end(path)
         with av.open(str(path)) as container:
             stream = _video_stream(container, path)
             rate = float(stream.average_rate or FRAME_RATE)
@@ -113,7 +114,7 @@ def iterate_frames(
             lasts, lasted = (container.duration or 0) / av.time_base, seconds - (first or 0.0) + 1 / rate
             if not stream.frames and decoded > 1 and lasted < 0.9 * lasts:
                 raise VideoError(f"{path.name}: breaks off after {lasted:.1f} of {lasts:.1f} seconds")
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, ValueError, ArithmeticError) as error:  # a damaged header may declare a size or rate of 0
         raise VideoError(f"{path.name}: cannot be decoded ({error}). Is it a complete video file?") from error
     if not yielded:
         raise VideoError(f"{path.name}: holds no video frame")
@@ -147,8 +148,8 @@ def read_spans(path: Path | str, starts: list[int], frames: int, *, crop: int, s
             for index, frame in _frames_at(container, stream, wanted):
                 graph.push(frame)
                 found[index] = graph.pull().to_ndarray()
-    except av.FFmpegError as error:
-        raise VideoError(f"{path.name}: cannot be decoded ({error})") from error
+    except (av.FFmpegError, ValueError, ArithmeticError) as error:
+        raise VideoError(f"{path.name}: cannot be decoded ({error}); fetch the file again") from error
     if len(found) < len(wanted):
         lost = next(index for index in wanted if index not in found)
         raise VideoError(f"{path.name}: expected a frame {lost}, but the file ends before it; fetch the file again")
@@ -210,8 +211,20 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     if not container.streams.video:
         raise VideoError(f"{path.name}: holds no video stream")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise VideoError(f"{path.name}: its codec is unknown here; convert the file to H.264, or fetch it again")
     stream.codec_context.thread_count = 1
     return stream
+
+
+def _check_gif_end(path: Path) -> None:
+    """A GIF declares no length at all, so FFmpeg cannot miss what is cut off; but it ends with a semicolon."""
+    with path.open("rb") as stream:
+        if stream.read(4) != b"GIF8":
+            return
+        stream.seek(max(0, path.stat().st_size - 1024))
+        if not stream.read().rstrip(b"\0").endswith(b";"):
+            raise VideoError(f"{path.name}: breaks off, a whole GIF ends otherwise; fetch the file again")
 
 
 def _graph(stream: av.VideoStream, *steps: tuple[str, str]) -> Graph:

@@ -56,7 +56,9 @@ def explore(
     """
     import ipywidgets as widgets
 
-    device = widgets.Dropdown(options=[(f"{d.name} ({d.chip})", d) for d in devices], description="device")
+    # A chip may be there twice: its Neural Engine and its GPU.
+    options = [(f"{d.name} ({d.chip}, {d.engine})", d) for d in devices]
+    device = widgets.Dropdown(options=options, description="device", layout={"width": "30em"})
     share = widgets.FloatSlider(value=efficiency.typical, min=0.05, max=1.0, step=0.01, description="efficiency")
     bandwidth = widgets.FloatLogSlider(value=1.0, base=2, min=-4, max=2, step=0.25, description="bandwidth x")
     size = widgets.Dropdown(options=[(f"{w} x {h}", (w, h)) for w, h in sizes], description="pixels")
@@ -79,6 +81,7 @@ def explore(
         )
 
     for control in controls:
+        control.style.description_width = "7em"  # "bandwidth x" is cut off in the default width
         control.observe(update, names="value")
     update()
     return widgets.VBox([*controls, shown])

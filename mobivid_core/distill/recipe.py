@@ -143,21 +143,6 @@ def teacher_trajectories(
     )
 
 
-def equal_compute_arms(recipe: Recipe, flops: DistillCosts) -> dict[str, tuple[DistillSettings, ...]]:
-    """Regression only, adversarial only, and both, at the counted FLOPs of the recipe's two stages together.
-
-    Returns:
-        Arm -> its stages in order. Each arm spends the same FLOPs, up to one update.
-    """
-    budget = flops.training(recipe.regression) + flops.training(recipe.adversarial)
-    alone = replace(recipe.adversarial, anchor_weight=0.0, adversarial_weight=1.0)
-    return {
-        "regression only": (replace(recipe.regression, steps=flops.affordable_steps(budget, recipe.regression)),),
-        "adversarial only": (replace(alone, steps=flops.affordable_steps(budget, alone)),),
-        "regression, then both": (recipe.regression, recipe.adversarial),
-    }
-
-
 def run_stages(
     student: nn.Module,
     teacher: nn.Module,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.artifacts import STAMP, load_model, save_model, shipped_path
+from mobivid_core.artifacts import STAMP, load_model, save_model, shipped_path, verify_file
 from mobivid_core.distill.regression import unroll
 from mobivid_core.distill.trajectory import STUDENT_STEPS, Condition, student_sigmas
 from mobivid_core.errors import CheckpointError
@@ -48,13 +48,14 @@ def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any
     Raises:
         CheckpointError: Weights or card are missing or corrupt.
     """
-    card = read_json(Path(folder) / CARD)
-    if card is None:
+    folder = Path(folder)
+    if not (folder / CARD).is_file() and not (folder / STAMP).is_file():
         raise CheckpointError(
             f"{folder} has no {CARD}, so it is not a distilled student; make one with notebook "
             "05_adversarial_distillation or `python -m mobivid_core.distill`"
         )
-    return load_model(MobiVidTransformer3DModel, Path(folder)), card
+    card = read_json(verify_file(folder, CARD))
+    return load_model(MobiVidTransformer3DModel, folder), card
 
 
 @torch.no_grad()

@@ -20,24 +20,18 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from mobivid_core import artifacts
 from mobivid_core.compress.library_record import record_folder, teacher_hash
 from mobivid_core.distill.adversarial import Contest, RealPool
+from mobivid_core.distill.bench import Bench
 from mobivid_core.distill.comparison import frechet_ratio, mean_ratio
 from mobivid_core.distill.discriminator import TeacherDiscriminator, default_depths
-from mobivid_core.distill.recipe import Recipe, teacher_trajectories
-from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trainer import Distiller
-from mobivid_core.evaluate.generation import Evaluator
-from mobivid_core.evaluate.judge import Judge
 from mobivid_core.files import write_bytes
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import PROFILES, Profile, get_profile
 from mobivid_core.report.records import read_record, whose_teacher, write_record
-from mobivid_core.training.latents import latent_dataset
 
 #: Trial -> (settings that change, how its discriminator is built, synthetic share).
 Trial = tuple[dict, Callable[[nn.Module], TeacherDiscriminator], float]
@@ -77,53 +71,42 @@ def trials(name: str, blocks: int) -> dict[str, Trial]:
 
 def run(name: str, profile: Profile, updates: int, clips: int, seeds: int) -> pd.DataFrame:
     """All trials of a study; finished ones are kept in the run's folder."""
-    vae = artifacts.load_model(MobiVidVAE, artifacts.find("vae", profile.name).path)
-    judge = artifacts.load_model(Judge, artifacts.find("judge", profile.name).path)
-    teacher = artifacts.load_model(MobiVidTransformer3DModel, artifacts.find("teacher", profile.name).path)
-    student = artifacts.load_model(MobiVidTransformer3DModel, artifacts.find("student", profile.name).path)
-    teacher.requires_grad_(False)
-    sizes, run_folder = {"frames": profile.frames, "size": profile.size}, runs_dir(profile.name)
-    count = 8 * profile.batch
-    data = latent_dataset(vae, split="train", count=count, cache=run_folder / "latents", **sizes)
-    recipe = replace(Recipe.for_profile(profile, clips=count), teacher_steps=8)
-    trajectories = teacher_trajectories(teacher, data, recipe, cache=run_folder / "distill" / "trajectories")
-    evaluator = Evaluator.prepare(vae, judge, profile, n=clips, progress=False)
-    before = evaluator.evaluate_sampler(_FOUR.on(student), n=clips, keep=0, progress=False)
-    stamp = artifacts.read_stamp(artifacts.find("student", profile.name).path)["files"][artifacts.WEIGHTS][:12]
-    folder = run_folder / "distill" / "study" / f"{stamp}-{updates}-{clips}"
+    bench = Bench(profile, "student", trajectories=8 * profile.batch, clips=clips)
+    folder = runs_dir(profile.name) / "distill" / "study"
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    todo = [(t, seed) for t in trials(name, teacher.sizes.blocks).items() for seed in range(seeds)]
-    for (title, (changes, build, share)), seed in tqdm(todo, desc=name, ascii=True):
-        kept = folder / f"{name}-{len(rows)}.json"
+    todo = [(t, seed) for t in trials(name, bench.teacher.sizes.blocks).items() for seed in range(seeds)]
+    for (title, trial), seed in tqdm(todo, desc=name, ascii=True):
+        kept = folder / f"{bench.key((title, updates, seed))}.json"
         if not kept.is_file():
-            base = replace(recipe.adversarial, steps=updates, discriminator_warmup=max(2, updates // 3), seed=seed)
-            settings = replace(base, **changes)
-            after, gap = _trial(student, teacher, data, trajectories, settings, build, share, evaluator, clips)
-            over = frechet_ratio(after.measures, before.measures, evaluator.reference, seed=seed)
-            right = mean_ratio(
-                after.measures, before.measures, after.labels, evaluator.reference, "all_together", seed=seed
+            write_bytes(
+                kept, json.dumps({"trial": title, "seed": seed, **_trial(bench, trial, updates, seed)}).encode()
             )
-            row = {"trial": title, "seed": seed, "all together": float(after.scores["all_together"])}
-            row |= dict(zip(("Frechet / start", "low", "high"), over, strict=True))
-            row |= {"accuracy / start": right[0], "D(real) - D(student)": gap}
-            write_bytes(kept, json.dumps(row).encode())
         rows.append(json.loads(kept.read_text(encoding="utf-8")))
     return pd.DataFrame(rows)
 
 
-def _trial(student, teacher, data, trajectories, settings: DistillSettings, build, share, evaluator, clips):  # noqa: ANN001, ANN202
-    """(evaluation of the student after the trial, mean gap of the logits over its last updates)."""
-    start = copy.deepcopy(student).requires_grad_(True)
-    contest = None
+def _trial(bench: Bench, trial: Trial, updates: int, seed: int) -> dict:
+    """What one trial's row says."""
+    changes, build, share = trial
+    base = replace(bench.recipe.adversarial, steps=updates, discriminator_warmup=max(2, updates // 3), seed=seed)
+    settings, contest = replace(base, **changes), None
     if settings.adversarial_weight > 0:
-        torch.manual_seed(settings.seed)
-        contest = Contest(build(teacher), RealPool(data, trajectories, share), settings)
-    distiller = Distiller(start, trajectories, settings, contest=contest)
+        torch.manual_seed(seed)
+        contest = Contest(build(bench.teacher), RealPool(bench.data, bench.trajectories, share), settings)
+    student = copy.deepcopy(bench.start).requires_grad_(True)
+    distiller = Distiller(student, bench.trajectories, settings, contest=contest)
     distiller.run()
     last = pd.DataFrame(distiller.log).tail(10)
-    after = evaluator.evaluate_sampler(_FOUR.on(distiller.averaged), n=clips, keep=0, progress=False)
-    return after, float((last["real_logit"] - last["fake_logit"]).mean())
+    after, reference = bench.score(_FOUR.on(distiller.averaged)), bench.evaluator.reference
+    over = frechet_ratio(after.measures, bench.before.measures, reference, seed=seed)
+    right = mean_ratio(after.measures, bench.before.measures, after.labels, reference, "all_together", seed=seed)
+    return {
+        "all together": float(after.scores["all_together"]),
+        **dict(zip(("Frechet / start", "low", "high"), over, strict=True)),
+        "accuracy / start": right[0],
+        "D(real) - D(student)": float((last["real_logit"] - last["fake_logit"]).mean()),
+    }
 
 
 def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.DataFrame, str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import csv
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from mobivid_core.distill.regression import draw_chords, regression_loss
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trajectory import Trajectories, step_generator
 from mobivid_core.errors import ParameterError, TrainingError
+from mobivid_core.files import replacing
 from mobivid_core.training.muon import Muon, muon_matrices
 from mobivid_core.training.state import load_state, save_state
 
@@ -236,12 +236,10 @@ class Distiller:
 
 def _write_log(path: Path, log: list[dict[str, float]]) -> None:
     """The whole log, atomically."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as stream:
+    with replacing(path) as partial, partial.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         writer.writerows(log)
-    os.replace(partial, path)
 
 
 def _read_log(path: Path, step: int) -> list[dict[str, float]]:

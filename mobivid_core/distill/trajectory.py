@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mobivid_core.diffusion.flow import null_condition
+from mobivid_core.diffusion.flow import null_condition, predicted_velocity
 from mobivid_core.diffusion.sampling import make_scheduler, set_textbook_sigmas, textbook_sigmas
 from mobivid_core.errors import ParameterError
+from mobivid_core.files import read_tensors, write_bytes
 
 if TYPE_CHECKING:
     from mobivid_core.training.latents import LatentDataset
@@ -127,7 +126,7 @@ def guided_velocity(model: nn.Module, condition: Condition, guidance: float) -> 
         """(B, C, t, h, w) -> the same shape."""
         doubled = x if guidance == 1.0 else torch.cat([x, x])
         timestep = torch.full((len(doubled),), 1000.0 * sigma, device=x.device)
-        out = model(doubled, timestep, text, mask).sample
+        out = predicted_velocity(model(doubled, timestep, text, mask))
         if guidance == 1.0:
             return out
         null, full = out.chunk(2)
@@ -212,55 +211,49 @@ def collect_trajectories(
         shape: (C, t, h, w) of one latent.
         steps, guidance, solver: As in `teacher_states`.
         seed: The noise of chunk i comes from (seed, i) alone.
-        cache: Folder of finished chunks; an interrupted call goes on after the last one. None keeps nothing.
+        cache: Folder of finished chunks; an interrupted call goes on after the last one, a call for more captions
+            computes the new ones only. None keeps nothing.
         chunk: Clips computed together; part of what the cache is keyed by.
         progress: Show a bar.
 
     Returns:
         Trajectories on the CPU.
+
+    Raises:
+        RunError: The disk is full; finished chunks are kept.
     """
     device = next(teacher.parameters()).device
-    key = _cache_key(teacher, condition, shape, (steps, guidance, solver, seed, chunk))
+    teacher_key = _teacher_key(teacher, shape, (steps, guidance, solver, seed, chunk))
     states, forwards = [], 0
     for i in tqdm(range(-(-len(condition) // chunk)), desc="teacher trajectories", disable=not progress):
-        path = None if cache is None else Path(cache) / key / f"{i:05d}.safetensors"
         part = condition.take(slice(i * chunk, (i + 1) * chunk))
-        done = _read_chunk(path)
-        if done is None:
+        path = None if cache is None else Path(cache) / teacher_key / f"{i:05d}-{_captions_key(part)}.safetensors"
+        kept = read_tensors(path)
+        if kept and "states" in kept:
+            done = kept["states"]
+        else:
             noise = torch.randn((len(part), *shape), generator=step_generator(seed, i)).to(device)
             done = teacher_states(teacher, part.to(device), noise, steps=steps, guidance=guidance, solver=solver).cpu()
             forwards += len(part) * steps * (1 if guidance == 1.0 else 2)
-            _write_chunk(path, done)
+            if path:
+                write_bytes(path, save({"states": done.contiguous()}))
         states.append(done)
     return Trajectories(torch.cat(states), student_sigmas(), condition, steps, guidance, forwards)
 
 
-def _cache_key(teacher: nn.Module, condition: Condition, shape: tuple[int, ...], settings: tuple) -> str:
-    """Short hash of everything that a trajectory depends on."""
-    digest = hashlib.sha256(json.dumps([list(shape), *settings]).encode())
-    for name, value in sorted(teacher.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    for value in (condition.text, condition.mask, condition.null_text, condition.null_mask):
+def _teacher_key(teacher: nn.Module, shape: tuple[int, ...], settings: tuple) -> str:
+    """Short hash of everything that all trajectories of a call depend on."""
+    return _digest(json.dumps([list(shape), *settings]), (v for _, v in sorted(teacher.state_dict().items())))
+
+
+def _captions_key(part: Condition) -> str:
+    """Short hash of a chunk's captions."""
+    return _digest("captions", (part.text, part.mask, part.null_text, part.null_mask))
+
+
+def _digest(word: str, tensors: Iterable[Tensor]) -> str:
+    """Short hash of a word and tensors."""
+    digest = hashlib.sha256(word.encode())
+    for value in tensors:
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _read_chunk(path: Path | None) -> Tensor | None:
-    """A finished chunk; a missing or torn file is computed anew."""
-    if path is None or not path.is_file():
-        return None
-    try:
-        return load_file(path)["states"]
-    except (SafetensorError, KeyError):
-        return None
-
-
-def _write_chunk(path: Path | None, states: Tensor) -> None:
-    """Write beside and rename, so that a chunk is either whole or absent."""
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({"states": states.contiguous()}, partial)
-    os.replace(partial, path)

@@ -20,6 +20,7 @@ from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.diversity import caption_diversity
 from mobivid_core.evaluate.judge import Judge
+from mobivid_core.evaluate.kept import Measured, evaluation_file, read_measured, write_measured
 from mobivid_core.evaluate.measures import ClipMeasures, measure
 from mobivid_core.evaluate.minivbench import Reference, Scores, score, shuffled
 from mobivid_core.evaluate.reference import measured_reference
@@ -127,7 +128,7 @@ class Evaluator:
         independent: bool = False,
         progress: bool = True,
     ) -> Evaluation:
-        """Generate clips for the first `n` test captions and score them.
+        """Generate clips for the first `n` test captions and score them; a large evaluation is kept (`kept.py`).
 
         Args:
             model: Called as the diffusion model; see `sample_latents`.
@@ -149,18 +150,19 @@ class Evaluator:
         n = len(self.labels) if n is None else n
         if not 1 <= n <= len(self.labels):
             raise ParameterError(f"n is {n}; this evaluator was prepared with {len(self.labels)} captions")
+        steps, guidance = self._steps(steps), self._guidance(guidance)
         sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver, batch=batch)
-        return self.evaluate_sampler(
-            sampler,
-            n=n,
-            wording=wording,
-            seed=seed,
-            batch=batch,
-            keep=keep,
-            quality=quality,
-            independent=independent,
-            progress=progress,
-        )
+        file = None
+        if quality:
+            kind = type(model).__qualname__, str(getattr(model, "plan", None))
+            settings = (steps, guidance, solver, wording, seed, keep, *kind)
+            file = evaluation_file([self.vae, self.judge, model], settings, self.profile, n)
+        found = read_measured(file, independent)
+        if found is None:
+            chosen = self._labels(n, wording)
+            found = self._measured(sampler, chosen, seed, batch, keep, quality, independent, progress)
+            write_measured(file, found)
+        return self._scored(found, self._labels(n, wording))
 
     def evaluate_sampler(
         self,
@@ -175,9 +177,46 @@ class Evaluator:
         independent: bool = False,
         progress: bool = True,
     ) -> Evaluation:
-        """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents."""
-        labels = [x if wording is None else replace(x, wording=wording) for x in self.labels[:n]]
+        """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents; nothing is kept."""
+        labels = self._labels(n, wording)
+        return self._scored(self._measured(sampler, labels, seed, batch, keep, quality, independent, progress), labels)
+
+    def first(self, evaluation: Evaluation, n: int) -> Evaluation:
+        """The first n clips of an evaluation, scored by themselves."""
+        measured = (evaluation.measures[:n], evaluation.clips[:n])
+        return self._scored(
+            (*measured, evaluation.seconds_per_clip, evaluation.decode_seconds_per_clip), evaluation.labels[:n]
+        )
+
+    def _steps(self, steps: int | None) -> int:
+        return self.profile.teacher_sampling_steps if steps is None else steps
+
+    def _guidance(self, guidance: float | None) -> float:
+        return self.profile.guidance if guidance is None else guidance
+
+    def _labels(self, n: int, wording: int | None) -> list[ClipLabel]:
+        """The first n captions, worded anew where a wording is asked for."""
+        return [x if wording is None else replace(x, wording=wording) for x in self.labels[:n]]
+
+    def _scored(self, measured: Measured, labels: list[ClipLabel]) -> Evaluation:
+        """Measures with their scores."""
+        measures, clips, sampling, decoding = measured
+        return Evaluation(self.score(measures, labels), measures, labels, clips, sampling, decoding)
+
+    def _measured(
+        self,
+        sampler: Callable[[Sequence[str], Tensor], Tensor],
+        labels: list[ClipLabel],
+        seed: int,
+        batch: int,
+        keep: int,
+        quality: bool,
+        independent: bool,
+        progress: bool,
+    ) -> Measured:
+        """Sample, decode and measure, batch by batch."""
         parts, kept, seconds, decoding = [], [], 0.0, 0.0
+        n = len(labels)
         for start in tqdm(range(0, n, batch), desc="generating", disable=not progress, ascii=True, mininterval=2):
             chosen = labels[start : start + batch]
             began = time.perf_counter()
@@ -190,10 +229,9 @@ class Evaluator:
                 parts.append(measure(clips, self.judge, quality, independent))
                 if sum(map(len, kept)) < keep:
                     kept.append(clips)
-        measures = ClipMeasures.join(parts)
         shape = (0, 3, self.profile.frames, self.profile.size, self.profile.size)
         clips = torch.cat(kept)[:keep] if kept else torch.empty(shape)
-        return Evaluation(self.score(measures, labels), measures, labels, clips, seconds / n, decoding / n)
+        return ClipMeasures.join(parts), clips, seconds / n, decoding / n
 
     def sampler(
         self,
@@ -205,8 +243,7 @@ class Evaluator:
         batch: int = 32,
     ) -> Callable[[Sequence[str], Tensor], Tensor]:
         """A function from (captions, noise) to latents that runs `model`; arguments as in `evaluate`."""
-        steps = self.profile.teacher_sampling_steps if steps is None else steps
-        guidance = self.profile.guidance if guidance is None else guidance
+        steps, guidance = self._steps(steps), self._guidance(guidance)
         null_pair = encode_text([""])
         device = next(model.parameters()).device
 

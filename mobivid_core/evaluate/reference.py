@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -24,7 +24,7 @@ from mobivid_core.evaluate.measures import ClipMeasures, measure
 from mobivid_core.evaluate.minivbench import Reference
 from mobivid_core.evaluate.quality import ImagingReference, imaging_statistics
 from mobivid_core.evaluate.trials import failing, run_trials
-from mobivid_core.files import write_bytes
+from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile
@@ -54,10 +54,9 @@ def measured_reference(
     """
     vae.eval()
     judge.eval()
-    file = _cache(profile) / f"{_key([vae, judge], n, profile)}.safetensors" if cache else None
-    if file and file.is_file():
-        stored = load_file(file)
-    else:
+    file = evaluation_folder(profile) / f"{evaluation_key([vae, judge], n, profile)}.safetensors" if cache else None
+    stored = read_tensors(file)
+    if stored is None:
         stored = _measure_real(vae, judge, profile, n, progress)
         if file:
             write_bytes(file, save(stored))
@@ -84,7 +83,7 @@ def measured_trials(
         progress: Show a progress bar.
     """
     n = min(TRIAL_CLIPS, profile.eval_clips) if n is None else n
-    file = _cache(profile) / f"trials-{_key([judge], n, profile)}.csv" if cache else None
+    file = evaluation_folder(profile) / f"trials-{evaluation_key([judge], n, profile)}.csv" if cache else None
     if not (file and file.is_file()):
         frame = run_trials(judge, frames=profile.frames, size=profile.size, n=n, progress=progress)
         if not file:
@@ -126,16 +125,18 @@ def _unpack(name: str, stored: dict[str, Tensor]) -> ClipMeasures:
     return ClipMeasures(**{k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
 
 
-def _cache(profile: Profile) -> Path:
+def evaluation_folder(profile: Profile) -> Path:
+    """Where measures of a run are kept."""
     return runs_dir(profile.name) / "evaluation"
 
 
-def _key(models: Sequence[nn.Module], n: int, profile: Profile) -> str:
-    """Hash of all that the measures depend on: weights, sizes, and the code that draws and measures."""
-    digest = hashlib.sha256(repr((n, profile.frames, profile.size)).encode())
+def evaluation_key(models: Sequence[nn.Module], settings: object, profile: Profile) -> str:
+    """Hash of all that measures depend on: weights, settings, sizes, and the code that draws, samples and measures."""
+    digest = hashlib.sha256(repr((settings, profile.frames, profile.size)).encode())
     for value in (tensor for model in models for tensor in model.state_dict().values()):
         digest.update(value.detach().cpu().numpy().tobytes())
     here = Path(__file__).parent
-    for source in sorted([*here.glob("*.py"), *(here.parent / "data").glob("*.py")]):
-        digest.update(source.read_bytes())
+    for folder in (here, *(here.parent / name for name in ("data", "diffusion", "models"))):
+        for source in sorted(folder.glob("*.py")):
+            digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -286,10 +286,14 @@ class Results:
         from filelock import FileLock
 
         folder = runs_dir(self.profile.name)
+        lock = FileLock(folder / ".figures.lock")
         with disk_errors(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".figures.lock"):
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def registered_path(notebook: str, profile: str) -> Path:

@@ -267,6 +267,7 @@ ANSWERED_BY: dict[str, tuple[str, ...]] = {
     "R1.5": ("sens_motion", "sens_temporal_heads"),
     "R2.1": ("device_predictions",),
     "R2.2": ("vae_judge",),
+    "R3.1": ("scorecard_stacking",),
     "R3.2": ("device_rates",),
     "R4.1": ("distill_cost",),
     "R4.2": ("device_rates",),

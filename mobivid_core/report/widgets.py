@@ -37,15 +37,23 @@ def error_clip(reconstruction: Tensor, original: Tensor, gain: float = ERROR_GAI
 
 
 def scrubber(
-    originals: Tensor, reconstructions: Mapping[str, Tensor], titles: Sequence[str], height: int = 192
+    originals: Tensor,
+    reconstructions: Mapping[str, Tensor],
+    titles: Sequence[str],
+    height: int = 192,
+    *,
+    choice: str = "codec",
+    sides: tuple[str, str] = ("original", "reconstruction"),
 ) -> VBox:
-    """Pick a clip and a codec, scrub through original, reconstruction and error.
+    """Pick a clip and a codec (or a sampler), scrub through original, reconstruction and error.
 
     Args:
         originals: (N, 3, T, H, W) in [-1, 1].
         reconstructions: Name of a codec -> its reconstructions, same shape.
         titles: One title a clip.
         height: Height on the page in pixels.
+        choice: What the second menu chooses.
+        sides: What the first two pictures are called.
 
     Returns:
         A widget; show it as the last line of a cell.
@@ -65,7 +73,7 @@ def scrubber(
 
     frames = originals.shape[2]
     clip = widgets.Dropdown(options=[(title, n) for n, title in enumerate(titles)], description="clip")
-    codec = widgets.Dropdown(options=list(reconstructions), description="codec")
+    codec = widgets.Dropdown(options=list(reconstructions), description=choice)
     frame = widgets.IntSlider(0, 0, frames - 1, description="frame")
     picture = widgets.Image(format="png", height=height)
 
@@ -75,7 +83,9 @@ def scrubber(
     for control in (clip, codec, frame):
         control.observe(show, names="value")
     show()
-    legend = widgets.HTML(f"original &nbsp;|&nbsp; reconstruction &nbsp;|&nbsp; error, enlarged {ERROR_GAIN} times")
+    legend = widgets.HTML(
+        f"{sides[0]} &nbsp;|&nbsp; {sides[1]} &nbsp;|&nbsp; difference, enlarged {ERROR_GAIN} times"
+    )
     return widgets.VBox([widgets.HBox([clip, codec]), frame, picture, legend])
 
 

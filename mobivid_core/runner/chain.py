@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 import mobivid_core
 from mobivid_core import artifacts
 from mobivid_core.errors import ParameterError, RunError
-from mobivid_core.files import disk_errors, sha256
+from mobivid_core.files import clear_leftovers, disk_errors, sha256
 from mobivid_core.paths import data_dir, figures_dir, notebooks_dir, runs_dir
 from mobivid_core.profiles import get_profile
 from mobivid_core.runner import stamps
@@ -118,17 +118,30 @@ class Chain:
         selected = self.selected()
         parameters = resolve(selected, self.profile, self.given)
         folder = runs_dir(self.profile)
-        with disk_errors(str(folder)):
-            folder.mkdir(parents=True, exist_ok=True)
-        run_id = uuid.uuid4().hex[:12]
+        lock = FileLock(folder / ".run.lock", timeout=0)
         try:
-            with FileLock(folder / ".run.lock", timeout=0), own_kernel(run_id):
-                return self._run(selected, parameters, run_id, force)
+            with disk_errors(str(folder)):
+                folder.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
         except Timeout as error:
             raise RunError(
                 f"another run of profile {self.profile!r} is going on in {folder}; wait for it, or set MOBIVID_RUNS "
                 "to another folder"
             ) from error
+        run_id = uuid.uuid4().hex[:12]
+        try:
+            self._recover()
+            with own_kernel(run_id):
+                return self._run(selected, parameters, run_id, force)
+        finally:
+            lock.release()
+
+    def _recover(self) -> None:
+        """Clear up after a run that was killed."""
+        artifacts.restore(self.profile)
+        for name in ("stamps", "registered", ""):
+            clear_leftovers(runs_dir(self.profile) / name)
+        clear_leftovers(figures_dir(self.profile))
 
     def _run(self, selected: list[NotebookSource], parameters: list[dict], run_id: str, force: bool) -> RunRecord:
         record = RunRecord.begin(self.profile, run_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import sys
@@ -113,12 +114,17 @@ def execute(source: Path, output: Path, parameters: dict, folder: Path, progress
     """
     import papermill
 
-    papermill.execute_notebook(
-        str(source),
-        str(output),
-        parameters=parameters,
-        kernel_name="python3",
-        cwd=str(folder),
-        progress_bar=progress,
-        log_output=False,
-    )
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(output),
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=str(folder),
+            progress_bar=progress,
+            log_output=False,
+        )
+    except KeyboardInterrupt:
+        # nbclient's open tasks would each print a traceback about the kernel that was stopped on purpose
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise

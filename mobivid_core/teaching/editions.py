@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import nbformat
@@ -14,6 +15,7 @@ from mobivid_core.teaching.masters import Master, read_masters, tag_of
 from mobivid_core.teaching.placeholder import placeholder
 
 EDITIONS = ("student", "instructor")
+_LINK = re.compile(r"\[[^\]]*\]\(\.\./([^)]+)\)")
 _HARMLESS = {".ipynb_checkpoints"}
 
 
@@ -37,9 +39,11 @@ def edition_of(master: Master, edition: str) -> NotebookNode:
                 continue
             if tag == "solution":
                 source, tag = placeholder(source, checks[index]), "answer"
+        if cell.cell_type == "markdown":
+            source = _LINK.sub(r"`notebooks/\1`", source)  # an edition may lie anywhere
         metadata = {"tags": [tag]} if tag else {}
         new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
-        made.append(new(source, metadata=metadata, id=f"{master.name[:4]}-{index:02d}"))
+        made.append(new(source, metadata=metadata, id=cell.id))
     notebook = new_notebook(cells=made)
     notebook.metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},

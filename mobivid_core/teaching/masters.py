@@ -1,8 +1,8 @@
-"""Masters: one py:percent file a notebook, whose tags say what is task, solution, self-check and teacher's note.
+"""Masters: one notebook without outputs for each main notebook, whose cell tags say what each cell is for.
 
-An exercise is a markdown cell tagged `exercise`, any given cells, one code cell tagged `solution` and one tagged `check`.
-Cells tagged `instructor` may stand anywhere. Nothing but the check may need what a solution defines: so an unsolved
-notebook runs to its end and says what is open, instead of failing again and again.
+An exercise is a markdown cell tagged `exercise`, any given cells, one code cell tagged `solution`, one tagged `check`.
+Cells tagged `instructor` may stand anywhere. Nothing but the check may need what a solution defines: so each exercise
+can be worked on without the ones before it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 from nbformat import NotebookNode
 
 from mobivid_core.errors import TeachingError
@@ -67,9 +68,9 @@ def read_masters(folder: Path | None = None) -> list[Master]:
         TeachingError: There is none, or one is malformed.
     """
     folder = folder or masters_dir()
-    paths = sorted(folder.glob("ex[0-9][0-9]_*.py"))
+    paths = sorted(folder.glob("ex[0-9][0-9]_*.ipynb"))
     if not paths:
-        raise TeachingError(f"no masters (such as ex03_sensitivity.py) in {folder}")
+        raise TeachingError(f"no masters (such as ex03_sensitivity.ipynb) in {folder}")
     return [read_master(path) for path in paths]
 
 
@@ -77,16 +78,13 @@ def read_master(path: Path) -> Master:
     """Read and check one master.
 
     Raises:
-        TeachingError: jupytext is missing, a cell is not Python, tags do not match, or a cell outside a check needs what
-            a solution defines.
+        TeachingError: It is no notebook, a cell is not Python, tags do not match, or a cell outside a check needs
+            what a solution defines.
     """
     try:
-        import jupytext
-    except ImportError as error:
-        raise TeachingError(
-            "reading the masters needs jupytext: pip install -e '.[dev]' (or run `make env`)"
-        ) from error
-    cells = tuple(jupytext.read(path, fmt="py:percent").cells)
+        cells = tuple(nbformat.read(path, as_version=4).cells)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError) as error:
+        raise TeachingError(f"{path.name} cannot be read as a notebook: {str(error).splitlines()[0]}") from error
     for index, cell in enumerate(cells):
         if cell.cell_type == "code":
             try:
@@ -100,6 +98,10 @@ def read_master(path: Path) -> Master:
 
 def _exercises(path: Path, cells: tuple[NotebookNode, ...]) -> list[Exercise]:
     found: list[Exercise] = []
+    for cell in cells:
+        unknown = [tag for tag in cell.metadata.get("tags", []) if tag not in TAGS]
+        if unknown:
+            raise TeachingError(f"{path.name} has a cell tagged {unknown[0]!r}; the tags are {', '.join(TAGS)}")
     tagged = [(i, tag) for i, cell in enumerate(cells) if (tag := tag_of(cell)) and tag != "instructor"]
     if not tagged:
         raise TeachingError(f"{path.name} has no exercise: tag a markdown cell `exercise`")
@@ -109,7 +111,8 @@ def _exercises(path: Path, cells: tuple[NotebookNode, ...]) -> list[Exercise]:
         tags = [tag for _, tag in group]
         if tags != ["exercise", "solution", "check"]:
             raise TeachingError(
-                f"{path.name}: {title!r} has the tags {', '.join(tags)}; each exercise needs one cell tagged `exercise`, "
+                f"{path.name}: {title!r} has the tags {', '.join(tags)}; each exercise needs one cell "
+                "tagged `exercise`, "
                 "then one `solution`, then one `check`"
             )
         kinds = [cells[i].cell_type for i, _ in group]
@@ -134,6 +137,7 @@ def _check_names(master: Master) -> None:
             needed = sorted(used_names(cell.source) & set(solved))
             if needed:
                 raise TeachingError(
-                    f"{master.path.name}, cell {index}, needs {needed[0]!r}, which the solution of {solved[needed[0]]!r} "
+                    f"{master.path.name}, cell {index}, needs {needed[0]!r}, which the solution of "
+                    f"{solved[needed[0]]!r} "
                     "defines: students run it unsolved. Move it into the check, or define the name before the exercise"
                 )

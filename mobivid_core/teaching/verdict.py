@@ -1,4 +1,7 @@
-"""What a self-check answers: right, not yet (with the reason), or open. A check is a pure function that returns one."""
+"""What a self-check answers: right, not yet (with the reason), or open. A check is a pure function that returns one.
+
+The gaps in the student's edition raise `Unsolved`, which a notebook shows as one line.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from html import escape
-from typing import Any, Literal, ParamSpec
+from typing import Any, Literal, NoReturn, ParamSpec
 
 P = ParamSpec("P")
 #: Kind of notebook output that carries a verdict for `grade`.
@@ -55,8 +58,35 @@ class Wrong(Exception):
     """Raised inside a check: the answer is wrong, and why."""
 
 
-class Open(Exception):
-    """Raised inside a check: the gap is not filled yet."""
+class Unsolved(Exception):
+    """The gap is not filled yet."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback: the message alone."""
+        return [f"Open: {self}"]
+
+
+def unsolved(name: str) -> NoReturn:
+    """Body of a function that a student has still to write.
+
+    Raises:
+        Unsolved: Always.
+    """
+    raise Unsolved(f"`{name}` is not written yet: put your code in place of `unsolved(...)`.")
+
+
+def require(**answers: object) -> None:
+    """Last line of a cell with values to fill in.
+
+    Args:
+        answers: Name and value of each answer.
+
+    Raises:
+        Unsolved: One is still `...`.
+    """
+    gaps = [f"`{name}`" for name, value in answers.items() if value is ...]
+    if gaps:
+        raise Unsolved(f"put your answer in place of `...` for {', '.join(gaps)} in this cell, then run it again.")
 
 
 def wrong_if(condition: object, why: str) -> None:
@@ -77,7 +107,7 @@ def run(function: Callable[..., Any], *arguments: object) -> Any:
     """Call a student's function.
 
     Raises:
-        Open: It returns nothing, as the unfilled gap does.
+        Unsolved: It is still the gap, or returns nothing.
         Wrong: It is no function, or raised an error; the message names it.
     """
     name = getattr(function, "__name__", "it")
@@ -85,10 +115,12 @@ def run(function: Callable[..., Any], *arguments: object) -> Any:
         raise Wrong(f"the exercise asks for a function, and this is {type(function).__name__}")
     try:
         result = function(*arguments)
+    except Unsolved:
+        raise
     except Exception as error:  # whatever a student's code raises belongs into the verdict, not into a traceback
         raise Wrong(f"`{name}` raised {type(error).__name__}: {error}") from error
     if result is None or result is ...:
-        raise Open(f"`{name}` returns nothing yet: fill the gap, and end with `return`.")
+        raise Unsolved(f"`{name}` returns nothing: end it with `return`.")
     return result
 
 
@@ -107,7 +139,7 @@ def checked(check: Callable[P, str]) -> Callable[P, Verdict]:
             return Verdict(name, "open", f"not solved yet: {', '.join(gaps)} still to be filled in the cell above.")
         try:
             return Verdict(name, "right", check(*args, **kwargs))
-        except Open as error:
+        except Unsolved as error:
             return Verdict(name, "open", f"not solved yet: {error}")
         except Wrong as error:
             return Verdict(name, "wrong", str(error))

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
 from mobivid_core.data.captions import TRAIN_WORDINGS, ClipLabel, caption
 from mobivid_core.data.render import label_of, render_clips
-from mobivid_core.files import write_bytes
+from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.models.text import encode_text
 from mobivid_core.models.vae import MobiVidVAE
 
@@ -86,9 +86,8 @@ def latent_dataset(
         progress: Show a progress bar.
     """
     file = cache / f"{split}-{_key(vae, split, start, count, frames, size)}.safetensors" if cache else None
-    if file and file.exists():
-        latents = load_file(file)["latents"]
-    else:
+    latents = (read_tensors(file) or {}).get("latents")
+    if latents is None:
         latents = _encode(vae, split, range(start, start + count), frames, size, progress)
         if file:
             write_bytes(file, save({"latents": latents}))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mobivid_core.data.film import clips_dir, film_shots
+from mobivid_core.data.film import clips_dir, film_shots, shipped_film
 from mobivid_core.data.render import render_clips
 from mobivid_core.data.video_io import iterate_frames
-from mobivid_core.errors import ParameterError
+from mobivid_core.errors import ParameterError, VideoError
 from mobivid_core.profiles import Profile
 
 
@@ -94,11 +94,20 @@ def film_pool(frames: int = 17) -> VideoPool:
         if shot.frames < frames:
             continue
         if shot.file not in whole:
-            pictures = [torch.from_numpy(picture.copy()) for picture in iterate_frames(clips_dir() / shot.file)]
-            whole[shot.file] = torch.stack(pictures).movedim(-1, 0)
+            with shipped_film():
+                whole[shot.file] = _whole_file(shot.file)
         videos.append(whole[shot.file][:, shot.first_frame : shot.first_frame + shot.frames])
         weights.append(shot.frames - frames + 1)
     return VideoPool(videos, torch.tensor(weights, dtype=torch.float32))
+
+
+def _whole_file(name: str) -> Tensor:
+    """All frames of a shipped file, (3, T, H, W) uint8; an error if any shot's are missing."""
+    pictures = [torch.from_numpy(picture.copy()) for picture in iterate_frames(clips_dir() / name)]
+    wanted = max(shot.first_frame + shot.frames for shot in film_shots() if shot.file == name)
+    if len(pictures) < wanted:
+        raise VideoError(f"{name}: breaks off after {len(pictures)} of {wanted} frames")
+    return torch.stack(pictures).movedim(-1, 0)
 
 
 def captioned_clips(count: int, *, frames: int, size: int) -> Tensor:

@@ -160,6 +160,17 @@ def test_sliders_move_the_number() -> None:
     assert "frames/s" in before and box.children[-1].value != before
 
 
+def test_the_menu_tells_a_chip_s_engines_apart() -> None:
+    from mobivid_core.deploy.devices import load_devices
+    from mobivid_core.deploy.widget import explore
+
+    known = [device for device in load_devices() if device.tflops]
+    box = explore(MOBILE, known, fit_efficiency(), sizes=[(512, 384)], frames=49, decoder_tflop=1.0)
+    labels = [label for label, _ in box.children[0].options]
+    assert len(known) > len({(device.name, device.chip) for device in known}), "a chip with two engines is among them"
+    assert len(set(labels)) == len(known)
+
+
 def test_packages_are_called_as_often_as_a_clip_needs() -> None:
     names = ("mobile_block", "mobile_dit_part1of2", "dit_8bit", "decoder", "text_encoder")
     assert [export.runs_a_clip(name, blocks=20, steps=4) for name in names] == [80, 4, 4, 1, 1]

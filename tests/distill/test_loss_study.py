@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from mobivid_core.distill.arms import ARMS, BOTH, REGRESSION
+from mobivid_core.distill.bench import Trial
 from mobivid_core.distill.loss_record import LossRecord
-from mobivid_core.distill.loss_study import Trial, run_study, trials
+from mobivid_core.distill.loss_study import run_study, trials
 from mobivid_core.errors import CheckpointError
 
 FACTS = {"date": "2026-01-01", "teacher": "abc", "start": "student", "clips": 4, "seeds": 3, "torch": "2"}

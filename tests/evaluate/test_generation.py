@@ -7,7 +7,7 @@ import torch
 from mobivid_core.data.captions import VOCABULARY, WORDINGS, label_indices
 from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate import diversity
+from mobivid_core.evaluate import diversity, kept
 from mobivid_core.evaluate.generalisation import paraphrases, readable_share, unseen_gap
 from mobivid_core.evaluate.generation import Evaluator
 from mobivid_core.evaluate.judge import Judge
@@ -153,3 +153,22 @@ def test_cache_is_keyed_by_the_judge(evaluator: Evaluator, judge: Judge, tmp_pat
     for model in (judge, Judge(width=4)):
         Evaluator.prepare(evaluator.vae, model, PROFILE, n=4, progress=False)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+
+
+def test_a_large_evaluation_is_kept_and_taken_up_again(evaluator: Evaluator, tmp_path: Path, monkeypatch) -> None:
+    """The second call finds the file and does not sample; another seed, model or torn file samples anew."""
+    monkeypatch.setenv("MOBIVID_RUNS", str(tmp_path))
+    monkeypatch.setattr(kept, "FROM_CLIPS", 4)
+    ask = dict(n=4, steps=2, keep=2, independent=True, progress=False)
+    first = evaluator.evaluate(_Still(), **ask)
+    (file,) = tmp_path.rglob("generated-*.safetensors")
+    monkeypatch.setattr(Evaluator, "_measured", lambda *_: pytest.fail("sampled again"))
+    again = evaluator.evaluate(_Still(), **ask)
+    assert again.scores.values == first.scores.values and torch.equal(again.clips, first.clips)
+    assert evaluator.evaluate(_Still(), **{**ask, "independent": False}).seconds_per_clip == first.seconds_per_clip
+    for other in ({"seed": 1}, {"steps": 3}):
+        with pytest.raises(pytest.fail.Exception):
+            evaluator.evaluate(_Still(), **(ask | other))
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(pytest.fail.Exception):
+        evaluator.evaluate(_Still(), **ask)

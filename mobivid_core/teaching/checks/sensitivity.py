@@ -1,97 +1,114 @@
-"""Checks of notebook 03's exercises: a first-order score that sees nothing, damages and their order, rank correlation."""
+"""Checks of exercise notebook 03: first and second order of a distillation loss, and rank correlation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
+from mobivid_core.compress.scores import rank_correlation
 from mobivid_core.teaching.verdict import checked, run, wrong_if
 
-VelocityOf = Callable[[Tensor], Tensor]
-_REASONS = {
-    "A": "a saturated network would give small gradients, and not the same exact number for every unit.",
-    "C": "close one gate and look at the output: is it really unconnected?",
-    "D": "rounding would leave tiny numbers that differ from unit to unit.",
-}
+Loss = Callable[[Tensor], Tensor]
 
 
-def _loss(velocity: Tensor, target: Tensor) -> Tensor:
-    return (velocity - target).square().sum() / target.square().sum()
+def toy_loss(units: int = 5, seed: int = 0) -> Loss:
+    """KD loss of a small linear model as a function of its units' gates; it is a quadratic function, zero at all ones.
+
+    Args:
+        units: Number of gates.
+        seed: Seed of weights and inputs.
+
+    Returns:
+        Function of gates (units,) to a scalar: |y(gates) - y(1)|^2 / |y(1)|^2, y of shape (16 samples, 3 outputs).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(units, 3, generator=generator, dtype=torch.float64)
+    inputs = torch.randn(16, units, generator=generator, dtype=torch.float64)
+
+    def loss(gates: Tensor) -> Tensor:
+        teacher = inputs @ weight
+        return (((inputs * gates) @ weight) - teacher).square().sum() / teacher.square().sum()
+
+    return loss
+
+
+def exact_rises(loss: Loss, units: int) -> Tensor:
+    """(units,) the loss with each unit removed alone."""
+    return torch.stack([loss(1 - row) for row in torch.eye(units, dtype=torch.float64)])
 
 
 @checked
-def taylor(
-    gate_gradient: Callable[[VelocityOf, Tensor, Tensor], Tensor], velocity_of: VelocityOf, target: Tensor, reason: str
-) -> str:
-    """`gate_gradient(velocity_of, target, gates)`: gradient of the KD loss; `reason`: why it vanishes at open gates."""
-    blocks = len(run(gate_gradient, velocity_of, target, torch.ones(14)))
-    wrong_if(blocks != 14, f"there is one gate a block, 14 in all, but the gradient has {blocks} entries.")
-    half = torch.full((14,), 0.5)
-    away = run(gate_gradient, velocity_of, target, half)
-    wrong_if(not bool(away.abs().max() > 0), "with half-closed gates the loss does change: is its gradient taken at `gates`?")
-    step = torch.zeros(14)
-    step[3] = 0.02
-    with torch.no_grad():
-        slope = (_loss(velocity_of(half + step), target) - _loss(velocity_of(half - step), target)) / 0.04
-    ratio = float(away[3] / slope)
-    wrong_if(ratio < 0, "the sign of the gradient is that of a gain, not of a loss.")
-    # Central differences of step 0.02 in float32: a few per cent.
+def taylor(first_order: Callable[..., Tensor], second_order: Callable[..., Tensor]) -> str:
+    """Taylor scores of gates.
+
+    Args:
+        first_order: (loss, units) -> (units,) gradient at the full model.
+        second_order: (loss, units) -> (units,) estimated rise of the loss when a unit goes.
+    """
+    loss, units = toy_loss(6, seed=11), 6
+    first, exact = torch.as_tensor(run(first_order, loss, units)).detach(), exact_rises(loss, units)
     wrong_if(
-        abs(ratio - 1) > 0.1,
-        f"right in kind, but {ratio:.3g} times a finite difference of the loss: is it a share of the teacher's power?",
+        first.shape != (units,),
+        f"`first_order` has to return one number a unit, shape ({units},); got {tuple(first.shape)}.",
     )
-    at_ones = float(run(gate_gradient, velocity_of, target, torch.ones(14)).abs().max())
-    wrong_if(at_ones > 1e-6, "with all gates open the student is the teacher, and your gradient is not what follows from it.")
-    wrong_if(reason not in ("A", "B", "C", "D"), "`reason` is one of the letters A to D.")
-    wrong_if(reason != "B", f"the gradient is right, the reason is not: {_REASONS.get(reason)}")
-    return f"exactly {at_ones:g} at open gates, {float(away.abs().max()):.2g} half-way. No choice of data changes the first."
-
-
-@checked
-def removal(damage: Sequence[float], order: Sequence[int], velocity_of: VelocityOf, target: Tensor) -> str:
-    """`damage`: KD loss after closing each block alone; `order`: blocks in the order in which they should go."""
-    values, ranks = np.asarray(damage, dtype=float), np.asarray(order)
-    wrong_if(values.shape != (14,), f"there are 14 blocks, and `damage` has the shape {values.shape}.")
-    wrong_if((values <= 0).any(), "a damage of zero: was that gate really closed?")
-    for block in (0, 7, 13):
-        gates = torch.ones(14)
-        gates[block] = 0
-        with torch.no_grad():
-            own = float(_loss(velocity_of(gates), target))
-        wrong_if(abs(values[block] - own) > 0.02 * own and abs(values[block] - float(1 - own)) < 0.02, "this is what is left, not the damage.")
-        wrong_if(
-            abs(values[block] - own) > 0.02 * own,
-            f"block {block}: your damage is {values[block] / own:.3g} times the loss with that gate closed and all others open.",
-        )
-    wrong_if(sorted(ranks.tolist()) != list(range(14)), "`order` names each block once, by its index.")
-    best = np.argsort(values)
-    wrong_if((ranks == best[::-1]).all(), "the ranks are reversed: did you sort by what stays rather than what goes?")
     wrong_if(
-        (ranks == np.argsort(best)).all() and not (ranks == best).all(),
-        "these are the blocks' ranks; the exercise asks for the blocks, in the order of their ranks.",
+        first.abs().max() > 1e-9,
+        "`first_order` is not the gradient at the full model: there the student is the teacher. At "
+        "which gates did you take it?",
     )
-    late = int((values[ranks[:-1]] > values[ranks[1:]]).sum())
-    wrong_if(late, f"{late} block(s) go before one that does less damage.")
-    return "the first to go is the one that is missed least. Is it in the middle? Notebook 04 measures again after each."
+    second = torch.as_tensor(run(second_order, loss, units)).detach().to(exact)
+    wrong_if(second.shape != (units,), f"`second_order` has to return shape ({units},); got {tuple(second.shape)}.")
+    wrong_if(
+        torch.allclose(second, 2 * exact),
+        "`second_order` is too large by one and the same factor everywhere: look at the Taylor "
+        "series' second term again.",
+    )
+    wrong_if(
+        second.abs().max() < 1e-9,
+        "`second_order` is zero everywhere: you built it on the gradient, which vanishes here.",
+    )
+    wrong_if(
+        not torch.allclose(second, exact),
+        "`second_order` does not give the rise of the loss, though this loss is exactly quadratic. "
+        "Does each unit use its own "
+        "entry of the diagonal?",
+    )
+    return "the gradient is blind at the teacher, and for a quadratic loss the second order is exact."
 
 
 @checked
-def rank_correlation(spearman: Callable[[np.ndarray, np.ndarray], float], exact: np.ndarray, estimate: np.ndarray) -> str:
-    """`spearman(a, b)`: correlation of ranks (no ties)."""
-    generator = np.random.default_rng(3)
-    a = generator.permutation(12).astype(float)
-    b = np.exp(a + generator.normal(size=12) * 3)
-    got, right = float(run(spearman, a, b)), float(spearmanr(a, b)[0])
-    wrong_if(abs(got - pearsonr(a, b)[0]) < 1e-9, "the values themselves are correlated, so one large value decides.")
-    indices = pearsonr(np.argsort(a), np.argsort(b))[0]
-    wrong_if(abs(got - indices) < 1e-9, "`argsort` says which element comes at each place, not the place of each element.")
-    wrong_if(abs(got + right) < 1e-9, "one of the two is ranked from the other end.")
-    wrong_if(abs(got) > 1 + 1e-9, "a correlation lies between -1 and 1.")
-    wrong_if(abs(run(spearman, a, a**3) - 1) > 1e-9, "a monotone change of one side must not matter to ranks.")
-    wrong_if(abs(got - right) > 1e-9, "not the correlation of the two lists of ranks.")
-    here = float(run(spearman, exact, estimate))
-    return f"ranks only. On notebook 03's scores of heads and FFN slices your function gives {here:.3f}."
+def ranks(spearman: Callable[..., float], most_faithful: str, scores: Mapping[str, np.ndarray]) -> str:
+    """Rank correlation, and the estimator that ranks most like exact removal.
+
+    Args:
+        spearman: (a, b) -> rank correlation.
+        most_faithful: Name of the estimator.
+        scores: Estimator -> scores; "exact" among them.
+    """
+    rng = np.random.default_rng(5)
+    a = rng.permutation(30).astype(float)
+    b = a + 8 * rng.standard_normal(30)
+    right = rank_correlation(a, b, resamples=2)[0]
+    found = float(run(spearman, a, b))
+    wrong_if(
+        abs(float(run(spearman, np.exp(a / 5), b)) - found) > 1e-9,
+        "`spearman` changes when one side goes through exp, which leaves the order as it is: you "
+        "correlate values, not ranks.",
+    )
+    wrong_if(abs(found + right) < 1e-9, "`spearman` has the wrong sign: two lists in the same order have to give +1.")
+    wrong_if(
+        abs(found - right) > 1e-9,
+        "`spearman` does not turn lists into ranks: `argsort` says where the smallest lies, not "
+        "which rank each entry has.",
+    )
+    rho = {name: rank_correlation(scores["exact"], s, resamples=2)[0] for name, s in scores.items() if name != "exact"}
+    wrong_if(most_faithful == "exact", "`most_faithful`: exact removal is what the others are compared with.")
+    wrong_if(most_faithful not in rho, f"`most_faithful` is one of {', '.join(rho)}.")
+    wrong_if(
+        rho[most_faithful] < max(rho.values()),
+        "`most_faithful`: another estimator's order is closer to that of exact removal.",
+    )
+    return "ranks, not values: so estimators with different units can be compared."

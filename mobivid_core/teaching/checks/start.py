@@ -1,68 +1,96 @@
-"""Checks of notebook 00's exercises: network calls, evidence classes, what few steps and no guidance cost."""
+"""Checks of exercise notebook 00: what each saving is worth, and how numbers are known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Collection, Mapping
 
+import pandas as pd
+
+from mobivid_core.paths import project_root
 from mobivid_core.report.evidence import MEANING
-from mobivid_core.teaching.verdict import checked, run, wrong_if
+from mobivid_core.report.published import claim_value, claims
+from mobivid_core.teaching.verdict import checked, wrong_if
 
-#: Statement -> (its class, a question that leads there without naming it).
-_EVIDENCE = {
-    "A": ("measured", "who ran the 256 clips?"),
-    "B": ("derived", "was anything run, or was it counted from sizes that were put together from other sources?"),
-    "C": ("paper", "can you open the place where it is printed?"),
-    "D": ("third-party", "did anybody here read it in the PDF, and did the writer referee the paper?"),
-    "E": ("review", "who had the PDF and wrote about it in public?"),
-    "F": ("assumed", "does any source at all give this width?"),
-}
+LEVERS = ("calls", "parameters")
 
 
 @checked
-def calls(network_calls: Callable[[int, float], int]) -> str:
-    """`network_calls(steps, guidance)`: how often the transformer runs for one clip."""
-    guided, plain = run(network_calls, 40, 3.0), run(network_calls, 4, 1.0)
-    wrong_if(guided == 40, "a guided step asks the network twice: with the caption and with what else?")
-    wrong_if(plain == 8, "at scale 1 the two predictions cancel to the captioned one: is the second call still needed?")
-    wrong_if(guided == 120, "the scale is a factor on a difference of predictions, not a number of calls.")
-    wrong_if(guided != 2 * 40, "the guided sampler's count is off: how many calls is one step, and how many steps are there?")
-    wrong_if(plain != 4, "the unguided count is off: what does a step without guidance still have to compute?")
-    wrong_if(run(network_calls, 7, 1.5) != 14, "your rule fails at a scale of 1.5: at which scales can the second prediction be spared?")
-    return "guided steps are paid twice, unguided ones once. The ratio of your two counts is the paper's claim C24."
+def savings(fewer_calls: float, cheaper: float, larger_lever: str) -> str:
+    """Calls and cost of one clip, server over mobile.
 
-
-@checked
-def evidence(answer: Mapping[str, str]) -> str:
-    """`answer`: letter of a statement -> its evidence class."""
-    missing = sorted(set(_EVIDENCE) - set(answer))
-    wrong_if(missing, f"no class is given for statement {', '.join(missing)}.")
-    unknown = [str(value) for value in answer.values() if value not in MEANING]
-    wrong_if(unknown, f"{', '.join(unknown)}: no evidence class; the classes are the words in the table of notebook 00.")
-    off = [key for key, (right, _) in _EVIDENCE.items() if answer[key] != right]
-    for key in off:
-        chosen = f"you chose `{answer[key]}`, which means {MEANING[answer[key]]!r}"
-        wrong_if(True, f"{len(off)} of {len(_EVIDENCE)} do not fit. Take {key}: {chosen}. Ask: {_EVIDENCE[key][1]}")
-    return "every statement has its class. Notice that only one of the six is an observation made here."
-
-
-@checked
-def debts(distance: Mapping[str, float], larger_debt: str) -> str:
-    """`distance`: RMS distance of each cheap clip from the full one; `larger_debt`: "steps" or "guidance"."""
-    few, cheap = "4 steps, guided", "4 steps, unguided"
-    wrong_if(set(distance) != {few, cheap}, f"`distance` needs the keys {few!r} and {cheap!r}.")
-    near, far = float(distance[few]), float(distance[cheap])
-    wrong_if(near <= 0 or far <= 0, "a distance of zero or less: did you compare a clip with itself, or leave out the square?")
-    wrong_if(far > 1, "frames lie in [0, 1], so an RMS distance above 1 cannot be: did you sum where a mean is meant?")
-    wrong_if(near < 1e-4, "that is close to the *mean* of squares or less: was the square root taken?")
-    wrong_if(larger_debt not in ("steps", "guidance"), "`larger_debt` is one of the words 'steps' and 'guidance'.")
-    added = far - near
-    guess = "steps" if near > added else "guidance"
+    Args:
+        fewer_calls: How many times fewer network calls.
+        cheaper: How many times less work in all.
+        larger_lever: "calls" or "parameters".
+    """
+    calls, smaller = claim_value("C24"), claim_value("C04") / claim_value("C13")
+    halved = math.isclose(fewer_calls, calls / 2, rel_tol=0.01)
+    wrong_if(halved, "`fewer_calls`: you compared steps. How often does the network run in one guided step?")
     wrong_if(
-        larger_debt != guess,
-        "your own distances say otherwise. Compare the distance that is there with guidance still on to what is *added* "
-        "once guidance goes as well.",
+        math.isclose(fewer_calls, 1 / calls, rel_tol=0.01),
+        "`fewer_calls` is upside down: divide the server's by the phone's.",
     )
-    return (
-        f"few steps alone move the clip by {near:.3f}, leaving guidance out adds {added:.3f}. One prompt and one noise is "
-        "an anecdote: notebook 05 measures it over many clips."
+    wrong_if(
+        not math.isclose(fewer_calls, calls, rel_tol=0.01), "`fewer_calls`: count steps x (1 or 2) for each model."
     )
+    wrong_if(
+        math.isclose(cheaper, calls + smaller, rel_tol=0.01),
+        "`cheaper`: you added the two savings. Each call that is left is cheaper too: how do factors combine?",
+    )
+    wrong_if(
+        math.isclose(cheaper, calls, rel_tol=0.01),
+        "`cheaper`: that is the saving in calls alone; each call got cheaper as well.",
+    )
+    wrong_if(
+        not math.isclose(cheaper, calls * smaller, rel_tol=0.02),
+        "`cheaper`: take the cost of a call as proportional to the parameters (claims C04 and C13).",
+    )
+    wrong_if(larger_lever not in LEVERS, f"`larger_lever` is one of {LEVERS}.")
+    wrong_if(
+        larger_lever != LEVERS[smaller > calls], "`larger_lever`: compare the two factors that you just multiplied."
+    )
+    return "two factors, multiplied. Keep their sizes in mind when you read how much of the paper each of them takes."
+
+
+def recorded_classes(statements: Mapping[str, str]) -> dict[str, str]:
+    """Evidence class of each statement, as recorded beside its number.
+
+    Args:
+        statements: Statement -> id of a published claim ("C01") or of a headline number of this project.
+    """
+    headlines = pd.read_csv(project_root() / "figures" / "headlines.csv", index_col="id")["evidence"]
+    classes = claims().set_index("id")["evidence"]
+    return {words: str(classes.get(key, headlines.get(key))) for words, key in statements.items()}
+
+
+@checked
+def evidence(classes: Mapping[str, str], checkable: Collection[str], statements: Mapping[str, str]) -> str:
+    """Evidence class of each statement, and which can be checked here.
+
+    Args:
+        classes: Statement -> class, the answer.
+        checkable: Statements that a reader can check with this project's code.
+        statements: Statement -> id of its number.
+    """
+    known = recorded_classes(statements)
+    missing = sorted(set(known) - set(classes))
+    wrong_if(missing, f"`classes`: no class yet for {missing[0] if missing else ''!r}.")
+    for statement, found in classes.items():
+        wrong_if(found not in MEANING, f"{found!r} is no evidence class: the classes are {', '.join(MEANING)}.")
+        wrong_if(statement not in known, f"{statement!r} is not among the statements.")
+    off = [statement for statement in known if classes[statement] != known[statement]]
+    wrong_if(
+        off,
+        f"`classes`: {len(off)} of {len(known)} are not as recorded. Look at "
+        f"{off[0] if off else ''!r} again: who says so?"
+        " Its row names the class.",
+    )
+    right = {words for words, found in known.items() if found in ("measured", "derived")}
+    wrong_if(
+        set(checkable) - right,
+        "`checkable`: for one of yours this project only repeats what somebody wrote. Which classes "
+        "come from its own code?",
+    )
+    wrong_if(right - set(checkable), "`checkable`: one more can be run or calculated again here.")
+    return "all as recorded. Only two of these classes let you check a number here, with this project's own code."

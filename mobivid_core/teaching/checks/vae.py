@@ -1,72 +1,91 @@
-"""Checks of notebook 01's exercises: tokens, where attention's square takes over, rate and distortion of PCA."""
+"""Checks of exercise notebook 01: tokens and rate of a video VAE."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import numpy as np
-
+from mobivid_core.deploy.counts import latent_grid
 from mobivid_core.teaching.verdict import checked, run, wrong_if
 
-_TOLERANCE = 1e-6  # relative; all of it is closed-form arithmetic in double precision
-_KEPT = 16  # axes kept in the check of the PSNR, and twice as many
+#: (frames, height, width, ratio) of the trials.
+CLIPS = (
+    (1, 64, 64, (8, 32, 32)), (49, 384, 512, (8, 32, 32)), (17, 96, 160, (8, 32, 32)), (49, 384, 512, (4, 8, 8)),
+)  # fmt: skip
 
 
 @checked
-def tokens(tokens_of: Callable[[int, int, int, tuple[int, int, int]], int]) -> str:
-    """`tokens_of(frames, height, width, ratio)`."""
-    image, clip = run(tokens_of, 1, 64, 96, (8, 32, 32)), run(tokens_of, 17, 128, 128, (8, 32, 32))
-    wrong_if(image == 0, "an image is a clip of one frame, and yours has no token at all: how is the first frame coded?")
-    wrong_if(clip == 17 / 8 * 16 or clip == 2 * 16, "the first frame has a latent step of its own; the others share theirs.")
-    wrong_if(clip == 3 * 16 * 128, "channels make a token wider, not more numerous.")
-    wrong_if(clip == 3, "that is the time axis only: height and width are divided as well.")
-    for frames, height, width, ratio in ((1, 64, 96, (8, 32, 32)), (17, 128, 128, (8, 32, 32)), (49, 384, 512, (4, 8, 8))):
-        expected = (1 + (frames - 1) // ratio[0]) * (height // ratio[1]) * (width // ratio[2])
-        got = run(tokens_of, frames, height, width, ratio)
-        shape = f"{frames} x {height} x {width} at {'x'.join(map(str, ratio))}"
-        wrong_if(got != expected, f"the count for {shape} is {'too large' if got > expected else 'too small'}.")
-    return "tokens are counted right, an image's included. Now look at how fast they fall with the ratio."
+def tokens(token_count: Callable[..., int]) -> str:
+    """Tokens of a clip.
+
+    Args:
+        token_count: (frames, height, width, ratio) -> tokens.
+    """
+    for frames, height, width, ratio in CLIPS:
+        given = f"a clip of {frames} x {height} x {width} at {'x'.join(map(str, ratio))}"
+        found, right = (
+            run(token_count, frames, height, width, ratio),
+            math.prod(latent_grid(frames, height, width, ratio)),
+        )
+        if found == right:
+            continue
+        time, high, wide = ratio
+        area = (height // high) * (width // wide)
+        wrong_if(
+            frames == 1, f"{given}: an image is a video of one frame, and needs as many tokens as one latent frame has."
+        )
+        wrong_if(
+            math.isclose(found, frames / time * area)
+            or found in (frames // time * area, math.ceil(frames / time) * area),
+            f"{given}: you divided all frames by the ratio. The first frame is coded alone; only the "
+            "others are grouped.",
+        )
+        wrong_if(found > right, f"{given}: too many. Does one of the three axes go uncompressed?")
+        wrong_if(True, f"{given}: too few. Which axis is divided twice, or which frame is missing?")
+    return "the first frame alone, the others in groups, for each patch of the picture."
 
 
 @checked
-def crossover(tokens_at_equal_cost: float, parameters: float, width: int, blocks: int) -> str:
-    """Tokens at which the attention scores cost as much as all linear layers."""
-    n = float(tokens_at_equal_cost)
-    linear, scores = 2 * n * parameters, 4 * n**2 * width * blocks
-    wrong_if(n <= 0, "a number of tokens is positive.")
-    share = scores / linear
-    if abs(share - blocks) < 1e-3 * blocks:
-        wrong_if(True, "the scores are computed in every block: one factor of the formula is missing.")
-    wrong_if(abs(share - 2) < 1e-3 or abs(share - 0.5) < 1e-3, "a factor of two went astray: both terms have one of their own.")
+def rate(values_per_token: int, values_per_number: float, equal_rate_channels: int) -> str:
+    """Rate of 8x32x32 with 128 channels, and the channels that 4x8x8 with 16 is equal to.
+
+    Args:
+        values_per_token: Pixel values (of three colours) in one token's block.
+        values_per_number: Pixel values for each number that is stored.
+        equal_rate_channels: Channels at 8x32x32 for the rate of 4x8x8 with 16.
+    """
+    block = 3 * 8 * 32 * 32
+    wrong_if(values_per_token == block // 3, "`values_per_token`: a pixel has three colour values.")
     wrong_if(
-        abs(share - 1) > 1e-3,
-        f"put your number into both terms: the scores then cost {share:.3g} times the linear layers, and the exercise asks "
-        "for equal cost.",
+        values_per_token == block // 8,
+        "`values_per_token`: that is one frame's patch; a token covers a group of frames.",
+    )
+    wrong_if(
+        values_per_token != block,
+        "`values_per_token`: multiply time x height x width of one token's block, and the colours.",
+    )
+    wrong_if(
+        math.isclose(values_per_number, block),
+        "`values_per_number`: a token is not one number; how many channels has it?",
+    )
+    wrong_if(math.isclose(values_per_number, 128 / block, rel_tol=1e-3), "`values_per_number` is upside down.")
+    wrong_if(
+        not math.isclose(values_per_number, block / 128, rel_tol=1e-3),
+        "`values_per_number`: values in a block over its channels.",
+    )
+    wrong_if(
+        equal_rate_channels == 16,
+        "`equal_rate_channels`: with as many channels the coarser grid stores far fewer numbers.",
+    )
+    wrong_if(
+        equal_rate_channels == 16 * 16,
+        "`equal_rate_channels`: you counted the pixels of a patch; the tokens differ in time as well.",
+    )
+    wrong_if(
+        equal_rate_channels != 16 * block // (3 * 4 * 8 * 8),
+        "`equal_rate_channels`: find the values per number of 4x8x8 with 16 channels first, then ask for the same.",
     )
     return (
-        f"at {n:,.0f} tokens both terms are equal. Compare with the counts at 4x8x8 and at 8x32x32: they lie on different "
-        "sides."
+        "rate and tokens are two dials: equal rate, yet far fewer tokens. The transformer pays for "
+        "tokens, not for channels."
     )
-
-
-@checked
-def pca_psnr(psnr_db: Callable[[np.ndarray, int], float], spectrum: np.ndarray) -> str:
-    """`psnr_db(spectrum, kept)`: PSNR of a block's PCA code from the variances of its axes (values lie in [-1, 1])."""
-    dims, kept = len(spectrum), _KEPT
-    error = spectrum[kept:].sum() / dims
-    expected = 10 * np.log10(4 / error)
-    got = float(run(psnr_db, spectrum, kept))
-    slip = {
-        "you summed what stays rather than what goes: an axis that is kept causes no error.": spectrum[:kept].sum() / dims,
-        "the error is per pixel value: a block has many of them.": spectrum[kept:].sum(),
-        "the mean is over all values of a block, not over the axes that were dropped.": spectrum[kept:].mean(),
-    }
-    for why, mse in slip.items():
-        wrong_if(abs(got - 10 * np.log10(4 / mse)) < 1e-6, why)
-    wrong_if(abs(got - 10 * np.log10(1 / error)) < 1e-6, "values in [-1, 1] have a peak-to-peak range other than 1.")
-    wrong_if(abs(got - expected / 2) < 1e-6 or abs(got - 2 * expected) < 1e-6, "decibels of a *squared* error: check the factor.")
-    wrong_if(got < 0, "a negative PSNR here: is the fraction upside down?")
-    wrong_if(abs(got - expected) > _TOLERANCE * abs(expected), f"off by {abs(got - expected):.2f} dB with {kept} axes kept.")
-    more = float(run(psnr_db, spectrum, 2 * kept))
-    wrong_if(more <= got, "twice the channels must not make it worse: is `kept` used?")
-    return f"one fit gives the whole curve: doubling the channels from {kept} gains {more - got:.1f} dB on these shots."

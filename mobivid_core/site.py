@@ -1,0 +1,167 @@
+"""`python -m mobivid_core.site`: the committed notebooks and their outputs as a static site, in `runs/site/`.
+
+jupyter-book turns a copy of README, notebooks and figures into pages; nothing runs and nothing is fetched, neither when
+the site is built nor when it is read: formulas are drawn by a MathJax beside the pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+
+from mobivid_core.errors import MobiVidError, RunError
+from mobivid_core.paths import notebooks_dir, project_root
+
+#: What the pages link to, copied as it is.
+COPIED = ("README.md", "LICENSE", "CITATION.cff", "data/README.md", "figures/start_clips.gif")
+#: Read by teachers, where it is there.
+EXTRA = ("notebooks/teaching/INSTRUCTORS.md",)
+NEEDED = ("jupyter_book", "sphinx-mathjax-offline")
+_FETCHED = re.compile(
+    r"<(?:script|img|video|source|iframe|link(?=[^>]*rel=\"(?:stylesheet|preload|icon|shortcut icon)\"))"
+    r"[^>]*?\s(?:src|href)=\"((?:https?:)?//[^\"]+)\"",
+    re.IGNORECASE,
+)
+#: jupyter-book's own, without thebe (it names a CDN) and intersphinx (it fetches).
+_EXTENSIONS = (
+    "sphinx_togglebutton", "sphinx_copybutton", "myst_nb", "jupyter_book", "sphinx_comments", "sphinx_external_toc",
+    "sphinx_design", "sphinx_book_theme", "sphinx-mathjax-offline",
+)  # fmt: skip
+#: Clips no wider than the page, wide tables with a scroll bar of their own, one search box instead of two.
+STYLE = """\
+video { max-width: 100%; height: auto; }
+.cell_output table { display: block; width: fit-content; max-width: 100%; overflow-x: auto; font-size: 0.85em; }
+.cell_output table :is(th, td) { text-align: left !important; padding: 0.2rem 0.6rem; }
+.bd-header { display: none !important; }
+"""
+
+
+def config() -> dict:
+    """jupyter-book's configuration: outputs as they are, no launch buttons, nothing from a CDN."""
+    return {
+        "title": "MobiVid",
+        "author": "",
+        "copyright": "",
+        "execute": {"execute_notebooks": "off"},
+        "only_build_toc_files": True,
+        "html": {"use_issues_button": False, "use_repository_button": False, "extra_footer": ""},
+        "launch_buttons": {"binderhub_url": ""},
+        # Formulas, but no {{substitutions}}: braces are LaTeX here.
+        "parse": {"myst_enable_extensions": ["dollarmath", "amsmath", "tasklist"]},
+        "sphinx": {
+            "config": {
+                "extensions": list(_EXTENSIONS),
+                "nb_ipywidgets_js": {},
+                "html_context": {"default_mode": "auto"},
+                "html_static_path": ["_static"],
+                "html_show_copyright": False,
+                "language": "en",
+            },
+        },
+    }
+
+
+def contents(root: Path) -> dict:
+    """jupyter-book's table of contents: README first, the notebooks in their order, what else there is to read.
+
+    Args:
+        root: Folder with README.md and `notebooks/`.
+    """
+    notebooks = sorted(path.stem for path in (root / "notebooks").glob("0*.ipynb"))
+    reading = [str(Path(name).with_suffix("")) for name in (*EXTRA, "data/README.md") if (root / name).is_file()]
+    parts = [{"caption": "Notebooks", "chapters": [{"file": f"notebooks/{name}"} for name in notebooks]}]
+    parts.append({"caption": "More", "chapters": [{"file": name} for name in reading]})
+    return {"format": "jb-book", "root": "README", "parts": [part for part in parts if part["chapters"]]}
+
+
+def write_source(folder: Path) -> None:
+    """Write everything jupyter-book reads into an empty `folder`."""
+    root = project_root()
+    for source in (*(root / name for name in (*COPIED, *EXTRA)), *sorted(notebooks_dir().glob("0*.ipynb"))):
+        if source.is_file():
+            target = folder / source.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    (folder / "_static").mkdir()
+    (folder / "_static" / "mobivid.css").write_text(STYLE, encoding="utf-8")
+    for name, content in (("_config", config()), ("_toc", contents(folder))):
+        (folder / f"{name}.yml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def fetched(site: Path) -> dict[str, list[str]]:
+    """Addresses that a page would fetch from the network by itself: page -> addresses. Links to click do not count."""
+    found = {}
+    for page in sorted(site.rglob("*.html")):
+        addresses = _FETCHED.findall(page.read_text(encoding="utf-8"))
+        if addresses:
+            found[str(page.relative_to(site))] = sorted(set(addresses))
+    return found
+
+
+def build(target: Path) -> Path:
+    """Build the site; it replaces `target` when it is complete.
+
+    Returns:
+        The first page.
+
+    Raises:
+        MobiVidError: jupyter-book 1.x or the offline MathJax is not installed.
+        RunError: The build failed, or a page would fetch something from the network.
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise MobiVidError(
+            f"the site needs {' and '.join(missing)}; `make site` installs them in an environment of their own"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".site-") as work:
+        source, output = Path(work) / "source", Path(work) / "output"
+        source.mkdir()
+        write_source(source)
+        command = [
+            sys.executable,
+            "-c",
+            "from jupyter_book.cli.main import main; main()",
+            "build",
+            str(source),
+            "--path-output",
+            str(output),
+            "-q",
+        ]
+        done = subprocess.run(command, env=os.environ | {"PYTHONWARNINGS": "ignore"}, capture_output=True, text=True)
+        print(done.stderr.replace(f"{source}/", ""), file=sys.stderr, end="")
+        html = output / "_build" / "html"
+        if done.returncode or not (html / "index.html").is_file():
+            raise RunError(f"jupyter-book failed with status {done.returncode}; its output:\n{done.stdout[-2000:]}")
+        remote = fetched(html)
+        if remote:
+            raise RunError(f"these pages would fetch something from the network: {remote}")
+        if target.exists():
+            shutil.rmtree(target)
+        html.rename(target)
+    return target / "index.html"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m mobivid_core.site", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=project_root() / "runs" / "site")
+    try:
+        print(f"open {build(parser.parse_args(arguments).out)}")
+    except MobiVidError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
