@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import symtable
 
 GAP = "# Your code here. Then run this cell, and the one below: it checks your answer."
 
@@ -20,8 +21,14 @@ def bound_names(source: str) -> list[str]:
 
 
 def used_names(source: str) -> set[str]:
-    """Names that a cell reads."""
-    return {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    """Names that a cell reads from the notebook; variables of its own comprehensions and functions do not count."""
+    tables, used = [symtable.symtable(source, "<cell>", "exec")], set()
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        top = table.get_type() == "module"
+        used |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (top or s.is_global())}
+    return used
 
 
 def placeholder(solution: str, check: str) -> str:

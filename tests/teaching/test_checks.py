@@ -94,6 +94,29 @@ def grid(steps):
     return torch.linspace(1, 0, steps + 1)
 
 
+def trajectory_loss(velocity, states, sigmas):
+    errors = [velocity(states[i], float(sigmas[i])) - chord for i, chord in enumerate(chords_of(states, sigmas))]
+    return torch.stack(errors).square().mean()
+
+
+def chords_of(states, sigmas):
+    return states.diff(dim=0) / sigmas.diff().reshape(-1, *[1] * (states.ndim - 1))
+
+
+def at_the_end(velocity, states, sigmas):
+    errors = [velocity(states[i + 1], float(sigmas[i + 1])) - c for i, c in enumerate(chords_of(states, sigmas))]
+    return torch.stack(errors).square().mean()
+
+
+def moves_of_quarters(velocity, states, sigmas):
+    moves = 4 * (states[:-1] - states[1:])
+    return torch.stack([velocity(states[i], float(sigmas[i])) - m for i, m in enumerate(moves)]).square().mean()
+
+
+def spread(features):
+    return torch.stack([torch.pdist(clips).mean() for clips in features]).mean()
+
+
 REACHABLE = {"blocks": True, "heads": False, "ffn": False}
 RIGHT = {
     "savings": lambda: start.savings(20, 20 * 2.0 / 0.9, "calls"),
@@ -108,6 +131,7 @@ RIGHT = {
     "refit": lambda: pruning.refit(refit),
     "grid": lambda: distillation.grid(grid, 3, default_grid(4)),
     "chords": lambda: distillation.chords(chords),
+    "loss_and_spread": lambda: distillation.loss_and_spread(trajectory_loss, spread),
     "flops": lambda: phone.flops(block_flops, 0.077, 0.713),
     "speed": lambda: phone.speed(fps, 15 * 10 / 49 / 20, 10.0, 20.0),
     "tiles": lambda: phone.tiles(megabytes, 9),
@@ -170,6 +194,13 @@ WRONG: list[tuple[Callable[[], Verdict], str, tuple[str, ...]]] = [
     (lambda: distillation.grid(grid, 4, default_grid(4)), "how far each step", ("3", "three")),
     (lambda: distillation.chords(lambda states, sigmas: states.diff(dim=0)), "over the length", (".diff",)),
     (lambda: distillation.chords(lambda states, sigmas: -chords(states, sigmas)), "sign", ("diff",)),
+    (lambda: distillation.loss_and_spread(at_the_end, spread), "Where on a step", ("states[", "starts")),
+    (lambda: distillation.loss_and_spread(moves_of_quarters, spread), "differ in length", (".diff", "divide")),
+    (lambda: distillation.loss_and_spread(lambda *a: 0.0, spread), "does not notice", ("square", "mean")),
+    (lambda: distillation.loss_and_spread(lambda *a: 4 * trajectory_loss(*a), spread), "4 times", ("diff",)),
+    (lambda: distillation.loss_and_spread(trajectory_loss, lambda f: torch.pdist(f.flatten(0, 1)).mean()), "other captions", ("pdist",)),
+    (lambda: distillation.loss_and_spread(trajectory_loss, lambda f: torch.cdist(f, f).mean()), "no pair", ("pdist", "3/4")),
+    (lambda: distillation.loss_and_spread(trajectory_loss, lambda f: 2 * spread(f)), "2 times", ("pdist",)),
     (lambda: phone.flops(lambda *a: block_flops(*a) / 2, 0.077, 0.713), "two FLOPs", ()),
     (lambda: phone.flops(lambda n, d, i, f, t: block_flops(n, d, i, f, t) - 4 * n * n * i * (n > 1), 0.077, 0.713), "scores", ()),
     (lambda: phone.flops(block_flops, 7.7, 0.713), "not a percentage", ("0.07", "0.08")),

@@ -16,7 +16,7 @@ from mobivid_core.runner.source import read_chain
 from mobivid_core.teaching.__main__ import main
 from mobivid_core.teaching.editions import edition_of, write_editions
 from mobivid_core.teaching.masters import Master, masters_dir, read_master, read_masters, tag_of
-from mobivid_core.teaching.placeholder import bound_names, placeholder
+from mobivid_core.teaching.placeholder import bound_names, placeholder, used_names
 
 MASTERS = read_masters()
 every_master = pytest.mark.parametrize("master", MASTERS, ids=lambda master: master.name)
@@ -109,6 +109,11 @@ def test_a_value_becomes_a_gap_that_stops_and_a_function_keeps_its_signature() -
 def test_only_names_that_the_check_reads_are_asked_for() -> None:
     assert bound_names("a = [k for k in x]\nfor b in y:\n    pass\nimport c") == ["a", "b"]
     assert "secret_step" not in placeholder(SOLVED, "check(answer)")
+
+
+def test_a_cells_own_loop_variables_are_not_read_from_the_notebook() -> None:
+    source = "total = [f(name) for name in names]\ndef g(x):\n    return x + shift"
+    assert used_names(source) == {"f", "names", "shift"}
 
 
 def test_writing_twice_changes_nothing_and_keeps_work(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checks of exercise notebook 05: the grid of a few-step sampler, and chords as regression targets."""
+"""Checks of exercise notebook 05: the grid of a few-step sampler, chords, what the loss and the spread see."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mobivid_core.distill.trajectory import student_sigmas
+from mobivid_core.distill.trajectory import euler_path, student_sigmas
+from mobivid_core.evaluate.toy import LineMixture
 from mobivid_core.teaching.verdict import checked, run, wrong_if
 
 
@@ -75,3 +76,58 @@ def chords(chord_targets: Callable[..., Tensor]) -> str:
         "an Euler step with your target does not lead to the next state.",
     )
     return "Euler steps along the chords pass through every state of the trajectory."
+
+
+@checked
+def loss_and_spread(trajectory_loss: Callable[..., float], spread: Callable[..., float]) -> str:
+    """What regression on a trajectory rewards, and the measure that sees samples collapse.
+
+    Args:
+        trajectory_loss: (velocity, states (n + 1, ...), sigmas (n + 1,)) -> mean squared error to the chords.
+        spread: features (captions, repeats, F) -> mean distance of different clips of one caption.
+    """
+    toy, starts = LineMixture(), torch.linspace(-2, 2, 9)
+
+    def student(x: Tensor, sigma: float) -> Tensor:
+        return toy(x, torch.full((len(x),), 1000 * float(sigma)))
+
+    sigmas, levels = student_sigmas(4), torch.tensor([1.0, 0.7, 0.3, 0.1, 0.0])
+    own = float(run(trajectory_loss, student, torch.stack(euler_path(student, starts, sigmas)), sigmas))
+    uneven = float(run(trajectory_loss, student, torch.stack(euler_path(student, starts, levels)), levels))
+    wrong_if(
+        own > 1e-8,  # squared float32 rounding
+        f"`trajectory_loss`: the student made these very states by Euler steps of its own, and you find {own:.2g}. "
+        "Where on a step does Euler ask for the velocity, and in which direction does sigma go?",
+    )
+    wrong_if(
+        uneven > 1e-8, "`trajectory_loss` fails where the steps differ in length: is a move compared with a velocity?"
+    )
+    states = toy.paths(starts.tolist(), steps=40)[::10]
+    targets = states.diff(dim=0) / sigmas.diff()[:, None]
+    errors = torch.stack([student(states[i], sigmas[i]) - targets[i] for i in range(4)])
+    found, right = float(run(trajectory_loss, student, states, sigmas)), float(errors.square().mean())
+    wrong_if(
+        found < 1e-8,
+        "`trajectory_loss`: a path of forty steps bends between the levels, and your loss does not notice.",
+    )
+    wrong_if(
+        abs(found - right) > 1e-4 * right,
+        f"`trajectory_loss` is {found / right:.3g} times the mean of the squared errors.",
+    )
+    features = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(4))
+    expected = float(torch.stack([torch.nn.functional.pdist(f).mean() for f in features]).mean())
+    far, collapsed = float(run(spread, features)), float(run(spread, features[:, :1].expand(3, 4, 5)))
+    wrong_if(
+        collapsed > 1e-5,
+        "`spread`: four equal clips a caption have no spread. Do clips of other captions count in yours?",
+    )
+    wrong_if(
+        abs(far - expected * 3 / 4) < 1e-4,
+        "`spread` is too small: a clip is at no distance from itself, and that is no pair.",
+    )
+    wrong_if(
+        abs(far - expected) > 1e-4 * expected, f"`spread` is {far / expected:.3g} times the mean distance of the pairs."
+    )
+    return (
+        "a student that is the teacher, step for step, has nothing to learn; what is learnt is the bend, and guidance."
+    )
