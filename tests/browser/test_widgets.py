@@ -150,13 +150,14 @@ def test_a_dead_slider_a_long_label_and_console_errors_are_noticed(lab, page: Pa
 
 
 def keep_widgets_cells(path: Path) -> None:
-    """Reduce a notebook to the cells that make widgets and those that define, directly or not, what they read."""
+    """Reduce a notebook to the cells that make widgets or what later notebooks take, and those that define what they
+    read, directly or not."""
     notebook = nbformat.read(path, as_version=4)
     kept, wanted = [], set()
     for cell in reversed([cell for cell in notebook.cells if cell.cell_type == "code"]):
         table = symtable.symtable(cell.source, "cell", "exec")
         made = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
-        if MAKERS.search(cell.source) or made & wanted:
+        if MAKERS.search(cell.source) or "publish(" in cell.source or made & wanted:
             kept.insert(0, cell)
             wanted = wanted - made | read_names(table)
     notebook.cells = kept
