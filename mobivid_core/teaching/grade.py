@@ -40,7 +40,7 @@ def grade_notebook(handed_in: NotebookNode, master: Master, timeout: int = 120) 
         if master.cells[exercise.check].id not in cells:
             raise TeachingError(f"the check cell of {exercise.title!r} is missing: hand out that notebook again")
         cells[master.cells[exercise.check].id].source = master.cells[exercise.check].source
-    NotebookClient(handed_in, kernel_name="python3", allow_errors=True, timeout=timeout).execute()
+    NotebookClient(handed_in, kernel_name="python3", allow_errors=True, timeout=timeout, startup_timeout=300).execute()
     return [{"exercise": e.title, **_verdict_of(cells[master.cells[e.check].id])} for e in master.exercises]
 
 
