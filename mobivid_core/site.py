@@ -21,10 +21,9 @@ import yaml
 from mobivid_core.errors import MobiVidError, RunError
 from mobivid_core.paths import notebooks_dir, project_root
 
-#: What the pages link to, copied as it is.
-COPIED = ("README.md", "LICENSE", "CITATION.cff", "data/README.md", "figures/start_clips.gif")
-#: Read by teachers, where it is there.
-EXTRA = ("notebooks/teaching/INSTRUCTORS.md",)
+#: Pages beside the notebooks, where they are there; the first is the landing page.
+PAGES = ("README.md", "notebooks/teaching/INSTRUCTORS.md", "data/README.md")
+_LINK = re.compile(r"\]\(([^)#\s:]+)")
 NEEDED = ("jupyter_book", "sphinx-mathjax-offline")
 _FETCHED = re.compile(
     r"<(?:script|img|video|source|iframe|link(?=[^>]*rel=\"(?:stylesheet|preload|icon|shortcut icon)\"))"
@@ -76,19 +75,25 @@ def contents(root: Path) -> dict:
     Args:
         root: Folder with README.md and `notebooks/`.
     """
-    notebooks = sorted(path.stem for path in (root / "notebooks").glob("0*.ipynb"))
-    reading = [str(Path(name).with_suffix("")) for name in (*EXTRA, "data/README.md") if (root / name).is_file()]
-    parts = [{"caption": "Notebooks", "chapters": [{"file": f"notebooks/{name}"} for name in notebooks]}]
-    parts.append({"caption": "More", "chapters": [{"file": name} for name in reading]})
+    notebooks, exercises = ((root / "notebooks").glob(glob) for glob in ("0*.ipynb", "teaching/*.ipynb"))
+    reading = [root / name for name in PAGES[1:] if (root / name).is_file()]
+    reading += sorted((root / "data" / "checkpoints").glob("*/README.md"))
+    parts = []
+    for caption, paths in (("Notebooks", sorted(notebooks)), ("Exercises", sorted(exercises)), ("More", reading)):
+        files = [path.relative_to(root).with_suffix("").as_posix() for path in paths]
+        parts.append({"caption": caption, "chapters": [{"file": name} for name in files]})
     return {"format": "jb-book", "root": "README", "parts": [part for part in parts if part["chapters"]]}
 
 
 def write_source(folder: Path) -> None:
     """Write everything jupyter-book reads into an empty `folder`."""
     root = project_root()
-    for source in (*(root / name for name in (*COPIED, *EXTRA)), *sorted(notebooks_dir().glob("0*.ipynb"))):
+    pages = [root / name for name in PAGES if (root / name).is_file()]
+    linked = [page.parent / target for page in pages for target in _LINK.findall(page.read_text(encoding="utf-8"))]
+    notebooks = [*notebooks_dir().glob("0*.ipynb"), *notebooks_dir().glob("teaching/*.ipynb")]
+    for source in (path.resolve() for path in (*pages, *linked, *notebooks)):
         if source.is_file():
-            target = folder / source.relative_to(root)
+            target = folder / source.relative_to(root.resolve())
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
     (folder / "_static").mkdir()

@@ -17,7 +17,7 @@ def test_the_source_holds_every_notebook_and_all_that_pages_link_to(tmp_path: Pa
     site.write_source(tmp_path)
     names = sorted(path.name for path in notebooks_dir().glob("0*.ipynb"))
     assert sorted(path.name for path in (tmp_path / "notebooks").glob("*.ipynb")) == names
-    for name in site.COPIED:
+    for name in ("README.md", "LICENSE", "data/README.md", "figures/start_clips.gif"):
         assert (tmp_path / name).read_bytes() == (project_root() / name).read_bytes()
     toc = yaml.safe_load((tmp_path / "_toc.yml").read_text())
     assert toc["root"] == "README"
@@ -34,12 +34,15 @@ def test_nothing_is_executed_and_no_extension_loads_from_a_cdn(tmp_path: Path) -
     assert "sphinx-mathjax-offline" in extensions and not {"sphinx_thebe", "sphinx.ext.mathjax"} & set(extensions)
 
 
-def test_notes_for_teachers_are_listed_where_they_are_there(tmp_path: Path) -> None:
+def test_exercises_and_notes_for_teachers_are_listed_where_they_are_there(tmp_path: Path) -> None:
     (tmp_path / "notebooks" / "teaching").mkdir(parents=True)
     (tmp_path / "notebooks" / "00_a.ipynb").touch()
     assert [part["caption"] for part in site.contents(tmp_path)["parts"]] == ["Notebooks"]
-    (tmp_path / "notebooks" / "teaching" / "INSTRUCTORS.md").touch()
-    assert site.contents(tmp_path)["parts"][1]["chapters"] == [{"file": "notebooks/teaching/INSTRUCTORS"}]
+    for name in ("INSTRUCTORS.md", "ex00_a.ipynb"):
+        (tmp_path / "notebooks" / "teaching" / name).touch()
+    exercises, more = site.contents(tmp_path)["parts"][1:]
+    assert exercises["chapters"] == [{"file": "notebooks/teaching/ex00_a"}]
+    assert more["chapters"] == [{"file": "notebooks/teaching/INSTRUCTORS"}]
 
 
 @pytest.mark.parametrize(
