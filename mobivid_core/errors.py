@@ -38,4 +38,4 @@ class RunError(MobiVidError):
 
 
 class TeachingError(MobiVidError):
-    """A master of the teaching notebooks is malformed, or a teaching edition cannot be written where it was asked for."""
+    """A master of the teaching notebooks is malformed, or an edition cannot be written where it was asked for."""

@@ -1,7 +1,7 @@
 """Budget arithmetic at any scale: what each level can reach alone, and arms of equal size.
 
-Reviewers asked for head-only and linear-only arms beside block-only. At the paper's size they cannot exist: removing every
-head, or every FFN neuron, leaves more parameters than the mobile model has. They do exist at milder budgets.
+Reviewers asked for head-only and linear-only arms beside block-only. At the paper's size they cannot exist: removing
+every head, or every FFN neuron, leaves more parameters than the mobile model has. They do exist at milder budgets.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def cut_table(server: DiTConfig, mobile: DiTConfig) -> pd.DataFrame:
         mobile: The uniform model after the whole cut.
 
     Returns:
-        One row a set of levels: parameters in B after the cut, the floor in B with whole layers emptied (block level: one
-        block left), and whether the mobile size is within reach.
+        One row a set of levels: parameters in B after the cut, the floor in B with whole layers emptied (block level:
+        one block left), and whether the mobile size is within reach.
     """
     whole, cut, cost = _targets(server), Targets.of(mobile), parameter_cost(server)
     goal = cost.total(mobile)

@@ -34,6 +34,8 @@ class Minimum:
         return self.ffn if kind == "ffn" else self.heads
 
 
+#: What plans leave unless told otherwise.
+SMALLEST = Minimum()
 #: Whole attention or FFN layers may go; one block stays.
 EMPTY_LAYERS = Minimum(blocks=1, heads=0, ffn=0)
 

@@ -2,10 +2,10 @@
 
     min over W, b of  sum |m * (W a + b) - r|^2 + ridge |(W, b) - (W0, b0)|^2
 
-With m different for each sample and output channel, every channel c has its own Gram matrix G_c = sum m_c^2 a a^T. Forming
-and factoring them all costs channels x inputs^3; conjugate gradients need only products with the activations, and
-converge in about ten steps when preconditioned by the one matrix that is right if m were the same for all channels up to
-a factor. With m = 1 the preconditioner is exact and one step is enough.
+With m different for each sample and output channel, every channel c has its own Gram matrix G_c = sum m_c^2 a a^T.
+Forming and factoring them all costs channels x inputs^3; conjugate gradients need only products with the activations,
+and converge in about ten steps when preconditioned by the one matrix that is right if m were the same for all channels
+up to a factor. With m = 1 the preconditioner is exact and one step is enough.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mobivid_core.compress.costs import LinearCost, parameter_cost
-from mobivid_core.compress.greedy import EMPTY_LAYERS, KINDS, GreedyQueue, Minimum
+from mobivid_core.compress.greedy import EMPTY_LAYERS, KINDS, SMALLEST, GreedyQueue, Minimum
 from mobivid_core.compress.plan import LEVELS, PruningPlan
 from mobivid_core.compress.scores import Scores
 from mobivid_core.errors import BudgetError, ParameterError
@@ -38,7 +38,7 @@ class Targets:
 
 
 def floor_cost(
-    sizes: DiTConfig, levels: Sequence[str] = LEVELS, minimum: Minimum = Minimum(), cost: LinearCost | None = None
+    sizes: DiTConfig, levels: Sequence[str] = LEVELS, minimum: Minimum = SMALLEST, cost: LinearCost | None = None
 ) -> float:
     """Cost of the smallest model that pruning `levels` can reach.
 
@@ -66,7 +66,7 @@ def plan_for_budget(
     levels: Sequence[str] = LEVELS,
     *,
     cost: LinearCost | None = None,
-    minimum: Minimum = Minimum(),
+    minimum: Minimum = SMALLEST,
     multiple: int = 1,
     keep_blocks: Sequence[int] | None = None,
 ) -> PruningPlan:
@@ -92,8 +92,9 @@ def plan_for_budget(
     while queue.total > budget:
         if not queue.remove_cheapest():
             raise BudgetError(
-                f"budget of {budget:,.0f} {cost.unit} cannot be reached: {queue.total:,.0f} are left after removing every "
-                f"unit that levels {tuple(levels)}, multiple={multiple} and keep_blocks allow; raise the budget or loosen them"
+                f"budget of {budget:,.0f} {cost.unit} cannot be reached: {queue.total:,.0f} are left after "
+                f"removing every unit that levels {tuple(levels)}, multiple={multiple} and keep_blocks allow; raise "
+                "the budget or loosen them"
             )
     queue.give_back(budget)
     return queue.plan(
@@ -229,7 +230,7 @@ def _check_budget(sizes: DiTConfig, budget: float, levels: Sequence[str], minimu
         }
         left = " and ".join(least[level] for level in LEVELS if level in levels)
         raise BudgetError(
-            f"budget of {budget:,.0f} {cost.unit} is out of reach for {' + '.join(levels)}: the floor is {floor:,.0f} with "
-            f"{left} left, {floor_cost(sizes, levels, EMPTY_LAYERS, cost):,.0f} with whole layers emptied; raise the budget "
-            f"or cut more levels of {', '.join(LEVELS)}"
+            f"budget of {budget:,.0f} {cost.unit} is out of reach for {' + '.join(levels)}: the floor is "
+            f"{floor:,.0f} with {left} left, {floor_cost(sizes, levels, EMPTY_LAYERS, cost):,.0f} with whole layers "
+            f"emptied; raise the budget or cut more levels of {', '.join(LEVELS)}"
         )

@@ -1,7 +1,7 @@
 """Recovery: a pruned student learns to answer as its teacher does (KD on output and features, real data optional).
 
-Paper: KD-guided recovery after pruning. Teacher answers depend on (seed, step) alone, so all arms of a comparison see the
-same batches, and `TeacherBank` computes each answer once for all of them.
+Paper: KD-guided recovery after pruning. Teacher answers depend on (seed, step) alone, so all arms of a comparison see
+the same batches, and `TeacherBank` computes each answer once for all of them.
 """
 
 from __future__ import annotations

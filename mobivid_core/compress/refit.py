@@ -5,11 +5,11 @@ what the dropped ones did: for each layer in order, with a the inputs the *prune
 
     min over W, b of  sum |m * (W a + b) - r|^2 + ridge |(W, b) - (W0, b0)|^2
 
-r is what brings the residual stream to the teacher's (target "state": earlier layers' errors and removed blocks are made
-up for as well), or the teacher's own layer output (target "layer"). m differs by sample and channel, so each output
-channel has normal equations of its own: conjugate gradients solve them all at once, preconditioned by one Cholesky factor
-they share (`mobivid_core.compress.least_squares`). The ridge pulls towards the pruned weights, hence the calibration error
-of a layer does not rise.
+r is what brings the residual stream to the teacher's (target "state": earlier layers' errors and removed blocks are
+made up for as well), or the teacher's own layer output (target "layer"). m differs by sample and channel, so each
+output channel has normal equations of its own: conjugate gradients solve them all at once, preconditioned by one
+Cholesky factor they share (`mobivid_core.compress.least_squares`). The ridge pulls towards the pruned weights, hence
+the calibration error of a layer does not rise.
 
 The refit starts the recovery, it does not replace it.
 """

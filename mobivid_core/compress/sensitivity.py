@@ -1,12 +1,14 @@
 """KD sensitivity: the damage of removing each block, head and FFN neuron, exactly and from a few backward passes.
 
-Paper: sensitivity-aware tri-level pruning. With L the KD loss and g the gates, teacher and student are the same model at
-g = 1, so L = 0 and dL/dg = 0 there: a first-order Taylor score is identically zero. The second order is exact to compute:
+Paper: sensitivity-aware tri-level pruning. With L the KD loss and g the gates, teacher and student are the same model
+at g = 1, so L = 0 and dL/dg = 0 there: a first-order Taylor score is identically zero. The second order is exact to
+compute:
 
     L(1 - e_u) ~ 1/2 d2L/dg_u2 = sum_k s_k |dy_k/dg_u|^2 = E_v[(sum_k sqrt(s_k) v_k . dy_k/dg_u)^2]
 
-for random sign vectors v_k on the outputs y_k (velocity and features) with scales s_k. One backward pass with one gate per
-sample gives the bracket for every unit and sample at once (a Gauss-Newton diagonal; at g = 1 it is the true Hessian).
+for random sign vectors v_k on the outputs y_k (velocity and features) with scales s_k. One backward pass with one gate
+per sample gives the bracket for every unit and sample at once (a Gauss-Newton diagonal; at g = 1 it is the true
+Hessian).
 """
 
 from __future__ import annotations
@@ -230,7 +232,7 @@ def _probe_gradients(
         total = sum((s**0.5) * (v * y).sum() for s, v, y in zip(reference.scales(), signs, outputs, strict=True))
         found = torch.autograd.grad(total, gates.tensors(), retain_graph=p < probes - 1, allow_unused=True)
         flat = iter([torch.zeros_like(g) if d is None else d for d, g in zip(found, gates.tensors(), strict=False)])
-        yield gates.map(lambda _: next(flat))
+        yield gates.map(lambda _, flat=flat: next(flat))
 
 
 def _slice_sums(gradient: Tensor, slices: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from mobivid_core.compress.library_record import record_folder
 from mobivid_core.distill.arms import REGRESSION
 from mobivid_core.distill.comparison import Interval
 from mobivid_core.errors import CheckpointError
+from mobivid_core.report.records import read_record, whose_teacher
 
 NEEDED = ["trial", "seed", "TFLOP (counted)", "all together", "Frechet", "Frechet / start"]
 
@@ -24,8 +24,8 @@ class LossRecord:
     """A recorded study.
 
     Attributes:
-        rows: One row a trial, budget and seed; empty where nothing is recorded.
-        source: One sentence: where the record comes from, or how to make it.
+        rows: One row a trial, budget and seed.
+        source: One sentence: where the record comes from.
     """
 
     rows: pd.DataFrame
@@ -33,7 +33,7 @@ class LossRecord:
 
     @classmethod
     def load(cls, name: str, teacher: str, folder: Path | None = None) -> LossRecord:
-        """Read a record; a missing one is empty and says how to make it.
+        """Read a record.
 
         Args:
             name: "losses", "compute" or "seeds".
@@ -41,38 +41,22 @@ class LossRecord:
             folder: Of the records; None for the project's.
 
         Raises:
-            CheckpointError: It is there, but not such a record.
+            CheckpointError: It is missing, or not such a record.
         """
-        place, command = (
-            (folder or record_folder()) / f"distill_{name}",
-            f"python -m mobivid_core.distill.loss_study {name}",
-        )
-        if not place.with_suffix(".csv").is_file() or not place.with_suffix(".json").is_file():
-            return cls(pd.DataFrame(columns=NEEDED), f"Not recorded yet; make it with `{command}`.")
-        try:
-            rows = pd.read_csv(place.with_suffix(".csv"))
-            facts = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{place}.csv or .json is not readable ({error}); make it again: {command}"
-            ) from error
+        place = (folder or record_folder()) / f"distill_{name}"
+        command = f"python -m mobivid_core.distill.loss_study {name}"
+        rows, facts = read_record(place, command)
         missing = [c for c in NEEDED if c not in rows]
         if missing:
             raise CheckpointError(f"{place}.csv lacks the columns {missing}; make it again: {command}")
-        same = "this teacher" if facts["teacher"] == teacher else "ANOTHER TEACHER than this run's"
         return cls(
             rows,
-            f"Recorded on {facts['date']} with torch {facts['torch']}: from '{facts['start']}', {facts['clips']} test "
-            f"captions, {facts['seeds']} seed(s), on {same}.",
+            f"Recorded on {facts['date']} with torch {facts['torch']}: from {facts['start']}, {facts['clips']} test "
+            f"captions, {facts['seeds']} seed(s), on {whose_teacher(facts, teacher)}.",
         )
 
     def table(self) -> pd.DataFrame:
-        """One row a trial and budget: means over seeds, range of the Frechet distance.
-
-        Without a record, one row that says how to make it.
-        """
-        if self.rows.empty:
-            return pd.DataFrame({"trial": ["not recorded"], "how": [self.source]})
+        """One row a trial and budget: means over seeds, range of the Frechet distance."""
         rows = self.rows.assign(budget=self.rows["TFLOP (counted)"].round(1))
         grouped = rows.groupby(["trial", "budget"], sort=False)
         table = grouped.mean(numeric_only=True).drop(columns=["seed", "low", "high"], errors="ignore")
@@ -99,8 +83,6 @@ class LossRecord:
 
     def growth(self) -> str:
         """One sentence: how the Frechet distance of each trial changes from its smallest to its largest budget."""
-        if self.rows.empty:
-            return self.source
         told = []
         for trial, rows in self.rows.groupby("trial", sort=False):
             means = rows.groupby(rows["TFLOP (counted)"].round(1))["Frechet"].mean()
@@ -111,8 +93,6 @@ class LossRecord:
 
     def verdict(self, other: str = REGRESSION) -> str:
         """One sentence: which trials have a lower Frechet distance than `other`, beyond chance over seeds."""
-        if self.rows.empty:
-            return self.source
         found = {name: self.over(name, other) for name in self.rows["trial"].unique() if name != other}
         found = {name: ratio for name, ratio in found.items() if ratio}
         if not found:

@@ -83,9 +83,7 @@ def scrubber(
     for control in (clip, codec, frame):
         control.observe(show, names="value")
     show()
-    legend = widgets.HTML(
-        f"{sides[0]} &nbsp;|&nbsp; {sides[1]} &nbsp;|&nbsp; difference, enlarged {ERROR_GAIN} times"
-    )
+    legend = widgets.HTML(f"{sides[0]} &nbsp;|&nbsp; {sides[1]} &nbsp;|&nbsp; difference, enlarged {ERROR_GAIN} times")
     return widgets.VBox([widgets.HBox([clip, codec]), frame, picture, legend])
 
 
