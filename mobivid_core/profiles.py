@@ -75,7 +75,7 @@ class Profile:
     guidance: float = 3.0
     sweep_width: int = 32
     reference_steps: int = 60
-    denoiser_tflop: float = 0.3
+    denoiser_tflop: float = 0.2
     denoiser_clips: int = 256
 
 

@@ -16,10 +16,13 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import nbformat
 import yaml
 
 from mobivid_core.errors import MobiVidError, RunError
 from mobivid_core.paths import notebooks_dir, project_root
+from mobivid_core.teaching.editions import edition_of
+from mobivid_core.teaching.masters import read_masters
 
 #: Pages beside the notebooks, where they are there; the first is the landing page.
 PAGES = ("README.md", "notebooks/teaching/INSTRUCTORS.md", "data/README.md")
@@ -90,12 +93,15 @@ def write_source(folder: Path) -> None:
     root = project_root()
     pages = [root / name for name in PAGES if (root / name).is_file()]
     linked = [page.parent / target for page in pages for target in _LINK.findall(page.read_text(encoding="utf-8"))]
-    notebooks = [*notebooks_dir().glob("0*.ipynb"), *notebooks_dir().glob("teaching/*.ipynb")]
-    for source in (path.resolve() for path in (*pages, *linked, *notebooks)):
+    for source in (path.resolve() for path in (*pages, *linked, *notebooks_dir().glob("0*.ipynb"))):
         if source.is_file():
             target = folder / source.relative_to(root.resolve())
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+    for master in read_masters():  # what a student gets: the site shows no solutions
+        target = folder / "notebooks" / "teaching" / f"{master.name}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(edition_of(master, "student"), target)
     (folder / "_static").mkdir()
     (folder / "_static" / "mobivid.css").write_text(STYLE, encoding="utf-8")
     for name, content in (("_config", config()), ("_toc", contents(folder))):
