@@ -5,12 +5,14 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
 from mobivid_core import site
 from mobivid_core.errors import MobiVidError
 from mobivid_core.paths import notebooks_dir, project_root
+from mobivid_core.teaching.masters import read_masters
 
 
 def test_the_source_holds_every_notebook_and_all_that_pages_link_to(tmp_path: Path) -> None:
@@ -24,6 +26,16 @@ def test_the_source_holds_every_notebook_and_all_that_pages_link_to(tmp_path: Pa
     assert [f"{entry['file']}.ipynb" for entry in toc["parts"][0]["chapters"]] == [
         f"notebooks/{name}" for name in names
     ]
+
+
+def test_exercise_pages_show_no_solution(tmp_path: Path) -> None:
+    """What the site shows is the student's edition: every master's page, no cell tagged as a solution or a note."""
+    site.write_source(tmp_path)
+    pages = sorted((tmp_path / "notebooks" / "teaching").glob("*.ipynb"))
+    assert [page.stem for page in pages] == [master.name for master in read_masters()]
+    for page in pages:
+        tags = {tag for cell in nbformat.read(page, as_version=4).cells for tag in cell.metadata.get("tags", [])}
+        assert "exercise" in tags and not tags & {"solution", "instructor"}
 
 
 def test_nothing_is_executed_and_no_extension_loads_from_a_cdn(tmp_path: Path) -> None:

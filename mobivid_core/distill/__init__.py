@@ -11,6 +11,7 @@ The folder reads in the order of the method:
 * `trainer`: one resumable loop for regression, adversarial, or both;
 * `consistency`, `matching`: the two best known alternatives to it;
 * `arms`: all of them at equal counted compute (`loss_study` records them, `loss_record` reads the record);
+* `bench`: what recorded trials share; `study` and `stacking` record others;
 * `knots`: the best noise levels of the training-free baselines;
 * `student`: how a four-step student is stored, loaded and sampled;
 * `recipe`: the whole distillation, also as `python -m mobivid_core.distill`.
