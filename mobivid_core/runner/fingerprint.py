@@ -11,7 +11,7 @@ import ast
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from mobivid_core.files import sha256, tree_hashes
 from mobivid_core.runner.source import NotebookSource
 
 COMPUTING = ("torch", "numpy", "diffusers", "coremltools")
-#: Importing this module means that the notebook reads the published numbers.
-READS_PUBLISHED = "report.published"
+#: Folder of the shipped data -> module whose import means that the notebook reads it; any other folder counts for all.
+READ_THROUGH = {"paper": "report.published", "benchmarks": "report.records"}
 #: Importing this one means that it reads what other notebooks registered.
 READS_RESULTS = "report.scorecard"
 
@@ -99,11 +99,17 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def data_hashes(data: Path, reads_published: bool) -> dict[str, str]:
-    """Hashes of the shipped data: one a top-level entry; `data/paper` only where it is read."""
+def data_hashes(data: Path, modules: Collection[str]) -> dict[str, str]:
+    """Hashes of the shipped data, one a top-level entry; those of `READ_THROUGH` only where they are read.
+
+    Args:
+        data: Folder of the shipped data.
+        modules: Modules that the notebook imports, directly or not.
+    """
     entries = {}
     for entry in sorted(data.iterdir()) if data.is_dir() else []:
-        if entry.name.startswith(".") or (entry.name == "paper" and not reads_published):
+        reader = READ_THROUGH.get(entry.name)
+        if entry.name.startswith(".") or (reader and reader not in modules):
             continue
         entries[entry.name] = digest(tree_hashes(entry)) if entry.is_dir() else sha256(entry)
     return entries
@@ -133,7 +139,7 @@ def fingerprint(
     modules = module_files(notebook.syntax(), package)
     parts = {"code": digest(notebook.code()), "parameters": digest(parameters)}
     parts |= {f"module {name or package.name}": sha256(path) for name, path in modules.items()}
-    parts |= {f"data {name}": value for name, value in data_hashes(data, READS_PUBLISHED in modules).items()}
+    parts |= {f"data {name}": value for name, value in data_hashes(data, modules).items()}
     parts |= {f"artefact {stage}": value for stage, value in artefacts.items()}
     parts |= {f"version of {name}": value for name, value in library_versions().items()}
     if READS_RESULTS in modules:

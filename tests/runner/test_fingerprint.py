@@ -10,7 +10,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from mobivid_core.errors import ParameterError, RunError
-from mobivid_core.runner.fingerprint import changed, data_hashes, module_files
+from mobivid_core.paths import project_root
+from mobivid_core.runner.fingerprint import READ_THROUGH, changed, data_hashes, module_files
 from mobivid_core.runner.parameters import declared, parse_value, resolve
 from mobivid_core.runner.source import read_chain, read_notebook
 
@@ -54,14 +55,20 @@ def test_imports_are_followed_through_functions_relative_names_and_cycles(
     assert module_files([ast.parse(code)], package).keys() == modules
 
 
-def test_the_paper_data_count_only_where_they_are_read(tmp_path: Path) -> None:
-    for name in ("paper/claims.csv", "clips/a.mp4"):
+@pytest.mark.parametrize(("folder", "reader"), READ_THROUGH.items())
+def test_published_numbers_and_records_count_only_where_they_are_read(tmp_path: Path, folder: str, reader: str) -> None:
+    for name in (f"{folder}/a.csv", "clips/a.mp4"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("1")
-    assert data_hashes(tmp_path, reads_published=False).keys() == {"clips"}
-    before = data_hashes(tmp_path, reads_published=True)
-    (tmp_path / "paper" / "claims.csv").write_text("2")
-    assert changed(before, data_hashes(tmp_path, reads_published=True)) == ["paper"]
+    assert data_hashes(tmp_path, ["data.film"]).keys() == {"clips"}
+    before = data_hashes(tmp_path, [reader])
+    (tmp_path / folder / "a.csv").write_text("2")
+    assert changed(before, data_hashes(tmp_path, [reader])) == [folder]
+
+
+def test_modules_through_which_data_are_read_exist() -> None:
+    package = project_root() / "mobivid_core"
+    assert all((package / f"{reader.replace('.', '/')}.py").is_file() for reader in READ_THROUGH.values())
 
 
 def _notebook(folder: Path, name: str, *cells: str) -> Path:
