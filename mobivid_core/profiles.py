@@ -59,7 +59,7 @@ class Profile:
     vae_channels: int = 128
     vae_width: int = 160
     vae_steps: int = 2500
-    sweep_steps: int = 60
+    sweep_steps: int = 45
     judge_steps: int = 900
     server: DiTConfig = MINI_SERVER
     mobile: DiTConfig = MINI_MOBILE
@@ -67,15 +67,15 @@ class Profile:
     batch: int = 32
     teacher_steps: int = 20_000
     calibration_clips: int = 128
-    recovery_steps: int = 120
-    arm_steps: int = 20
-    distill_steps: int = 72
+    recovery_steps: int = 100
+    arm_steps: int = 16
+    distill_steps: int = 60
     eval_clips: int = 256
     teacher_sampling_steps: int = 40
     guidance: float = 3.0
     sweep_width: int = 32
-    reference_steps: int = 60
-    denoiser_tflop: float = 0.2
+    reference_steps: int = 45
+    denoiser_tflop: float = 0.15
     denoiser_clips: int = 256
 
 

@@ -55,11 +55,13 @@ from mobivid_core.training.latents import LatentDataset, latent_dataset
 
 #: One backward pass a sample: what the Hessian criterion gets.
 HESSIAN_SAMPLES = 8
+#: Calibration samples, in multiples of the profile's clips; half as many samples as clips are enough for scores.
+CALIBRATION = 8
 PROBES = 4
 #: Rates of the recovery that every arm tries on seed 0; the best one on clips of their own is its rate.
 RATES = (2e-3, 1e-3, 5e-4, 2e-4)
 #: Rows made by other settings than these are not mixed with new ones.
-RECIPE = hashlib.sha256(repr((RATES, HESSIAN_SAMPLES, PROBES)).encode()).hexdigest()[:6]
+RECIPE = hashlib.sha256(repr((RATES, HESSIAN_SAMPLES, CALIBRATION, PROBES)).encode()).hexdigest()[:6]
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Setting:
         sizes = {"frames": profile.frames, "size": profile.size, "cache": runs_dir(profile.name) / "latents"}
         train = latent_dataset(vae, split="train", count=min(profile.train_clips, 1024), **sizes)
         held = latent_dataset(vae, split="val", count=profile.calibration_clips, **sizes)
-        calibration = calibration_from(train, samples=2 * profile.calibration_clips, seed=0)
+        calibration = calibration_from(train, samples=CALIBRATION * profile.calibration_clips, seed=0)
         probe = reference(teacher, calibration.first(max(4, profile.calibration_clips // 4)))
         held_out = reference(teacher, calibration_from(held, seed=1))
         others = latent_dataset(vae, split="val", count=2 * profile.calibration_clips, **sizes)
@@ -132,7 +134,7 @@ def choices(s: Setting, budget: float, paper: bool) -> dict[str, Callable[[], Li
         return choose
 
     def scored():
-        few = calibration.first(max(4, len(calibration) // 4))
+        few = calibration.first(max(4, len(calibration) // (2 * CALIBRATION)))
         return gauss_newton_sensitivity(s.teacher, reference(s.teacher, few), PROBES, seed=0)[0]
 
     def influence() -> PruningPlan:
@@ -157,7 +159,7 @@ def choices(s: Setting, budget: float, paper: bool) -> dict[str, Callable[[], Li
     }
 
     def taken_over() -> PruningPlan:
-        few = reference(s.teacher, calibration.first(max(4, len(calibration) // 4)))
+        few = reference(s.teacher, calibration.first(max(4, len(calibration) // (2 * CALIBRATION))))
         return plan_for_budget(compensated_scores(s.teacher, few, seed=0)[0], sizes, budget)
 
     ours = {
@@ -270,6 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
         "steps": options.steps,
         "seeds": options.seeds,
         "clips": options.clips,
+        "calibration samples": CALIBRATION * profile.calibration_clips,
         "rates": list(RATES),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

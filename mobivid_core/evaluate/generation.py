@@ -53,6 +53,18 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class _Measuring:
+    """How generated clips are measured; the fields are arguments of `Evaluator.evaluate`."""
+
+    seed: int
+    batch: int
+    keep: int
+    quality: bool
+    independent: bool
+    progress: bool
+
+
+@dataclass(frozen=True)
 class Evaluator:
     """Scores models of one profile against one VAE, judge and reference.
 
@@ -160,7 +172,7 @@ class Evaluator:
         found = read_measured(file, independent)
         if found is None:
             chosen = self._labels(n, wording)
-            found = self._measured(sampler, chosen, seed, batch, keep, quality, independent, progress)
+            found = self._measured(sampler, chosen, _Measuring(seed, batch, keep, quality, independent, progress))
             write_measured(file, found)
         return self._scored(found, self._labels(n, wording))
 
@@ -178,8 +190,8 @@ class Evaluator:
         progress: bool = True,
     ) -> Evaluation:
         """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents; nothing is kept."""
-        labels = self._labels(n, wording)
-        return self._scored(self._measured(sampler, labels, seed, batch, keep, quality, independent, progress), labels)
+        labels, how = self._labels(n, wording), _Measuring(seed, batch, keep, quality, independent, progress)
+        return self._scored(self._measured(sampler, labels, how), labels)
 
     def first(self, evaluation: Evaluation, n: int) -> Evaluation:
         """The first n clips of an evaluation, scored by themselves."""
@@ -207,30 +219,25 @@ class Evaluator:
         self,
         sampler: Callable[[Sequence[str], Tensor], Tensor],
         labels: list[ClipLabel],
-        seed: int,
-        batch: int,
-        keep: int,
-        quality: bool,
-        independent: bool,
-        progress: bool,
+        how: _Measuring,
     ) -> Measured:
         """Sample, decode and measure, batch by batch."""
         parts, kept, seconds, decoding = [], [], 0.0, 0.0
-        n = len(labels)
-        for start in tqdm(range(0, n, batch), desc="generating", disable=not progress, ascii=True, mininterval=2):
-            chosen = labels[start : start + batch]
+        n, bar = len(labels), {"desc": "generating", "ascii": True, "mininterval": 2}
+        for start in tqdm(range(0, n, how.batch), disable=not how.progress, **bar):
+            chosen = labels[start : start + how.batch]
             began = time.perf_counter()
-            latents = sampler([caption(x) for x in chosen], self.noise(range(start, start + len(chosen)), seed))
+            latents = sampler([caption(x) for x in chosen], self.noise(range(start, start + len(chosen)), how.seed))
             seconds += time.perf_counter() - began
             for part in latents.split(_RENDER_BATCH):
                 began = time.perf_counter()
                 clips = self.decode(part)
                 decoding += time.perf_counter() - began
-                parts.append(measure(clips, self.judge, quality, independent))
-                if sum(map(len, kept)) < keep:
+                parts.append(measure(clips, self.judge, how.quality, how.independent))
+                if sum(map(len, kept)) < how.keep:
                     kept.append(clips)
         shape = (0, 3, self.profile.frames, self.profile.size, self.profile.size)
-        clips = torch.cat(kept)[:keep] if kept else torch.empty(shape)
+        clips = torch.cat(kept)[: how.keep] if kept else torch.empty(shape)
         return ClipMeasures.join(parts), clips, seconds / n, decoding / n
 
     def sampler(

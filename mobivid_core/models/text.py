@@ -12,13 +12,14 @@ but parallel.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mobivid_core.errors import CheckpointError
@@ -97,14 +98,28 @@ def encode_text(captions: Sequence[str], max_length: int = MAX_LENGTH) -> tuple[
     if isinstance(captions, str):
         raise TypeError(f"expected a sequence of captions, got one string; write [{captions!r}]")
     new = [caption for caption in dict.fromkeys(captions) if (caption, max_length) not in _states]
-    for start in range(0, len(new), _BATCH):
-        batch = new[start : start + _BATCH]
-        states, mask = token_states(batch, load_tokenizer(), load_text_encoder(), max_length)
+    for batch, longest in _by_length(new, max_length):
+        states, mask = token_states(batch, load_tokenizer(), load_text_encoder(), longest)
+        padding = max_length - longest
+        states, mask = F.pad(states, (0, 0, 0, padding)), F.pad(mask, (0, padding))
         _states.update({(caption, max_length): (states[i], mask[i]) for i, caption in enumerate(batch)})
     if not captions:
         return torch.zeros(0, max_length, TEXT_DIM), torch.zeros(0, max_length, dtype=torch.bool)
     found = [_states[caption, max_length] for caption in captions]
     return torch.stack([states for states, _ in found]), torch.stack([mask for _, mask in found])
+
+
+def _by_length(captions: list[str], max_length: int) -> Iterator[tuple[list[str], int]]:
+    """Batches of captions of about one length, with the longest's tokens: padding costs as much as words."""
+    if not captions:
+        return
+    tokens = {
+        c: min(len(ids), max_length) for c, ids in zip(captions, load_tokenizer()(captions)["input_ids"], strict=True)
+    }
+    ordered = sorted(captions, key=tokens.__getitem__)
+    for start in range(0, len(ordered), _BATCH):
+        batch = ordered[start : start + _BATCH]
+        yield batch, tokens[batch[-1]]
 
 
 @torch.no_grad()

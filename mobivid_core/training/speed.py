@@ -50,17 +50,18 @@ class SpeedPlan:
     reasons: Mapping[str, str]
 
     @classmethod
-    def detect(cls) -> SpeedPlan:
-        """What this machine and process allow."""
+    def detect(cls, brief: bool = False) -> SpeedPlan:
+        """What this machine and process allow; a brief run leaves compiling out, which takes a while to pay."""
         if torch.cuda.is_available():
             return cls(False, True, True, torch.get_num_threads(), {"device": "GPU: bf16 and compiling"})
         glibc, kept = platform.libc_ver()[0] == "glibc", malloc_is_set()
-        amx, compiler = has_amx_bf16(), cpp_compiler()
+        amx, compiler = has_amx_bf16(), None if brief else cpp_compiler()
+        without = "left out of a brief run" if brief else "no C++ compiler found (install g++ or clang)"
         threads = usable_cores()
         reasons = {
             "malloc": "keeps freed memory" if kept else "glibc, not set" if glibc else "not glibc",
             "bf16": "AMX units" if amx else "no AMX units, where it would be slower",
-            "compile": f"with {compiler}" if compiler else "no C++ compiler found (install g++ or clang)",
+            "compile": f"with {compiler}" if compiler else without,
             "threads": f"{threads} usable cores",
         }
         return cls(kept, amx, compiler is not None, threads, reasons)
