@@ -18,6 +18,7 @@ from torch import Tensor
 from mobivid_core.compress.calibration import CalibrationSet
 from mobivid_core.compress.plan import PruningPlan
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.gates import Gates
 
 FEATURE_WEIGHT = 0.1
 BATCH = 32
@@ -120,10 +121,14 @@ def reference(
 
 
 def forward(
-    model: MobiVidTransformer3DModel, batch: CalibrationSet, feature_blocks: Sequence[int] = ()
+    model: MobiVidTransformer3DModel,
+    batch: CalibrationSet,
+    feature_blocks: Sequence[int] = (),
+    gates: Gates | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """(velocity, features) of a model on a calibration batch."""
-    return model(batch.noisy, batch.timestep, batch.text, batch.mask, feature_blocks=feature_blocks, return_dict=False)
+    inputs = batch.noisy, batch.timestep, batch.text, batch.mask
+    return model(*inputs, gates=gates, feature_blocks=feature_blocks, return_dict=False)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mobivid_core.compress.kd import BATCH, Reference
+from mobivid_core.compress.kd import BATCH, Reference, forward
 from mobivid_core.compress.scores import Scores, slice_starts
 from mobivid_core.compress.staged import Context, enter, leave, run_block
 from mobivid_core.errors import ParameterError
@@ -217,15 +217,7 @@ def _probe_gradients(
 ):
     """Per-sample gate gradients (B, units) of sum_k sqrt(s_k) v_k . y_k, one set a probe."""
     gates = Gates.ones(model.sizes, batch=len(batch), device=batch.noisy.device).requires_grad_()
-    sample, features = model(
-        batch.noisy,
-        batch.timestep,
-        batch.text,
-        batch.mask,
-        gates=gates,
-        feature_blocks=reference.feature_blocks,
-        return_dict=False,
-    )
+    sample, features = forward(model, batch, reference.feature_blocks, gates)
     outputs = (sample, *features)
     for p in range(probes):
         signs = [torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1 for y in outputs]
@@ -253,26 +245,10 @@ def first_order_taylor(model: MobiVidTransformer3DModel, reference: Reference) -
     """Largest |dL/dg| of the KD loss over all units with student = teacher: zero, which is why it cannot rank them."""
     rows, batch = next(reference.calibration.batches(BATCH))
     gates = Gates.ones(model.sizes).requires_grad_()
-    output, features = model(
-        batch.noisy,
-        batch.timestep,
-        batch.text,
-        batch.mask,
-        gates=gates,
-        feature_blocks=reference.feature_blocks,
-        return_dict=False,
-    )
+    output, features = forward(model, batch, reference.feature_blocks, gates)
     # The targets come from the same weights without gates, so that no rounding difference enters.
     with torch.no_grad():
-        targets = model(
-            batch.noisy,
-            batch.timestep,
-            batch.text,
-            batch.mask,
-            gates=Gates.ones(model.sizes),
-            feature_blocks=reference.feature_blocks,
-            return_dict=False,
-        )
+        targets = forward(model, batch, reference.feature_blocks, Gates.ones(model.sizes))
     pairs = zip((output, *features), (targets[0], *targets[1]), reference.scales(), strict=True)
     loss = sum(scale * (s - t).square().sum() for s, t, scale in pairs) / len(batch)
     gradients = torch.autograd.grad(loss, gates.tensors())

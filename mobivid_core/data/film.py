@@ -90,8 +90,13 @@ def film_shots(split: str | None = None) -> list[Shot]:
     table = clips_dir() / "shots.csv"
     if not table.is_file():
         raise VideoError(f"{table} is missing: the film's shots come with the repository, check data/clips out again")
+    return [shot for shot in read_shots(table) if split in (None, shot.split)]
+
+
+def read_shots(table: Path) -> list[Shot]:
+    """The rows of a table of shots."""
     with table.open(newline="", encoding="utf-8") as lines:
-        rows = [
+        return [
             Shot(
                 int(row["shot"]),
                 row["file"],
@@ -102,7 +107,6 @@ def film_shots(split: str | None = None) -> list[Shot]:
             )
             for row in csv.DictReader(lines)
         ]
-    return [row for row in rows if split in (None, row.split)]
 
 
 def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | None = None) -> FilmClips:

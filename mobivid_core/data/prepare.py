@@ -16,10 +16,12 @@ import gzip
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 
 import numpy as np
 
+from mobivid_core.data.film import Shot, read_shots
 from mobivid_core.data.shots import find_shots
 from mobivid_core.data.video_io import iterate_frames, write_video
 from mobivid_core.errors import ParameterError
@@ -35,8 +37,6 @@ PER_CLASS = {"train": 600, "test": 100}
 PHOTOS = ("astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png",
           "hubble_deep_field.jpg", "rocket.jpg")  # fmt: skip
 PHOTO_SIDE = 192
-#: Columns of shots.csv: shot, file, first_frame, frames, split, film_frame.
-Row = tuple[int, str, int, int, str, int]
 
 
 def prepare_film(source: Path, folder: Path) -> None:
@@ -49,46 +49,32 @@ def prepare_film(source: Path, folder: Path) -> None:
     for index, frame in zip(range(FILM_END), iterate_frames(source, size=FILM_SIZE), strict=False):
         film[index] = frame
     table = folder / "shots.csv"
-    rows = _read_table(table) if table.is_file() else _cut(film)
+    shots = read_shots(table) if table.is_file() else _cut(film)
     for split in ("train", "test"):
-        chosen = [frame for row in rows if row[4] == split for frame in range(row[5], row[5] + row[3])]
+        own = (shot for shot in shots if shot.split == split)
+        chosen = [frame for s in own for frame in range(s.film_frame, s.film_frame + s.frames)]
         # A key frame every two seconds: spans are read by seeking.
         write_video(folder / f"{split}.mp4", film[chosen], crf=16, preset="veryslow", key_frames=48)
     with table.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(["shot", "file", "first_frame", "frames", "split", "film_frame"])
-        writer.writerows(rows)
+        writer.writerow([column.name for column in fields(Shot)])
+        writer.writerows(astuple(shot) for shot in shots)
 
 
-def _cut(film: np.ndarray) -> list[Row]:
+def _cut(film: np.ndarray) -> list[Shot]:
     """Shots long and bright enough, split by tenths of their list."""
-    shots = [
+    found = [
         (first, length)
         for first, length in find_shots(film)
         if length >= MIN_SHOT and film[first : first + length : 4].std(axis=(1, 2)).max() > MIN_CONTRAST
     ]
-    rows: list[Row] = []
+    shots: list[Shot] = []
     end = {"train": 0, "test": 0}
-    for number, (first, length) in enumerate(shots):
-        split = "test" if number * PARTS // len(shots) in TEST_PARTS else "train"
-        rows.append((number, f"{split}.mp4", end[split], length, split, first))
+    for number, (first, length) in enumerate(found):
+        split = "test" if number * PARTS // len(found) in TEST_PARTS else "train"
+        shots.append(Shot(number, f"{split}.mp4", end[split], length, split, first))
         end[split] += length
-    return rows
-
-
-def _read_table(table: Path) -> list[Row]:
-    with table.open(newline="", encoding="utf-8") as lines:
-        return [
-            (
-                int(row["shot"]),
-                row["file"],
-                int(row["first_frame"]),
-                int(row["frames"]),
-                row["split"],
-                int(row["film_frame"]),
-            )
-            for row in csv.DictReader(lines)
-        ]
+    return shots
 
 
 def prepare_sprites(source: Path, folder: Path) -> None:
