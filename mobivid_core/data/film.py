@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ from torch import Tensor
 from mobivid_core.data.shots import windows
 from mobivid_core.data.video_io import frames_to_clip, read_spans
 from mobivid_core.errors import ParameterError, VideoError
+from mobivid_core.files import sha256
 from mobivid_core.paths import data_dir
 
 SPLITS = ("train", "test")
 FILM_HEIGHT = 128  # pixels; the files are 172 wide: the paper's 4:3
+CHECKSUMS = "SHA256SUMS"
 ATTRIBUTION = "Big Buck Bunny (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"
 
 
@@ -70,12 +73,26 @@ def clips_dir() -> Path:
 
 
 @contextmanager
-def shipped_film() -> Iterator[None]:
-    """Add the remedy to what is wrong with a shipped file."""
+def shipped_film(*files: str) -> Iterator[None]:
+    """Reading some of the shipped files: see that they are what was shipped, and add the remedy to what is wrong.
+
+    A decoder notices a file that breaks off, not bytes that changed: those would only show in the picture.
+    """
     try:
         yield
+        for file in files:
+            _as_shipped(clips_dir() / file)
     except VideoError as error:
         raise VideoError(f"{error}. Restore the shipped film with `git checkout -- data/clips`") from error
+
+
+@cache
+def _as_shipped(path: Path) -> None:
+    """Raise VideoError where a file is not the one in `SHA256SUMS` (the format of sha256sum); without a list, pass."""
+    table = path.parent / CHECKSUMS
+    known = dict(reversed(line.split()) for line in table.read_text().splitlines()) if table.is_file() else {}
+    if path.name in known and sha256(path) != known[path.name]:
+        raise VideoError(f"{path.name} is not the shipped file (its SHA-256 is another): damaged, or changed")
 
 
 def film_shots(split: str | None = None) -> list[Shot]:
@@ -137,7 +154,7 @@ def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | No
     by_file: dict[str, list[int]] = defaultdict(list)
     for shot, start in chosen:
         by_file[shot.file].append(start)
-    with shipped_film():
+    with shipped_film(*by_file):
         spans = [
             span
             for file, starts in by_file.items()

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mobivid_core.data.film import Shot, read_shots
+from mobivid_core.data.film import CHECKSUMS, Shot, read_shots
 from mobivid_core.data.shots import find_shots
 from mobivid_core.data.video_io import iterate_frames, write_video
 from mobivid_core.errors import ParameterError
+from mobivid_core.files import sha256
 from mobivid_core.paths import data_dir
 
 FILM_SIZE = (128, 172)  # height, width: 4:3 to the nearest even width
@@ -40,7 +41,7 @@ PHOTO_SIDE = 192
 
 
 def prepare_film(source: Path, folder: Path) -> None:
-    """Write the shots of both splits, one file each, and the table `shots.csv`.
+    """Write the shots of both splits, one file each, the table `shots.csv` and checksums.
 
     Where the folder has a table, its shots are kept: a soft cut moves by a frame with the scaler's rounding, and
     models were trained on these. Delete it to cut the film anew.
@@ -59,6 +60,8 @@ def prepare_film(source: Path, folder: Path) -> None:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow([column.name for column in fields(Shot)])
         writer.writerows(astuple(shot) for shot in shots)
+    sums = [f"{sha256(folder / name)}  {name}\n" for name in ("test.mp4", "train.mp4")]
+    (folder / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
 
 
 def _cut(film: np.ndarray) -> list[Shot]:

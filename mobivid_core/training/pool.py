@@ -94,7 +94,7 @@ def film_pool(frames: int = 17) -> VideoPool:
         if shot.frames < frames:
             continue
         if shot.file not in whole:
-            with shipped_film():
+            with shipped_film(shot.file):
                 whole[shot.file] = _whole_file(shot.file)
         videos.append(whole[shot.file][:, shot.first_frame : shot.first_frame + shot.frames])
         weights.append(shot.frames - frames + 1)
