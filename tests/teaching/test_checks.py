@@ -44,6 +44,17 @@ def tokens(frames, height, width, ratio):
     return (1 + (frames - 1) // ratio[0]) * (height // ratio[1]) * (width // ratio[2])
 
 
+#: Blocks of six values that differ in two directions, but for a little noise.
+BLOCKS = np.random.default_rng(1).uniform(-1, 1, (80, 2)) @ np.eye(2, 6) + 0.01 * np.random.default_rng(2).uniform(
+    -1, 1, (80, 6)
+)
+
+
+def linear_psnr(blocks, numbers):
+    energy = np.linalg.svd(blocks - blocks.mean(0), compute_uv=False) ** 2
+    return 10 * np.log10(4 / (energy[numbers:].sum() / blocks.size))
+
+
 def first_order(loss, units):
     return torch.func.grad(loss)(torch.ones(units, dtype=torch.float64))
 
@@ -123,6 +134,7 @@ RIGHT = {
     "evidence": lambda: start.evidence(RIGHT_CLASSES, ["ours"], STATEMENTS),
     "tokens": lambda: vae.tokens(tokens),
     "rate": lambda: vae.rate(24_576, 192.0, 512),
+    "linear": lambda: vae.linear(linear_psnr, 2, BLOCKS, 30.0),
     "sampling": lambda: flow.sampling(euler, guided),
     "taylor": lambda: sensitivity.taylor(first_order, lambda loss, units: hessian(loss, units).diagonal() / 2),
     "ranks": lambda: sensitivity.ranks(spearman, "good", SCORES),
@@ -160,6 +172,15 @@ WRONG: list[tuple[Callable[[], Verdict], str, tuple[str, ...]]] = [
     (lambda: vae.rate(24_576, 24_576, 512), "how many channels", ("192", "512")),
     (lambda: vae.rate(24_576, 192, 256), "differ in time", ("512",)),
     (lambda: vae.rate(24_576, 192, 16), "fewer numbers", ("512",)),
+    (lambda: vae.linear(lambda b, k: linear_psnr(b, k) - 10 * math.log10(4), 2, BLOCKS, 30.0), "That is the peak", ("4",)),
+    (lambda: vae.linear(lambda b, k: 2 * linear_psnr(b, k), 2, BLOCKS, 30.0), "ratio of squares", ("10", "20")),
+    (lambda: vae.linear(lambda b, k: linear_psnr(b, k) - 10 * math.log10(b.shape[1]), 2, BLOCKS, 30.0), "over values", ()),
+    (lambda: vae.linear(lambda b, k: linear_psnr(b - b.mean(0), k + 1), 2, BLOCKS, 30.0), "too many", ()),
+    (lambda: vae.linear(lambda b, k: linear_psnr(np.vstack([b, -b]), k), 2, BLOCKS, 30.0), "in common", ("mean",)),
+    (lambda: vae.linear(lambda b, k: 99.0, 2, BLOCKS, 30.0), "no linear codec", ()),
+    (lambda: vae.linear(lambda b, k: 0.1, 2, BLOCKS, 30.0), "does better", ("svd",)),
+    (lambda: vae.linear(linear_psnr, 1, BLOCKS, 30.0), "not yet 30 dB", ("2",)),
+    (lambda: vae.linear(linear_psnr, 3, BLOCKS, 30.0), "fewer numbers", ("2",)),
     (lambda: flow.sampling(lambda x, v, s, n: x + (s - n) * v, guided), "towards the noise", ("sigma_next",)),
     (lambda: flow.sampling(lambda x, v, s, n: x - s * v, guided), "not to sigma 0.2", ("sigma_next",)),
     (lambda: flow.sampling(euler, lambda e, c, g: c + g * (c - e)), "g = 1 has to mean no guidance", (EMPTY, TEXT)),

@@ -1,9 +1,11 @@
-"""Checks of exercise notebook 01: tokens and rate of a video VAE."""
+"""Checks of exercise notebook 01: tokens and rate of a video VAE, and the best linear codec."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+
+import numpy as np
 
 from mobivid_core.deploy.counts import latent_grid
 from mobivid_core.teaching.verdict import checked, run, wrong_if
@@ -89,3 +91,51 @@ def rate(values_per_token: int, values_per_number: float, equal_rate_channels: i
         "rate and tokens are two dials: equal rate, yet far fewer tokens. The transformer pays for "
         "tokens, not for channels."
     )
+
+
+@checked
+def linear(linear_psnr: Callable[..., float], enough: int, blocks: np.ndarray, wanted_db: float) -> str:
+    """PSNR of the best linear codec, and how many numbers a block reach a given one.
+
+    Args:
+        linear_psnr: (blocks (N, D) in [-1, 1], numbers kept a block) -> dB.
+        enough: The fewest numbers a block of `blocks` that reach `wanted_db`.
+        blocks: (N, D) the exercise's blocks of film.
+        wanted_db: What is asked for.
+    """
+    rng = np.random.default_rng(0)
+    trial = np.clip(0.4 + 0.3 * rng.standard_normal((60, 3)) @ rng.standard_normal((3, 8)) / 3, -1, 1)
+    trial = np.clip(trial + 0.05 * rng.standard_normal(trial.shape), -1, 1)
+    errors, psnr = _discarded(trial), lambda error: 10 * math.log10(4 / error)
+    for numbers in (1, 2):
+        found, right = run(linear_psnr, trial, numbers), errors[numbers]
+        slips = {
+            psnr(4 * right): "how large can the difference of two values in [-1, 1] become? That is the peak.",
+            2 * psnr(right): "a ratio of squares: the decibel's factor is the other one.",
+            psnr(right * trial.shape[1]): "the error is a mean over values, not over blocks.",
+            psnr(_discarded(trial, smallest=True)[numbers]): "you kept the directions in which blocks differ least.",
+            psnr(_discarded(trial, centred=False)[numbers]): "what all blocks have in common needs no number: both "
+            "sides know it. What is left to code?",
+            psnr(errors[numbers + 1]): "one direction too many is kept.",
+            psnr(errors[numbers - 1]): "one direction too few is kept.",
+        }
+        if math.isclose(found, psnr(right), rel_tol=1e-6):
+            continue
+        for slip, why in slips.items():
+            wrong_if(math.isclose(found, slip, rel_tol=1e-6), f"`linear_psnr`: {why}")
+        wrong_if(
+            found > psnr(right), "`linear_psnr`: no linear codec is that good; is the error of all blocks counted?"
+        )
+        wrong_if(True, "`linear_psnr`: another linear codec does better with as many numbers.")
+    reached = [psnr(max(error, 1e-30)) for error in _discarded(np.asarray(blocks))]
+    wrong_if(not 0 <= enough < len(reached) or reached[enough] < wanted_db, f"`enough`: not yet {wanted_db:g} dB.")
+    wrong_if(enough and reached[enough - 1] >= wanted_db, f"`enough`: fewer numbers reach {wanted_db:g} dB as well.")
+    return "principal axes are the best linear codec: what they miss is the energy of the axes left out, nothing else."
+
+
+def _discarded(blocks: np.ndarray, centred: bool = True, smallest: bool = False) -> list[float]:
+    """Mean squared error of keeping 0, 1, 2, ... axes of blocks (N, D)."""
+    rows = blocks - blocks.mean(0) if centred else blocks
+    energy = np.linalg.svd(rows, compute_uv=False) ** 2 / rows.size
+    energy = energy[::-1] if smallest else energy
+    return [*(energy.sum() - np.concatenate([[0.0], energy.cumsum()])).clip(0)]
