@@ -4,6 +4,7 @@ Paper: the comparison that reviewers missed (R1.2). Every arm starts from the sa
 budget, the same recovery steps on the same batches, and is measured on the same held-out clips and captions; only the
 choice of what stays differs (and the least-squares refit, which belongs to ours). Plans are made once, on seed 0's
 calibration clips; seeds change the recovery batches and the sampling noise. Interrupted, it goes on where it was.
+`--time-plans` then makes every plan again, one after the other on an idle machine, for the seconds alone.
 
 It needs two libraries that the notebooks do not: `pip install --no-deps torch-pruning==1.6.1 nvidia-modelopt==0.47.0
 torchprofile==0.0.4`, then `pip install omegaconf pulp`. The record that it writes, `data/benchmarks/`, is what notebook
@@ -14,213 +15,46 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import json
 import re
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from mobivid_core import artifacts
-from mobivid_core.compress.arithmetic import blocks_nearest
-from mobivid_core.compress.calibration import CalibrationSet, calibration_from
-from mobivid_core.compress.compensated import compensated_scores
 from mobivid_core.compress.costs import parameter_cost
-from mobivid_core.compress.estimators import block_influence
-from mobivid_core.compress.kd import Reference, output_errors, reference
-from mobivid_core.compress.library_plans import LibraryPlan, fastnas_plan, torch_pruning_plan
+from mobivid_core.compress.kd import output_errors
+from mobivid_core.compress.library_arms import (
+    CALIBRATION,
+    RATES,
+    RECIPE,
+    Setting,
+    choices,
+    measured,
+    prepared,
+    recovered,
+)
+from mobivid_core.compress.library_plans import LibraryPlan
 from mobivid_core.compress.library_record import RECORD, record_folder, teacher_hash
-from mobivid_core.compress.plan import PruningPlan
-from mobivid_core.compress.planner import Targets, plan_for_budget, plan_for_targets
-from mobivid_core.compress.recovery import RecoverySettings, TeacherBank, recover
-from mobivid_core.compress.refit import refit
-from mobivid_core.compress.search import eliminate_blocks, rescore, without_blocks
-from mobivid_core.compress.sensitivity import gauss_newton_sensitivity
-from mobivid_core.compress.surgery import prune
+from mobivid_core.compress.recovery import TeacherBank
 from mobivid_core.errors import BudgetError
-from mobivid_core.evaluate.generation import Evaluator
-from mobivid_core.evaluate.judge import Judge
 from mobivid_core.files import write_bytes
-from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import PROFILES, Profile, get_profile
 from mobivid_core.report.records import write_record
-from mobivid_core.training.latents import LatentDataset, latent_dataset
-
-#: One backward pass a sample: what the Hessian criterion gets.
-HESSIAN_SAMPLES = 8
-#: Calibration samples, in multiples of the profile's clips; half as many samples as clips are enough for scores.
-CALIBRATION = 8
-PROBES = 4
-#: Rates of the recovery that every arm tries on seed 0; the best one on clips of their own is its rate.
-RATES = (2e-3, 1e-3, 5e-4, 2e-4)
-#: Rows made by other settings than these are not mixed with new ones.
-RECIPE = hashlib.sha256(repr((RATES, HESSIAN_SAMPLES, CALIBRATION, PROBES)).encode()).hexdigest()[:6]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What every arm shares.
-
-    Attributes:
-        teacher: The model to be pruned.
-        train: Clips of calibration and recovery.
-        calibration: Samples of scores and refit.
-        probe: Teacher answers that choices are made on.
-        choice: Teacher answers that rates are chosen on.
-        held_out: Teacher answers that arms are judged on.
-        evaluator: Test captions and the judge.
-        targets: The paper's counts.
-        steps: Recovery steps.
-        batch: Clips of one.
-    """
-
-    teacher: MobiVidTransformer3DModel
-    train: LatentDataset
-    calibration: CalibrationSet
-    probe: Reference
-    choice: Reference
-    held_out: Reference
-    evaluator: Evaluator
-    targets: Targets
-    steps: int
-    batch: int
-
-    @classmethod
-    def load(cls, profile: Profile, steps: int, clips: int) -> Setting:
-        """From the profile's artefacts."""
-        vae = artifacts.load_model(MobiVidVAE, artifacts.find("vae", profile.name).path)
-        judge = artifacts.load_model(Judge, artifacts.find("judge", profile.name).path)
-        teacher = artifacts.load_model(MobiVidTransformer3DModel, artifacts.find("teacher", profile.name).path)
-        teacher.requires_grad_(False)
-        sizes = {"frames": profile.frames, "size": profile.size, "cache": runs_dir(profile.name) / "latents"}
-        train = latent_dataset(vae, split="train", count=min(profile.train_clips, 1024), **sizes)
-        held = latent_dataset(vae, split="val", count=profile.calibration_clips, **sizes)
-        calibration = calibration_from(train, samples=CALIBRATION * profile.calibration_clips, seed=0)
-        probe = reference(teacher, calibration.first(max(4, profile.calibration_clips // 4)))
-        held_out = reference(teacher, calibration_from(held, seed=1))
-        others = latent_dataset(vae, split="val", count=2 * profile.calibration_clips, **sizes)
-        half = torch.arange(profile.calibration_clips, 2 * profile.calibration_clips)
-        unseen = replace(others, latents=others.latents[half], caption_of=others.caption_of[half])
-        choice = reference(teacher, calibration_from(unseen, seed=2))
-        evaluator = Evaluator.prepare(vae, judge, profile, n=clips, progress=False)
-        batch = max(4, profile.batch // 2)
-        return cls(
-            teacher, train, calibration, probe, choice, held_out, evaluator, Targets.of(profile.mobile), steps, batch
-        )
-
-    def bank(self, seed: int) -> TeacherBank:
-        """Recovery batches with the teacher's answers and the states of all its blocks, kept for every arm."""
-        blocks = range(len(self.teacher.blocks))
-        return TeacherBank(self.teacher, self.train, self.batch, blocks, seed=seed, keep=True)
-
-
-def choices(s: Setting, budget: float, paper: bool) -> dict[str, Callable[[], LibraryPlan]]:
-    """Arm -> its choice, made when it is called (BudgetError where the arm cannot meet the budget)."""
-    sizes, calibration = s.teacher.sizes, s.calibration
-
-    def timed(make: Callable[[], PruningPlan]) -> Callable[[], LibraryPlan]:
-        def choose() -> LibraryPlan:
-            began = time.perf_counter()
-            plan = make()
-            return LibraryPlan(plan, time.perf_counter() - began, "")
-
-        return choose
-
-    def scored():
-        few = calibration.first(max(4, len(calibration) // (2 * CALIBRATION)))
-        return gauss_newton_sensitivity(s.teacher, reference(s.teacher, few), PROBES, seed=0)[0]
-
-    def influence() -> PruningPlan:
-        order = block_influence(s.teacher, s.probe.calibration).argsort()[::-1]
-        return without_blocks(sizes, tuple(sorted(int(b) for b in order[: blocks_nearest(sizes, budget)])))
-
-    def whole_blocks() -> PruningPlan:
-        kept, _ = eliminate_blocks(s.teacher, s.probe, blocks_nearest(sizes, budget), progress=False)
-        return without_blocks(sizes, kept)
-
-    def paper_cut() -> PruningPlan:
-        kept, _ = eliminate_blocks(s.teacher, s.probe, s.targets.blocks, progress=False)
-        return plan_for_targets(rescore(s.teacher, s.probe, kept), sizes, s.targets, keep_blocks=kept)
-
-    libraries = {
-        f"torch-pruning {name}": (
-            lambda n=name: torch_pruning_plan(
-                s.teacher, calibration, budget, n, s.probe, HESSIAN_SAMPLES if n == "Hessian" else None
-            )
-        )
-        for name in ("magnitude", "Taylor", "Hessian")
-    }
-
-    def taken_over() -> PruningPlan:
-        few = reference(s.teacher, calibration.first(max(4, len(calibration) // (2 * CALIBRATION))))
-        return plan_for_budget(compensated_scores(s.teacher, few, seed=0)[0], sizes, budget)
-
-    ours = {
-        "ours: any level, one queue, refit": timed(lambda: plan_for_budget(scored(), sizes, budget)),
-        "ours: scores with take-over, one queue, refit": timed(taken_over),
-    }
-    return {
-        **libraries,
-        "modelopt FastNAS": lambda: fastnas_plan(s.teacher, s.probe, budget),
-        "block influence": timed(influence),
-        "block-only by KD": timed(whole_blocks),
-        "head-only by KD": timed(lambda: plan_for_budget(scored(), sizes, budget, ("heads",))),
-        "FFN-only by KD": timed(lambda: plan_for_budget(scored(), sizes, budget, ("ffn",))),
-        **ours,
-        **({"ours: the paper's cut, refit": timed(paper_cut)} if paper else {}),
-    }
-
-
-def recovered(
-    s: Setting, chosen: LibraryPlan, start: MobiVidTransformer3DModel, bank: TeacherBank, rate: float
-) -> MobiVidTransformer3DModel:
-    """The short recovery at one rate."""
-    settings = RecoverySettings(s.steps, s.batch, learning_rate=rate, seed=bank.seed)
-    return recover(start, chosen.plan, bank, settings, progress=False)[0]
-
-
-def measured(
-    s: Setting, chosen: LibraryPlan, start: MobiVidTransformer3DModel, student: MobiVidTransformer3DModel, seed: int
-) -> dict:
-    """What an arm's row says."""
-    score = s.evaluator.evaluate(student, steps=8, solver="unipc", seed=seed, keep=0, progress=False).scores
-    return {
-        "parameters": chosen.plan.parameters,
-        "planning seconds": chosen.seconds,
-        "library": chosen.library,
-        "KD before recovery": float(output_errors(start, s.held_out).mean()),
-        "KD recovered": float(output_errors(student, s.held_out).mean()),
-        "MiniVBench total": float(score["total"]),
-    }
-
-
-def prepared(s: Setting, name: str, chosen: LibraryPlan) -> tuple[LibraryPlan, MobiVidTransformer3DModel]:
-    """The cut model, refitted where the arm is ours (its seconds count as planning)."""
-    student, began = prune(s.teacher, chosen.plan).eval(), time.perf_counter()
-    if name.startswith("ours"):
-        student, _ = refit(student, s.teacher, chosen.plan, s.calibration, progress=False)
-        chosen = replace(chosen, seconds=chosen.seconds + time.perf_counter() - began)
-    return chosen, student
 
 
 def run(profile: Profile, steps: int, seeds: int, clips: int) -> pd.DataFrame:
     """All arms at both budgets; finished rows are kept in the run's folder."""
     s = Setting.load(profile, steps, clips)
-    whole = parameter_cost(s.teacher.sizes).total(s.teacher.sizes)
-    paper = parameter_cost(s.teacher.sizes).total(profile.mobile)
-    folder = runs_dir(profile.name) / "pruning_libraries" / f"{teacher_hash(profile.name)}-{steps}-{clips}-{RECIPE}"
+    folder = rows_folder(profile, steps, clips)
     folder.mkdir(parents=True, exist_ok=True)
     rows, banks = [], {}
-    for label, budget in (("0.7", 0.7 * whole), ("paper", paper)):
+    for label, budget in budgets(s, profile).items():
         for name, choose in tqdm(choices(s, budget, label == "paper").items(), desc=f"budget {label}", ascii=True):
-            kept = folder / f"{label}-{re.sub('[^A-Za-z0-9]+', '_', name)}.json"
+            kept = rows_file(folder, label, name)
             done = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
             if len(done) < seeds and not (done and "refused" in done[0]):
                 try:
@@ -230,6 +64,36 @@ def run(profile: Profile, steps: int, seeds: int, clips: int) -> pd.DataFrame:
                     write_bytes(kept, json.dumps(done).encode())
             rows += done
     return pd.DataFrame(rows)
+
+
+def time_plans(profile: Profile, steps: int, clips: int) -> None:
+    """Make every plan of the finished rows again and put its seconds in their place."""
+    s = Setting.load(profile, steps, clips)
+    folder = rows_folder(profile, steps, clips)
+    for label, budget in budgets(s, profile).items():
+        for name, choose in tqdm(choices(s, budget, label == "paper").items(), desc=f"plans {label}", ascii=True):
+            kept = rows_file(folder, label, name)
+            done = json.loads(kept.read_text(encoding="utf-8"))
+            if "refused" not in done[0]:
+                seconds = prepared(s, name, choose())[0].seconds
+                write_bytes(kept, json.dumps([row | {"planning seconds": seconds} for row in done]).encode())
+
+
+def budgets(s: Setting, profile: Profile) -> dict[str, float]:
+    """Parameters allowed, by the budget's name."""
+    cost = parameter_cost(s.teacher.sizes)
+    return {"0.7": 0.7 * cost.total(s.teacher.sizes), "paper": cost.total(profile.mobile)}
+
+
+def rows_folder(profile: Profile, steps: int, clips: int) -> Path:
+    """Where finished rows of these settings are kept."""
+    name = f"{teacher_hash(profile.name)}-{steps}-{clips}-{RECIPE}"
+    return runs_dir(profile.name) / "pruning_libraries" / name
+
+
+def rows_file(folder: Path, label: str, arm: str) -> Path:
+    """The file of one arm at one budget."""
+    return folder / f"{label}-{re.sub('[^A-Za-z0-9]+', '_', arm)}.json"
 
 
 def _rows(
@@ -262,8 +126,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="recoveries of every arm")
     parser.add_argument("--clips", type=int, default=32, help="clips of each MiniVBench score")
     parser.add_argument("--out", type=Path, default=record_folder(), help="where the record goes")
+    parser.add_argument("--time-plans", action="store_true", help="time the finished rows' plans again, undisturbed")
     options = parser.parse_args(arguments)
     profile = get_profile(options.profile)
+    if options.time_plans:
+        time_plans(profile, options.steps, options.clips)
     table = run(profile, options.steps, options.seeds, options.clips)
     facts = {
         "date": datetime.date.today().isoformat(),

@@ -3,7 +3,7 @@
 import pytest
 
 from mobivid_core.compress.kd import output_errors, reference
-from mobivid_core.compress.library_benchmark import Setting, choices, prepared
+from mobivid_core.compress.library_arms import Setting, choices, prepared
 from mobivid_core.compress.planner import Targets
 from mobivid_core.compress.surgery import prune
 from mobivid_core.errors import BudgetError
