@@ -11,7 +11,8 @@ import nbformat
 import pytest
 
 from mobivid_core.paths import notebooks_dir, project_root
-from mobivid_core.report.scorecard import ANSWERED_BY, CHECKS
+from mobivid_core.report.reviews import ANSWERED_BY
+from mobivid_core.report.scorecard import CHECKS
 from mobivid_core.runner.chain import Chain
 from mobivid_core.runner.parameters import declared
 from mobivid_core.runner.source import NotebookSource, cell_hash, read_chain

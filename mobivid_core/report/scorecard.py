@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from mobivid_core.files import read_json
-from mobivid_core.paths import notebooks_dir, runs_dir
+from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import get_profile
 from mobivid_core.report import published as book
 from mobivid_core.report.results import headlines, manifest
@@ -244,68 +244,6 @@ def vbench_identity() -> pd.DataFrame:
     return frame[columns].assign(implied_total=implied, difference=difference).reset_index(drop=True)
 
 
-#: Notebook of each short name in data/paper/reviews.csv.
-_REVIEW_NOTEBOOK = {
-    "vae": "01", "teacher": "02", "sensitivity": "03", "pruning": "04", "distillation": "05", "iphone": "06",
-    "scorecard": "07", "all": "",
-}  # fmt: skip
-
-
-#: Results that answer a reviewer's question, beside those whose `paper_item` names it.
-ANSWERED_BY: dict[str, tuple[str, ...]] = {
-    "R1.1": ("vae_ratio_sweep", "vae_motion_cost"),
-    "R1.2": ("prune_matched_arms", "prune_arms", "prune_libraries"),
-    "R1.3": ("teacher_minivbench", "distill_quality"),
-    "R1.4": ("distill_arms", "distill_heads"),
-    "R1.5": ("sens_motion", "sens_temporal_heads"),
-    "R2.1": ("device_predictions",),
-    "R2.2": ("vae_judge",),
-    "R3.1": ("scorecard_stacking",),
-    "R3.2": ("device_rates",),
-    "R4.1": ("distill_cost",),
-    "R4.2": ("device_rates",),
-    "R4.3": ("tiled_ffn",),
-    "R5.1": ("prune_pareto",),
-    "R5.2": ("sens_stability",),
-}
-
-
-def reviews_table(profile: str) -> pd.DataFrame:
-    """Every reviewer question with the registered results that answer it.
-
-    A result answers a question if its `paper_item` names it, as in `paper_item="Table 4, R1.2"`, or if `ANSWERED_BY`
-    lists it.
-
-    Returns:
-        One row a question: id, ask, notebook, results, answer (the results' findings, or what is still to do).
-
-    Raises:
-        ProfileError: Unknown profile.
-    """
-    entries = sorted(manifest(profile).values(), key=lambda entry: (entry["notebook"], entry["id"]))
-    rows = []
-    for review in book.reviews().itertuples(index=False):
-        review_id, ask, experiment, place = review
-        listed = ANSWERED_BY.get(review_id, ())
-        answering = [e for e in entries if e["id"] in listed or _names(e["paper_item"], review_id)]
-        if answering:
-            answer = " ".join(f"{e['finding']} ({e['evidence']})" for e in answering)
-        elif review_id == "R2.3":
-            answer = "The code of this project; none was released with the paper."
-        else:
-            answer = f"{UNANSWERED}. Planned: {experiment}"
-        rows.append(
-            {
-                "id": review_id,
-                "ask": ask,
-                "notebook": _notebook_name(_REVIEW_NOTEBOOK.get(place, "")),
-                "results": ", ".join(e["id"] for e in answering),
-                "answer": answer,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def paper_items(profile: str) -> pd.DataFrame:
     """Each table and figure of the paper, what is known of it, and our results beside it. Blanks stay blank.
 
@@ -314,18 +252,13 @@ def paper_items(profile: str) -> pd.DataFrame:
     """
     entries = sorted(manifest(profile).values(), key=lambda entry: entry["id"])
     frame = book.tables()
-    ours = [", ".join(e["id"] for e in entries if _names(e["paper_item"], item)) for item in frame["item"]]
+    ours = [", ".join(e["id"] for e in entries if names_item(e["paper_item"], item)) for item in frame["item"]]
     return frame.assign(**{"ours beside it": ours})
 
 
-def _names(paper_item: str | None, wanted: str) -> bool:
+def names_item(paper_item: str | None, wanted: str) -> bool:
     """True if a comma-separated `paper_item` names `wanted`."""
     return wanted in [part.strip() for part in re.split(r"[,;]", paper_item or "")]
-
-
-def _notebook_name(number: str) -> str:
-    found = sorted(notebooks_dir().glob(f"{number}_*.ipynb")) if number else []
-    return found[0].stem if found else number
 
 
 def pareto(frame: pd.DataFrame, cost: str, score: str) -> pd.Series:

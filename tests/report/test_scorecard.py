@@ -10,6 +10,7 @@ import pytest
 from mobivid_core.report import published as book
 from mobivid_core.report import scorecard
 from mobivid_core.report.results import Results
+from mobivid_core.report.reviews import lead, reviews_table
 from mobivid_core.report.scorecard import CHECKS, CONSISTENT, CONTRADICTED, NOT_HERE, UNANSWERED, Check, judge
 
 
@@ -66,7 +67,7 @@ def test_a_time_for_all_frames_is_compared_as_a_speed() -> None:
 
 
 def test_an_empty_run_answers_nothing(runs: Path) -> None:
-    claims, reviews = scorecard.claims_table("smoke"), scorecard.reviews_table("smoke")
+    claims, reviews = scorecard.claims_table("smoke"), reviews_table("smoke")
     assert len(claims) == len(book.claims()) and len(reviews) == len(book.reviews())
     assert claims.loc[claims["id"] == "C01", "verdict"].item().startswith(UNANSWERED)
     counted = scorecard.count_answered(claims, reviews)
@@ -79,13 +80,24 @@ def test_registered_results_answer_what_they_name(runs: Path) -> None:
     frame = pd.DataFrame({"a": [1]})
     results.table("arms", frame, finding="Heads alone lose.", evidence="measured", paper_item="Table 4, R1.2")
     results.headline("iphone_fps", 12, 8, 16, unit="frames/s", evidence="derived")
-    reviews = scorecard.reviews_table("smoke").set_index("id")
-    assert reviews.loc["R1.2", ["results", "answer"]].tolist() == ["arms", "Heads alone lose. (measured)"]
+    reviews = reviews_table("smoke").set_index("id")
+    assert reviews.loc["R1.2", ["shown in", "answer"]].tolist() == ["04: arms", "Heads alone lose. (measured)"]
     items = scorecard.paper_items("smoke").set_index("item")
     assert items.loc["Table 4", "ours beside it"] == "arms" and items.loc["Table 3", "ours beside it"] == ""
     assert pd.isna(items.loc["Figure 1", "unknown"])
     claims = scorecard.claims_table("smoke").set_index("id")
     assert claims.loc["C01", ["verdict", "ours", "scale"]].tolist() == [CONSISTENT, "12 [8, 16]", "paper scale"]
+
+
+def test_two_sentences_answer_a_question(runs: Path) -> None:
+    results, frame = Results(notebook="04_tri_level_pruning", profile="smoke"), pd.DataFrame({"a": [1]})
+    for name, finding in (("prune_arms", "B wins by 0.5 (n = 3). It is large."), ("prune_levels", "C follows."),
+                          ("prune_libraries", "A wins. Recorded today.")):  # fmt: skip
+        results.table(name, frame, finding=finding, evidence="measured")
+    row = reviews_table("smoke").set_index("id").loc["R1.2"]
+    assert row["answer"] == "A wins. (measured) B wins by 0.5 (n = 3). (measured)"
+    assert row["shown in"] == "04: prune_libraries, prune_arms, prune_levels"
+    assert lead("At 0.7 of it [0.6, 0.8]. 'both' loses.") == "At 0.7 of it [0.6, 0.8]."
 
 
 def test_the_pareto_front_keeps_what_nothing_beats() -> None:
