@@ -142,7 +142,7 @@ def euler_samplers(guidance: float, steps: tuple[int, ...] = (1, 2, 4, 8)) -> li
 
 
 def baselines(guidance: float, steps: int = 4) -> list[Sampler]:
-    """The training-free baselines at the student's step count, each at half the guidance as well, and the grid traps.
+    """The training-free baselines at the student's step count, each halfway to no guidance as well, and the grid traps.
 
     Few steps bear less guidance than many: at the full scale a baseline is understated.
     """
