@@ -171,7 +171,7 @@ def size_against_loss(table: pd.DataFrame) -> Figure:
             label=row["arm"],
         )
     ax.set(xlabel="share of the teacher's parameters left", yscale="log")
-    ax.set_ylabel("KD loss on held-out clips (share of the teacher's power)")
+    ax.set_ylabel("held-out KD loss, share of the teacher's power")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     return fig
 
