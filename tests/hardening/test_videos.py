@@ -34,6 +34,7 @@ def _avi(path: Path, frames: np.ndarray) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=24)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.thread_count = 4  # slices a frame; left alone, the machine's cores would decide what is torn
         for picture in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
@@ -101,7 +102,7 @@ def test_what_is_read_of_a_torn_video_are_its_own_frames(tmp_path: Path, whole: 
             refused += 1
             continue
         assert len(got) >= 0.85 * FRAMES and np.array_equal(got, truth[: len(got)])
-    assert refused >= 1 or suffix in (".mkv", ".avi")  # their last tenth of bytes may hold less of the frames
+    assert refused >= 1 or suffix == ".mkv"
 
 
 def test_a_folder_names_the_torn_videos_and_uses_the_others(tmp_path: Path, whole: dict) -> None:
