@@ -23,6 +23,7 @@ from mobivid_core.compress.plan import PruningPlan
 from mobivid_core.compress.planner import Targets, plan_for_budget, plan_for_targets
 from mobivid_core.compress.recovery import RecoverySettings, TeacherBank, recover
 from mobivid_core.compress.refit import refit
+from mobivid_core.compress.scores import Scores
 from mobivid_core.compress.search import eliminate_blocks, rescore, without_blocks
 from mobivid_core.compress.sensitivity import gauss_newton_sensitivity
 from mobivid_core.compress.surgery import prune
@@ -36,8 +37,8 @@ from mobivid_core.training.latents import LatentDataset, latent_dataset
 
 #: One backward pass a sample: what the Hessian criterion gets.
 HESSIAN_SAMPLES = 8
-#: Calibration samples, in multiples of the profile's clips; half as many samples as clips are enough for scores.
-CALIBRATION = 8
+#: Calibration samples, in multiples of the profile's clips, and the share of them (one in so many) that scores need.
+CALIBRATION, SCORED_ON = 8, 16
 PROBES = 4
 #: Rates of the recovery that every arm tries on seed 0; the best one on clips of their own is its rate.
 RATES = (2e-3, 1e-3, 5e-4, 2e-4)
@@ -105,6 +106,7 @@ class Setting:
 def choices(s: Setting, budget: float, paper: bool) -> dict[str, Callable[[], LibraryPlan]]:
     """Arm -> its choice, made when it is called (BudgetError where the arm cannot meet the budget)."""
     sizes, calibration = s.teacher.sizes, s.calibration
+    few = calibration.first(max(4, len(calibration) // SCORED_ON))
 
     def timed(make: Callable[[], PruningPlan]) -> Callable[[], LibraryPlan]:
         def choose() -> LibraryPlan:
@@ -114,8 +116,7 @@ def choices(s: Setting, budget: float, paper: bool) -> dict[str, Callable[[], Li
 
         return choose
 
-    def scored():
-        few = calibration.first(max(4, len(calibration) // (2 * CALIBRATION)))
+    def scored() -> Scores:
         return gauss_newton_sensitivity(s.teacher, reference(s.teacher, few), PROBES, seed=0)[0]
 
     def influence() -> PruningPlan:
@@ -140,8 +141,7 @@ def choices(s: Setting, budget: float, paper: bool) -> dict[str, Callable[[], Li
     }
 
     def taken_over() -> PruningPlan:
-        few = reference(s.teacher, calibration.first(max(4, len(calibration) // (2 * CALIBRATION))))
-        return plan_for_budget(compensated_scores(s.teacher, few, seed=0)[0], sizes, budget)
+        return plan_for_budget(compensated_scores(s.teacher, reference(s.teacher, few), seed=0)[0], sizes, budget)
 
     ours = {
         "ours: any level, one queue, refit": timed(lambda: plan_for_budget(scored(), sizes, budget)),

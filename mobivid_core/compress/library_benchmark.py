@@ -4,7 +4,6 @@ Paper: the comparison that reviewers missed (R1.2). Every arm starts from the sa
 budget, the same recovery steps on the same batches, and is measured on the same held-out clips and captions; only the
 choice of what stays differs (and the least-squares refit, which belongs to ours). Plans are made once, on seed 0's
 calibration clips; seeds change the recovery batches and the sampling noise. Interrupted, it goes on where it was.
-`--time-plans` then makes every plan again, one after the other on an idle machine, for the seconds alone.
 
 It needs two libraries that the notebooks do not: `pip install --no-deps torch-pruning==1.6.1 nvidia-modelopt==0.47.0
 torchprofile==0.0.4`, then `pip install omegaconf pulp`. The record that it writes, `data/benchmarks/`, is what notebook
@@ -49,12 +48,14 @@ from mobivid_core.report.records import write_record
 def run(profile: Profile, steps: int, seeds: int, clips: int) -> pd.DataFrame:
     """All arms at both budgets; finished rows are kept in the run's folder."""
     s = Setting.load(profile, steps, clips)
-    folder = rows_folder(profile, steps, clips)
+    folder = runs_dir(profile.name) / "pruning_libraries" / f"{teacher_hash(profile.name)}-{steps}-{clips}-{RECIPE}"
     folder.mkdir(parents=True, exist_ok=True)
+    cost = parameter_cost(s.teacher.sizes)
+    budgets = {"0.7": 0.7 * cost.total(s.teacher.sizes), "paper": cost.total(profile.mobile)}
     rows, banks = [], {}
-    for label, budget in budgets(s, profile).items():
+    for label, budget in budgets.items():
         for name, choose in tqdm(choices(s, budget, label == "paper").items(), desc=f"budget {label}", ascii=True):
-            kept = rows_file(folder, label, name)
+            kept = folder / f"{label}-{re.sub('[^A-Za-z0-9]+', '_', name)}.json"
             done = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
             if len(done) < seeds and not (done and "refused" in done[0]):
                 try:
@@ -64,36 +65,6 @@ def run(profile: Profile, steps: int, seeds: int, clips: int) -> pd.DataFrame:
                     write_bytes(kept, json.dumps(done).encode())
             rows += done
     return pd.DataFrame(rows)
-
-
-def time_plans(profile: Profile, steps: int, clips: int) -> None:
-    """Make every plan of the finished rows again and put its seconds in their place."""
-    s = Setting.load(profile, steps, clips)
-    folder = rows_folder(profile, steps, clips)
-    for label, budget in budgets(s, profile).items():
-        for name, choose in tqdm(choices(s, budget, label == "paper").items(), desc=f"plans {label}", ascii=True):
-            kept = rows_file(folder, label, name)
-            done = json.loads(kept.read_text(encoding="utf-8"))
-            if "refused" not in done[0]:
-                seconds = prepared(s, name, choose())[0].seconds
-                write_bytes(kept, json.dumps([row | {"planning seconds": seconds} for row in done]).encode())
-
-
-def budgets(s: Setting, profile: Profile) -> dict[str, float]:
-    """Parameters allowed, by the budget's name."""
-    cost = parameter_cost(s.teacher.sizes)
-    return {"0.7": 0.7 * cost.total(s.teacher.sizes), "paper": cost.total(profile.mobile)}
-
-
-def rows_folder(profile: Profile, steps: int, clips: int) -> Path:
-    """Where finished rows of these settings are kept."""
-    name = f"{teacher_hash(profile.name)}-{steps}-{clips}-{RECIPE}"
-    return runs_dir(profile.name) / "pruning_libraries" / name
-
-
-def rows_file(folder: Path, label: str, arm: str) -> Path:
-    """The file of one arm at one budget."""
-    return folder / f"{label}-{re.sub('[^A-Za-z0-9]+', '_', arm)}.json"
 
 
 def _rows(
@@ -126,11 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="recoveries of every arm")
     parser.add_argument("--clips", type=int, default=32, help="clips of each MiniVBench score")
     parser.add_argument("--out", type=Path, default=record_folder(), help="where the record goes")
-    parser.add_argument("--time-plans", action="store_true", help="time the finished rows' plans again, undisturbed")
     options = parser.parse_args(arguments)
     profile = get_profile(options.profile)
-    if options.time_plans:
-        time_plans(profile, options.steps, options.clips)
     table = run(profile, options.steps, options.seeds, options.clips)
     facts = {
         "date": datetime.date.today().isoformat(),
