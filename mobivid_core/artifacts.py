@@ -25,7 +25,7 @@ from mobivid_core.profiles import get_profile
 if TYPE_CHECKING:
     import torch
 
-STAGES = ("vae", "judge", "teacher", "sensitivity", "plan", "pruned", "student", "coreml")
+STAGES = ("vae", "judge", "teacher", "sensitivity", "plan", "pruned", "student", "distilled", "coreml")
 STAMP = "COMPLETE.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 #: Suffixes of weight files that this project never opens.
@@ -40,6 +40,7 @@ MADE_BY = {
     "plan": "04_tri_level_pruning",
     "pruned": "04_tri_level_pruning",
     "student": "05_adversarial_distillation",
+    "distilled": "05_adversarial_distillation",
     "coreml": "06_iphone_benchmark",
 }
 

@@ -1,6 +1,6 @@
 """Longer distillation from the command line: `python -m mobivid_core.distill --profile laptop --fast`.
 
-Made for the shipped student (`--ship` puts it in place). Stop it whenever you like: the same command goes on where it
+Made for the shipped students (`--ship` puts one in place). Stop it whenever you like: the same command goes on where it
 was. Trajectories and states are kept under the run's folder.
 """
 
@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from mobivid_core import artifacts
+from mobivid_core.distill.own_states import OwnRounds
 from mobivid_core.distill.recipe import Distilled, Recipe, distill
-from mobivid_core.distill.student import save_student
+from mobivid_core.distill.student import STUDENTS, save_student
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
@@ -29,6 +30,7 @@ CLIPS, TEACHER_STEPS, BATCH = 15_360, 8, 64
 #: Clips that lend their captions; more trajectories come back to them with other noise and other wordings.
 CAPTIONED = 6144
 REGRESSION_STEPS, ADVERSARIAL_STEPS = 4000, 200
+OWN_CLIPS, OWN_STEPS = 2048, 400
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -41,20 +43,34 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=CLIPS, help="guided trajectories of the teacher")
     parser.add_argument("--teacher-steps", type=int, default=TEACHER_STEPS, help="steps of each, a multiple of 4")
     parser.add_argument("--batch", type=int, default=BATCH, help="clips of a regression update; adversarial: a quarter")
-    parser.add_argument("--regression-steps", type=int, default=REGRESSION_STEPS, help="updates that regress")
-    parser.add_argument("--adversarial-steps", type=int, default=ADVERSARIAL_STEPS, help="updates with both losses")
+    parser.add_argument(
+        "--regression-steps", type=int, default=REGRESSION_STEPS, help="updates that regress; 0 leaves them out"
+    )
+    parser.add_argument(
+        "--own-rounds", type=int, default=0, help="rounds on the student's own states; 0 leaves them out"
+    )
+    parser.add_argument("--own-clips", type=int, default=OWN_CLIPS, help="clips of each such round")
+    parser.add_argument("--own-forced", type=int, default=0, help="teacher's trajectories added to each such round")
+    parser.add_argument("--own-first", type=int, default=0, help="trajectory that the first such round begins with")
+    parser.add_argument("--own-steps", type=int, default=OWN_STEPS, help="updates of each such round")
+    parser.add_argument("--own-rate", type=float, default=4e-4, help="AdamW's peak rate in them")
+    parser.add_argument("--own-muon", type=float, default=2e-3, help="Muon's peak rate in them")
+    parser.add_argument(
+        "--adversarial-steps", type=int, default=ADVERSARIAL_STEPS, help="updates with both losses; 0 leaves them out"
+    )
     parser.add_argument("--rate", type=float, default=1e-3, help="AdamW's peak rate in the regression")
     parser.add_argument("--muon", type=float, default=2e-3, help="Muon's peak rate there; 0 leaves all to AdamW")
     parser.add_argument("--seed", type=int, default=0, help="seed of trajectories and training")
     parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
-    parser.add_argument("--ship", action="store_true", help="write half-precision weights to data/checkpoints/student")
+    parser.add_argument("--name", default="student", choices=STUDENTS, help="the artefact that this makes")
+    parser.add_argument("--ship", action="store_true", help="write half-precision weights to data/checkpoints/NAME")
     return parser.parse_args(arguments)
 
 
 def recipe_of(options: argparse.Namespace, profile: Profile) -> Recipe:
     """The recipe that the options ask for."""
     base = Recipe.for_profile(profile, clips=options.clips, batch=options.batch, seed=options.seed)
-    first = replace(
+    usual = replace(
         base.regression,
         steps=options.regression_steps,
         rate=options.rate,
@@ -63,17 +79,31 @@ def recipe_of(options: argparse.Namespace, profile: Profile) -> Recipe:
         ema=0.998 if options.regression_steps >= 1000 else 0.98,
         snapshot_every=max(10, options.regression_steps // 40),
     )
-    second = replace(
-        base.adversarial,
-        steps=options.adversarial_steps,
-        batch=max(options.batch // 4, 1),
-        discriminator_warmup=max(2, options.adversarial_steps // 4),
-    )
-    return replace(base, teacher_steps=options.teacher_steps, regression=first, adversarial=second)
+    first = usual if options.regression_steps else None
+    own = second = None
+    if options.own_rounds:
+        settings = replace(
+            usual,
+            steps=options.own_steps,
+            rate=options.own_rate,
+            muon=options.own_muon,
+            rate_warmup=20,
+            ema=0.99,
+            snapshot_every=max(10, options.own_steps // 10),
+        )
+        own = OwnRounds(options.own_rounds, options.own_clips, settings, options.own_first, options.own_forced)
+    if options.adversarial_steps:
+        second = replace(
+            base.adversarial,
+            steps=options.adversarial_steps,
+            batch=max(options.batch // 4, 1),
+            discriminator_warmup=max(2, options.adversarial_steps // 4),
+        )
+    return replace(base, teacher_steps=options.teacher_steps, regression=first, adversarial=second, own=own)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parse, distil, publish the run's "student" artefact (and the shipped one)."""
+    """Parse, distil, publish the run's artefact (and the shipped one)."""
     options = parse(arguments)
     plan = None
     if options.fast:
@@ -105,22 +135,22 @@ def main(arguments: list[str] | None = None) -> None:
     compiled = bool(plan and plan.compiled)
     result = distill(start, teacher, dataset, recipe, folder=run / "distill", progress=True, compiled=compiled)
     print(result.costs.to_string(index=False))
-    with artifacts.publish("student", profile.name) as folder:
+    with artifacts.publish(options.name, profile.name) as folder:
         _write(result, recipe, folder)
-    print(artifacts.describe(artifacts.find("student", profile.name)))
+    print(artifacts.describe(artifacts.find(options.name, profile.name)))
     if options.ship:
-        with shipped() as folder:
+        with shipped(options.name) as folder:
             _write(result, recipe, folder, torch.float16)
-        print(f"shipped: {artifacts.shipped_path('student')} (add a README.md, the model card, and run --ship again)")
+        print(f"shipped: {folder} (add a README.md, the model card, and run --ship again)")
 
 
 @contextmanager
-def shipped() -> Iterator[Path]:
-    """The shipped student's folder; its model card stays, everything is stamped anew at the end."""
-    folder = artifacts.shipped_path("student")
+def shipped(name: str) -> Iterator[Path]:
+    """A shipped student's folder; its model card stays, everything is stamped anew at the end."""
+    folder = artifacts.shipped_path(name)
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
-    artifacts.write_stamp(folder, "student")
+    artifacts.write_stamp(folder, name)
 
 
 def _write(result: Distilled, recipe: Recipe, folder: Path, dtype: torch.dtype | None = None) -> None:

@@ -7,7 +7,8 @@ table share captions and noise, so resampling whole clips for both rows at once 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,12 @@ from mobivid_core.evaluate.bars import Bar
 from mobivid_core.evaluate.metrics import frechet_distance
 from mobivid_core.evaluate.minivbench import ClipMeasures, Reference, dimension_table
 
+if TYPE_CHECKING:
+    from mobivid_core.evaluate.generation import Evaluation
+
 Interval = tuple[float, float, float]
+#: Timed calls of a short sampler for each of a long one: a tenth of a second is easily disturbed.
+SHORT_CALLS = 5
 
 
 def mean_ratio(
@@ -86,24 +92,29 @@ def frechet_ratio(
     return float(np.exp(value)), float(np.exp(low)), float(np.exp(high))
 
 
-def seconds_table(samplers: dict[str, Callable[[], object]], *, repeats: int = 3, clips: int = 1) -> pd.DataFrame:
+def seconds_table(
+    samplers: dict[str, Callable[[], object]], *, repeats: int = 3, clips: int = 1, long: Collection[str] = ()
+) -> pd.DataFrame:
     """Seconds a clip of several samplers, measured in turn so that a busy moment hits all of them.
 
     Args:
         samplers: Each makes `clips` clips when called.
         repeats: Timed calls each, after one that is not timed.
         clips: Clips made by a call.
+        long: Names of samplers that take so long that a first call is like any other: all of theirs are timed. For each
+            call of theirs the others are called `SHORT_CALLS` times.
 
     Returns:
         Columns sampler, seconds (median a clip), fastest, slowest.
     """
-    for sample in samplers.values():
-        sample()
+    for name in samplers.keys() - set(long):
+        samplers[name]()
     taken: dict[str, list[float]] = {name: [] for name in samplers}
+    calls = {name: SHORT_CALLS if long and name not in long else 1 for name in samplers}
     for _ in range(repeats):
-        for name, sample in samplers.items():
+        for name in (name for name, count in calls.items() for _ in range(count)):
             began = time.perf_counter()
-            sample()
+            samplers[name]()
             taken[name].append((time.perf_counter() - began) / clips)
     rows = [(name, float(np.median(s)), min(s), max(s)) for name, s in taken.items()]
     return pd.DataFrame(rows, columns=["sampler", "seconds", "fastest", "slowest"])
@@ -125,13 +136,44 @@ def _check(ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[object]) -
         )
 
 
-#: What the four-step student has to reach, set beforehand.
-DISTILL_BARS: dict[str, Bar] = {
-    "accuracy": Bar("all attributes right, over the 40-step guided teacher", 0.95),
-    "frechet": Bar("Frechet distance over the teacher's", 1.15, at_least=False),
-    "dynamic": Bar("dynamic degree over the teacher's", 0.9),
-    "diversity": Bar("diversity over the teacher's", 0.9),
-    "unipc4": Bar("Frechet distance over the best training-free four steps", 1.0, at_least=False),
-    "speed": Bar("times faster, teacher's size", 18.0),
-    "speed_pruned": Bar("times faster, pruned", 35.0),
+def compare(
+    ours: Evaluation, teacher: Evaluation, rivals: Sequence[Evaluation], reference: Reference, *, seed: int = 0
+) -> dict[str, Interval]:
+    """What `DISTILL_BARS` ask of a student's clips, all on the same captions and noises.
+
+    Args:
+        ours: The student.
+        teacher: Its guided teacher in full steps.
+        rivals: Training-free samplers of as many steps; the one that the student beats least counts.
+        reference: As in `evaluate`.
+        seed: Seed of the resampling.
+
+    Returns:
+        Intervals: "accuracy", "dynamic" and "frechet" over the teacher, "free" over the rivals' Frechet distance.
+    """
+    pair = (ours.measures, teacher.measures, ours.labels, reference)
+    return {
+        "accuracy": mean_ratio(*pair, "all_together", seed=seed),
+        "dynamic": mean_ratio(*pair, "dynamic_degree", seed=seed),
+        "frechet": frechet_ratio(ours.measures, teacher.measures, reference, seed=seed),
+        "free": max(frechet_ratio(ours.measures, rival.measures, reference, seed=seed) for rival in rivals),
+    }
+
+
+def _bars(who: str, speed: float) -> dict[str, Bar]:
+    """What a four-step student has to reach."""
+    return {
+        "accuracy": Bar(f"{who}: all attributes right, over the 40-step guided teacher", 0.95),
+        "frechet": Bar(f"{who}: Frechet distance over the teacher's", 1.15, at_least=False),
+        "dynamic": Bar(f"{who}: dynamic degree over the teacher's", 0.9),
+        "diversity": Bar(f"{who}: diversity over the teacher's", 0.9),
+        "free": Bar(f"{who}: Frechet distance over the best training-free four steps", 1.0, at_least=False),
+        "speed": Bar(f"{who}: times faster than the teacher", speed),
+    }
+
+
+#: What the students have to reach, set beforehand.
+DISTILL_BARS: dict[str, dict[str, Bar]] = {
+    "student": _bars("pruned student", 35.0),
+    "distilled": _bars("distilled teacher", 18.0),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mobivid_core.distill.own_states import SEGMENT_EVALUATIONS
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trajectory import STUDENT_STEPS
 
@@ -28,6 +29,11 @@ class DistillCosts:
     def trajectories(self, clips: int, steps: int, guidance: float) -> float:
         """FLOPs of the teacher's trajectories."""
         return clips * steps * (1 if guidance == 1.0 else 2) * self.teacher
+
+    def own_states(self, clips: int, guidance: float) -> float:
+        """FLOPs of the student's own states and the teacher's steps from each: the first chord is at hand already."""
+        shown = (STUDENT_STEPS - 1) * SEGMENT_EVALUATIONS * (1 if guidance == 1.0 else 2)
+        return clips * (STUDENT_STEPS * self.student + shown * self.teacher)
 
     def update(self, s: DistillSettings) -> float:
         """FLOPs of one generator update, with the heads' update that goes with it."""

@@ -1,8 +1,8 @@
-"""The whole distillation: teacher trajectories, regression, then the adversarial stage with regression as its anchor.
+"""The whole distillation: teacher trajectories, regression, own states, then the adversarial stage on that anchor.
 
 Paper: from 40 guided to 4 unguided steps. The order is this project's choice: the regression student already makes
-clips, so the discriminator has something worth judging; it is warmed up alone, then the student moves at a lower rate
-with the regression loss kept.
+clips, so that its own states are worth correcting and the discriminator has something worth judging; that is warmed up
+alone, then the student moves at a lower rate with the regression loss kept.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from mobivid_core.deploy.counts import dit_flops
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.discriminator import TeacherDiscriminator
+from mobivid_core.distill.own_states import OwnRounds, collect_own_states, in_order, joined
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import Condition, Trajectories, collect_trajectories, round_steps
+from mobivid_core.errors import ParameterError
 from mobivid_core.profiles import Profile
 
 if TYPE_CHECKING:
@@ -41,8 +43,9 @@ class Recipe:
         teacher_steps: Steps of the guided teacher, a multiple of 4.
         solver: Its solver; UniPC in eight steps comes close to Euler in forty for a fifth of the price.
         guidance: Its guidance scale.
-        regression: The regression stage.
-        adversarial: The adversarial stage.
+        regression: The regression stage; None leaves it out.
+        adversarial: The adversarial stage; None leaves it out.
+        own: Rounds on the student's own states, between the two; None leaves them out.
         synthetic_share: Teacher samples in the discriminator's real batch, 0 to 1.
         seed: Seed of trajectories and training.
     """
@@ -51,10 +54,15 @@ class Recipe:
     teacher_steps: int
     solver: str
     guidance: float
-    regression: DistillSettings
-    adversarial: DistillSettings
+    regression: DistillSettings | None
+    adversarial: DistillSettings | None
     synthetic_share: float = 0.5
     seed: int = 0
+    own: OwnRounds | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.regression or self.own or self.adversarial):
+            raise ParameterError("nothing to train: regression, own states and the adversarial stage are all left out")
 
     @classmethod
     def for_profile(
@@ -66,7 +74,7 @@ class Recipe:
         batch: int | None = None,
         seed: int = 0,
     ) -> Recipe:
-        """The recipe at a profile's budget: five sixths of the updates regress, one sixth is adversarial.
+        """The recipe at a profile's budget: nine tenths of the updates regress, the rest is adversarial.
 
         An adversarial update costs about ten regression updates. On a processor the live distillation halves the batch
         and takes the teacher's trajectories with UniPC in eight steps.
@@ -83,7 +91,7 @@ class Recipe:
         clips = min(profile.train_clips, (4 if slow else 128) * profile.batch) if clips is None else clips
         batch = max(profile.batch // (2 if slow else 1), 1) if batch is None else batch
         keep = max(10, steps // 100)
-        first = DistillSettings(max(5 * steps // 6, 1), batch=batch, snapshot_every=keep, seed=seed)
+        first = DistillSettings(max(9 * steps // 10, 1), batch=batch, snapshot_every=keep, seed=seed)
         warmup = 2 if steps < 20 else min(200, max(10, steps // 10))
         second = replace(
             first,
@@ -163,9 +171,7 @@ def run_stages(
     done: list[Distiller] = []
     for number, settings in enumerate(stages):
         start = copy.deepcopy(done[-1].averaged if done else student).requires_grad_(True)
-        if compiled:
-            for block in start.blocks:
-                block.compile()
+        start = _compiled(start) if compiled else start
         contest = None
         if settings.adversarial_weight > 0:
             contest = make_contest(teacher, dataset, trajectories, settings, synthetic_share)
@@ -180,7 +186,8 @@ def run_stages(
 def _key(start: nn.Module, trajectories: Trajectories, settings: DistillSettings, synthetic_share: float) -> str:
     """Short hash of what a stage starts from, so that a saved state is never taken up by another training."""
     digest = hashlib.sha256(repr((settings, synthetic_share)).encode())
-    for value in (*start.state_dict().values(), trajectories.states):
+    shown = (trajectories.states,) if trajectories.ends is None else (trajectories.states, trajectories.ends)
+    for value in (*start.state_dict().values(), *shown):
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
 
@@ -228,36 +235,64 @@ def distill(
     """
     folder = None if folder is None else Path(folder)
     teacher = teacher.eval().requires_grad_(False)
+    walker = _compiled(copy.deepcopy(teacher)) if compiled else teacher
     began = time.perf_counter()
     if trajectories is None:
         cache = folder / "trajectories" if folder else None
-        walker = copy.deepcopy(teacher)
-        if compiled:
-            for block in walker.blocks:
-                block.compile()
         trajectories = teacher_trajectories(walker, dataset, recipe, cache=cache, progress=progress)
-    gathering = time.perf_counter() - began if trajectories.forwards else math.nan  # all were there already
     flops = costs_of(student, teacher, trajectories)
+    costs = [_gathered("teacher trajectories", began, trajectories, flops.trajectories(
+        len(trajectories), trajectories.teacher_steps, trajectories.guidance))]  # fmt: skip
+    how = {"synthetic_share": recipe.synthetic_share, "folder": folder, "progress": progress, "compiled": compiled}
 
-    first, second = run_stages(
-        student,
-        teacher,
-        dataset,
-        trajectories,
-        (recipe.regression, recipe.adversarial),
-        synthetic_share=recipe.synthetic_share,
-        folder=folder,
-        progress=progress,
-        compiled=compiled,
-    )
-    logs = [pd.DataFrame(d.log).assign(stage=name) for name, d in (("regression", first), ("adversarial", second))]
-    sampling = flops.trajectories(len(trajectories), trajectories.teacher_steps, trajectories.guidance)
-    rows = [
-        ("teacher trajectories", gathering, sampling, len(trajectories)),
-        *((name, d.log[-1]["seconds"], flops.training(d.settings), d.settings.steps * d.settings.batch)
-          for name, d in (("regression", first), ("adversarial", second))),
-    ]  # fmt: skip
-    costs = pd.DataFrame(rows, columns=["stage", "seconds", "TFLOP (counted)", "samples"])
-    costs["TFLOP (counted)"] /= 1e12
-    log, recoveries = pd.concat(logs, ignore_index=True), first.recoveries + second.recoveries
-    return Distilled(second.averaged, first.averaged, log, costs, recoveries)
+    stages: list[tuple[str, Distiller]] = []
+    latest, given = student, trajectories
+
+    def train(name: str, settings: DistillSettings) -> nn.Module:
+        """One more stage, from where the last one left off."""
+        (done,) = run_stages(latest, teacher, dataset, given, (settings,), **how)
+        stages.append((name, done))
+        return done.averaged
+
+    if recipe.regression:
+        latest = train("regression", recipe.regression)
+    regressed = latest
+    for number in range(recipe.own.rounds if recipe.own else 0):
+        began, clips = time.perf_counter(), recipe.own.clips
+        seen = collect_own_states(
+            _compiled(copy.deepcopy(latest)) if compiled else latest,
+            walker,
+            trajectories,
+            clips,
+            first=recipe.own.begin(number),
+            cache=folder / "own_states" if folder else None,
+            progress=progress,
+        )
+        name, flop = f"own states {number + 1}", flops.own_states(clips, seen.guidance)
+        costs.append(_gathered(f"{name}, gathered", began, seen, flop))
+        forced = trajectories.take(in_order(trajectories, recipe.own.begin(number) + clips, recipe.own.forced))
+        given = joined([*([given] if number else []), seen, forced])
+        latest = train(name, recipe.own.of(number))
+    if recipe.adversarial:
+        latest = train("adversarial", recipe.adversarial)
+
+    costs += [
+        (n, d.log[-1]["seconds"], flops.training(d.settings), d.settings.steps * d.settings.batch) for n, d in stages
+    ]
+    table = pd.DataFrame(costs, columns=["stage", "seconds", "TFLOP (counted)", "samples"])
+    table["TFLOP (counted)"] /= 1e12
+    log = pd.concat([pd.DataFrame(d.log).assign(stage=name) for name, d in stages], ignore_index=True)
+    return Distilled(latest, regressed, log, table, sum(d.recoveries for _, d in stages))
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    """The model with its blocks compiled, in place."""
+    for block in model.blocks:
+        block.compile()
+    return model
+
+
+def _gathered(stage: str, began: float, trajectories: Trajectories, flops: float) -> tuple[str, float, float, int]:
+    """A row of the costs; no seconds where all was there already."""
+    seconds = time.perf_counter() - began if trajectories.forwards else math.nan
+    return stage, seconds, flops, len(trajectories)

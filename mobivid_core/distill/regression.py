@@ -4,7 +4,7 @@ Paper: the anchor of step distillation. At sigma_i the target is u_i = (x_i - x_
 one Euler step of the student then lands on x_{i+1}. The teacher's path is guided, the student's is not, so the
 guidance is folded into its weights.
 
-Simplified: teacher forcing. Each chord starts from the teacher's state, never from the student's own.
+Each chord starts from a state of the teacher (teacher forcing) or of the student itself (`own_states.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def chord_targets(trajectories: Trajectories, rows: Tensor, levels: Tensor) -> t
     Returns:
         (x (B, C, t, h, w), sigma (B,), velocity (B, C, t, h, w)).
     """
-    start, end = trajectories.states[rows, levels], trajectories.states[rows, levels + 1]
+    start, end = trajectories.states[rows, levels], trajectories.targets[rows, levels]
     sigma, following = trajectories.sigmas[levels], trajectories.sigmas[levels + 1]
     width = (sigma - following).reshape(-1, *(1,) * (start.ndim - 1))
     return start, sigma, (start - end) / width
@@ -38,6 +38,14 @@ def regression_loss(student: nn.Module, trajectories: Trajectories, rows: Tensor
     x, sigma, target = chord_targets(trajectories, rows, levels)
     text, mask = trajectories.condition.text[rows], trajectories.condition.mask[rows]
     return functional.mse_loss(student(x, 1000.0 * sigma, text, mask).sample, target)
+
+
+@torch.no_grad()
+def chord_errors(student: nn.Module, trajectories: Trajectories) -> list[float]:
+    """Mean squared velocity error at each of the student's steps, over all trajectories."""
+    rows = torch.arange(len(trajectories), device=trajectories.states.device)
+    steps = range(len(trajectories.sigmas) - 1)
+    return [float(regression_loss(student, trajectories, rows, torch.full_like(rows, level))) for level in steps]
 
 
 def draw_chords(count: int, trajectories: Trajectories, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,8 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 #: File beside the student's weights.
 CARD = "distilled.json"
+#: Artefacts that are four-step students: of the pruned model, and of the teacher as it is.
+STUDENTS = ("student", "distilled")
 
 
 def student_card(recipe: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def sample_student(student: nn.Module, condition: Condition, noise: Tensor, *, b
     return torch.cat([unroll(student, condition.take(part), noise[part]) for part in parts])
 
 
-def shipped_student() -> tuple[MobiVidTransformer3DModel, dict[str, Any]] | None:
-    """The student that the project ships, with its card; None if it ships none."""
-    folder = shipped_path("student")
+def shipped_student(stage: str = "student") -> tuple[MobiVidTransformer3DModel, dict[str, Any]] | None:
+    """One of `STUDENTS` that the project ships, with its card; None if it ships none."""
+    folder = shipped_path(stage)
     return load_student(folder) if folder.is_dir() else None

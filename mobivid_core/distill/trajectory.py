@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,15 +72,17 @@ class Condition:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Teacher states along guided trajectories.
+    """States along trajectories, and where the guided teacher takes each within one of the student's steps.
 
     Attributes:
-        states: (N, S + 1, C, t, h, w); states[:, 0] is the noise, states[:, S] the teacher's sample.
+        states: (N, S + 1, C, t, h, w); states[:, 0] is the noise, states[:, S] the sample.
         sigmas: (S + 1,) noise levels of the states, 1 down to 0.
         condition: The N captions.
         teacher_steps: Steps that the teacher took.
         guidance: Its guidance scale.
         forwards: Teacher evaluations spent in this call, one per clip, step and guidance half (0 if all were cached).
+        ends: (N, S, C, t, h, w) where the teacher's step from each state ends; None where it ends in the next state,
+            since the states are the teacher's own.
     """
 
     states: Tensor
@@ -89,19 +91,31 @@ class Trajectories:
     teacher_steps: int
     guidance: float
     forwards: int = 0
+    ends: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.states)
 
     @property
+    def targets(self) -> Tensor:
+        """(N, S, C, t, h, w) where the teacher's step from each state ends."""
+        return self.states[:, 1:] if self.ends is None else self.ends
+
+    @property
     def endpoints(self) -> Tensor:
         """(N, C, t, h, w) the teacher's samples."""
-        return self.states[:, -1]
+        return self.targets[:, -1]
+
+    def take(self, rows: Tensor) -> Trajectories:
+        """The trajectories at `rows`."""
+        ends = None if self.ends is None else self.ends[rows]
+        return replace(self, states=self.states[rows], ends=ends, condition=self.condition.take(rows))
 
     def to(self, device: str | torch.device) -> Trajectories:
         """All tensors on `device`."""
-        moved = (self.states.to(device), self.sigmas.to(device), self.condition.to(device))
-        return Trajectories(*moved, self.teacher_steps, self.guidance, self.forwards)
+        ends = None if self.ends is None else self.ends.to(device)
+        moved = {"states": self.states.to(device), "sigmas": self.sigmas.to(device), "ends": ends}
+        return replace(self, **moved, condition=self.condition.to(device))
 
 
 def student_sigmas(steps: int = STUDENT_STEPS) -> Tensor:

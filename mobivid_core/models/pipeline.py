@@ -106,11 +106,11 @@ class MobiVidPipeline(DiffusionPipeline):
         )
 
     @classmethod
-    def from_shipped(cls, stage: Literal["teacher", "student"] = "teacher") -> MobiVidPipeline:
+    def from_shipped(cls, stage: Literal["teacher", "student", "distilled"] = "teacher") -> MobiVidPipeline:
         """The pipeline around a shipped checkpoint.
 
         Args:
-            stage: Which shipped transformer.
+            stage: Which shipped transformer: the teacher, the pruned and distilled student, or the distilled teacher.
 
         Raises:
             CheckpointError: The checkpoint is missing or corrupt.
@@ -119,7 +119,7 @@ class MobiVidPipeline(DiffusionPipeline):
         folder = artifacts.shipped_path(stage)
         transformer = artifacts.load_model(MobiVidTransformer3DModel, folder)
         # a student without its card would be sampled like a teacher, and badly
-        card = read_json(artifacts.verify_file(folder, "distilled.json")) if stage == "student" else None
+        card = read_json(artifacts.verify_file(folder, "distilled.json")) if stage != "teacher" else None
         return cls(vae, transformer, make_scheduler("euler"), distilled=card)
 
     @classmethod

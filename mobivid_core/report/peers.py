@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LABEL_STEP = 0.13  # height of a label, in VBench points
-_OURS = ("speedup_distilled", "student_accuracy_over_teacher")
+#: Our four-step students: name, headline of the speed-up, headline of the accuracy.
+_OURS = (
+    ("distilled", "speedup_distilled", "distilled_accuracy_over_teacher"),
+    ("pruned and distilled", "speedup_pruned_distilled", "student_accuracy_over_teacher"),
+)
 
 
 def peers_figure(published: pd.DataFrame, headlines: pd.DataFrame) -> Figure:
@@ -75,10 +79,11 @@ def _miniature(axes: Axes, headlines: pd.DataFrame) -> None:
     axes.set(xlabel="speed-up over the teacher", ylabel="caption accuracy / teacher's")
     axes.scatter([1], [1], marker="s", color=PALETTE["black"], s=28)
     axes.annotate("teacher", (1, 1), xytext=(5, 4), textcoords="offset points", fontsize=7)
-    if all(name in headlines.index for name in _OURS):
-        x, y = (float(headlines.loc[name, "value"]) for name in _OURS)
+    known = [(name, *ids) for name, *ids in _OURS if set(ids) <= set(headlines.index)]
+    for name, *ids in known:
+        x, y = (float(headlines.loc[i, "value"]) for i in ids)
         axes.scatter([x], [y], color=EVIDENCE_COLOURS["measured"], s=28)
-        axes.annotate("4-step student", (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7)
-    else:
-        axes.text(0.5, 0.1, "student not recorded yet", transform=axes.transAxes, ha="center", fontsize=8, color="0.4")
+        axes.annotate(name, (x, y), xytext=(-4, 5), textcoords="offset points", fontsize=7, ha="right")
+    if not known:
+        axes.text(0.5, 0.1, "students not recorded yet", transform=axes.transAxes, ha="center", fontsize=8, color="0.4")
     axes.margins(x=0.3, y=0.3)

@@ -20,8 +20,13 @@ from mobivid_core.files import sha256, tree_hashes
 from mobivid_core.runner.source import NotebookSource
 
 COMPUTING = ("torch", "numpy", "diffusers", "coremltools")
-#: Folder of the shipped data -> module whose import means that the notebook reads it; any other folder counts for all.
-READ_THROUGH = {"paper": "report.published", "benchmarks": "report.records"}
+#: Folder of the shipped data -> modules through which it is read; without such an import it does not count.
+READ_THROUGH = {
+    "paper": ("report.published",),
+    "benchmarks": ("report.records",),
+    "checkpoints/student": ("distill.student", "models.pipeline"),
+    "checkpoints/distilled": ("distill.student", "models.pipeline"),
+}
 #: Importing this one means that it reads what other notebooks registered.
 READS_RESULTS = "report.scorecard"
 
@@ -100,19 +105,27 @@ def library_versions() -> dict[str, str]:
 
 
 def data_hashes(data: Path, modules: Collection[str]) -> dict[str, str]:
-    """Hashes of the shipped data, one a top-level entry; those of `READ_THROUGH` only where they are read.
+    """Hashes of the shipped data, one an entry; those of `READ_THROUGH` only where they are read.
 
     Args:
         data: Folder of the shipped data.
         modules: Modules that the notebook imports, directly or not.
     """
-    entries = {}
-    for entry in sorted(data.iterdir()) if data.is_dir() else []:
-        reader = READ_THROUGH.get(entry.name)
-        if entry.name.startswith(".") or (reader and reader not in modules):
+    hashes = {}
+    for entry in _entries(data):
+        name = entry.relative_to(data).as_posix()
+        if name in READ_THROUGH and not any(reader in modules for reader in READ_THROUGH[name]):
             continue
-        entries[entry.name] = digest(tree_hashes(entry)) if entry.is_dir() else sha256(entry)
-    return entries
+        hashes[name] = digest(tree_hashes(entry)) if entry.is_dir() else sha256(entry)
+    return hashes
+
+
+def _entries(data: Path) -> list[Path]:
+    """What lies in the shipped data, hidden names apart; a folder of which `READ_THROUGH` names parts, divided."""
+    divided = {Path(name).parts[0] for name in READ_THROUGH if "/" in name}
+    top = sorted(data.iterdir()) if data.is_dir() else []
+    parts = [inner for e in top for inner in (sorted(e.iterdir()) if e.name in divided and e.is_dir() else [e])]
+    return [e for e in parts if not e.name.startswith(".")]
 
 
 def fingerprint(

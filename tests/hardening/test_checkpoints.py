@@ -12,7 +12,7 @@ import pytest
 
 import mobivid_core
 from mobivid_core import artifacts
-from mobivid_core.distill.student import load_student, shipped_student
+from mobivid_core.distill.student import STUDENTS, load_student, shipped_student
 from mobivid_core.errors import CheckpointError
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.models.dit import MobiVidTransformer3DModel
@@ -25,6 +25,7 @@ CLASSES = {
     "judge": Judge,
     "teacher": MobiVidTransformer3DModel,
     "student": MobiVidTransformer3DModel,
+    "distilled": MobiVidTransformer3DModel,
 }
 WEIGHTS = artifacts.WEIGHTS
 
@@ -97,9 +98,12 @@ def test_without_a_stamp_the_files_themselves_are_checked(copy: Path, stage: str
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_text("{"), lambda file: file.write_text("[]")])
-def test_a_student_without_its_card_is_never_sampled_as_a_teacher(copy: Path, damage: Callable[[Path], None]) -> None:
-    damage(copy / "student" / "distilled.json")
-    for load in (lambda: MobiVidPipeline.from_shipped("student"), lambda: load_student(copy / "student")):
+@pytest.mark.parametrize("stage", STUDENTS)
+def test_a_student_without_its_card_is_never_sampled_as_a_teacher(
+    copy: Path, damage: Callable[[Path], None], stage: str
+) -> None:
+    damage(copy / stage / "distilled.json")
+    for load in (lambda: MobiVidPipeline.from_shipped(stage), lambda: load_student(copy / stage)):
         with pytest.raises(CheckpointError, match="distilled.json.*git checkout -- data/checkpoints"):
             load()
 

@@ -55,12 +55,13 @@ def test_imports_are_followed_through_functions_relative_names_and_cycles(
     assert module_files([ast.parse(code)], package).keys() == modules
 
 
-@pytest.mark.parametrize(("folder", "reader"), READ_THROUGH.items())
-def test_published_numbers_and_records_count_only_where_they_are_read(tmp_path: Path, folder: str, reader: str) -> None:
-    for name in (f"{folder}/a.csv", "clips/a.mp4"):
-        (tmp_path / name).parent.mkdir()
+@pytest.mark.parametrize(("folder", "reader"), [(f, r) for f, readers in READ_THROUGH.items() for r in readers])
+def test_records_and_students_count_only_where_they_are_read(tmp_path: Path, folder: str, reader: str) -> None:
+    for name in (f"{folder}/a.csv", "clips/a.mp4", "checkpoints/vae/a.json", "checkpoints/.hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
-    assert data_hashes(tmp_path, ["data.film"]).keys() == {"clips"}
+    for modules in (["data.film"], []):
+        assert data_hashes(tmp_path, modules).keys() == {"clips", "checkpoints/vae"}
     before = data_hashes(tmp_path, [reader])
     (tmp_path / folder / "a.csv").write_text("2")
     assert changed(before, data_hashes(tmp_path, [reader])) == [folder]
@@ -68,7 +69,11 @@ def test_published_numbers_and_records_count_only_where_they_are_read(tmp_path: 
 
 def test_modules_through_which_data_are_read_exist() -> None:
     package = project_root() / "mobivid_core"
-    assert all((package / f"{reader.replace('.', '/')}.py").is_file() for reader in READ_THROUGH.values())
+    assert all(
+        (package / f"{reader.replace('.', '/')}.py").is_file()
+        for readers in READ_THROUGH.values()
+        for reader in readers
+    )
 
 
 def _notebook(folder: Path, name: str, *cells: str) -> Path:

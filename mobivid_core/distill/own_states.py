@@ -1,0 +1,162 @@
+"""Chords that start where the student stands, not where the teacher would: what teacher forcing leaves out.
+
+Paper: not part of it. A student trained on the teacher's path never meets its own errors; in use, each step starts
+from them. Here the student walks its four steps, and from each of its states the guided teacher shows where the step
+should have ended. Source of the idea: dataset aggregation for imitation (Ross et al. 2011, arXiv 1011.0686), known in
+step distillation as backward distillation (Imagine Flash, arXiv 2405.05224).
+
+Simplified: the states are renewed in rounds, not at every update, so that each teacher step serves several updates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from mobivid_core.distill.settings import DistillSettings
+from mobivid_core.distill.trajectory import Trajectories, Velocity, euler_path, guided_velocity
+from mobivid_core.errors import ParameterError
+from mobivid_core.files import read_tensors, write_bytes
+
+#: Midpoint steps of the teacher for one of the student's, two evaluations each. One is too few: see CHANGELOG, "Tried".
+SEGMENT_STEPS = 2
+SEGMENT_EVALUATIONS = 2 * SEGMENT_STEPS
+
+
+@dataclass(frozen=True)
+class OwnRounds:
+    """Rounds of training on the student's own states.
+
+    Attributes:
+        rounds: How often the states are renewed.
+        clips: Trajectories whose noises and captions each round takes, the next ones each; earlier rounds' chords stay.
+        settings: Training of one round; its seed moves on from round to round.
+        first: The trajectory that the first round begins with: those before it served an earlier training.
+        forced: Trajectories after those whose chords each round takes as the teacher walked them: the first chord,
+            from noise, needs many, and costs nothing more.
+    """
+
+    rounds: int
+    clips: int
+    settings: DistillSettings
+    first: int = 0
+    forced: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.clips < 1:
+            raise ParameterError(f"own states need at least one round and one clip, got {self.rounds} and {self.clips}")
+
+    def begin(self, number: int) -> int:
+        """The trajectory that round `number`, from 0, begins with."""
+        return self.first + number * (self.clips + self.forced)
+
+    def of(self, number: int) -> DistillSettings:
+        """Settings of round `number`, from 0."""
+        return replace(self.settings, seed=self.settings.seed + number)
+
+
+def midpoint(velocity: Velocity, x: Tensor, sigma: float, following: float, steps: int = SEGMENT_STEPS) -> Tensor:
+    """Equal steps of the midpoint method from noise level `sigma` to `following` (shapes as `x`)."""
+    half = (following - sigma) / steps / 2
+    for _ in range(steps):
+        x = x + 2 * half * velocity(x + half * velocity(x, sigma), sigma + half)
+        sigma += 2 * half
+    return x
+
+
+@torch.no_grad()
+def own_states(student: nn.Module, teacher: nn.Module, given: Trajectories) -> Trajectories:
+    """The student's states from given noises, and where the guided teacher would have gone from each.
+
+    Args:
+        student: Walks unguided from `given.states[:, 0]`.
+        teacher: On the same device.
+        given: The teacher's trajectories; their first chord starts from noise, so it is taken as it is.
+
+    Returns:
+        Trajectories whose `states` are the student's and whose `ends` are the teacher's.
+    """
+    condition, sigmas = given.condition, given.sigmas.tolist()
+    path = euler_path(guided_velocity(student, condition, 1.0), given.states[:, 0], given.sigmas)
+    guided = guided_velocity(teacher, condition, given.guidance)
+    ends = [given.targets[:, 0]]
+    ends += [midpoint(guided, path[i], sigmas[i], sigmas[i + 1]) for i in range(1, len(sigmas) - 1)]
+    forwards = len(given) * (len(ends) - 1) * SEGMENT_EVALUATIONS * (1 if given.guidance == 1.0 else 2)
+    return replace(given, states=torch.stack(path, dim=1), ends=torch.stack(ends, dim=1), forwards=forwards)
+
+
+def collect_own_states(
+    student: nn.Module,
+    teacher: nn.Module,
+    given: Trajectories,
+    clips: int,
+    *,
+    first: int = 0,
+    cache: Path | None = None,
+    chunk: int = 64,
+    progress: bool = False,
+) -> Trajectories:
+    """`own_states` of `clips` trajectories of `given` from the `first` on, in chunks that a later call finds again.
+
+    Args:
+        student: On the device to compute on.
+        teacher: On the same device.
+        given: The teacher's trajectories, on the CPU.
+        clips: How many; after the last one the first ones follow.
+        first: Where to begin.
+        cache: Folder of finished chunks; None keeps nothing.
+        chunk: Clips computed together.
+        progress: Show a bar.
+
+    Returns:
+        Trajectories on the CPU.
+
+    Raises:
+        ParameterError: More clips than trajectories.
+        RunError: The disk is full; finished chunks are kept.
+    """
+    if clips > len(given):
+        raise ParameterError(f"{clips} clips of own states need as many trajectories, there are {len(given)}")
+    device = next(student.parameters()).device
+    rows = in_order(given, first, clips)
+    key = _key(student, teacher, given, rows) if cache else ""
+    parts = []
+    for number, chosen in enumerate(tqdm(rows.split(chunk), desc="own states", disable=not progress)):
+        part = given.take(chosen)
+        path = Path(cache) / key / f"{number:05d}.safetensors" if cache else None
+        kept = read_tensors(path)
+        if kept and {"states", "ends"} <= kept.keys():
+            parts.append(replace(part, states=kept["states"], ends=kept["ends"], forwards=0))
+            continue
+        parts.append(own_states(student, teacher, part.to(device)).to("cpu"))
+        if path:
+            write_bytes(path, save({"states": parts[-1].states, "ends": parts[-1].ends}))
+    return joined(parts)
+
+
+def in_order(given: Trajectories, first: int, count: int) -> Tensor:
+    """(count,) rows of `given` from the `first` on; after the last one the first ones follow."""
+    return torch.arange(first, first + count) % len(given)
+
+
+def joined(parts: list[Trajectories]) -> Trajectories:
+    """All chords of several sets of trajectories, which share noise levels and guidance."""
+    first = parts[0]
+    states, ends = (torch.cat([getattr(p, name) for p in parts]) for name in ("states", "targets"))
+    text, mask = (torch.cat([getattr(p.condition, name) for p in parts]) for name in ("text", "mask"))
+    condition = replace(first.condition, text=text, mask=mask)
+    return replace(first, states=states, ends=ends, condition=condition, forwards=sum(p.forwards for p in parts))
+
+
+def _key(student: nn.Module, teacher: nn.Module, given: Trajectories, rows: Tensor) -> str:
+    """Short hash of everything that own states depend on."""
+    digest = hashlib.sha256(repr(given.guidance).encode())
+    for value in (*student.state_dict().values(), *teacher.state_dict().values(), given.states[rows[:64], 0], rows):
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
