@@ -172,7 +172,8 @@ def test_artefacts_of_earlier_notebooks_are_inputs_and_own_ones_outputs(toy: Toy
 def _start(toy: Toy, until: Path) -> subprocess.Popen:
     """Run the toy chain in a process of its own and wait until the file appears."""
     code = (
-        "import sys; from pathlib import Path\n"
+        "import signal, sys; from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "from mobivid_core import reproduce; from mobivid_core.runner import chain\n"
         f"folder = Path({str(toy.folder)!r})\n"
         "base = chain.Chain\n"
