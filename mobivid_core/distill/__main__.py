@@ -70,20 +70,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def recipe_of(options: argparse.Namespace, profile: Profile) -> Recipe:
     """The recipe that the options ask for."""
     base = Recipe.for_profile(profile, clips=options.clips, batch=options.batch, seed=options.seed)
-    usual = replace(
-        base.regression,
-        steps=options.regression_steps,
-        rate=options.rate,
-        muon=options.muon,
-        rate_warmup=min(100, options.regression_steps // 10 + 1),
-        ema=0.998 if options.regression_steps >= 1000 else 0.98,
-        snapshot_every=max(10, options.regression_steps // 40),
-    )
-    first = usual if options.regression_steps else None
-    own = second = None
+    first = own = second = None
+    if options.regression_steps:
+        first = replace(
+            base.regression,
+            steps=options.regression_steps,
+            rate=options.rate,
+            muon=options.muon,
+            rate_warmup=min(100, options.regression_steps // 10 + 1),
+            ema=0.998 if options.regression_steps >= 1000 else 0.98,
+            snapshot_every=max(10, options.regression_steps // 40),
+        )
     if options.own_rounds:
         settings = replace(
-            usual,
+            base.regression,
             steps=options.own_steps,
             rate=options.own_rate,
             muon=options.own_muon,

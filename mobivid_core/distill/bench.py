@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from mobivid_core.distill.arms import ArmResult, arm_stages, run_arm
 from mobivid_core.distill.comparison import frechet_ratio, mean_ratio
 from mobivid_core.distill.recipe import Recipe, costs_of, teacher_trajectories
 from mobivid_core.distill.solvers import Sampler
-from mobivid_core.distill.trajectory import STUDENT_STEPS
+from mobivid_core.distill.trajectory import STUDENT_STEPS, tensors_digest
 from mobivid_core.evaluate.generation import Evaluation, Evaluator
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.models.dit import MobiVidTransformer3DModel
@@ -81,11 +80,8 @@ class Bench:
 
     def key(self, trial: object) -> str:
         """Short hash of everything that a trial depends on; the trial itself must have a `repr` that tells it apart."""
-        digest = hashlib.sha256(repr((trial, self.recipe, self.clips)).encode())
-        for model in (self.start, self.teacher):
-            for value in model.state_dict().values():
-                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        weights = (*self.start.state_dict().values(), *self.teacher.state_dict().values())
+        return tensors_digest(repr((trial, self.recipe, self.clips)), weights)
 
     def train(self, trial: Trial) -> ArmResult:
         """Train one trial."""

@@ -10,7 +10,6 @@ Simplified: the states are renewed in rounds, not at every update, so that each 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.trajectory import Trajectories, Velocity, euler_path, guided_velocity
+from mobivid_core.distill.trajectory import Trajectories, Velocity, euler_path, guided_velocity, tensors_digest
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_tensors, write_bytes
 
@@ -51,6 +50,8 @@ class OwnRounds:
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.clips < 1:
             raise ParameterError(f"own states need at least one round and one clip, got {self.rounds} and {self.clips}")
+        if self.first < 0 or self.forced < 0:
+            raise ParameterError(f"trajectories are counted from 0, got first {self.first} and forced {self.forced}")
 
     def begin(self, number: int) -> int:
         """The trajectory that round `number`, from 0, begins with."""
@@ -124,11 +125,11 @@ def collect_own_states(
     if clips > len(given):
         raise ParameterError(f"{clips} clips of own states need as many trajectories, there are {len(given)}")
     device = next(student.parameters()).device
-    rows = in_order(given, first, clips)
-    key = _key(student, teacher, given, rows) if cache else ""
+    chosen = given.take(in_order(given, first, clips))
+    key = _key(student, teacher, chosen, chunk) if cache else ""
     parts = []
-    for number, chosen in enumerate(tqdm(rows.split(chunk), desc="own states", disable=not progress)):
-        part = given.take(chosen)
+    for number, rows in enumerate(tqdm(torch.arange(clips).split(chunk), desc="own states", disable=not progress)):
+        part = chosen.take(rows)
         path = Path(cache) / key / f"{number:05d}.safetensors" if cache else None
         kept = read_tensors(path)
         if kept and {"states", "ends"} <= kept.keys():
@@ -154,9 +155,9 @@ def joined(parts: list[Trajectories]) -> Trajectories:
     return replace(first, states=states, ends=ends, condition=condition, forwards=sum(p.forwards for p in parts))
 
 
-def _key(student: nn.Module, teacher: nn.Module, given: Trajectories, rows: Tensor) -> str:
-    """Short hash of everything that own states depend on."""
-    digest = hashlib.sha256(repr(given.guidance).encode())
-    for value in (*student.state_dict().values(), *teacher.state_dict().values(), given.states[rows[:64], 0], rows):
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def _key(student: nn.Module, teacher: nn.Module, given: Trajectories, chunk: int) -> str:
+    """Short hash of everything that the chunks of own states depend on."""
+    weights = (*student.state_dict().values(), *teacher.state_dict().values())
+    condition = (given.condition.text, given.condition.mask, given.condition.null_text, given.condition.null_mask)
+    settings = repr((given.guidance, SEGMENT_STEPS, chunk))
+    return tensors_digest(settings, (*weights, *condition, given.sigmas, given.states[:, 0], given.targets[:, 0]))

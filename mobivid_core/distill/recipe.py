@@ -8,7 +8,6 @@ alone, then the student moves at a lower rate with the regression loss kept.
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import time
 from dataclasses import dataclass, replace
@@ -26,7 +25,13 @@ from mobivid_core.distill.discriminator import TeacherDiscriminator
 from mobivid_core.distill.own_states import OwnRounds, collect_own_states, in_order, joined
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trainer import Distiller
-from mobivid_core.distill.trajectory import Condition, Trajectories, collect_trajectories, round_steps
+from mobivid_core.distill.trajectory import (
+    Condition,
+    Trajectories,
+    collect_trajectories,
+    round_steps,
+    tensors_digest,
+)
 from mobivid_core.errors import ParameterError
 from mobivid_core.profiles import Profile
 
@@ -185,11 +190,8 @@ def run_stages(
 
 def _key(start: nn.Module, trajectories: Trajectories, settings: DistillSettings, synthetic_share: float) -> str:
     """Short hash of what a stage starts from, so that a saved state is never taken up by another training."""
-    digest = hashlib.sha256(repr((settings, synthetic_share)).encode())
-    shown = (trajectories.states,) if trajectories.ends is None else (trajectories.states, trajectories.ends)
-    for value in (*start.state_dict().values(), *shown):
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    walked = (trajectories.states,) if trajectories.ends is None else (trajectories.states, trajectories.ends)
+    return tensors_digest(repr((settings, synthetic_share)), (*start.state_dict().values(), *walked))[:12]
 
 
 def make_contest(
@@ -241,48 +243,54 @@ def distill(
         cache = folder / "trajectories" if folder else None
         trajectories = teacher_trajectories(walker, dataset, recipe, cache=cache, progress=progress)
     flops = costs_of(student, teacher, trajectories)
-    costs = [_gathered("teacher trajectories", began, trajectories, flops.trajectories(
-        len(trajectories), trajectories.teacher_steps, trajectories.guidance))]  # fmt: skip
-    how = {"synthetic_share": recipe.synthetic_share, "folder": folder, "progress": progress, "compiled": compiled}
+    spent = flops.trajectories(len(trajectories), trajectories.teacher_steps, trajectories.guidance)
+    costs, logs, recoveries = [_gathered("teacher trajectories", began, trajectories, spent)], [], 0
 
-    stages: list[tuple[str, Distiller]] = []
-    latest, given = student, trajectories
-
-    def train(name: str, settings: DistillSettings) -> nn.Module:
-        """One more stage, from where the last one left off."""
-        (done,) = run_stages(latest, teacher, dataset, given, (settings,), **how)
-        stages.append((name, done))
+    def train(name: str, start: nn.Module, given: Trajectories, settings: DistillSettings) -> nn.Module:
+        """One stage, with its row of the costs."""
+        nonlocal recoveries
+        (done,) = run_stages(
+            start,
+            teacher,
+            dataset,
+            given,
+            (settings,),
+            synthetic_share=recipe.synthetic_share,
+            folder=folder,
+            progress=progress,
+            compiled=compiled,
+        )
+        costs.append((name, done.log[-1]["seconds"], flops.training(settings), settings.steps * settings.batch))
+        logs.append(pd.DataFrame(done.log).assign(stage=name))
+        recoveries += done.recoveries
         return done.averaged
 
+    latest, given = student, trajectories
     if recipe.regression:
-        latest = train("regression", recipe.regression)
+        latest = train("regression", latest, given, recipe.regression)
     regressed = latest
     for number in range(recipe.own.rounds if recipe.own else 0):
-        began, clips = time.perf_counter(), recipe.own.clips
+        began, name = time.perf_counter(), f"own states {number + 1}"
+        first, clips = recipe.own.begin(number), recipe.own.clips
         seen = collect_own_states(
             _compiled(copy.deepcopy(latest)) if compiled else latest,
             walker,
             trajectories,
             clips,
-            first=recipe.own.begin(number),
+            first=first,
             cache=folder / "own_states" if folder else None,
             progress=progress,
         )
-        name, flop = f"own states {number + 1}", flops.own_states(clips, seen.guidance)
-        costs.append(_gathered(f"{name}, gathered", began, seen, flop))
-        forced = trajectories.take(in_order(trajectories, recipe.own.begin(number) + clips, recipe.own.forced))
+        costs.append(_gathered(f"{name}, gathered", began, seen, flops.own_states(clips, seen.guidance)))
+        forced = trajectories.take(in_order(trajectories, first + clips, recipe.own.forced))
         given = joined([*([given] if number else []), seen, forced])
-        latest = train(name, recipe.own.of(number))
+        latest = train(name, latest, given, recipe.own.of(number))
     if recipe.adversarial:
-        latest = train("adversarial", recipe.adversarial)
+        latest = train("adversarial", latest, given, recipe.adversarial)
 
-    costs += [
-        (n, d.log[-1]["seconds"], flops.training(d.settings), d.settings.steps * d.settings.batch) for n, d in stages
-    ]
     table = pd.DataFrame(costs, columns=["stage", "seconds", "TFLOP (counted)", "samples"])
     table["TFLOP (counted)"] /= 1e12
-    log = pd.concat([pd.DataFrame(d.log).assign(stage=name) for name, d in stages], ignore_index=True)
-    return Distilled(latest, regressed, log, table, sum(d.recoveries for _, d in stages))
+    return Distilled(latest, regressed, pd.concat(logs, ignore_index=True), table, recoveries)
 
 
 def _compiled(model: nn.Module) -> nn.Module:

@@ -60,6 +60,8 @@ class DistillSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ParameterError(f"training needs at least one step and one clip, got {self.steps} and {self.batch}")
         if self.anchor_weight <= 0 and self.adversarial_weight <= 0:
             raise ParameterError("nothing to train on: anchor_weight and adversarial_weight are both 0")
 

@@ -123,8 +123,8 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
     place = (folder or record_folder()) / f"distill_{name}"
     rows, facts = read_record(place, f"python -m mobivid_core.distill.study {name}")
     return rows, (
-        f"Recorded on {facts['date']}: {facts['updates']} updates from the shipped student, {facts['clips']} test "
-        f"captions, {facts['seeds']} seed(s), on {whose_teacher(facts, teacher)}."
+        f"Recorded on {facts['date']}: {facts['updates']} updates from the student that shipped then, "
+        f"{facts['clips']} test captions, {facts['seeds']} seed(s), on {whose_teacher(facts, teacher)}."
     )
 
 

@@ -257,15 +257,15 @@ def collect_trajectories(
 
 def _teacher_key(teacher: nn.Module, shape: tuple[int, ...], settings: tuple) -> str:
     """Short hash of everything that all trajectories of a call depend on."""
-    return _digest(json.dumps([list(shape), *settings]), (v for _, v in sorted(teacher.state_dict().items())))
+    return tensors_digest(json.dumps([list(shape), *settings]), (v for _, v in sorted(teacher.state_dict().items())))
 
 
 def _captions_key(part: Condition) -> str:
     """Short hash of a chunk's captions."""
-    return _digest("captions", (part.text, part.mask, part.null_text, part.null_mask))
+    return tensors_digest("captions", (part.text, part.mask, part.null_text, part.null_mask))
 
 
-def _digest(word: str, tensors: Iterable[Tensor]) -> str:
+def tensors_digest(word: str, tensors: Iterable[Tensor]) -> str:
     """Short hash of a word and tensors."""
     digest = hashlib.sha256(word.encode())
     for value in tensors:

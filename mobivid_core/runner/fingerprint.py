@@ -123,9 +123,10 @@ def data_hashes(data: Path, modules: Collection[str]) -> dict[str, str]:
 def _entries(data: Path) -> list[Path]:
     """What lies in the shipped data, hidden names apart; a folder of which `READ_THROUGH` names parts, divided."""
     divided = {Path(name).parts[0] for name in READ_THROUGH if "/" in name}
-    top = sorted(data.iterdir()) if data.is_dir() else []
-    parts = [inner for e in top for inner in (sorted(e.iterdir()) if e.name in divided and e.is_dir() else [e])]
-    return [e for e in parts if not e.name.startswith(".")]
+    entries = []
+    for entry in data.iterdir() if data.is_dir() else ():
+        entries += entry.iterdir() if entry.is_dir() and entry.name in divided else [entry]
+    return sorted(entry for entry in entries if not entry.name.startswith("."))
 
 
 def fingerprint(

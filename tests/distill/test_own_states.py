@@ -70,6 +70,8 @@ def test_own_states_come_back_from_their_cache_and_not_for_another_student(stude
     with torch.no_grad():
         next(student.parameters()).add_(1.0)
     assert collect(student).forwards == first.forwards
+    other = collect_own_states(student, teacher, trajectories, 6, cache=tmp_path, chunk=3)  # its chunks are others
+    assert other.forwards == first.forwards and len(other) == 6
     with pytest.raises(ParameterError, match="need as many trajectories"):
         collect_own_states(student, teacher, trajectories, len(trajectories) + 1)
     last = collect_own_states(student, teacher, trajectories, 2, first=len(trajectories) - 1)
@@ -94,10 +96,10 @@ def test_rounds_lower_the_loss_where_the_student_stands(student, teacher, datase
     assert (rounds.own.begin(0), rounds.own.begin(1)) == (0, 12)
     done = distill(student, teacher, dataset, rounds, **given)
     assert done.costs["stage"].tolist()[1:] == [
-        "own states 1, gathered",
-        "own states 2, gathered",
         "regression",
+        "own states 1, gathered",
         "own states 1",
+        "own states 2, gathered",
         "own states 2",
     ]
     assert (done.costs["TFLOP (counted)"] > 0).all() and (done.log["stage"] == "own states 2").sum() == 40
@@ -117,3 +119,8 @@ def test_rounds_lower_the_loss_where_the_student_stands(student, teacher, datase
 def test_rounds_without_work_are_refused(wrong: tuple[int, int]) -> None:
     with pytest.raises(ParameterError, match="at least one round and one clip"):
         OwnRounds(*wrong, DistillSettings(1))
+    for name in ("first", "forced"):
+        with pytest.raises(ParameterError, match="counted from 0"):
+            OwnRounds(1, 1, DistillSettings(1), **{name: -1})
+    with pytest.raises(ParameterError, match="at least one step"):
+        DistillSettings(0)
