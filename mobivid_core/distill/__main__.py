@@ -7,6 +7,7 @@ was. Trajectories and states are kept under the run's folder.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from mobivid_core import artifacts
 from mobivid_core.distill.own_states import OwnRounds
 from mobivid_core.distill.recipe import Distilled, Recipe, distill
 from mobivid_core.distill.student import STUDENTS, save_student
+from mobivid_core.errors import MobiVidError
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
@@ -102,18 +104,30 @@ def recipe_of(options: argparse.Namespace, profile: Profile) -> Recipe:
     return replace(base, teacher_steps=options.teacher_steps, regression=first, adversarial=second, own=own)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse, distil, publish the run's artefact (and the shipped one)."""
+def main(arguments: list[str] | None = None) -> int:
+    """Command line. Returns the exit status: 2 where something that was asked for cannot be had."""
     options = parse(arguments)
-    plan = None
+    try:
+        _run(options)
+    except MobiVidError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: what is done is kept; the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Distil, publish the run's artefact (and the shipped one)."""
+    profile = get_profile(options.profile)
+    recipe, run, plan = recipe_of(options, profile), runs_dir(profile.name), None
     if options.fast:
         relaunch()
         plan = SpeedPlan.detect()
         plan.apply()
         print(plan)
-    profile = get_profile(options.profile)
     device = profile.device if profile.device == "cpu" or torch.cuda.is_available() else "cpu"
-    recipe, run = recipe_of(options, profile), runs_dir(profile.name)
 
     def model(stage: str) -> MobiVidTransformer3DModel:
         if stage not in artifacts.STAGES:
@@ -161,4 +175,4 @@ def _write(result: Distilled, recipe: Recipe, folder: Path, dtype: torch.dtype |
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

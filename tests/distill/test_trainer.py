@@ -189,3 +189,16 @@ def test_command_line_says_what_the_recipe_is():
     assert own.own.of(1).seed == own.own.settings.seed + 1 and own.own.settings.rate < recipe.regression.rate
     with pytest.raises(ParameterError, match="nothing to train"):
         recipe_of(parse(none), get_profile("laptop"))
+
+
+def test_command_line_says_in_one_line_what_cannot_be_had(capsys):
+    from mobivid_core.distill.__main__ import main
+
+    for asked, said in (
+        (["--own-rounds", "1", "--own-steps", "0"], "at least one step"),
+        (["--regression-steps", "0", "--adversarial-steps", "0"], "nothing to train"),
+        (["--start", "nowhere"], "no config.json in nowhere"),
+    ):
+        assert main(asked) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.startswith("error: ") and error.count("\n") == 1
