@@ -32,6 +32,7 @@ def train_teacher(
     *,
     steps: int,
     batch: int,
+    seconds: float | None = None,
     folder: Path | None = None,
     seed: int = 0,
     learning_rate: float = 1.5e-3,
@@ -50,6 +51,7 @@ def train_teacher(
         sizes: Widths of the model.
         steps: Optimiser steps.
         batch: Clips a step.
+        seconds: Ends the training earlier; None for steps alone.
         folder: Where to keep the training state; None keeps none.
         seed: Seed of initial weights and of all draws.
         learning_rate: Peak rate of AdamW, which trains vectors and the layers at both ends.
@@ -91,6 +93,7 @@ def train_teacher(
         bf16=bf16,
         accumulate=accumulate,
         sharded=sharded,
+        seconds=seconds,
     )
     result = train(model, SplitLoss(draw, error), settings, folder, title="teacher", progress=progress, on_log=on_log)
     if not sharded:
