@@ -26,8 +26,7 @@ class Profile:
         size: Height and width of a clip in pixels.
         vae_ratio: VAE compression, time x height x width.
         vae_channels: Latent channels of the main VAE.
-        vae_width: Channel width of the VAE decoder's convolutional net.
-        vae_encoder_width: Channel width of its encoder's; 0 for the linear encoder alone.
+        vae_width: Channel width of the VAE's convolutional nets.
         vae_steps: Training steps of the main VAE.
         sweep_steps: Training steps of each VAE in the ratio sweep.
         judge_steps: Training steps of the judge.
@@ -57,9 +56,8 @@ class Profile:
     frames: int = 17
     size: int = 128
     vae_ratio: tuple[int, int, int] = (8, 32, 32)
-    vae_channels: int = 32
+    vae_channels: int = 128
     vae_width: int = 160
-    vae_encoder_width: int = 96
     vae_steps: int = 2500
     sweep_steps: int = 45
     judge_steps: int = 900
@@ -91,7 +89,6 @@ PROFILES: dict[str, Profile] = {
         size=64,
         vae_channels=16,
         vae_width=16,
-        vae_encoder_width=10,
         vae_steps=6,
         sweep_steps=2,
         judge_steps=6,

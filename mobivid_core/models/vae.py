@@ -1,13 +1,13 @@
 """Causal video VAE with the compression ratio in its config; the main model runs at the paper's 8x32x32.
 
 Paper: section on the high-compression VAE (data/paper/claims.csv, C19). Its inner structure is not public;
-this one is ours. A linear path, initialised by PCA of overlapping patches, does most of the work from the first step.
-Beside it convolutional nets learn what a linear code cannot express: in the encoder what an object is, in the decoder
-what lies across token borders, and what an earlier frame shows better. A group of frames is an image of many
+this one is ours. A linear path, initialised by PCA, does most of the work from the first step; the encoder is
+nothing else. In the decoder a convolutional net, whose last layer starts at zero, learns what a linear code cannot
+express: what lies across token borders, and what an earlier frame shows better. A group of frames is an image of many
 channels to it, so that every convolution mixes time. All is causal: a latent depends on no later frame, a decoded
 frame on no later latent, and the first frame is coded alone, so that an image is a video of one frame.
 
-Simplified: no tiling. Perceptual and adversarial terms: `training/sharpen.py`.
+Simplified: no perceptual or adversarial loss terms, no tiling.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
-from mobivid_core.models.vae_nets import DecoderNet, EncoderNet, LinearDecoder, LinearEncoder
+from mobivid_core.models.vae_nets import DecoderNet, LinearDecoder, LinearEncoder
 
 #: The posterior's log-variance, fixed: noise of std 0.05 on raw channels of about unit size.
 LOG_VARIANCE = -6.0
@@ -34,8 +34,6 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         latent_channels: Channels C of the latent.
         width: Channel width of the decoder's convolutional net; 0 leaves the linear (PCA) codec alone.
         frame_coefficients: Coefficients a frame's patch keeps before time is merged; None for 2 C, at most all.
-        encoder_width: Channel width of the encoder's convolutional net; 0 leaves the linear encoder alone.
-        lapped: Whether patches overlap (`Lap`) in the linear path.
     """
 
     @register_to_config
@@ -45,8 +43,6 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         latent_channels: int = 64,
         width: int = 64,
         frame_coefficients: int | None = None,
-        encoder_width: int = 0,
-        lapped: bool = False,
     ) -> None:
         super().__init__()
         time, height, patch = ratio
@@ -56,9 +52,8 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
                 "time at least 1; e.g. (8, 32, 32) or (4, 8, 8)"
             )
         kept = min(3 * patch * patch, frame_coefficients or 2 * latent_channels)
-        self.linear_encoder = LinearEncoder(time, patch, kept, latent_channels, lapped)
-        self.linear_decoder = LinearDecoder(time, patch, kept, latent_channels, lapped)
-        self.encoder_net = EncoderNet(time, patch, encoder_width, latent_channels) if encoder_width else None
+        self.linear_encoder = LinearEncoder(time, patch, kept, latent_channels)
+        self.linear_decoder = LinearDecoder(time, patch, kept, latent_channels)
         self.decoder_net = DecoderNet(time, patch, width, latent_channels) if width else None
         self.register_buffer("latents_mean", torch.zeros(latent_channels))
         self.register_buffer("latents_std", torch.ones(latent_channels))
@@ -87,8 +82,6 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         """Posterior over raw latents of a clip (B, 3, T, H, W)."""
         self.latent_shape(*clip.shape[2:])
         mean = self.linear_encoder(clip)
-        if self.encoder_net is not None:
-            mean = mean + self.encoder_net(clip)
         posterior = DiagonalGaussianDistribution(torch.cat([mean, torch.full_like(mean, LOG_VARIANCE)], dim=1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 

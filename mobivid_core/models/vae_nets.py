@@ -57,74 +57,29 @@ class TimeSplit(nn.Module):
         return torch.cat([first, groups], dim=1).flatten(0, 1)
 
 
-class Lap(nn.Module):
-    """Orthogonal overlap of neighbouring patches: pixels on both sides of a border are rotated into each other.
-
-    Pixel i before a border and pixel i behind it, i from 0 to patch / 2 - 1, turn by pi / 4 (1 - (i + 1/2) / (patch / 2)):
-    half of each other at the border, untouched in the middle of a patch. A block code of folded pixels is a lapped
-    transform (H. S. Malvar, 1990): what it loses comes back smooth across borders. Exact inverse, no parameters, space
-    only, so that time stays causal.
-    """
-
-    matrix: Tensor
-
-    def __init__(self, patch: int) -> None:
-        super().__init__()
-        self.patch, half = patch, patch // 2
-        angle = torch.pi / 4 * (1 - (torch.arange(half, dtype=torch.float64) + 0.5) / half)
-        behind, before = half + torch.arange(half), half - 1 - torch.arange(half)
-        matrix = torch.zeros(patch, patch, dtype=torch.float64)
-        matrix[before, before] = matrix[behind, behind] = angle.cos()
-        matrix[before, behind], matrix[behind, before] = angle.sin(), -angle.sin()
-        self.register_buffer("matrix", matrix.float(), persistent=False)
-
-    def fold(self, frames: Tensor) -> Tensor:
-        """(N, C, H, W) -> same shape: before the block code."""
-        return self._both(frames, self.matrix.T)
-
-    def unfold(self, frames: Tensor) -> Tensor:
-        """(N, C, H, W) -> same shape: behind the block code."""
-        return self._both(frames, self.matrix)
-
-    def _both(self, frames: Tensor, matrix: Tensor) -> Tensor:
-        return self._along(self._along(frames, matrix).transpose(-1, -2), matrix).transpose(-1, -2)
-
-    def _along(self, x: Tensor, matrix: Tensor) -> Tensor:
-        """Along the last axis, the patches that straddle a border; the frame's edges have no partner."""
-        half, length = self.patch // 2, x.shape[-1]
-        if length == self.patch:
-            return x
-        inner = x[..., half : length - half].unflatten(-1, (-1, self.patch)) @ matrix.to(x.dtype)
-        return torch.cat([x[..., :half], inner.flatten(-2), x[..., length - half :]], dim=-1)
-
-
 class LinearEncoder(nn.Module):
     """PCA code of a clip: patches of each frame to coefficients, coefficients of a group of frames to channels."""
 
-    def __init__(self, time: int, patch: int, kept: int, channels: int, lapped: bool = False) -> None:
+    def __init__(self, time: int, patch: int, kept: int, channels: int) -> None:
         super().__init__()
         self.patch = patch
-        self.lap = Lap(patch) if lapped else None
         self.space = nn.Conv2d(3 * patch * patch, kept, 1, bias=False)
         self.merge = TimeMerge(time, kept, channels)
 
     def forward(self, clip: Tensor) -> Tensor:
-        return self.merge(self.space(self.tiles(clip)), clip.shape[0])
-
-    def tiles(self, clip: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B * T, 3 * patch^2, h, w): the pixels that each coefficient is made of."""
-        frames = to_frames(clip)
-        return F.pixel_unshuffle(frames if self.lap is None else self.lap.fold(frames), self.patch)
+        coefficients = self.space(F.pixel_unshuffle(to_frames(clip), self.patch))
+        return self.merge(coefficients, clip.shape[0])
 
     def fit(self, clips: Tensor) -> None:
         """Fit both stages by PCA (uncentred), each channel scaled to unit mean square on `clips`."""
         kept, channels = self.space.out_channels, self.merge.first.out_channels
-        rows = (self.tiles(part[:, :, ::4]).movedim(1, -1).flatten(0, 2) for part in clips.split(16))
-        basis, _ = _principal_axes(rows, 3 * self.patch * self.patch, kept)
+        basis, _ = _principal_axes(
+            (_patches(part, self.patch) for part in clips.split(16)), 3 * self.patch * self.patch, kept
+        )
         self.space.weight.copy_(basis.T[:, :, None, None])
         coefficients = torch.cat(
             [
-                self.space(self.tiles(part)).unflatten(0, (part.shape[0], -1))
+                self.space(F.pixel_unshuffle(to_frames(part), self.patch)).unflatten(0, (part.shape[0], -1))
                 for part in clips.split(16)
             ]
         )
@@ -143,16 +98,14 @@ class LinearEncoder(nn.Module):
 class LinearDecoder(nn.Module):
     """Linear reconstruction of a clip from its code."""
 
-    def __init__(self, time: int, patch: int, kept: int, channels: int, lapped: bool = False) -> None:
+    def __init__(self, time: int, patch: int, kept: int, channels: int) -> None:
         super().__init__()
         self.patch = patch
-        self.lap = Lap(patch) if lapped else None
         self.split = TimeSplit(time, channels, kept, bias=False)
         self.space = nn.Conv2d(kept, 3 * patch * patch, 1, bias=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        frames = F.pixel_shuffle(self.space(self.split(z)), self.patch)
-        return to_clip(frames if self.lap is None else self.lap.unfold(frames), z.shape[0])
+        return to_clip(F.pixel_shuffle(self.space(self.split(z)), self.patch), z.shape[0])
 
     def invert(self, encoder: LinearEncoder) -> None:
         """Set to the pseudo-inverse of an encoder fitted by PCA."""
@@ -224,42 +177,6 @@ class DecoderNet(nn.Module):
         return unfold(self.out(F.silu(x)), batch, self.time, 4)
 
 
-class EncoderNet(nn.Module):
-    """Convolutional correction of the linear code: what a linear code cannot express, seen across token borders.
-
-    Each group of frames is an image of many channels, coded alone, so that all is causal. The last layer starts small,
-    not at zero: from zero it hardly moved in the steps that a training has.
-
-    Args:
-        time: Frames of a group.
-        patch: Side of a token in pixels, from 8.
-        width: Channels at an eighth of the resolution.
-        channels: Latent channels.
-    """
-
-    def __init__(self, time: int, patch: int, width: int, channels: int) -> None:
-        super().__init__()
-        self.time = time
-        finest, widths = width * 3 // 5, _stage_widths(patch, width)
-        self.see = nn.Conv2d(3 * time * 16, finest, 1)
-        self.fine = ResBlock(finest)
-        self.stages = nn.ModuleList(
-            nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * a, b, 1), ResBlock(b))
-            for a, b in zip([finest, *widths], widths, strict=False)
-        )
-        self.out = nn.Conv2d(widths[-1], channels, 3, padding=1)
-        with torch.no_grad():
-            self.out.weight.mul_(0.05)
-            self.out.bias.zero_()
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> correction of the raw latents, (B, C, t, h, w)."""
-        x = self.fine(self.see(_channels_last(fold(clip, self.time, 4))))
-        for stage in self.stages:
-            x = stage(x)
-        return to_clip(self.out(F.silu(x)), clip.shape[0])
-
-
 class ResBlock(nn.Module):
     """x + conv(silu(conv(silu(x)))), the second convolution starting at zero."""
 
@@ -302,14 +219,20 @@ def _zero(layer: nn.Module) -> nn.Module:
     return layer
 
 
+def _patches(clips: Tensor, patch: int) -> Tensor:
+    """Rows (n, 3 * patch * patch) of all patches of every fourth frame."""
+    tiles = F.pixel_unshuffle(to_frames(clips[:, :, ::4]), patch)
+    return tiles.movedim(1, -1).flatten(0, 2)
+
+
 def _principal_axes(rows, size: int, keep: int) -> tuple[Tensor, Tensor]:
     """Leading eigenvectors (size, keep) and mean squares (keep,) of the uncentred second moment of row batches."""
-    moment, count = 0.0, 0
+    moment, count = torch.zeros(size, size, dtype=torch.float64), 0
     for part in rows:
-        moment = moment + (part.T @ part).double()
+        moment += (part.T @ part).double()
         count += len(part)
     moment = (moment / max(count, 1)).float()
-    if size <= 512 or moment.device.type != "cpu":
+    if size <= 512:
         energy, axes = torch.linalg.eigh(moment)
         order = energy.argsort(descending=True)[:keep]
         return axes[:, order], energy[order]

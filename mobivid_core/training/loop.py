@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -36,7 +36,6 @@ class TrainSettings:
 
     Attributes:
         steps: Optimiser steps in all.
-        seconds: Ends the run earlier, after that much time in all its parts; the rates then follow the time.
         learning_rate: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up.
         hold: Share of the steps that stay at the peak before the decay; until then, a longer schedule is the same run.
@@ -76,7 +75,6 @@ class TrainSettings:
     bf16: bool = False
     accumulate: int = 1
     sharded: bool = False
-    seconds: float | None = None
 
 
 @dataclass
@@ -136,15 +134,13 @@ def train(
     optimizers = _optimizers(model, settings)
     keeper = Keeper(folder, modules, optimizers, settings.save_every_s)
     start = keeper.load()
-    if settings.seconds and keeper.seconds >= settings.seconds:
-        settings = replace(settings, steps=min(start, settings.steps))
     bar = _bar(title, start, settings, progress and first)
     clock = _Clock(keeper.seconds, start)
     model.train()
     done, bad, whole_run = start, 0, False
     try:
         for step in bar:
-            terms, finite = _step(model, loss, optimizers, settings, step, clock.seconds)
+            terms, finite = _step(model, loss, optimizers, settings, step)
             bad = 0 if finite else bad + 1
             if bad >= _MOST_BAD_STEPS:
                 raise TrainingError(_diverged(title, bad, step, folder, settings))
@@ -161,10 +157,6 @@ def train(
                 bar.write(f"{title}: {clock.estimate(done, settings.steps)}")
             if not bad:
                 keeper.save_if_due(done)
-            if settings.seconds and clock.seconds >= settings.seconds:
-                if not keeper.log or keeper.log[-1]["step"] != done:
-                    keeper.log.append({"step": done, **terms, "seconds": round(clock.seconds, 2)})
-                break
         whole_run = True
     finally:
         bar.close()
@@ -244,14 +236,9 @@ def _diverged(title: str, bad: int, step: int, folder: Path | None, settings: Tr
 
 
 def _step(
-    model: nn.Module,
-    loss: Loss | SplitLoss,
-    optimizers: Optimizers,
-    settings: TrainSettings,
-    step: int,
-    seconds: float,
+    model: nn.Module, loss: Loss | SplitLoss, optimizers: Optimizers, settings: TrainSettings, step: int
 ) -> tuple[dict[str, float], bool]:
-    scale = _rate(step, settings, seconds)
+    scale = _rate(step, settings)
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = scale * group["peak"]
@@ -293,10 +280,8 @@ def _as_terms(value: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
     return value if isinstance(value, dict) else {"loss": value}
 
 
-def _rate(step: int, settings: TrainSettings, seconds: float = 0.0) -> float:
-    """Linear warm-up, the peak as long as it is held, then a cosine down to `final_rate`; time may run ahead of steps."""
-    if settings.seconds:
-        step = max(step, round(min(seconds / settings.seconds, 1.0) * settings.steps)) if step >= settings.warmup else step
+def _rate(step: int, settings: TrainSettings) -> float:
+    """Linear warm-up, the peak as long as it is held, then a cosine down to `final_rate`."""
     if step < settings.warmup:
         return (step + 1) / settings.warmup
     start = max(settings.warmup, round(settings.hold * settings.steps))

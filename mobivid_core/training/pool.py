@@ -15,10 +15,6 @@ from mobivid_core.errors import ParameterError, VideoError
 from mobivid_core.profiles import Profile
 
 
-#: Share of the film in what the VAE trains on; the rest is captioned clips, which the diffusion model makes.
-FILM_SHARE = 0.3
-
-
 @dataclass(frozen=True)
 class VideoPool:
     """Videos of any lengths and sizes, with how often each is drawn.
@@ -39,13 +35,9 @@ class VideoPool:
     def __len__(self) -> int:
         return len(self.videos)
 
-    def to(self, device: torch.device | str) -> VideoPool:
-        """The videos on `device`; draws then come from there."""
-        return VideoPool([video.to(device) for video in self.videos], self.weights)
-
-    def joined(self, other: VideoPool, share: float = 0.5) -> VideoPool:
-        """Both pools, `share` of all draws from this one."""
-        weights = [part * own / own.sum() for part, own in ((share, self.weights), (1 - share, other.weights))]
+    def joined(self, other: VideoPool) -> VideoPool:
+        """Both pools, half of all draws from each."""
+        weights = [own / own.sum() for own in (self.weights, other.weights)]
         return VideoPool([*self.videos, *other.videos], torch.cat(weights))
 
     def draw(self, batch: int, frames: int, crop: int, generator: torch.Generator, *, augment: bool = True) -> Tensor:
@@ -130,7 +122,7 @@ def captioned_clips(count: int, *, frames: int, size: int) -> Tensor:
 def training_pool(profile: Profile) -> VideoPool:
     """The film's shots and as many draws of captioned clips; a handful of clips where the profile only proves code."""
     drawn = VideoPool.of(captioned_clips(1024 if profile.meaningful else 16, frames=profile.frames, size=profile.size))
-    return film_pool(profile.frames).joined(drawn, FILM_SHARE) if profile.meaningful else drawn
+    return film_pool(profile.frames).joined(drawn) if profile.meaningful else drawn
 
 
 def to_bytes(clips: Tensor) -> Tensor:
