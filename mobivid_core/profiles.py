@@ -26,7 +26,8 @@ class Profile:
         size: Height and width of a clip in pixels.
         vae_ratio: VAE compression, time x height x width.
         vae_channels: Latent channels of the main VAE.
-        vae_width: Channel width of the VAE's convolutional nets.
+        vae_width: Channel width of the VAE's decoding net.
+        vae_encoder_width: Channel width of the VAE's encoding net; 0 leaves the code linear.
         vae_steps: Training steps of the main VAE.
         sweep_steps: Training steps of each VAE in the ratio sweep.
         judge_steps: Training steps of the judge.
@@ -58,6 +59,7 @@ class Profile:
     vae_ratio: tuple[int, int, int] = (8, 32, 32)
     vae_channels: int = 128
     vae_width: int = 160
+    vae_encoder_width: int = 0
     vae_steps: int = 2500
     sweep_steps: int = 45
     judge_steps: int = 900

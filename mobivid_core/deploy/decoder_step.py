@@ -35,12 +35,12 @@ class DecoderStep(nn.Module):
 
     def _linear(self, z: Tensor) -> Tensor:
         """Latent steps (t, C, h, w) -> frames (T, 3, H, W)."""
-        split, space = self.linear_decoder.split, self.linear_decoder.space
+        split = self.linear_decoder.split
         parts = [split.first(z[:1])]
         if z.shape[0] > 1:
             rest = split.rest(z[1:])
             parts.append(rest.reshape(-1, rest.shape[1] // split.time, *z.shape[2:]))
-        return F.pixel_shuffle(space(torch.cat(parts)), self.linear_decoder.patch)
+        return self.linear_decoder.frames(torch.cat(parts))
 
     def _correction(self, z: Tensor, frames: Tensor) -> Tensor:
         """Latent steps and the linear frames -> what the convolutional net adds (T, 3, H, W)."""

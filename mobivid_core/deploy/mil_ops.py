@@ -196,6 +196,7 @@ OPERATIONS: dict[str, Callable[..., Tensor | list[Tensor]]] = {
     "slice_by_index": slice_by_index,
     "gather": gather,
     "gather_nd": gather_nd,
+    "reverse": lambda x, axes=None: x.flip(tuple(range(x.ndim)) if axes is None else tuple(ints(axes))),
     "tile": lambda x, reps: x.repeat(ints(reps)),
     "pad": pad,
     "conv": conv,

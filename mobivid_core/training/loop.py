@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +20,10 @@ from tqdm import tqdm
 from mobivid_core.errors import ParameterError, TrainingError
 from mobivid_core.training.distributed import SplitLoss, average_gradients, processes, shard, split, total, whole
 from mobivid_core.training.muon import Muon
+from mobivid_core.training.schedule import Clock, Schedule
 from mobivid_core.training.state import Keeper
 
 _MOST_BAD_STEPS = 10
-#: The time estimate is measured between these steps of a run (the first ones compile and warm up).
-_MEASURED = (3, 13)
 #: Shorter runs print no estimate: the progress bar will do.
 _LONG_RUN = 1000
 
@@ -36,6 +34,8 @@ class TrainSettings:
 
     Attributes:
         steps: Optimiser steps in all.
+        seconds: Training time in all, earlier parts included: the run and its learning rate end with the steps or the
+            time, what comes first. With it, resuming is not exact, since the rate follows the clock.
         learning_rate: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up.
         hold: Share of the steps that stay at the peak before the decay; until then, a longer schedule is the same run.
@@ -75,6 +75,12 @@ class TrainSettings:
     bf16: bool = False
     accumulate: int = 1
     sharded: bool = False
+    seconds: float | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        """How far a run is, and its learning rate."""
+        return Schedule(self.steps, self.seconds, self.warmup, self.hold, self.final_rate)
 
 
 @dataclass
@@ -85,11 +91,13 @@ class TrainResult:
         averaged: The model with averaged weights (the model itself where none were kept).
         log: Rows `step, loss, ..., seconds`.
         seconds: Wall time spent training, all resumed parts together.
+        ended: Why `on_log` ended the run early; empty otherwise.
     """
 
     averaged: nn.Module
     log: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+    ended: str = ""
 
 
 Optimizers = dict[str, torch.optim.Optimizer]
@@ -104,7 +112,7 @@ def train(
     *,
     title: str = "training",
     progress: bool = True,
-    on_log: Callable[[dict[str, float]], None] | None = None,
+    on_log: Callable[[dict[str, float]], str | None] | None = None,
 ) -> TrainResult:
     """Train `model` to minimise `loss`; with a `folder`, interrupted work is resumed from there.
 
@@ -117,7 +125,7 @@ def train(
         folder: Where `state.safetensors` and `log.csv` are kept; None keeps nothing.
         title: Shown beside the progress bar.
         progress: Show a progress bar, and for long runs an estimate of the time they take.
-        on_log: Called with each row of the log, in the first process.
+        on_log: Called with each row of the log, in the first process; text that it returns ends the run there.
 
     Returns:
         The averaged model (in shards if `settings.sharded`), the log and the seconds.
@@ -135,26 +143,31 @@ def train(
     keeper = Keeper(folder, modules, optimizers, settings.save_every_s)
     start = keeper.load()
     bar = _bar(title, start, settings, progress and first)
-    clock = _Clock(keeper.seconds, start)
+    clock, schedule = Clock(keeper.seconds, start), settings.schedule
     model.train()
-    done, bad, whole_run = start, 0, False
+    done, bad, whole_run, ended = start, 0, False, ""
+    spent_s = _spent(clock, schedule)
     try:
         for step in bar:
+            if schedule.position(step, spent_s) >= settings.steps:
+                break
+            _set_rates(optimizers, schedule.rate(step, spent_s))
             terms, finite = _step(model, loss, optimizers, settings, step)
             bad = 0 if finite else bad + 1
             if bad >= _MOST_BAD_STEPS:
                 raise TrainingError(_diverged(title, bad, step, folder, settings))
             if settings.ema and finite:
                 _average(averaged, model, min(settings.ema, (1 + step) / (10 + step)))
-            done = step + 1
-            if step % settings.log_every == 0 or done == settings.steps:
+            done, spent_s = step + 1, _spent(clock, schedule)
+            if step % settings.log_every == 0 or schedule.position(done, spent_s) >= settings.steps:
                 row = {"step": done, **terms, "seconds": round(clock.seconds, 2)}
                 keeper.log.append(row)
                 bar.set_postfix_str(f"loss {terms['loss']:.4f}", refresh=False)
-                if on_log and first:
-                    on_log(row)
+                ended = (on_log(row) if on_log and first else None) or ""
+                if total({"ended": float(bool(ended))})["ended"]:
+                    break
             if clock.tick(done) and progress and first and settings.steps >= _LONG_RUN:
-                bar.write(f"{title}: {clock.estimate(done, settings.steps)}")
+                bar.write(f"{title}: {clock.estimate(done, schedule)}")
             if not bad:
                 keeper.save_if_due(done)
         whole_run = True
@@ -167,38 +180,21 @@ def train(
         for module in modules.values():
             module.to(home)
     model.eval()
-    return TrainResult(averaged.eval(), keeper.log, clock.seconds)
+    return TrainResult(averaged.eval(), keeper.log, clock.seconds, ended)
 
 
-class _Clock:
-    """Seconds of a run with its earlier parts, and how long the rest will take."""
-
-    def __init__(self, before: float, start: int) -> None:
-        self._before, self._start, self._began = before, start, time.perf_counter()
-        self._marks: list[float] = []
-
-    @property
-    def seconds(self) -> float:
-        return self._before + time.perf_counter() - self._began
-
-    def tick(self, done: int) -> bool:
-        """Note a finished step; True when the estimate is ready."""
-        if done - self._start in _MEASURED:
-            self._marks.append(time.perf_counter())
-        return done - self._start == _MEASURED[1]
-
-    def estimate(self, done: int, steps: int) -> str:
-        """A line for the reader."""
-        each = (self._marks[1] - self._marks[0]) / (_MEASURED[1] - _MEASURED[0])
-        return f"{each:.3g} s a step; the {steps - done} steps left take about {duration(each * (steps - done))}"
+def _spent(clock: Clock, schedule: Schedule) -> float:
+    """Seconds spent, the same in all processes: they follow the first one's clock."""
+    if schedule.seconds is None:
+        return 0.0
+    return total({"spent": clock.seconds if processes().is_main_process else 0.0})["spent"]
 
 
-def duration(seconds: float) -> str:
-    """Seconds as hours and minutes, minutes, or seconds."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+def _set_rates(optimizers: Optimizers, share: float) -> None:
+    """Every learning rate to a share of its peak."""
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = share * group["peak"]
 
 
 def _check_loss(loss: Loss | SplitLoss, settings: TrainSettings, title: str) -> None:
@@ -238,10 +234,6 @@ def _diverged(title: str, bad: int, step: int, folder: Path | None, settings: Tr
 def _step(
     model: nn.Module, loss: Loss | SplitLoss, optimizers: Optimizers, settings: TrainSettings, step: int
 ) -> tuple[dict[str, float], bool]:
-    scale = _rate(step, settings)
-    for optimizer in optimizers.values():
-        for group in optimizer.param_groups:
-            group["lr"] = scale * group["peak"]
     generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**63)
     model.zero_grad(set_to_none=True)
     terms = _backward(loss, settings, step, generator)
@@ -278,15 +270,6 @@ def _backward(
 
 def _as_terms(value: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
     return value if isinstance(value, dict) else {"loss": value}
-
-
-def _rate(step: int, settings: TrainSettings) -> float:
-    """Linear warm-up, the peak as long as it is held, then a cosine down to `final_rate`."""
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    start = max(settings.warmup, round(settings.hold * settings.steps))
-    done = max(0.0, (step - start) / max(1, settings.steps - start))
-    return settings.final_rate + (1 - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _optimizers(model: nn.Module, settings: TrainSettings) -> Optimizers:

@@ -1,4 +1,4 @@
-"""What the VAE trains on: videos in memory as bytes, and random crops of them."""
+"""What the VAE trains on: videos in memory as bytes, on any device, and random crops of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from mobivid_core.data.render import render_clips
 from mobivid_core.data.video_io import iterate_frames
 from mobivid_core.errors import ParameterError, VideoError
 from mobivid_core.profiles import Profile
+
+#: Share of the VAE's training draws that are film shots; the rest are captioned clips.
+FILM_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,31 @@ class VideoPool:
     def __len__(self) -> int:
         return len(self.videos)
 
-    def joined(self, other: VideoPool) -> VideoPool:
-        """Both pools, half of all draws from each."""
-        weights = [own / own.sum() for own in (self.weights, other.weights)]
+    @property
+    def device(self) -> torch.device:
+        """Where the videos are."""
+        return self.videos[0].device
+
+    def joined(self, other: VideoPool, share: float = 0.5) -> VideoPool:
+        """Both pools; `share` of all draws come from this one."""
+        weights = [part * own / own.sum() for part, own in ((share, self.weights), (1 - share, other.weights))]
         return VideoPool([*self.videos, *other.videos], torch.cat(weights))
+
+    def to(self, device: torch.device | str) -> VideoPool:
+        """The same pool with its videos on a device; each stored tensor that they are pieces of is copied once."""
+        if all(video.device == torch.device(device) for video in self.videos):
+            return self
+        moved: dict[int, Tensor] = {}
+        for video in self.videos:
+            key = video.untyped_storage().data_ptr()
+            if key not in moved:
+                whole = torch.empty(0, dtype=torch.uint8).set_(video.untyped_storage())
+                moved[key] = whole.to(device)
+        videos = [
+            moved[video.untyped_storage().data_ptr()].as_strided(video.shape, video.stride(), video.storage_offset())
+            for video in self.videos
+        ]
+        return VideoPool(videos, self.weights)
 
     def draw(self, batch: int, frames: int, crop: int, generator: torch.Generator, *, augment: bool = True) -> Tensor:
         """Random windows, float32 in [-1, 1].
@@ -47,29 +71,37 @@ class VideoPool:
             batch: Clips B.
             frames: Frames T of a window.
             crop: Side of the square crop in pixels.
-            generator: Source of randomness.
+            generator: Source of randomness, on the CPU: all devices draw the same windows.
             augment: Mirror half of the clips, play half backwards, and one in four at double speed where it is
                 long enough.
 
         Returns:
-            (B, 3, T, crop, crop).
+            (B, 3, T, crop, crop), on the pool's device.
 
         Raises:
             ParameterError: A video is shorter or smaller than asked for.
         """
         which = torch.multinomial(self.weights, batch, replacement=True, generator=generator).tolist()
-        chances = torch.rand(batch, 6, generator=generator)
-        return to_float(
-            torch.stack(
-                [
-                    _window(self.videos[n], frames, crop, row, augment)
-                    for n, row in zip(which, chances.tolist(), strict=True)
-                ]
-            )
-        )
+        chances = torch.rand(batch, 6, generator=generator).tolist()
+        videos = [self.videos[n] for n in which]
+        windows = [_window(video, frames, crop, row, augment) for video, row in zip(videos, chances, strict=True)]
+        gather = _cut if self.device.type == "cpu" else _gather
+        return to_float(gather(videos, windows, frames, crop))
 
 
-def _window(video: Tensor, frames: int, crop: int, chance: list[float], augment: bool) -> Tensor:
+@dataclass(frozen=True)
+class _Window:
+    """Where a window lies in its video: frames start, start + speed, ..., and whether it is turned around."""
+
+    start: int
+    speed: int
+    top: int
+    left: int
+    mirrored: bool
+    backwards: bool
+
+
+def _window(video: Tensor, frames: int, crop: int, chance: list[float], augment: bool) -> _Window:
     length, height, width = video.shape[1:]
     if length < frames or min(height, width) < crop:
         raise ParameterError(
@@ -81,9 +113,47 @@ def _window(video: Tensor, frames: int, crop: int, chance: list[float], augment:
         int(u * (room + 1))
         for u, room in zip(chance[1:4], (length - 1 - speed * (frames - 1), height - crop, width - crop), strict=True)
     )
-    window = video[:, start : start + speed * (frames - 1) + 1 : speed, top : top + crop, left : left + crop]
-    mirrored = [axis for axis, u in ((-1, chance[4]), (1, chance[5])) if augment and u < 0.5]
-    return window.flip(mirrored) if mirrored else window
+    mirrored, backwards = (augment and u < 0.5 for u in chance[4:])
+    return _Window(start, speed, top, left, mirrored, backwards)
+
+
+def _cut(videos: Sequence[Tensor], windows: Sequence[_Window], frames: int, crop: int) -> Tensor:
+    """Windows one by one, as slices: (B, 3, frames, crop, crop) uint8."""
+    cut = []
+    for video, w in zip(videos, windows, strict=True):
+        times = slice(w.start, w.start + w.speed * (frames - 1) + 1, w.speed)
+        clip = video[:, times, w.top : w.top + crop, w.left : w.left + crop]
+        turned = [axis for axis, turn in ((-1, w.mirrored), (1, w.backwards)) if turn]
+        cut.append(clip.flip(turned) if turned else clip)
+    return torch.stack(cut)
+
+
+def _gather(videos: Sequence[Tensor], windows: Sequence[_Window], frames: int, crop: int) -> Tensor:
+    """The same by one gather from each tensor that videos are pieces of: a GPU would wait for the slices' kernels."""
+    device, rows = videos[0].device, {}
+    for i, video in enumerate(videos):
+        rows.setdefault(video.untyped_storage().data_ptr(), []).append(i)
+    parts, order = [], []
+    for members in rows.values():
+        # a pixel's place in the storage is a sum of one term an axis; a turned axis starts at its end, and goes back
+        first, steps = [], []
+        for i in members:
+            video, w = videos[i], windows[i]
+            colour, time, row, column = video.stride()
+            at = video.storage_offset() + w.start * time + w.top * row + w.left * column
+            at += w.backwards * w.speed * (frames - 1) * time + w.mirrored * (crop - 1) * column
+            first.append(at)
+            steps.append((colour, (-1 if w.backwards else 1) * w.speed * time, row, (-1 if w.mirrored else 1) * column))
+        place = torch.tensor(first).to(device).view(-1, 1, 1, 1, 1)
+        strides = torch.tensor(steps).to(device).T.reshape(4, -1, 1, 1, 1, 1)
+        for axis, size in enumerate((3, frames, crop, crop)):
+            shape = [1] * 5
+            shape[axis + 1] = size
+            place = place + torch.arange(size, device=device).view(shape) * strides[axis]
+        whole = torch.empty(0, dtype=torch.uint8, device=device).set_(videos[members[0]].untyped_storage())
+        parts.append(whole[place])
+        order += members
+    return torch.cat(parts)[torch.tensor(order).argsort().to(device)]
 
 
 def film_pool(frames: int = 17) -> VideoPool:
@@ -120,9 +190,9 @@ def captioned_clips(count: int, *, frames: int, size: int) -> Tensor:
 
 
 def training_pool(profile: Profile) -> VideoPool:
-    """The film's shots and as many draws of captioned clips; a handful of clips where the profile only proves code."""
+    """The film's shots and captioned clips, 30 and 70 % of the draws; a handful of clips where only code is proved."""
     drawn = VideoPool.of(captioned_clips(1024 if profile.meaningful else 16, frames=profile.frames, size=profile.size))
-    return film_pool(profile.frames).joined(drawn) if profile.meaningful else drawn
+    return film_pool(profile.frames).joined(drawn, FILM_SHARE) if profile.meaningful else drawn
 
 
 def to_bytes(clips: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.models.vae_reference import LTX_WIDTHS, LTXStyleVAE
 from mobivid_core.training.loop import TrainResult, TrainSettings, train
 from mobivid_core.training.pool import VideoPool
-from mobivid_core.training.vae import LATENT_NOISE
+from mobivid_core.training.vae import EDGE_WEIGHT, LATENT_NOISE, disturbed, edge_error
 
 
 def train_ltx_style(
@@ -56,12 +56,11 @@ def train_ltx_style(
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         clips = pool.draw(batch, frames, crop, generator)
         mean = vae.encode_raw(clips)
-        noise = torch.randn(mean.shape, generator=generator)
-        spread = LATENT_NOISE * torch.rand(batch, 1, 1, 1, 1, generator=generator)
-        error = (vae.decode_raw(mean + spread * noise) - clips).square().mean()
-        # without this a net from random weights would outgrow the noise instead of learning to bear it
-        bound = 1e-4 * (mean.square().mean() - 1).relu()
-        return {"loss": error + bound, "psnr_db": 10 * torch.log10(4 / error.detach())}
+        decoded = vae.decode_raw(disturbed(mean, LATENT_NOISE, generator))
+        error, edges = (decoded - clips).square().mean(), edge_error(decoded, clips)
+        bound = 1e-3 * mean.square().mean((0, 2, 3, 4)).clamp(min=1e-6).log().square().mean()
+        loss = error + EDGE_WEIGHT * edges + bound
+        return {"loss": loss, "psnr_db": 10 * torch.log10(4 / error.detach()), "edges": edges}
 
     settings = TrainSettings(
         steps, learning_rate=learning_rate, warmup=min(50, steps // 10 + 1), ema=0.998 if steps >= 1000 else 0.98,

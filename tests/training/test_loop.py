@@ -11,7 +11,7 @@ from torch import nn
 
 from mobivid_core.errors import CheckpointError, RunError, TrainingError
 from mobivid_core.training import loop
-from mobivid_core.training.loop import TrainSettings, duration, train
+from mobivid_core.training.loop import TrainSettings, train
 
 
 def _model():
@@ -135,11 +135,26 @@ def test_muon_resumes_to_the_same_weights(tmp_path):
     torch.testing.assert_close(resumed.weight, whole.weight, rtol=0, atol=0)
 
 
-def test_a_held_rate_does_not_depend_on_the_length_of_the_run():
-    short, long = (TrainSettings(steps, warmup=10, hold=0.7) for steps in (100, 400))
-    assert [loop._rate(s, short) for s in range(70)] == [loop._rate(s, long) for s in range(70)]
-    assert loop._rate(69, short) == 1.0 > loop._rate(85, short) > loop._rate(99, short)
-    assert loop._rate(100, short) == pytest.approx(short.final_rate)
+def test_time_ends_a_run_that_has_steps_left(tmp_path):
+    _, result = _run(10**7, tmp_path, seconds=0.3)
+    last = result.log[-1]
+    assert 10 < last["step"] < 10**7 and 0.3 <= last["seconds"] < 3  # a step takes well under a millisecond
+    again, _ = _run(10**7, tmp_path, stop=last["step"], seconds=0.3)  # spent: a further step would raise
+    assert torch.isfinite(again.weight).all()
+
+
+def test_steps_end_a_run_that_has_time_left():
+    _, result = _run(20, seconds=1000)
+    assert result.log[-1]["step"] == 20 and not result.ended
+
+
+def test_text_from_on_log_ends_a_run():
+    model = _model()
+    settings = TrainSettings(100, log_every=10)
+    result = train(
+        model, _loss(model), settings, progress=False, on_log=lambda row: "enough" if row["step"] > 20 else None
+    )
+    assert result.ended == "enough" and result.log[-1]["step"] == 21
 
 
 def test_a_killed_run_loses_at_most_the_steps_since_its_last_save(tmp_path):
@@ -161,7 +176,3 @@ def test_a_killed_run_loses_at_most_the_steps_since_its_last_save(tmp_path):
     one, other = (load_file(folder / "state.safetensors") for folder in (killed, whole))
     assert all(torch.equal(one[key], other[key]) for key in other)
     assert sorted(p.name for p in killed.iterdir()) == ["log.csv", "state.safetensors"]
-
-
-def test_estimate_of_the_time_left():
-    assert [duration(s) for s in (12.4, 300, 7_380)] == ["12 s", "5 min", "2 h 03 min"]

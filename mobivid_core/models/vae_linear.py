@@ -1,0 +1,162 @@
+"""The VAE's linear path: patches of each frame to coefficients, coefficients of a group of frames to channels, by PCA.
+
+The patches overlap by an orthogonal fold (`lapped`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobivid_core.models.lapped import Lap
+
+
+def to_frames(clip: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B * T, C, H, W)."""
+    return clip.transpose(1, 2).flatten(0, 1)
+
+
+def to_clip(frames: Tensor, batch: int) -> Tensor:
+    """(B * T, C, H, W) -> (B, C, T, H, W)."""
+    return frames.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+class TimeMerge(nn.Module):
+    """Joins frames into latent steps, the first alone, then `time` at a time: (B*T, C, h, w) -> (B, D, t, h, w)."""
+
+    def __init__(self, time: int, channels: int, out: int, bias: bool = True) -> None:
+        super().__init__()
+        self.time = time
+        self.first = nn.Conv2d(channels, out, 1, bias=bias)
+        self.rest = nn.Conv2d(time * channels, out, 1, bias=bias)
+
+    def forward(self, frames: Tensor, batch: int) -> Tensor:
+        x = frames.unflatten(0, (batch, -1))
+        steps = (x.shape[1] - 1) // self.time
+        merged = self.first(x[:, 0]).unsqueeze(2)
+        if steps == 0:
+            return merged
+        groups = x[:, 1:].unflatten(1, (steps, self.time)).flatten(2, 3).flatten(0, 1)
+        return torch.cat([merged, to_clip(self.rest(groups), batch)], dim=2)
+
+
+class TimeSplit(nn.Module):
+    """Undoes `TimeMerge`: (B, D, t, h, w) -> (B*T, C, h, w)."""
+
+    def __init__(self, time: int, channels: int, out: int, bias: bool = True) -> None:
+        super().__init__()
+        self.time = time
+        self.first = nn.Conv2d(channels, out, 1, bias=bias)
+        self.rest = nn.Conv2d(channels, time * out, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x[:, :, 0]).unsqueeze(1)
+        steps = x.shape[2] - 1
+        if steps == 0:
+            return first.flatten(0, 1)
+        groups = self.rest(to_frames(x[:, :, 1:])).unflatten(1, (self.time, -1))
+        groups = groups.unflatten(0, (-1, steps)).flatten(1, 2)
+        return torch.cat([first, groups], dim=1).flatten(0, 1)
+
+
+class LinearEncoder(nn.Module):
+    """PCA code of a clip: patches of each frame to coefficients, coefficients of a group of frames to channels.
+
+    Args:
+        time: Frames of a group.
+        patch: Side of a token in pixels.
+        kept: Coefficients a frame's patch keeps.
+        channels: Latent channels.
+        lapped: Fold the frames across token borders first (`lapped`).
+    """
+
+    def __init__(self, time: int, patch: int, kept: int, channels: int, lapped: bool = False) -> None:
+        super().__init__()
+        self.patch = patch
+        self.lap = Lap(patch) if lapped else None
+        self.space = nn.Conv2d(3 * patch * patch, kept, 1, bias=False)
+        self.merge = TimeMerge(time, kept, channels)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, C, t, h, w)."""
+        return self.merge(self._coefficients(clip), clip.shape[0])
+
+    def tokens(self, clip: Tensor) -> Tensor:
+        """Folded patches of each frame, (B, 3, T, H, W) -> (B * T, 3 * patch^2, h, w)."""
+        frames = to_frames(clip)
+        return F.pixel_unshuffle(frames if self.lap is None else self.lap(frames), self.patch)
+
+    def _coefficients(self, clip: Tensor) -> Tensor:
+        return self.space(self.tokens(clip))
+
+    def fit(self, clips: Tensor) -> None:
+        """Fit both stages by PCA (uncentred), each channel scaled to unit mean square on `clips`."""
+        kept, channels = self.space.out_channels, self.merge.first.out_channels
+        # every fourth frame will do for the patches
+        patches = (self.tokens(part[:, :, ::4]).movedim(1, -1).flatten(0, 2) for part in clips.split(16))
+        basis, _ = _principal_axes(patches, 3 * self.patch * self.patch, kept)
+        self.space.weight.copy_(basis.T[:, :, None, None])
+        coefficients = torch.cat([self._coefficients(part).unflatten(0, (len(part), -1)) for part in clips.split(16)])
+        groups = coefficients[:, 1:].unflatten(1, (-1, self.merge.time)).flatten(2, 3).flatten(0, 1)
+        for layer, inputs in ((self.merge.first, coefficients[:, 0]), (self.merge.rest, groups)):
+            if not len(inputs):  # images only: there is no group of frames to learn from
+                continue
+            rows = inputs.movedim(1, -1).reshape(-1, inputs.shape[1])
+            axes, energy = _principal_axes([rows], rows.shape[1], min(channels, rows.shape[1]))
+            weight = torch.zeros_like(layer.weight[:, :, 0, 0])
+            weight[: axes.shape[1]] = (axes / energy.clamp(min=1e-6 * energy.max()).sqrt()).T
+            layer.weight.copy_(weight[:, :, None, None])
+            layer.bias.zero_()
+
+
+class LinearDecoder(nn.Module):
+    """Linear reconstruction of a clip from its code; arguments as for `LinearEncoder`."""
+
+    def __init__(self, time: int, patch: int, kept: int, channels: int, lapped: bool = False) -> None:
+        super().__init__()
+        self.patch = patch
+        self.lap = Lap(patch) if lapped else None
+        self.split = TimeSplit(time, channels, kept, bias=False)
+        self.space = nn.Conv2d(kept, 3 * patch * patch, 1, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, C, t, h, w) -> (B, 3, T, H, W)."""
+        return to_clip(self.frames(self.split(z)), z.shape[0])
+
+    def frames(self, coefficients: Tensor) -> Tensor:
+        """Coefficients of frames (N, kept, h, w) -> frames (N, 3, H, W)."""
+        frames = F.pixel_shuffle(self.space(coefficients), self.patch)
+        return frames if self.lap is None else self.lap.inverse(frames)
+
+    def invert(self, encoder: LinearEncoder) -> None:
+        """Set to the pseudo-inverse of an encoder fitted by PCA."""
+        self.space.weight.copy_(encoder.space.weight.transpose(0, 1))  # orthonormal rows
+        for mine, theirs in ((self.split.first, encoder.merge.first), (self.split.rest, encoder.merge.rest)):
+            mine.weight.copy_(torch.linalg.pinv(theirs.weight[:, :, 0, 0].double())[:, :, None, None])
+
+    def channel_energy(self) -> Tensor:
+        """Root of the pixel energy that one unit of each channel decodes to, (C,)."""
+        return self.split.rest.weight[:, :, 0, 0].norm(dim=0)
+
+
+def _principal_axes(rows: Iterable[Tensor], size: int, keep: int) -> tuple[Tensor, Tensor]:
+    """Leading eigenvectors (size, keep) and mean squares (keep,) of the uncentred second moment of row batches."""
+    moment, count = 0.0, 0
+    for part in rows:
+        moment = moment + (part.T @ part).double()
+        count += len(part)
+    moment = (moment / max(count, 1)).float()
+    if size <= 512 or moment.device.type != "cpu":
+        energy, axes = torch.linalg.eigh(moment)
+        order = energy.argsort(descending=True)[:keep]
+        return axes[:, order], energy[order].clamp(min=0)
+    # subspace iteration: on a CPU a full decomposition of a 3072-pixel patch would take most of a minute
+    basis = torch.randn(size, min(size, keep + 32), generator=torch.Generator().manual_seed(0))
+    for _ in range(12):
+        basis, _ = torch.linalg.qr(moment @ basis)
+    energy, inner = torch.linalg.eigh(basis.T @ moment @ basis)
+    order = energy.argsort(descending=True)[:keep]
+    return basis @ inner[:, order], energy[order].clamp(min=0)
