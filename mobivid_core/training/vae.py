@@ -69,7 +69,7 @@ def train_vae(
         seed: Seed.
         learning_rate: Peak rate of AdamW, for vectors and output layers; the linear path learns 30 times slower.
         muon_rate: Peak rate of Muon, which trains the nets' other weights; 0 trains them with AdamW.
-        bf16: Compute in bfloat16 (weights stay float32): faster where the processor has AMX units.
+        bf16: Compute in bfloat16 (weights stay float32): see `precision` for where that is faster.
         progress: Show a progress bar.
 
     Returns:
@@ -130,12 +130,13 @@ def main() -> None:
     from mobivid_core.evaluate.reconstruction import reconstruct
     from mobivid_core.paths import runs_dir
     from mobivid_core.profiles import get_profile
+    from mobivid_core.training import precision
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--profile", default="scratch")
     parser.add_argument("--data", type=Path, help="a folder of your own videos instead of the film")
     parser.add_argument("--steps", type=int, help="instead of the profile's")
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has AMX")
+    precision.add_argument(parser)
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
     folder = runs_dir(profile.name) / "training" / ("vae-own" if arguments.data else "vae")
@@ -149,7 +150,7 @@ def main() -> None:
         width=profile.vae_width,
         steps=arguments.steps or profile.vae_steps,
         folder=folder,
-        bf16=arguments.bf16,
+        bf16=precision.asked(arguments.bf16, precision.CONVOLUTIONAL),
     )
     if own:  # your own VAE is yours: the notebooks go on with the profile's
         save_model(vae, folder / "model")
