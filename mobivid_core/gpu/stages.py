@@ -25,6 +25,7 @@ from mobivid_core.distill.student import sample_student, save_student
 from mobivid_core.distill.trajectory import Condition, Trajectories, collect_trajectories, student_sigmas
 from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.evaluate.metrics import frechet_distance
+from mobivid_core.evaluate.borders import border_ratio, sharpness
 from mobivid_core.evaluate.judge import Judge, accuracy
 from mobivid_core.files import write_json
 from mobivid_core.models.dit import MobiVidTransformer3DModel
@@ -118,28 +119,15 @@ def _pool(place: Place, count: int) -> VideoPool:
 @torch.no_grad()
 def _reconstruction(place: Place, vae: MobiVidVAE) -> dict[str, float]:
     """PSNR and borders on clips of `val`."""
-    from mobivid_core.training.sharpen import _edges
-
     clips = render_clips("val", range(64 if place.fast else 4), size=place.profile.size, device=place.device).clips
     out = torch.cat([vae(part) for part in clips.split(16)]).clamp(-1, 1)
     error = (out - clips).square().mean((1, 2, 3, 4))
     return {
         "psnr_db": float((10 * torch.log10(4 / error)).mean()),
-        "borders": _borders(out),
-        "real_borders": _borders(clips),
-        "sharpness": float(_edges(out) / _edges(clips)),
+        "borders": float(border_ratio(out).mean()),
+        "real_borders": float(border_ratio(clips).mean()),
+        "sharpness": float(sharpness(out).mean() / sharpness(clips).mean()),
     }
-
-
-def _borders(clips: Tensor, patch: int = 32) -> float:
-    at, away = [], []
-    for axis in (3, 4):
-        jumps = clips.diff(dim=axis).abs().mean([a for a in range(5) if a != axis])
-        border = torch.zeros_like(jumps, dtype=torch.bool)
-        border[patch - 1 :: patch] = True
-        at.append(jumps[border].mean())
-        away.append(jumps[~border].mean())
-    return float(sum(at) / sum(away))
 
 
 def sharpen(place: Place, seconds: float, name: str = "vae") -> None:
@@ -423,13 +411,13 @@ def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[
         return classes, features, torch.cat([image_features(part) for part in clips.split(64)])
 
     _, real_features, real_image = look(real)
-    axes = ImageAxes.fit(real_image)
+    axes, crisp = ImageAxes.fit(real_image), sharpness(real).mean()
     again = torch.cat([codec_(part) for part in real.split(32)]).clamp(-1, 1)
     rows = []
 
     def measure(name: str, clips: Tensor, asked: Tensor | None, latents_: Tensor | None = None) -> None:
         classes, features, image = look(clips)
-        row = {"name": name, "borders": _borders(clips), "sharpness": float(_sharp(clips) / _sharp(real))}
+        row = {"name": name, "borders": float(border_ratio(clips).mean()), "sharpness": float(sharpness(clips).mean() / crisp)}
         if asked is not None:
             row |= {k: float(v.mean()) for k, v in accuracy(classes, asked).items()}
         row["judge"] = float(frechet_distance(features, real_features))
@@ -458,12 +446,6 @@ def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[
             save_file({"clips": to_bytes(clips[:24]).cpu().contiguous()}, place.root / f"{file}-clips.safetensors")
     write_json(place.root / f"{file}.rows.json", rows)
     return rows
-
-
-def _sharp(clips: Tensor) -> Tensor:
-    from mobivid_core.training.sharpen import _edges
-
-    return torch.stack([_edges(part) for part in clips.split(64)]).mean()
 
 
 def judge(place: Place, seconds: float) -> None:

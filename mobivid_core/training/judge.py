@@ -24,6 +24,7 @@ from mobivid_core.data.render import render_clips
 from mobivid_core.errors import TrainingError
 from mobivid_core.evaluate.judge import Judge, accuracy
 from mobivid_core.profiles import Profile, get_profile
+from mobivid_core.training import precision
 from mobivid_core.training.judge_clips import VIEW_SIZE, ClipPool, augment
 
 #: Steps on single frames for each step on clips.
@@ -221,11 +222,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of the profile's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder to write; default: the run's stage `judge`")
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 convolutions: faster where the processor has AMX")
+    precision.add_argument(parser)
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
+    bf16 = precision.asked(arguments.bf16, precision.CONVOLUTIONAL)
     # no cache: it would keep the first step's bfloat16 weights for as long as the context lasts
-    with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16, cache_enabled=False):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
         publish_judge(
             replace(profile, judge_steps=arguments.steps or profile.judge_steps),
             seed=arguments.seed,
