@@ -174,14 +174,9 @@ class Evaluator:
         sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver, batch=batch)
         file = None
         if quality:
-<<<<<<< HEAD
-            kind = type(model).__qualname__, str(getattr(model, "plan", None))
-            settings = (self.split, steps, guidance, solver, wording, seed, keep, *kind)
-=======
             # what the plan computes, not its reasons: those hold timings, which are others elsewhere
             kind = type(model).__qualname__, getattr(getattr(model, "plan", None), "computes", None)
-            settings = (steps, guidance, solver, wording, seed, keep, *kind)
->>>>>>> speed
+            settings = (self.split, steps, guidance, solver, wording, seed, keep, *kind)
             file = evaluation_file([self.vae, self.judge, model], settings, self.profile, n)
         found = read_measured(file, independent)
         if found is None:

@@ -187,7 +187,11 @@ def encode_on(captions: list[str], device: torch.device, length: int = _TOKENS) 
     states, masks = [], []
     for start in range(0, len(captions), 2048):
         tokens = tokenizer(
-            captions[start : start + 2048], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            captions[start : start + 2048],
+            padding="max_length",
+            truncation=True,
+            max_length=length,
+            return_tensors="pt",
         )
         mask = tokens["attention_mask"].to(device)
         out = encoder(input_ids=tokens["input_ids"].to(device), attention_mask=mask).last_hidden_state
@@ -225,9 +229,7 @@ def teacher(place: Place, seconds: float, name: str = "vae", out: str = "teacher
 def guidance(place: Place, seconds: float) -> None:
     """Choose the teacher's guidance on validation captions: the nearest to real clips among those as accurate as any."""
     del seconds
-    rows = _compare(
-        place, {str(g): ("teacher", g, 16, "unipc") for g in (1.5, 2.0, 2.5, 3.0, 4.0)}, "vae", "guidance"
-    )
+    rows = _compare(place, {str(g): ("teacher", g, 16, "unipc") for g in (1.5, 2.0, 2.5, 3.0, 4.0)}, "vae", "guidance")
     best = max(row["all"] for row in rows)
     chosen = min((row for row in rows if row["all"] >= best - 0.015), key=lambda row: row["image"])
     write_json(place.root / "chosen.json", {"guidance": float(chosen["name"])})
@@ -417,7 +419,11 @@ def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[
 
     def measure(name: str, clips: Tensor, asked: Tensor | None, latents_: Tensor | None = None) -> None:
         classes, features, image = look(clips)
-        row = {"name": name, "borders": float(border_ratio(clips).mean()), "sharpness": float(sharpness(clips).mean() / crisp)}
+        row = {
+            "name": name,
+            "borders": float(border_ratio(clips).mean()),
+            "sharpness": float(sharpness(clips).mean() / crisp),
+        }
         if asked is not None:
             row |= {k: float(v.mean()) for k, v in accuracy(classes, asked).items()}
         row["judge"] = float(frechet_distance(features, real_features))

@@ -18,11 +18,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mobivid_core.errors import ParameterError, TrainingError
-<<<<<<< HEAD
-from mobivid_core.training.distributed import SplitLoss, average_gradients, processes, shard, split, total, whole
-from mobivid_core.training.muon import Muon
-from mobivid_core.training.schedule import Clock, Schedule
-=======
 from mobivid_core.training.distributed import (
     SplitLoss,
     agreed,
@@ -34,7 +29,7 @@ from mobivid_core.training.distributed import (
     whole,
 )
 from mobivid_core.training.muon import Muon, faster_in_bfloat16
->>>>>>> speed
+from mobivid_core.training.schedule import Clock, Schedule
 from mobivid_core.training.state import Keeper
 
 _MOST_BAD_STEPS = 10

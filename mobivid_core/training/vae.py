@@ -83,11 +83,7 @@ def train_vae(
         seed: Seed.
         learning_rate: Peak rate of AdamW, for vectors and output layers; the linear path learns 30 times slower.
         muon_rate: Peak rate of Muon, which trains the nets' other weights; 0 trains them with AdamW.
-<<<<<<< HEAD
-        bf16: Compute in bfloat16 (weights stay float32): faster on GPUs and processors with AMX units.
-=======
         bf16: Compute in bfloat16 (weights stay float32): see `precision` for where that is faster.
->>>>>>> speed
         progress: Show a progress bar.
         encoder_width: Width of the encoder's net; 0 leaves the code linear.
         lapped: Overlap the linear path's patches.
@@ -182,12 +178,8 @@ def main() -> None:
     parser.add_argument("--profile", default="scratch")
     parser.add_argument("--data", type=Path, help="a folder of your own videos instead of the film")
     parser.add_argument("--steps", type=int, help="instead of the profile's")
-<<<<<<< HEAD
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster on a GPU or with AMX units")
-    parser.add_argument("--device", help="instead of the profile's")
-=======
     precision.add_argument(parser)
->>>>>>> speed
+    parser.add_argument("--device", help="instead of the profile's")
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
     folder = runs_dir(profile.name) / "training" / ("vae-own" if arguments.data else "vae")
@@ -202,12 +194,8 @@ def main() -> None:
         encoder_width=profile.vae_encoder_width,
         steps=arguments.steps or profile.vae_steps,
         folder=folder,
-<<<<<<< HEAD
-        bf16=arguments.bf16,
-        device=arguments.device or profile.device,
-=======
         bf16=precision.asked(arguments.bf16, precision.CONVOLUTIONAL),
->>>>>>> speed
+        device=arguments.device or profile.device,
     )
     vae = vae.cpu()
     if own:  # your own VAE is yours: the notebooks go on with the profile's
