@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -18,15 +19,15 @@ from torch import Tensor
 from mobivid_core.artifacts import load_model, save_model
 from mobivid_core.data.captions import ClipLabel, caption, label_indices
 from mobivid_core.data.render import draw_scenes, label_of, paint, render_clips
+from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.distill.own_states import collect_own_states, joined
 from mobivid_core.distill.recipe import run_stages
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.student import sample_student, save_student
 from mobivid_core.distill.trajectory import Condition, Trajectories, collect_trajectories, student_sigmas
-from mobivid_core.diffusion.sampling import sample_latents
-from mobivid_core.evaluate.metrics import frechet_distance
 from mobivid_core.evaluate.borders import border_ratio, sharpness
 from mobivid_core.evaluate.judge import Judge, accuracy
+from mobivid_core.evaluate.metrics import frechet_distance
 from mobivid_core.files import write_json
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.text import load_text_encoder, load_tokenizer
@@ -79,7 +80,7 @@ class Place:
 
     def log(self, name: str, rows: list[dict]) -> None:
         """Keep a stage's log."""
-        write_json(self.root / f"{name}.log.json", rows)
+        pd.DataFrame(rows).to_csv(self.root / name / "log.csv", index=False, lineterminator="\n")
 
 
 def codec(place: Place, seconds: float, name: str = "vae", encoder_width: int | None = None, channels: int = 0) -> None:
@@ -132,21 +133,22 @@ def _reconstruction(place: Place, vae: MobiVidVAE) -> dict[str, float]:
 
 def sharpen(place: Place, seconds: float, name: str = "vae") -> None:
     """Make the decoder crisp; the encoder stays, so latents made before stay valid."""
-    vae, rows = sharpen_decoder(
+    vae, result = sharpen_decoder(
         place.vae(name),
         _pool(place, 4096 if place.fast else 8),
         steps=_ENDLESS if place.fast else 3,
         seconds=seconds,
         device=place.device,
-        batch=24 if place.fast else 2,
+        folder=place.root / "states" / f"{name}-sharp",
+        batch=16 if place.fast else 2,
         crop=place.profile.size,
-        warmup=300 if place.fast else 2,
         bf16=place.fast,
+        progress=False,
     )
     save_model(vae.cpu(), place.root / f"{name}-sharp", torch.float16)
-    place.log(f"{name}-sharp", rows)
+    place.log(f"{name}-sharp", result.log)
     measured = _reconstruction(place, place.vae(f"{name}-sharp"))
-    print(f"{name}-sharp: {rows[-1]}", json.dumps(measured), flush=True)
+    print(f"{name}-sharp: {result.log[-1]} {result.ended}", json.dumps(measured), flush=True)
     write_json(place.root / f"{name}-sharp.json", measured)
 
 
@@ -227,9 +229,10 @@ def teacher(place: Place, seconds: float, name: str = "vae", out: str = "teacher
 
 
 def guidance(place: Place, seconds: float) -> None:
-    """Choose the teacher's guidance on validation captions: the nearest to real clips among those as accurate as any."""
+    """Choose the guidance on validation captions: nearest to real clips among those that are as accurate as any."""
     del seconds
-    rows = _compare(place, {str(g): ("teacher", g, 16, "unipc") for g in (1.5, 2.0, 2.5, 3.0, 4.0)}, "vae", "guidance")
+    arms = {str(g): ("teacher", g, 16, "unipc") for g in (1.5, 2.0, 2.5, 3.0, 4.0)}
+    rows = _compare(place, arms, "vae", "guidance")[1:]
     best = max(row["all"] for row in rows)
     chosen = min((row for row in rows if row["all"] >= best - 0.015), key=lambda row: row["image"])
     write_json(place.root / "chosen.json", {"guidance": float(chosen["name"])})
