@@ -131,7 +131,8 @@ def test_outputs_are_clean_and_modest(notebook: NotebookSource) -> None:
             text = str(output)
             assert output.output_type != "error", where
             assert len(text) < LARGEST_OUTPUT, f"{where}: an output of {len(text) / 1e6:.1f} MB"
-            assert len(output.get("data", {}).get("image/png", "")) < LARGEST_IMAGE, f"{where}: a large image"
+            images = [data for kind, data in output.get("data", {}).items() if kind in ("image/png", "image/jpeg")]
+            assert all(len(image) < LARGEST_IMAGE for image in images), f"{where}: a large image"
             assert str(project_root()) + "/" not in text and "site-packages" not in text, f"{where} shows a local path"
             assert "widget-view" not in text, f"{where} holds a widget, which vanishes without its session"
 

@@ -53,6 +53,8 @@ def test_images_are_small_and_whole(path: Path) -> None:
                 assert image.startswith(b"\x89PNG") and image.rstrip().endswith(b"IEND\xaeB`\x82"), (
                     f"{where} is cut off"
                 )
+            if kind == "image/jpeg":
+                assert image.startswith(b"\xff\xd8") and image.rstrip().endswith(b"\xff\xd9"), f"{where} is cut off"
 
 
 @every_notebook

@@ -1,11 +1,15 @@
-"""What a captioned clip can show, and the words for it.
+"""What a captioned clip can show, and hundreds of ways to say it.
 
-Stands in for the paper's captioned training videos, which are not public. Attributes are exact labels,
-so that a judge network can read them back from generated clips.
+Stands in for the paper's captioned training videos, which are not public. Attributes are exact labels, so that a judge
+network can read them back from generated clips. A caption is drawn from a small grammar: a template, a noun, a colour
+phrase, a motion phrase and a background phrase. Some templates and phrases are held out of training: they measure how
+well words are understood that no training caption uses.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,124 +19,245 @@ import torch
 ATTRIBUTES = ("shape", "colour", "motion", "background")
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
-    "shape": ("circle", "square", "triangle", "star", "t-shirt", "trousers", "bag", "boot"),
+    "shape": (
+        "star",
+        "heart",
+        "apple",
+        "tree",
+        "house",
+        "car",
+        "rocket",
+        "sailboat",
+        "fish",
+        "butterfly",
+        "elephant",
+        "mushroom",
+    ),
     "colour": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white"),
     "motion": ("left", "right", "up", "down", "circling", "still", "growing", "shrinking"),
     "background": ("plain", "gradient", "photo", "film"),
 }
+#: How often each background is shown.
+BACKGROUND_SHARES = (0.35, 0.25, 0.2, 0.2)
 
-#: How each wording speaks of motion and background; `{}` in a template is colour, shape, motion, background.
-_MOTION_WORDS: tuple[dict[str, str], ...] = (
-    {
-        "left": "moving left",
-        "right": "moving right",
-        "up": "moving up",
-        "down": "moving down",
-        "circling": "moving in a circle",
-        "still": "standing still",
-        "growing": "growing",
-        "shrinking": "shrinking",
-    },
-    {
-        "left": "sliding to the left",
-        "right": "sliding to the right",
-        "up": "rising upwards",
-        "down": "falling downwards",
-        "circling": "going round in a circle",
-        "still": "not moving",
-        "growing": "getting bigger",
-        "shrinking": "getting smaller",
-    },
-    {
-        "left": "that goes left",
-        "right": "that goes right",
-        "up": "that goes up",
-        "down": "that goes down",
-        "circling": "that circles",
-        "still": "that stays still",
-        "growing": "that grows",
-        "shrinking": "that shrinks",
-    },
-    {
-        "left": "heading left",
-        "right": "heading right",
-        "up": "climbing",
-        "down": "dropping",
-        "circling": "running in circles",
-        "still": "motionless",
-        "growing": "expanding",
-        "shrinking": "contracting",
-    },
-    {
-        "left": "gliding over to the left side",
-        "right": "gliding over to the right side",
-        "up": "travelling to the top",
-        "down": "travelling to the bottom",
-        "circling": "revolving around a point",
-        "still": "staying in place",
-        "growing": "swelling in size",
-        "shrinking": "dwindling in size",
-    },
-    {
-        "left": "drifting leftwards",
-        "right": "drifting rightwards",
-        "up": "floating up",
-        "down": "sinking down",
-        "circling": "orbiting",
-        "still": "at rest",
-        "growing": "becoming larger",
-        "shrinking": "becoming smaller",
-    },
+#: Wordings of the grammar that training draws from, and those held out of it.
+TRAIN_WORDINGS = 512
+UNSEEN_WORDINGS = 16
+WORDINGS = TRAIN_WORDINGS + UNSEEN_WORDINGS
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Phrases of one part of the grammar: those of training, and those held out."""
+
+    train: tuple[str, ...]
+    unseen: tuple[str, ...]
+
+    def of(self, unseen: bool) -> tuple[str, ...]:
+        return self.unseen if unseen else self.train
+
+
+#: {c} colour, {n} noun, {P} motion as a participle, {F} motion as a finite verb, {b} background; `*` takes a prefix.
+_TEMPLATES = _Words(
+    (
+        "*a {c} {n} {P} {b}",
+        "*a {c} {n} {P} {b}",
+        "{b}, a {c} {n} {P}",
+        "there is a {c} {n} {b}, {P}",
+        "*a {n} in {c}, {P}, {b}",
+        "*a {c} {n} that {F} {b}",
+        "a {c} {n} {F} {b}",
+        "{b}, a {c} {n} {F}",
+        "*one {c} {n}, {P}, {b}",
+        "*a {n} coloured {c} that {F}, {b}",
+        "{c} {n} {P} {b}",
+        "the {c} {n} {F} {b}",
+        "a {c} {n} {b}, and it {F}",
+        "{n}, {c}, {P}, {b}",
+        "*a {n} of {c} colour {P} {b}",
+    ),
+    (
+        "we see a {c} {n} {b} as it {F}",
+        "please show a {c} {n} {P} {b}",
+        "an animation where a {c} {n} {F} {b}",
+        "look, the {n} is {c} and {F} {b}",
+    ),
 )
-_BACKGROUND_WORDS: tuple[dict[str, str], ...] = (
-    {
-        "plain": "on a plain background",
-        "gradient": "on a gradient background",
-        "photo": "on a photo background",
-        "film": "on a film background",
-    },
-    {
-        "plain": "over a plain colour",
-        "gradient": "over a smooth gradient",
-        "photo": "over a photograph",
-        "film": "over a film scene",
-    },
-    {
-        "plain": "in front of a plain wall",
-        "gradient": "in front of a gradient",
-        "photo": "in front of a photo",
-        "film": "in front of a film frame",
-    },
-    {
-        "plain": "against an empty backdrop",
-        "gradient": "against a shaded gradient",
-        "photo": "against a photographic backdrop",
-        "film": "against a movie scene",
-    },
-    {
-        "plain": "on one flat colour",
-        "gradient": "with a gradient as backdrop",
-        "photo": "with a picture as backdrop",
-        "film": "with a still from a film as backdrop",
-    },
-    {
-        "plain": "with nothing behind",
-        "gradient": "with a gradient behind",
-        "photo": "with a photo behind",
-        "film": "with a film scene behind",
-    },
-)
-_TEMPLATES = (
-    "a {colour} {shape} {motion} {background}",
-    "{background}, a {colour} {shape} {motion}",
-    "a {colour} {shape} {motion} {background}",
-    "there is a {colour} {shape} {background}, {motion}",
-    "a {shape} in {colour}, {motion}, {background}",
-    "video of one {colour} {shape} {motion}, {background}",
-)
-#: The last wording is never used in training: it measures how well unseen wordings are understood.
-WORDINGS = len(_TEMPLATES)
-TRAIN_WORDINGS = WORDINGS - 1
+_PREFIXES = ("", "", "a video of ", "a clip of ", "footage of ", "video: ")
+_COLOURS = _Words(("{}", "{}", "bright {}", "{}-coloured"), ("{}", "vivid {}"))
+_NOUNS: dict[str, _Words] = {
+    "star": _Words(("star", "star shape", "little star"), ("five-pointed star",)),
+    "heart": _Words(("heart", "heart shape", "little heart"), ("love heart",)),
+    "apple": _Words(("apple", "ripe apple", "little apple"), ("apple fruit",)),
+    "tree": _Words(("tree", "small tree", "cartoon tree"), ("leafy tree",)),
+    "house": _Words(("house", "little house", "small house"), ("cottage", "home")),
+    "car": _Words(("car", "toy car", "motor car"), ("automobile", "vehicle")),
+    "rocket": _Words(("rocket", "space rocket", "toy rocket"), ("rocket ship",)),
+    "sailboat": _Words(("sailboat", "sailing boat", "boat"), ("yacht", "sailing ship")),
+    "fish": _Words(("fish", "little fish", "cartoon fish"), ("swimming fish",)),
+    "butterfly": _Words(("butterfly", "little butterfly", "cartoon butterfly"), ("winged butterfly",)),
+    "elephant": _Words(("elephant", "small elephant", "cartoon elephant"), ("baby elephant",)),
+    "mushroom": _Words(("mushroom", "little mushroom", "cartoon mushroom"), ("toadstool",)),
+}
+
+
+def _sideways(side: str) -> _Words:
+    """Motion to one side; each phrase is `participle|finite verb`."""
+    return _Words(
+        (
+            f"moving {side}|moves {side}",
+            f"moving to the {side}|moves to the {side}",
+            f"sliding to the {side}|slides to the {side}",
+            f"drifting {side}wards|drifts {side}wards",
+            f"going {side}|goes {side}",
+            f"heading {side}|heads {side}",
+            f"travelling {side}|travels {side}",
+            f"gliding to the {side}|glides to the {side}",
+            f"floating {side}|floats {side}",
+        ),
+        (
+            f"shifting towards the {side}|shifts towards the {side}",
+            f"wandering over to the {side} side|wanders over to the {side} side",
+        ),
+    )
+
+
+_MOTIONS: dict[str, _Words] = {
+    "left": _sideways("left"),
+    "right": _sideways("right"),
+    "up": _Words(
+        (
+            "moving up|moves up",
+            "rising|rises",
+            "going up|goes up",
+            "climbing|climbs",
+            "floating upwards|floats upwards",
+            "heading up|heads up",
+            "ascending|ascends",
+            "drifting up|drifts up",
+        ),
+        ("travelling to the top|travels to the top", "lifting off upwards|lifts off upwards"),
+    ),
+    "down": _Words(
+        (
+            "moving down|moves down",
+            "falling|falls",
+            "going down|goes down",
+            "sinking|sinks",
+            "dropping down|drops down",
+            "heading down|heads down",
+            "descending|descends",
+            "drifting downwards|drifts downwards",
+        ),
+        ("travelling to the bottom|travels to the bottom", "tumbling downwards|tumbles downwards"),
+    ),
+    "circling": _Words(
+        (
+            "circling|circles",
+            "moving in a circle|moves in a circle",
+            "going round in circles|goes round in circles",
+            "orbiting|orbits",
+            "running in circles|runs in circles",
+            "circling around|circles around",
+            "looping around|loops around",
+            "revolving around a point|revolves around a point",
+        ),
+        ("going round and round|goes round and round", "tracing a circle|traces a circle"),
+    ),
+    "still": _Words(
+        (
+            "standing still|stands still",
+            "not moving|does not move",
+            "staying still|stays still",
+            "staying motionless|stays motionless",
+            "resting|rests",
+            "staying in place|stays in place",
+            "keeping still|keeps still",
+            "standing motionless|stands motionless",
+        ),
+        ("remaining in one spot|remains in one spot", "holding still|holds still"),
+    ),
+    "growing": _Words(
+        (
+            "growing|grows",
+            "getting bigger|gets bigger",
+            "becoming larger|becomes larger",
+            "expanding|expands",
+            "swelling|swells",
+            "getting larger|gets larger",
+            "increasing in size|increases in size",
+            "growing larger|grows larger",
+        ),
+        ("becoming bigger and bigger|becomes bigger and bigger", "enlarging|enlarges"),
+    ),
+    "shrinking": _Words(
+        (
+            "shrinking|shrinks",
+            "getting smaller|gets smaller",
+            "becoming smaller|becomes smaller",
+            "contracting|contracts",
+            "dwindling|dwindles",
+            "decreasing in size|decreases in size",
+            "shrinking away|shrinks away",
+            "turning smaller|turns smaller",
+        ),
+        ("becoming smaller and smaller|becomes smaller and smaller", "reducing in size|reduces in size"),
+    ),
+}
+_BACKGROUNDS: dict[str, _Words] = {
+    "plain": _Words(
+        (
+            "on a plain background",
+            "over a plain colour",
+            "in front of a plain wall",
+            "against an empty backdrop",
+            "on one flat colour",
+            "with nothing behind",
+            "against a plain backdrop",
+            "on a single-coloured background",
+        ),
+        ("before a blank wall", "with a solid colour behind it"),
+    ),
+    "gradient": _Words(
+        (
+            "on a gradient background",
+            "over a smooth gradient",
+            "in front of a gradient",
+            "against a shaded gradient",
+            "with a gradient as backdrop",
+            "with a gradient behind",
+            "on a colour gradient",
+            "over a gradient of shades",
+        ),
+        ("before a gradient from dark to light", "with a gradient shade behind it"),
+    ),
+    "photo": _Words(
+        (
+            "on a photo background",
+            "over a photograph",
+            "in front of a photo",
+            "against a photographic backdrop",
+            "with a picture as backdrop",
+            "with a photo behind",
+            "on a photograph",
+            "against a real photo",
+        ),
+        ("before a blurry photo", "with a photograph behind it"),
+    ),
+    "film": _Words(
+        (
+            "on a film background",
+            "over a film scene",
+            "in front of a film frame",
+            "against a movie scene",
+            "with a film still as backdrop",
+            "with a film scene behind",
+            "on a movie frame",
+            "against a cartoon film",
+        ),
+        ("before a scene from a film", "with a movie still behind it"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -141,7 +266,7 @@ class ClipLabel:
 
     Attributes:
         shape: One of `VOCABULARY["shape"]`; colour, motion and background likewise.
-        wording: Which wording its caption uses.
+        wording: Which wording its caption uses, 0 to `WORDINGS` - 1; those from `TRAIN_WORDINGS` on are held out.
     """
 
     shape: str
@@ -162,18 +287,41 @@ def is_held_out(shape: str, colour: str, motion: str) -> bool:
     return (3 * i + 7 * j + k) % 10 == 0
 
 
+@functools.cache
+def triples(held_out: bool) -> tuple[tuple[str, str, str], ...]:
+    """All (shape, colour, motion) that are held out, or all that are trained."""
+    names = [VOCABULARY[name] for name in ATTRIBUTES[:3]]
+    found = [(s, c, m) for s in names[0] for c in names[1] for m in names[2]]
+    return tuple(triple for triple in found if is_held_out(*triple) == held_out)
+
+
 def caption(label: ClipLabel) -> str:
-    """Words for a label, e.g. `a red circle moving left on a plain background`."""
-    return (
-        _TEMPLATES[label.wording]
-        .format(
-            colour=label.colour,
-            shape=label.shape if label.shape != "trousers" else "pair of trousers",
-            motion=_MOTION_WORDS[label.wording][label.motion],
-            background=_BACKGROUND_WORDS[label.wording][label.background],
+    """Words for a label, e.g. `a red star moving left on a plain background`."""
+    unseen = label.wording >= TRAIN_WORDINGS
+    template, prefix, style, *choices = _wording(label.wording)
+    noun, motion, background = (
+        part.of(unseen)[int(u * len(part.of(unseen)))]
+        for part, u in zip(
+            (_NOUNS[label.shape], _MOTIONS[label.motion], _BACKGROUNDS[label.background]), choices, strict=True
         )
-        .replace("a orange", "an orange")
     )
+    participle, finite = motion.split("|")
+    parts = {"c": style.format(label.colour), "n": noun, "P": participle, "F": finite, "b": background}
+    words = template.replace("*", prefix).format(**parts)
+    return re.sub(r"\ba (?=[aeiou])", "an ", words)
+
+
+@functools.cache
+def _wording(number: int) -> tuple:
+    """Template, prefix, colour phrase and the three draws that choose noun, motion and background phrases."""
+    if number == 0:  # the plainest one, which examples show
+        return _TEMPLATES.train[0], "", "{}", 0.0, 0.0, 0.0
+    unseen = number >= TRAIN_WORDINGS
+    u = np.random.default_rng([512, number]).random(6)
+    templates, colours = _TEMPLATES.of(unseen), _COLOURS.of(unseen)
+    prefix = "" if unseen else _PREFIXES[int(u[1] * len(_PREFIXES))]
+    chosen = templates[number % len(templates)], prefix, colours[int(u[2] * len(colours))]
+    return *chosen, *(float(x) for x in u[3:])
 
 
 def label_indices(labels: Sequence[ClipLabel]) -> torch.Tensor:
@@ -186,16 +334,17 @@ def label_indices(labels: Sequence[ClipLabel]) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.long).reshape(len(rows), len(ATTRIBUTES))
 
 
-def draw_label(rng: np.random.Generator, *, held_out: bool | None) -> ClipLabel:
-    """Draw a label: uniform over attributes but for the background.
+def label_from(uniform: Sequence[float], *, held_out: bool) -> ClipLabel:
+    """The label that three uniform draws choose: triple, background, wording (of training).
 
     Args:
-        rng: Source of randomness.
-        held_out: True for a held-out triple, False for a trainable one, None for either.
+        uniform: Three numbers in [0, 1).
+        held_out: True for a held-out triple, False for a trainable one.
     """
-    while True:
-        shape, colour, motion = (VOCABULARY[a][rng.integers(len(VOCABULARY[a]))] for a in ATTRIBUTES[:3])
-        if held_out is None or is_held_out(shape, colour, motion) == held_out:
-            break
-    background = str(rng.choice(VOCABULARY["background"], p=(0.35, 0.35, 0.15, 0.15)))
-    return ClipLabel(shape, colour, motion, background, wording=int(rng.integers(TRAIN_WORDINGS)))
+    pool = triples(held_out)
+    background = int(np.searchsorted(np.cumsum(BACKGROUND_SHARES)[:-1], uniform[1], side="right"))
+    return ClipLabel(
+        *pool[int(uniform[0] * len(pool))],
+        VOCABULARY["background"][background],
+        wording=int(uniform[2] * TRAIN_WORDINGS),
+    )

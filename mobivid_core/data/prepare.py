@@ -1,18 +1,17 @@
 """Makes the shipped inputs again from their sources; nobody needs it to run MobiVid.
 
     python -m mobivid_core.data.prepare film BBB.mp4          -> data/clips
-    python -m mobivid_core.data.prepare sprites IDX_FOLDER    -> data/sprites
-    python -m mobivid_core.data.prepare photos IMAGE_FOLDER   -> data/backgrounds
+    python -m mobivid_core.data.prepare sprites ICON_FOLDER   -> data/sprites
+    python -m mobivid_core.data.prepare photos IMAGE_FOLDER   -> data/backgrounds (and the film's frames, made soft)
 
-Sources: the film as in moviepy 2.2.1's source package (1280x720, sha256 475fbbf3...), Fashion-MNIST's four
-idx.gz files (Debian's dataset-fashion-mnist has them), scikit-image's `skimage/data` folder. Licences: data/README.md.
+Sources: the film as in moviepy 2.2.1's source package (1280x720, sha256 475fbbf3...), the npm packages
+`@iconify-json/*` of `SETS`, scikit-image's `skimage/data` folder. Licences: data/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import json
 import sys
 from collections.abc import Sequence
@@ -20,8 +19,9 @@ from dataclasses import astuple, fields
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from mobivid_core.data.film import CHECKSUMS, Shot, read_shots
+from mobivid_core.data.film import CHECKSUMS, FILM_HEIGHT, Shot, film_clips, read_shots
 from mobivid_core.data.shots import find_shots
 from mobivid_core.data.video_io import iterate_frames, write_video
 from mobivid_core.errors import ParameterError
@@ -33,11 +33,39 @@ FILM_END = 11_720  # the end titles begin here
 MIN_SHOT = 17  # frames: one clip
 MIN_CONTRAST = 12  # grey levels: leaves the black beginning out
 PARTS, TEST_PARTS = 10, (2, 7)  # tenths of the list of shots
-SPRITES = {0: "t-shirt", 1: "trouser", 3: "dress", 7: "sneaker", 8: "bag", 9: "ankle boot"}
-PER_CLASS = {"train": 600, "test": 100}
-PHOTOS = ("astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.png", "gravel.png",
-          "hubble_deep_field.jpg", "rocket.jpg")  # fmt: skip
+#: Emoji sets of the sprites, and the part that each serves: one artist is held out for tests.
+SETS = {
+    "noto": "train",
+    "noto-v1": "train",
+    "twemoji": "train",
+    "fluent-emoji-flat": "train",
+    "fluent-emoji": "train",
+    "fxemoji": "train",
+    "emojione": "test",
+}
+#: Object -> names of its icons in the sets.
+OBJECTS = {
+    "star": ("star",),
+    "heart": ("red-heart", "heart-suit"),
+    "apple": ("red-apple", "green-apple", "redapple", "greenapple"),
+    "tree": ("deciduous-tree", "evergreen-tree", "deciduoustree"),
+    "house": ("house", "housebuilding"),
+    "car": ("automobile", "taxi", "sport-utility-vehicle"),
+    "rocket": ("rocket",),
+    "sailboat": ("sailboat",),
+    "fish": ("fish", "tropical-fish"),
+    "butterfly": ("butterfly",),
+    "elephant": ("elephant",),
+    "mushroom": ("mushroom",),
+}
+#: Drawings with a scene around the object.
+LEFT_OUT = {("fxemoji", "sailboat"), ("emojione", "fish")}
+SPRITE_SIDE, SPRITE_RIM = 80, 3
+#: Photos of things; textures (brick, grass, gravel) look plain out of focus.
+PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "rocket.jpg")
 PHOTO_SIDE = 192
+SOFT_SIDE = 64  # backgrounds are out of focus: more pixels would show nothing
+SOFT_FILM = {"train": 96, "test": 48}
 
 
 def prepare_film(source: Path, folder: Path) -> None:
@@ -81,22 +109,70 @@ def _cut(film: np.ndarray) -> list[Shot]:
 
 
 def prepare_sprites(source: Path, folder: Path) -> None:
-    """Take the first images of six classes from each of Fashion-MNIST's own splits."""
-    arrays = {}
-    for split, prefix in (("train", "train"), ("test", "t10k")):
-        images = _read_idx(source / f"{prefix}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
-        labels = _read_idx(source / f"{prefix}-labels-idx1-ubyte.gz", 8)
-        chosen = [np.flatnonzero(labels == code)[: PER_CLASS[split]] for code in SPRITES]
-        arrays[f"{split}_images"] = images[np.concatenate(chosen)]
-        arrays[f"{split}_labels"] = np.repeat(np.arange(len(SPRITES), dtype=np.uint8), [len(own) for own in chosen])
-    np.savez_compressed(folder / "fashion.npz", **arrays)
-    notes = {
-        "classes": list(SPRITES.values()),
-        "fashion_mnist_labels": list(SPRITES),
-        "per_class": PER_CLASS,
-        "rule": "the first images of each class in file order",
-    }
-    (folder / "fashion.json").write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+    """Rasterise the drawings of each object from several artists' emoji sets, as luminance and opacity.
+
+    Args:
+        source: Folder with the unpacked npm packages `@iconify-json/<set>`, one folder a set of `SETS`.
+        folder: Where `objects.npz` and `objects.json` go.
+    """
+    planes, rows = [], []
+    for artist, part in SETS.items():
+        if not (source / artist / "icons.json").is_file():
+            raise ParameterError(
+                f"{source / artist} holds no icons.json; unpack the npm package @iconify-json/{artist}"
+            )
+        icons = json.loads((source / artist / "icons.json").read_text(encoding="utf-8"))
+        licence = json.loads((source / artist / "info.json").read_text(encoding="utf-8"))["license"]["spdx"]
+        for shape, names in OBJECTS.items():
+            for name in names:
+                if name in icons["icons"] and (artist, name) not in LEFT_OUT:
+                    planes.append(_drawing(icons, name))
+                    rows.append({"shape": shape, "set": artist, "icon": name, "licence": licence, "part": part})
+    np.savez_compressed(folder / "objects.npz", planes=np.stack(planes))
+    (folder / "objects.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _drawing(icons: dict, name: str) -> np.ndarray:
+    """(3, side, side) uint8: tinted share, white share, opacity of one icon; its content fills the square but a rim."""
+    import io
+
+    import cairosvg  # only this recipe needs it: pip install cairosvg
+    from PIL import Image
+
+    icon, over = icons["icons"][name], 4
+    width, height = (icon.get(k, icons.get(k, icons.get("height", 16))) for k in ("width", "height"))
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}">{icon["body"]}</svg>'
+    )
+    png = cairosvg.svg2png(bytestring=svg.encode(), output_width=over * SPRITE_SIDE, output_height=over * SPRITE_SIDE)
+    image = Image.open(io.BytesIO(png)).convert("RGBA")
+    box = image.getchannel("A").point(lambda v: 255 * (v > 8)).getbbox()
+    inner = SPRITE_SIDE - 2 * SPRITE_RIM
+    cut = image.crop(box)
+    scale = inner / max(cut.size)
+    cut = cut.resize([max(1, round(scale * s)) for s in cut.size], Image.Resampling.LANCZOS)
+    square = Image.new("RGBA", (SPRITE_SIDE, SPRITE_SIDE))
+    square.paste(cut, [(SPRITE_SIDE - s) // 2 for s in cut.size])
+    rgba = np.asarray(square, np.float32) / 255
+    return np.round(255 * _tintable(rgba[..., :3], rgba[..., 3])).astype(np.uint8)
+
+
+def _tintable(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Luminance as a share of the tint and a share of white, (3, H, W) with the opacity, all premultiplied.
+
+    Drawings are made alike by percentiles of their luminance; the brightest parts of those with contrast turn whitish,
+    so that eyes, windows and spots stay visible in any colour.
+    """
+    luminance = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+    low, high = np.percentile(luminance[alpha > 0.9], [3, 97])
+    contrast = max(high - low, 0.25)
+    place = np.clip(1 - (high - luminance) / contrast, 0, 1)
+    middle = np.clip(np.median(place[alpha > 0.9]), 0.05, 0.72)
+    place = place ** (np.log(0.72) / np.log(middle))  # most of a drawing shows the tint in full
+    shade = 0.3 + 0.7 * place
+    white = 0.55 * np.clip((place - 0.8) / 0.2, 0, 1) * (1.0 if high - low > 0.25 else 0.0)
+    return np.stack([shade * (1 - white) * alpha, white * alpha, alpha])
 
 
 def prepare_photos(source: Path, folder: Path) -> None:
@@ -110,13 +186,11 @@ def prepare_photos(source: Path, folder: Path) -> None:
         square = photo.crop((left, top, left + side, top + side))
         small = square.resize((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
         small.save(folder / f"{Path(name).stem.removesuffix('_deep_field')}.png", optimize=True)
-
-
-def _read_idx(path: Path, header: int) -> np.ndarray:
-    if not path.is_file():
-        raise ParameterError(f"{path} is missing; the folder must hold Fashion-MNIST's four idx.gz files")
-    with gzip.open(path) as stream:
-        return np.frombuffer(stream.read(), np.uint8, offset=header)
+    for part, count in SOFT_FILM.items():
+        frames = film_clips(part, frames=1, size=FILM_HEIGHT, limit=count).clips[:, :, 0]
+        soft = torch.nn.functional.interpolate(frames, (SOFT_SIDE, SOFT_SIDE), mode="area")
+        tiles = ((soft + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+        Image.fromarray(torch.cat(list(tiles), 0).numpy()).save(folder / f"film_{part}.png", optimize=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

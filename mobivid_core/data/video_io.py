@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
-from av.filter import Graph
 from torch import Tensor
 
 from mobivid_core.errors import VideoError
+
+try:
+    import av
+    from av.filter import Graph
+except ImportError:  # captioned clips need no video files; a wheel of PyAV is missing on few machines
+    av = Graph = None
 
 FRAME_RATE = 24
 # Without these flags FFmpeg's scaler rounds down and blurs colour: a bias of one grey level.

@@ -7,7 +7,7 @@ x_sigma and the timestep 1000 sigma, as diffusers does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -170,7 +170,7 @@ def flow_batch(
             )
         text, mask = drop_condition(text, mask, null_text, null_mask, drop_text, generator)
     sigma = sample_sigmas(len(x0), generator, kind, device=x0.device)
-    noise = torch.randn(x0.shape, generator=generator, device=_source(generator, x0)).to(x0)
+    noise = torch.randn_like(x0) if generator is None else normal(x0.shape, generator, x0.device)
     return interpolate(x0, noise, sigma), TIMESTEP_SCALE * sigma, text, mask, velocity(x0, noise)
 
 
@@ -184,6 +184,18 @@ def predicted_velocity(output: object) -> Tensor:
     if isinstance(output, Tensor):
         return output
     return output[0] if isinstance(output, tuple) else output.sample
+
+
+def normal(shape: Sequence[int], generator: torch.Generator, device: torch.device | str) -> Tensor:
+    """Standard normal numbers of a CPU generator's stream; on another device they are drawn there, from its next word.
+
+    Drawing on a processor would keep a GPU waiting. The numbers are a function of the generator either way, but not the
+    same on both kinds of device.
+    """
+    if torch.device(device).type == "cpu" or generator.device.type != "cpu":
+        return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
+    word = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.randn(tuple(shape), generator=torch.Generator(device).manual_seed(word), device=device)
 
 
 def _per_sample(sigma: Tensor | float, like: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mobivid_core.diffusion.flow import normal
 from mobivid_core.distill.discriminator import TeacherDiscriminator
 from mobivid_core.distill.regression import unroll
 from mobivid_core.distill.settings import DistillSettings
@@ -67,7 +68,7 @@ def approximate_r1(
     Returns:
         Scalar.
     """
-    direction = torch.randn(x.shape, generator=generator).to(x.device)
+    direction = normal(x.shape, generator, x.device)
     return ((critic(x + scale * direction) - logits) / scale).square().mean()
 
 
@@ -119,7 +120,7 @@ def renoise(x: Tensor, low: float, high: float, generator: torch.Generator) -> t
         (noisy latents, sigma (B,)).
     """
     sigma = (low + (high - low) * torch.rand(len(x), generator=generator)).to(x.device)
-    noise = torch.randn(x.shape, generator=generator).to(x.device)
+    noise = normal(x.shape, generator, x.device)
     scale = sigma.reshape(-1, *(1,) * (x.ndim - 1))
     return (1 - scale) * x + scale * noise, sigma
 
@@ -181,7 +182,7 @@ class Contest:
         s, trajectories = self.settings, self.pool.trajectories
         rows = torch.randint(len(trajectories), (s.batch,), generator=generator)
         states = trajectories.states
-        noise = torch.randn((s.batch, *states.shape[2:]), generator=generator).to(states.device)
+        noise = normal((s.batch, *states.shape[2:]), generator, states.device)
         condition = trajectories.condition.take(rows.to(states.device))
         samples = unroll(student, condition, noise, gradient_steps)
         noisy, sigma = renoise(samples, s.renoise_low, s.renoise_high, generator)

@@ -18,6 +18,7 @@ class DistillSettings:
 
     Attributes:
         steps: Generator updates in all.
+        seconds: Ends the training earlier where that much time has been spent; None for steps alone.
         batch: Clips of one update.
         anchor_weight: Weight of trajectory regression; 0 leaves it out.
         adversarial_weight: Weight of the adversarial loss; 0 trains no discriminator.
@@ -58,6 +59,7 @@ class DistillSettings:
     snapshot_every: int = 10
     most_recoveries: int = 3
     seed: int = 0
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
@@ -65,8 +67,13 @@ class DistillSettings:
         if self.anchor_weight <= 0 and self.adversarial_weight <= 0:
             raise ParameterError("nothing to train on: anchor_weight and adversarial_weight are both 0")
 
-    def share_at(self, step: int) -> float:
+    def done_at(self, step: int, seconds: float = 0.0) -> float:
+        """Share of the training that is done after so many steps and seconds, 0 to 1."""
+        spent = seconds / self.seconds if self.seconds else 0.0
+        return min(max(step / max(self.steps, 1), spent), 1.0)
+
+    def share_at(self, step: int, seconds: float = 0.0) -> float:
         """What part of the peak rates a step takes: linear warm-up, cosine decay to a twentieth."""
-        done = min(step / max(self.steps, 1), 1.0)
+        done = self.done_at(step, seconds)
         warm = min(1.0, (step + 1) / max(self.rate_warmup, 1))
         return warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))

@@ -99,6 +99,7 @@ class Distiller:
         self.step = load_state(self._state_file, self._modules, self._optimizers) if folder else 0
         if folder:
             self.log = _read_log(folder / "log.csv", self.step)
+        self._seconds = self.log[-1]["seconds"] if self.log else 0.0
         self._good = self._snapshot()
 
     @property
@@ -124,17 +125,20 @@ class Distiller:
         before = self.log[-1]["seconds"] if self.log else 0.0
         began = time.perf_counter()
         with tqdm(total=until, initial=self.step, desc=title, disable=not progress, mininterval=2.0) as bar:
-            while self.step < until:
+            while self.step < until and self.settings.done_at(self.step, self._seconds) < 1.0:
                 row = self._update()
                 if row is None:
                     self._recover()
                     bar.n = self.step
                     continue
                 self.step += 1
-                self.log.append({"step": self.step} | row | {"seconds": round(before + time.perf_counter() - began, 2)})
+                self._seconds = before + time.perf_counter() - began
+                self.log.append({"step": self.step} | row | {"seconds": round(self._seconds, 2)})
                 if self.step % self.settings.snapshot_every == 0 or self.step == until:
                     self._keep()
                 bar.update()
+            if self.settings.seconds:
+                self._keep()
         self.student.eval()
         return self.averaged
 
@@ -156,7 +160,7 @@ class Distiller:
             push = self.contest.student_loss(self.student, self._generator(2))
             total, row["adversarial"] = total + s.adversarial_weight * push, push.item()
         decay = min(s.ema, (1 + self.step) / (10 + self.step))
-        share = s.share_at(self.step)
+        share = s.share_at(self.step, self._seconds)
         rates = {"student": s.rate * share, "student_muon": s.muon * share}
         if not self._descend("student", total, rates):
             return None

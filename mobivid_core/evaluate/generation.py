@@ -75,7 +75,8 @@ class Evaluator:
         reference: Real and reconstructed clips to measure distances against.
         real: Measures of the real clips of the evaluated captions.
         reconstruction: Measures of the same clips through the VAE.
-        labels: Labels of the evaluated captions, split `test`, in order.
+        labels: Labels of the evaluated captions, in order.
+        split: Which captions these are: "test", or "val" to choose settings on.
     """
 
     vae: MobiVidVAE
@@ -85,6 +86,7 @@ class Evaluator:
     real: ClipMeasures
     reconstruction: ClipMeasures
     labels: list[ClipLabel]
+    split: str = "test"
 
     @classmethod
     def prepare(
@@ -94,6 +96,7 @@ class Evaluator:
         profile: Profile,
         *,
         n: int | None = None,
+        split: str = "test",
         cache: bool = True,
         progress: bool = True,
     ) -> Evaluator:
@@ -104,13 +107,16 @@ class Evaluator:
             judge: A trained judge.
             profile: Sizes.
             n: Evaluated clips and reference clips; None for the profile's `eval_clips`.
+            split: "test" for what is reported, "val" to choose settings on; the reference clips are of the same split.
             cache: Keep the measures under `runs/<profile>/evaluation`.
             progress: Show a progress bar.
         """
         n = profile.eval_clips if n is None else n
-        reference, real, reconstruction = measured_reference(vae, judge, profile, n, cache=cache, progress=progress)
-        labels = [label_of("test", i) for i in range(n)]
-        return cls(vae, judge, profile, reference, real, reconstruction, labels)
+        reference, real, reconstruction = measured_reference(
+            vae, judge, profile, n, split=split, cache=cache, progress=progress
+        )
+        labels = [label_of(split, i) for i in range(n)]
+        return cls(vae, judge, profile, reference, real, reconstruction, labels, split)
 
     def rows(self) -> dict[str, Scores]:
         """The three reference rows: what is best, what the codec allows, and what ignoring captions gives."""
@@ -137,10 +143,10 @@ class Evaluator:
         batch: int = 32,
         keep: int = 8,
         quality: bool = True,
-        independent: bool = False,
+        independent: bool | None = None,
         progress: bool = True,
     ) -> Evaluation:
-        """Generate clips for the first `n` test captions and score them; a large evaluation is kept (`kept.py`).
+        """Generate clips for the first `n` captions and score them; a large evaluation is kept (`kept.py`).
 
         Args:
             model: Called as the diffusion model; see `sample_latents`.
@@ -153,21 +159,24 @@ class Evaluator:
             batch: Clips in memory at once.
             keep: Clips to keep for looking at.
             quality: False leaves the quality measures out: see `measures.measure`.
-            independent: Also measure distances in features of a network that never saw these clips.
+            independent: Also measure distances in features of a network that never saw these clips; None where the
+                trusted space is of that network.
             progress: Show a progress bar.
 
         Raises:
             ParameterError: `n` exceeds the evaluator's captions.
         """
         n = len(self.labels) if n is None else n
+        independent = self._independent(independent)
         if not 1 <= n <= len(self.labels):
             raise ParameterError(f"n is {n}; this evaluator was prepared with {len(self.labels)} captions")
         steps, guidance = self._steps(steps), self._guidance(guidance)
         sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver, batch=batch)
         file = None
         if quality:
-            kind = type(model).__qualname__, str(getattr(model, "plan", None))
-            settings = (steps, guidance, solver, wording, seed, keep, *kind)
+            # what the plan computes, not its reasons: those hold timings, which are others elsewhere
+            kind = type(model).__qualname__, getattr(getattr(model, "plan", None), "computes", None)
+            settings = (self.split, steps, guidance, solver, wording, seed, keep, *kind)
             file = evaluation_file([self.vae, self.judge, model], settings, self.profile, n)
         found = read_measured(file, independent)
         if found is None:
@@ -186,11 +195,12 @@ class Evaluator:
         batch: int = 32,
         keep: int = 8,
         quality: bool = True,
-        independent: bool = False,
+        independent: bool | None = None,
         progress: bool = True,
     ) -> Evaluation:
         """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents; nothing is kept."""
-        labels, how = self._labels(n, wording), _Measuring(seed, batch, keep, quality, independent, progress)
+        labels, independent = self._labels(n, wording), self._independent(independent)
+        how = _Measuring(seed, batch, keep, quality, independent, progress)
         return self._scored(self._measured(sampler, labels, how), labels)
 
     def first(self, evaluation: Evaluation, n: int) -> Evaluation:
@@ -205,6 +215,9 @@ class Evaluator:
 
     def _guidance(self, guidance: float | None) -> float:
         return self.profile.guidance if guidance is None else guidance
+
+    def _independent(self, asked: bool | None) -> bool:
+        return self.reference.space.column == "image_features" if asked is None else asked
 
     def _labels(self, n: int, wording: int | None) -> list[ClipLabel]:
         """The first n captions, worded anew where a wording is asked for."""

@@ -39,18 +39,18 @@ def evaluation_file(models: Sequence[nn.Module], settings: tuple, profile: Profi
 
 
 def read_measured(file: Path | None, independent: bool) -> Measured | None:
-    """What `write_measured` left; None where there is no such file, or it lacks what is asked for.
+    """What `write_measured` left; None without such a file, or where it lacks what is asked for or measured now.
 
     Args:
         file: From `evaluation_file`.
         independent: Whether features of the second network are wanted.
     """
     stored = read_tensors(file)
-    if stored is None:
+    if stored is None or not {"seconds", "clips"} <= stored.keys():
         return None
     seconds, clips = stored.pop("seconds").tolist(), stored.pop("clips")
-    measures = ClipMeasures(**stored)
-    if independent and measures.image_features is None:
+    measures = ClipMeasures.of(stored)
+    if measures is None or (independent and measures.image_features is None):
         return None
     return measures, clips, *seconds
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate.borders import border_ratio, sharpness
 from mobivid_core.evaluate.image_features import image_features
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.evaluate.motion import measure_motion, temporal_flickering
@@ -29,6 +30,8 @@ class ClipMeasures:
         warping_error: (N,), reported apart.
         readback: (N, 2) colour and motion as read without a network; None where not measured.
         image_features: (N, G) features of a network that never saw these clips; None where not measured.
+        borders: (N,) `borders.border_ratio`; None where not measured.
+        sharpness: (N,) `borders.sharpness`; None where not measured.
     """
 
     classes: Tensor
@@ -42,6 +45,8 @@ class ClipMeasures:
     warping_error: Tensor
     readback: Tensor | None = None
     image_features: Tensor | None = None
+    borders: Tensor | None = None
+    sharpness: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -53,6 +58,15 @@ class ClipMeasures:
     def columns(self) -> dict[str, Tensor | None]:
         """{name: one row a clip, or None where not measured}."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def of(cls, columns: dict[str, Tensor]) -> ClipMeasures | None:
+        """From stored columns; None where a file was written by code that measured other things than this."""
+        names = {f.name: f.default for f in fields(cls)}
+        if columns.keys() - names.keys() or not {"borders", "sharpness"} <= columns.keys():
+            return None
+        complete = all(name in columns for name, default in names.items() if default is MISSING)
+        return cls(**columns) if complete else None
 
     @classmethod
     def join(cls, parts: Iterable[ClipMeasures]) -> ClipMeasures:
@@ -71,14 +85,16 @@ def measure(clips: Tensor, judge: Judge, quality: bool = True, independent: bool
         clips: (B, 3, T, H, W) in [-1, 1].
         judge: A trained judge.
         quality: False leaves the quality measures blank (NaN) and the read-back out: several times faster, enough for
-            a curve of semantics and distances.
+            a curve of semantics, distances, borders and sharpness.
         independent: Also the features of a network that never saw these clips.
     """
     classes, features = judge.read(clips)
     second = image_features(clips) if independent else None
+    pixels = {"borders": border_ratio(clips).cpu(), "sharpness": sharpness(clips).cpu()}
     if not quality:
         blank = torch.full((len(clips),), torch.nan)
-        return ClipMeasures(classes, features, blank[:, None].expand(-1, 3), *[blank] * 6, image_features=second)
+        blanks = blank[:, None].expand(-1, 3), *[blank] * 6
+        return ClipMeasures(classes, features, *blanks, image_features=second, **pixels)
     motion = measure_motion(clips)
     return ClipMeasures(
         classes,
@@ -92,4 +108,5 @@ def measure(clips: Tensor, judge: Judge, quality: bool = True, independent: bool
         motion.warping_error,
         torch.stack([read_colour(clips), motion.action], 1),
         second,
+        **pixels,
     )

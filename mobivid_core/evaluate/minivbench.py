@@ -47,8 +47,49 @@ DISTANCES: dict[str, tuple[str, str]] = {
     "image_frechet_real": ("image_features", "image_real"),
     "image_frechet_reconstruction": ("image_features", "image_reconstruction"),
 }
+
+
+@dataclass(frozen=True)
+class Space:
+    """A feature space in which distances are taken.
+
+    Attributes:
+        title: As shown.
+        column: Its features in `ClipMeasures`.
+        real: Name of the distance from real clips, in `DISTANCES`.
+        reconstruction: Name of the distance from the same clips through the VAE.
+        missed: Damage that its distance from real clips did not see; empty where it passed, None where not tried.
+    """
+
+    title: str
+    column: str
+    real: str
+    reconstruction: str
+    missed: tuple[str, ...] | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the trials of the measures let it speak for a headline."""
+        return self.missed == ()
+
+    def told(self) -> str:
+        """One clause for a finding: which features, and what the trials say of them."""
+        tried = "not tried" if self.missed is None else f"missed {', '.join(self.missed)}" if self.missed else "passed"
+        return f"{self.title} (trials of the measures: {tried})"
+
+
+#: The feature spaces of `DISTANCES`; `trust.trusted_space` chooses the one that headlines and bars are taken from.
+SPACES: dict[str, Space] = {
+    "judge": Space("the judge's features", "features", "frechet_real", "frechet_reconstruction"),
+    "image": Space(
+        "features of an ImageNet network", "image_features", "image_frechet_real", "image_frechet_reconstruction"
+    ),
+}
 #: What needs no network at all: {measure: attribute of the caption}. Reported beside the judge's, not in the total.
 READBACK: dict[str, str] = {"color_pixels": "colour", "action_flow": "motion"}
+
+#: Faults of the codec that are read off pixels (`borders.py`), and their column in `ClipMeasures`. Not in the total.
+PIXELS: dict[str, str] = {"border_ratio": "borders", "sharpness": "sharpness"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +103,8 @@ class Reference:
         image_axes: Axes that image features are compared in; None where they are not measured.
         image_real: (N, K) projected image features of real clips.
         image_reconstruction: (N, K) of the same clips through the VAE.
-        dropped: Dimensions that failed their test (`damage.failing`) and count in no average.
+        dropped: Dimensions that failed their test (`trials.failing`) and count in no average.
+        space: Where headline distances are taken (`trust.trusted_space`).
     """
 
     imaging: ImagingReference
@@ -72,6 +114,7 @@ class Reference:
     image_real: Tensor | None = None
     image_reconstruction: Tensor | None = None
     dropped: tuple[str, ...] = ()
+    space: Space = SPACES["judge"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +154,7 @@ def score(
 
     Returns:
         The quality and semantic dimensions on [0, 1], `quality`, `semantic`, `total`, `all_together` (every attribute
-        right), `warping_error` and the distances; without what was left blank.
+        right), `warping_error`, `PIXELS` and the distances; without what was left blank.
 
     Raises:
         ParameterError: The numbers of clips and labels differ.
@@ -143,6 +186,27 @@ def distance_features(measures: ClipMeasures, reference: Reference, name: str) -
     return (reference.image_axes.project(features) if ours == "image_features" else features), target
 
 
+def space_features(measures: ClipMeasures, reference: Reference, name: str = "real") -> tuple[Tensor, Tensor]:
+    """The features (N, F) and (M, F) of a distance in the trusted space.
+
+    Args:
+        measures: N clips.
+        reference: Says which space.
+        name: "real" or "reconstruction": which clips the distance is taken from.
+
+    Raises:
+        ParameterError: That space was not measured on the clips, or the reference lacks it.
+    """
+    wanted = getattr(reference.space, name)
+    pair = distance_features(measures, reference, wanted)
+    if pair is None:
+        raise ParameterError(
+            f"the distance {wanted} was not measured: evaluate with independent=True, against a reference with "
+            f"{DISTANCES[wanted][1]}"
+        )
+    return pair
+
+
 def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference) -> dict[str, np.ndarray]:
     """Every dimension of every clip, on [0, 1] after normalisation: {name: (N,)}."""
     raw = {name: getattr(measures, name) for name in QUALITY if name != "imaging_quality"}
@@ -151,6 +215,8 @@ def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], referen
     table = {name: normalise(raw[name], *limits) for name, limits in QUALITY.items()}
     table |= {name: right[attribute] for name, attribute in SEMANTIC.items()}
     table |= {"all_together": right["all"], "warping_error": measures.warping_error}
+    pixels = {name: getattr(measures, column) for name, column in PIXELS.items()}
+    table |= {name: value for name, value in pixels.items() if value is not None}
     if measures.readback is not None:
         truth = label_indices(labels)[:, [ATTRIBUTES.index(name) for name in READABLE]]
         met = dict(zip(READABLE, (measures.readback == truth).float().T, strict=True))

@@ -21,9 +21,10 @@ from mobivid_core.data.render import render_clips
 from mobivid_core.evaluate.image_features import ImageAxes
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.evaluate.measures import ClipMeasures, measure
-from mobivid_core.evaluate.minivbench import Reference
+from mobivid_core.evaluate.minivbench import SPACES, Reference
 from mobivid_core.evaluate.quality import ImagingReference, imaging_statistics
-from mobivid_core.evaluate.trials import failing, run_trials
+from mobivid_core.evaluate.trials import TESTED, failing, run_trials
+from mobivid_core.evaluate.trust import trusted_space
 from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
@@ -37,15 +38,23 @@ _RENDER_BATCH = 16
 
 
 def measured_reference(
-    vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, *, cache: bool = True, progress: bool = True
+    vae: MobiVidVAE,
+    judge: Judge,
+    profile: Profile,
+    n: int,
+    *,
+    split: str = "test",
+    cache: bool = True,
+    progress: bool = True,
 ) -> tuple[Reference, ClipMeasures, ClipMeasures]:
-    """Measure n real test clips, the same clips through the VAE, and n other clips as the reference of distances.
+    """Measure n real clips of a split, the same clips through the VAE, and n other clips as the reference of distances.
 
     Args:
         vae: A trained VAE.
         judge: A trained judge.
         profile: Sizes.
         n: Clips of each set.
+        split: "test", or "val" for settings that are chosen before anything is reported.
         cache: Keep the measures, and use them if they are there.
         progress: Show a progress bar.
 
@@ -54,19 +63,23 @@ def measured_reference(
     """
     vae.eval()
     judge.eval()
-    file = evaluation_folder(profile) / f"{evaluation_key([vae, judge], n, profile)}.safetensors" if cache else None
+    key = evaluation_key([vae, judge], (split, n), profile) if cache else ""
+    file = evaluation_folder(profile) / f"{key}.safetensors" if cache else None
     stored = read_tensors(file)
-    if stored is None:
-        stored = _measure_real(vae, judge, profile, n, progress)
+    if stored is None or None in (_unpack("real", stored), _unpack("reconstruction", stored)):
+        stored = _measure_real(vae, judge, profile, n, split, progress)
         if file:
             write_bytes(file, save(stored))
     imaging = ImagingReference.fit(stored["reference.imaging"])
     axes = ImageAxes.fit(stored["reference.image_real"])
     looks = {f"image_{name}": axes.project(stored[f"reference.image_{name}"]) for name in ("real", "reconstruction")}
+    dropped, space = (), SPACES["judge"]
     # at profiles whose numbers mean nothing the judge is not trained, and no measure could pass
-    dropped = failing(measured_trials(judge, profile, cache=cache, progress=progress)) if profile.meaningful else ()
+    if profile.meaningful:
+        trials = measured_trials(judge, profile, cache=cache, progress=progress)
+        dropped, space = failing(trials), trusted_space(trials)
     features = stored["reference.real"], stored["reference.reconstruction"]
-    reference = Reference(imaging, *features, image_axes=axes, **looks, dropped=dropped)
+    reference = Reference(imaging, *features, image_axes=axes, **looks, dropped=dropped, space=space)
     return reference, _unpack("real", stored), _unpack("reconstruction", stored)
 
 
@@ -84,16 +97,22 @@ def measured_trials(
     """
     n = min(TRIAL_CLIPS, profile.eval_clips) if n is None else n
     file = evaluation_folder(profile) / f"trials-{evaluation_key([judge], n, profile)}.csv" if cache else None
-    if not (file and file.is_file()):
+    if not (file and file.is_file() and set(_read_trials(file).measure) == set(TESTED)):
         frame = run_trials(judge, frames=profile.frames, size=profile.size, n=n, progress=progress)
         if not file:
             return frame
         write_bytes(file, frame.to_csv(index=False).encode())
+    return _read_trials(file)
+
+
+def _read_trials(file: Path) -> pd.DataFrame:
     return pd.read_csv(io.BytesIO(file.read_bytes()), keep_default_na=False, dtype={"expected": str, "seen": str})
 
 
 @torch.no_grad()
-def _measure_real(vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, progress: bool) -> dict[str, Tensor]:
+def _measure_real(
+    vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, split: str, progress: bool
+) -> dict[str, Tensor]:
     """Measures of n real clips and their reconstructions, and the statistics of n others as the reference."""
     found: dict[str, list[ClipMeasures]] = {"real": [], "reconstruction": []}
     imaging: list[Tensor] = []
@@ -102,7 +121,7 @@ def _measure_real(vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, progr
     for start in tqdm(starts, desc="measuring real clips", disable=not progress, ascii=True, mininterval=2):
         end = n if start < n else REFERENCE_START + n
         drawn = render_clips(
-            "test", range(start, min(start + _RENDER_BATCH, end)), frames=profile.frames, size=profile.size
+            split, range(start, min(start + _RENDER_BATCH, end)), frames=profile.frames, size=profile.size
         )
         again = vae.decode_latents(vae.encode_latents(drawn.clips.to(vae.device))).cpu()
         pair = {"real": drawn.clips, "reconstruction": again}
@@ -120,9 +139,10 @@ def _measure_real(vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, progr
     return packed
 
 
-def _unpack(name: str, stored: dict[str, Tensor]) -> ClipMeasures:
+def _unpack(name: str, stored: dict[str, Tensor]) -> ClipMeasures | None:
+    """The measures of one set; None where a file was written by code that measured other things."""
     prefix = f"{name}."
-    return ClipMeasures(**{k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
+    return ClipMeasures.of({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
 
 
 def evaluation_folder(profile: Profile) -> Path:

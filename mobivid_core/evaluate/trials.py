@@ -21,11 +21,11 @@ from mobivid_core.evaluate.image_features import ImageAxes
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.evaluate.measures import ClipMeasures, measure
 from mobivid_core.evaluate.metrics import bootstrap_interval
-from mobivid_core.evaluate.minivbench import QUALITY, SEMANTIC, Reference, dimension_table, distance_features
+from mobivid_core.evaluate.minivbench import PIXELS, QUALITY, SEMANTIC, Reference, dimension_table, distance_features
 from mobivid_core.evaluate.quality import ImagingReference
 
 #: Measures that are tested.
-TESTED = (*QUALITY, *SEMANTIC, "all_together", "color_pixels", "action_flow", "warping_error", *FAR)
+TESTED = (*QUALITY, *SEMANTIC, "all_together", "color_pixels", "action_flow", "warping_error", *PIXELS, *FAR)
 #: Trial clips have indices from here on, the clips they are compared with from twice as far: never an evaluated one.
 TRIAL_START = 2_000_000
 _COLLAPSE_SHARE = 20 / 256

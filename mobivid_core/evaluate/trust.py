@@ -1,13 +1,63 @@
-"""How far the judge can be trusted: its own accuracy, and a reading of colour and motion that needs no network."""
+"""What can be trusted: the judge's own accuracy, a reading that needs no network, and the space of distances.
+
+A distance between sets of clips is only as good as the features it is taken in: the judge learnt to look through blur
+and noise, so a distance in its features hardly notices either. The space of headline numbers and bars is therefore not
+named anywhere: it is the one whose distance passed the trials of the measures (`trials.run_trials`).
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from mobivid_core.data.captions import ATTRIBUTES, label_indices
-from mobivid_core.evaluate.generation import Evaluator
 from mobivid_core.evaluate.judge import accuracy
+from mobivid_core.evaluate.minivbench import SPACES, Space
 from mobivid_core.evaluate.readback import READABLE
+from mobivid_core.evaluate.trials import verdicts
+
+if TYPE_CHECKING:
+    from mobivid_core.evaluate.generation import Evaluator
+
+
+def trusted_space(trials: pd.DataFrame) -> Space:
+    """The feature space that headline distances and bars are taken from, by what the trials found.
+
+    Spaces whose distance moved under all damage that it has to notice come first; among them the one whose weakest
+    reaction is largest against its own noise. Where none passed, the one that missed least is returned, and its
+    `passed` is False: whoever shows a number from it has to say so (`Space.told`).
+
+    Args:
+        trials: From `trials.effects` or `reference.measured_trials`.
+
+    Returns:
+        One of `SPACES`, with the damage that it missed.
+    """
+    tried = space_table(trials)
+    missed = tried["missed"].map(lambda names: tuple(filter(None, names.split(", "))))
+    best = min(tried.index, key=lambda row: (len(missed[row]), -tried.loc[row, "weakest"]))
+    return replace(SPACES[tried.loc[best, "space"]], missed=missed[best])
+
+
+def space_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """What the trials say of each feature space.
+
+    Args:
+        trials: From `trials.effects`.
+
+    Returns:
+        A row a space: space (key of `SPACES`), features (its title), must_move (damage that its distance has to
+        notice), missed, weakest (smallest expected change over the noise), passed ("yes" or "no").
+    """
+    tested = verdicts(trials).set_index("measure")
+    rows = [
+        {"space": name, "features": space.title, **tested.loc[space.real, ["must_move", "missed", "weakest"]]}
+        for name, space in SPACES.items()
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(passed=["no" if names else "yes" for names in table["missed"]])
 
 
 def trust_table(recorded: pd.DataFrame, evaluator: Evaluator) -> pd.DataFrame:

@@ -58,9 +58,9 @@ SERVER = DiTConfig.uniform(blocks=28, heads=32, ffn=8192, hidden=2048, head_dim=
 #: The paper's 0.9 B mobile model as reconstructed: 959,697,024 parameters (data/paper, class `derived`).
 MOBILE = DiTConfig.uniform(blocks=20, heads=20, ffn=6144, hidden=2048, head_dim=64)
 #: Miniature teacher with the paper's proportions (attention : FFN = 1 : 1), trained for real.
-MINI_SERVER = DiTConfig.uniform(blocks=14, heads=8, ffn=640, hidden=160, head_dim=20, text_dim=384)
+MINI_SERVER = DiTConfig.uniform(blocks=14, heads=8, ffn=640, hidden=160, head_dim=20, in_channels=32, text_dim=384)
 #: Miniature student at the paper's cut (20/28 blocks, 20/32 heads, 6144/8192 FFN).
-MINI_MOBILE = DiTConfig.uniform(blocks=10, heads=5, ffn=480, hidden=160, head_dim=20, text_dim=384)
+MINI_MOBILE = DiTConfig.uniform(blocks=10, heads=5, ffn=480, hidden=160, head_dim=20, in_channels=32, text_dim=384)
 #: Smallest sizes that still walk through every code path.
 SMOKE_SERVER = DiTConfig.uniform(blocks=4, heads=4, ffn=128, hidden=32, head_dim=8, in_channels=16, text_dim=384)
 SMOKE_MOBILE = DiTConfig.uniform(blocks=3, heads=3, ffn=96, hidden=32, head_dim=8, in_channels=16, text_dim=384)

@@ -35,8 +35,8 @@ HEADLINE_COLUMNS = ("id", "value", "low", "high", "unit", "n", "evidence", "prof
 MANIFEST = "manifest.json"
 HEADLINES = "headlines.csv"
 RUN_ID_VARIABLE = "MOBIVID_RUN_ID"
-#: Clips in a GIF: more than this and the file is too heavy to keep in a repository.
-GIF_CLIPS = 4
+#: Clips in an animated image: more than this and it is too wide for a page.
+IMAGE_CLIPS = 4
 _ID = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 
@@ -134,11 +134,11 @@ class Results:
         fps: int = 8,
         paper_item: str | None = None,
     ) -> None:
-        """Show clips as a player with a static strip below, and write `<id>.mp4`, `.gif` and `.png`.
+        """Show clips as a player with a static strip below, and write `<id>.mp4`, `.webp` and `.jpg`.
 
         Args:
             result_id: Lower-case identifier, unique in the project; a literal.
-            clips: (B, 3, T, H, W) in [-1, 1]; the GIF keeps the first four.
+            clips: (B, 3, T, H, W) in [-1, 1]; the animated image keeps the first four.
             finding: One sentence that says what the clips show.
             evidence: Evidence class.
             titles: One caption a clip.
@@ -153,22 +153,22 @@ class Results:
         from IPython.display import Image, display
 
         from mobivid_core.report import media
-        from mobivid_core.report.style import palette_png_bytes
+        from mobivid_core.report.style import strip_bytes
 
         self._check(result_id, evidence, finding)
         if clips.ndim != 5 or clips.shape[1] != 3:
             raise ParameterError(f"media {result_id!r} needs clips of shape (B, 3, T, H, W), got {tuple(clips.shape)}")
         strip = media.frame_strip(clips, titles=titles)
-        image = palette_png_bytes(strip)
+        image = strip_bytes(strip)
         plt.close(strip)
-        files = [self._write(f"{result_id}.png", image)]
-        for suffix, save, shown in (("mp4", media.save_mp4, len(clips)), ("gif", media.save_gif, GIF_CLIPS)):
+        files = [self._write(f"{result_id}.jpg", image)]
+        for suffix, save, shown in (("mp4", media.save_mp4, len(clips)), ("webp", media.save_webp, IMAGE_CLIPS)):
             path = self.folder / f"{result_id}.{suffix}"
             with replacing(path) as temporary:
                 save(temporary, _side_by_side(clips[:shown]), fps)
             files.append(path)
         display(media.player(clips, titles=titles, fps=fps))
-        display(Image(data=image, alt=finding))
+        display(Image(data=image, format="jpeg", alt=finding))
         self._caption("Clips", result_id, finding, evidence, paper_item)
         self._register("media", result_id, finding, evidence, paper_item, files)
 
@@ -268,6 +268,9 @@ class Results:
         }
         with self._locked():
             manifest = read_json(self.folder / MANIFEST, {})
+            # an earlier version may have written other formats
+            for name in set(manifest.get(result_id, {}).get("files", {})) - set(hashes):
+                (self.folder / name).unlink(missing_ok=True)
             manifest[result_id] = entry
             write_json(self.folder / MANIFEST, manifest)
         self._note(result_id, kind, hashes)

@@ -25,7 +25,7 @@ from mobivid_core.errors import TrainingError
 from mobivid_core.models.config import MINI_SERVER, SMOKE_SERVER, DiTConfig
 from mobivid_core.paths import project_root
 from mobivid_core.runner.kernel import GLIBC_ENVIRONMENT
-from mobivid_core.training.speed import SpeedPlan
+from mobivid_core.training.speed import SpeedPlan, usable_cores
 
 #: Sizes that may be measured, by name.
 SIZES = {"mini": MINI_SERVER, "smoke": SMOKE_SERVER}
@@ -132,7 +132,7 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
     from mobivid_core.training.distributed import average_gradients, processes, split, total
 
     state = processes()
-    torch.set_num_threads(1 if arm.processes > 1 else arm.threads or SpeedPlan.detect().threads)
+    torch.set_num_threads(1 if arm.processes > 1 else arm.threads or usable_cores())
     torch.manual_seed(0)
     model = MobiVidTransformer3DModel.from_sizes(sizes)
     if arm.compiled:

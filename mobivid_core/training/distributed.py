@@ -85,6 +85,11 @@ def average_gradients(model: nn.Module) -> None:
         grad.copy_(mine.view_as(grad))
 
 
+def agreed(value: bool) -> bool:
+    """True where every process says so: what each found out by itself, and must do alike."""
+    return total({"yes": float(value)})["yes"] == processes().num_processes
+
+
 def total(values: dict[str, float]) -> dict[str, float]:
     """Sum of each value over all processes."""
     state = processes()

@@ -24,6 +24,7 @@ from mobivid_core.data.render import render_clips
 from mobivid_core.errors import TrainingError
 from mobivid_core.evaluate.judge import Judge, accuracy
 from mobivid_core.profiles import Profile, get_profile
+from mobivid_core.training import precision
 from mobivid_core.training.judge_clips import VIEW_SIZE, ClipPool, augment
 
 #: Steps on single frames for each step on clips.
@@ -51,14 +52,15 @@ def learn_looks(
         seed: Seed of batches and augmentation.
         progress: Called with {"image_step", "image_loss"} ten times.
     """
-    pool = ClipPool(1, tuple(sorted({VIEW_SIZE, profile.size})), 6144 if profile.meaningful else 4 * batch, fresh=0.4)
+    device, sizes = judge.device, tuple(sorted({VIEW_SIZE, profile.size}))
+    pool = ClipPool(1, sizes, 6144 if profile.meaningful else 4 * batch, fresh=0.4, device=device)
     rng, generator = np.random.default_rng([seed, 1]), torch.Generator().manual_seed(seed + 1)
     looks = [name for name in ATTRIBUTES if name != "motion"]
-    heads = nn.ModuleDict({name: nn.Linear(8 * judge.config.width, len(VOCABULARY[name])) for name in looks})
+    heads = nn.ModuleDict({name: nn.Linear(8 * judge.config.width, len(VOCABULARY[name])) for name in looks}).to(device)
     optimiser, schedule = _optimiser([*judge.appearance.parameters(), *heads.parameters()], 3e-3, steps)
     judge.train()
     for step in range(1, steps + 1):
-        frames, labels = augment(*pool.draw(batch, rng), generator)
+        frames, labels = (x.to(device) for x in augment(*pool.draw(batch, rng), generator))
         seen = judge.look(frames.contiguous(memory_format=torch.channels_last_3d))
         loss = _loss({name: head(seen) for name, head in heads.items()}, labels)
         _update(loss, optimiser, schedule)
@@ -98,6 +100,7 @@ def train_judge(
     batch: int = 32,
     width: int = 32,
     validate_clips: int = 256,
+    device: torch.device | str = "cpu",
     progress: Callable[[dict], None] | None = None,
 ) -> tuple[Judge, pd.DataFrame]:
     """Train a judge: its appearance tower on single frames, then all of it for `profile.judge_steps` steps on clips.
@@ -108,6 +111,7 @@ def train_judge(
         batch: Clips a step.
         width: Width of the judge.
         validate_clips: Clips of split `val` that each logged row is measured on.
+        device: Where to train.
         progress: Called with each log row.
 
     Returns:
@@ -118,9 +122,10 @@ def train_judge(
     """
     torch.manual_seed(seed)
     steps, batch = profile.judge_steps, min(batch, profile.batch)
-    judge = Judge(width=width).to(memory_format=torch.channels_last_3d)
+    judge = Judge(width=width).to(memory_format=torch.channels_last_3d).to(device)
     learn_looks(judge, profile, steps=IMAGE_STEPS * steps, batch=2 * batch, seed=seed, progress=progress)
-    pool = ClipPool(profile.frames, tuple(sorted({VIEW_SIZE, profile.size})), 1024 if profile.meaningful else 4 * batch)
+    sizes, capacity = tuple(sorted({VIEW_SIZE, profile.size})), 1024 if profile.meaningful else 4 * batch
+    pool = ClipPool(profile.frames, sizes, capacity, device=device)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     optimiser, schedule = _optimiser(judge.parameters(), 2e-3, steps)
     held_out = render_clips(
@@ -129,7 +134,7 @@ def train_judge(
     rows = []
     judge.train()
     for step in range(1, steps + 1):
-        clips, labels = augment(*pool.draw(batch, rng), generator)
+        clips, labels = (x.to(device) for x in augment(*pool.draw(batch, rng), generator))
         out = judge(clips)
         loss = _loss(out.logits, labels)
         _update(loss, optimiser, schedule)
@@ -153,7 +158,7 @@ Reads shape, colour, motion and background back from a clip; its features give t
 Trained by `python -m mobivid_core.training.judge --profile scratch` for {int(log.step.iloc[-1])} steps on clips
 and {IMAGE_STEPS} times as many on single frames before, rendered from the split `judge` (seeds that no generator
 trains on) and lightly degraded.
-`log.csv` is its training log. Weights: MIT, as the code; sprites: Fashion-MNIST (MIT).
+`log.csv` is its training log. Weights: MIT, as the code; drawings: data/sprites/LICENCE.txt.
 
 Accuracy (evidence: measured):
 
@@ -161,8 +166,8 @@ Accuracy (evidence: measured):
 |---|---|---|---|---|---|
 {table}
 
-`val` shares its sprites with training (other seeds, trainable triples); `test` has sprites never seen in training
-and held-out triples in every second clip, so it is the honest row.
+`val` shares its drawings with training (other seeds, trainable triples); `test` has an artist's drawings never seen in
+training and held-out triples in every second clip, so it is the honest row.
 """
 
 
@@ -180,7 +185,12 @@ def measure(judge: Judge, *, frames: int, size: int, clips: int = 512) -> pd.Dat
 
 
 def publish_judge(
-    profile: Profile, *, seed: int = 0, folder: Path | None = None, progress: Callable[[dict], None] | None = None
+    profile: Profile,
+    *,
+    seed: int = 0,
+    folder: Path | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[dict], None] | None = None,
 ) -> Judge:
     """Train a judge, measure its own accuracy and save it.
 
@@ -188,11 +198,12 @@ def publish_judge(
         profile: Supplies steps and sizes.
         seed: Seed of the training.
         folder: Where to write; None publishes it as the stage `judge` of the profile's run.
+        device: Where to train.
         progress: Called with each log row.
     """
     from mobivid_core import artifacts
 
-    judge, log = train_judge(profile, seed=seed, progress=progress)
+    judge, log = train_judge(profile, seed=seed, device=device, progress=progress)
     measured = measure(judge, frames=profile.frames, size=profile.size, clips=512 if profile.meaningful else 16)
     if folder is None:
         with artifacts.publish("judge", profile.name) as place:
@@ -211,11 +222,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of the profile's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder to write; default: the run's stage `judge`")
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 convolutions: faster where the processor has AMX")
+    precision.add_argument(parser)
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
+    bf16 = precision.asked(arguments.bf16, precision.CONVOLUTIONAL)
     # no cache: it would keep the first step's bfloat16 weights for as long as the context lasts
-    with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16, cache_enabled=False):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
         publish_judge(
             replace(profile, judge_steps=arguments.steps or profile.judge_steps),
             seed=arguments.seed,

@@ -29,6 +29,8 @@ class ClipPool:
         render_sizes: Sizes to render at before pooling to 64 x 64, taken in turn.
         capacity: Clips kept, as bytes.
         fresh: Share of a batch that is rendered for it.
+        split: Whose clips.
+        device: Where clips are rendered; they are kept on the CPU.
     """
 
     frames: int = 17
@@ -36,6 +38,7 @@ class ClipPool:
     capacity: int = 1024
     fresh: float = 0.2
     split: str = "judge"
+    device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
         self._clips = torch.empty(self.capacity, 3, self.frames, VIEW_SIZE, VIEW_SIZE, dtype=torch.uint8)
@@ -54,8 +57,8 @@ class ClipPool:
     def _render(self, slots: list[int]) -> None:
         size = self.render_sizes[(self.rendered // max(1, len(slots))) % len(self.render_sizes)]
         indices = range(self.rendered, self.rendered + len(slots))
-        drawn = render_clips(self.split, indices, frames=self.frames, size=size)
-        seen = F.adaptive_avg_pool3d(drawn.clips, (self.frames, VIEW_SIZE, VIEW_SIZE))
+        drawn = render_clips(self.split, indices, frames=self.frames, size=size, device=self.device)
+        seen = F.adaptive_avg_pool3d(drawn.clips, (self.frames, VIEW_SIZE, VIEW_SIZE)).cpu()
         self._clips[slots] = ((seen + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         self._labels[slots] = label_indices(drawn.labels)
         self.rendered += len(slots)

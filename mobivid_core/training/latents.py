@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,9 @@ from mobivid_core.models.text import encode_text
 from mobivid_core.models.vae import MobiVidVAE
 
 _TOKENS = 26  # longest caption, in text tokens
+#: Captions of a training clip: encoding more of them takes longer than they help.
+WORDINGS_A_CLIP = 2
+_WORDING_STRIDE = 197  # shares no factor with the number of wordings, so that a clip's wordings differ
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,22 @@ class LatentDataset:
         wording = (
             torch.zeros(len(indices), dtype=torch.long)
             if generator is None
-            else torch.randint(self.caption_of.shape[1], (len(indices),), generator=generator)
+            else torch.randint(self.caption_of.shape[1], (len(indices),), generator=generator, device=generator.device)
         )
-        captions = self.caption_of[indices, wording]
+        device = self.latents.device
+        indices = indices.to(device)
+        captions = self.caption_of[indices, wording.to(device)]
         return self.latents[indices].float(), self.text[captions].float(), self.mask[captions]
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """A random batch of `size` clips, each with a random wording."""
-        return self.batch(torch.randint(len(self), (size,), generator=generator), generator)
+        chosen = torch.randint(len(self), (size,), generator=generator, device=generator.device)
+        return self.batch(chosen, generator)
+
+    def to(self, device: torch.device | str) -> LatentDataset:
+        """All tensors on `device`."""
+        names = ("latents", "text", "mask", "caption_of", "null_text", "null_mask")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def latent_dataset(
@@ -94,22 +105,21 @@ def latent_dataset(
     return with_captions(latents, [label_of(split, i) for i in range(start, start + count)])
 
 
-def with_captions(latents: Tensor, labels: list[ClipLabel]) -> LatentDataset:
-    """Attach captions, in all training wordings, to latents (N, C, t, h, w)."""
-    words = [
-        [caption(ClipLabel(x.shape, x.colour, x.motion, x.background, w)) for w in range(TRAIN_WORDINGS)]
-        for x in labels
-    ]
+def with_captions(latents: Tensor, labels: list[ClipLabel], wordings: int = WORDINGS_A_CLIP) -> LatentDataset:
+    """Attach captions to latents (N, C, t, h, w): each clip's own wording and some more of training."""
+    # a clip's own wording comes first: it is the one that is used without a generator
+    words = [[caption(replace(x, wording=w)) for w in spread_wordings(x.wording, wordings)] for x in labels]
     distinct = sorted({w for row in words for w in row})
     place = {w: i for i, w in enumerate(distinct)}
     text, mask = encode_text(distinct, max_length=_TOKENS)
     null_text, null_mask = encode_text([""], max_length=_TOKENS)
-    # a clip's own wording comes first: it is the one that is used without a generator
-    rows = [
-        [place[row[x.wording]]] + [place[w] for i, w in enumerate(row) if i != x.wording]
-        for x, row in zip(labels, words, strict=False)
-    ]
-    return LatentDataset(latents, text.half(), mask, torch.tensor(rows), labels, null_text, null_mask)
+    rows = torch.tensor([[place[w] for w in row] for row in words])
+    return LatentDataset(latents, text.half(), mask, rows, labels, null_text, null_mask)
+
+
+def spread_wordings(own: int, count: int) -> list[int]:
+    """A clip's own wording and `count` - 1 others of training, spread over them."""
+    return [(own + k * _WORDING_STRIDE) % TRAIN_WORDINGS for k in range(count)]
 
 
 @torch.no_grad()

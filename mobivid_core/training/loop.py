@@ -18,8 +18,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mobivid_core.errors import ParameterError, TrainingError
-from mobivid_core.training.distributed import SplitLoss, average_gradients, processes, shard, split, total, whole
-from mobivid_core.training.muon import Muon
+from mobivid_core.training.distributed import (
+    SplitLoss,
+    agreed,
+    average_gradients,
+    processes,
+    shard,
+    split,
+    total,
+    whole,
+)
+from mobivid_core.training.muon import Muon, faster_in_bfloat16
 from mobivid_core.training.schedule import Clock, Schedule
 from mobivid_core.training.state import Keeper
 
@@ -299,7 +308,7 @@ def _optimizers(model: nn.Module, settings: TrainSettings) -> Optimizers:
     }
     if matrices:
         group = {"params": matrices, "weight_decay": settings.weight_decay, "peak": settings.muon}
-        found["muon"] = Muon([group], lr=settings.muon)
+        found["muon"] = Muon([group], lr=settings.muon, bf16=agreed(faster_in_bfloat16(matrices[0].device)))
     return found
 
 

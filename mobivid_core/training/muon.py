@@ -8,12 +8,11 @@ weights only; this one flattens convolution kernels, as its authors do.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.training.speed import has_amx_bf16
+from mobivid_core.training.precision import MUON, choose
 
 #: Coefficients of the Newton-Schulz iteration (quintic), from the source.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -31,9 +30,18 @@ class Muon(torch.optim.Optimizer):
         lr: Learning rate, on the scale of AdamW's.
         momentum: Decay of the momentum (Nesterov's form).
         weight_decay: Decoupled weight decay.
+        bf16: Orthogonalise in bfloat16; None where that is faster. Processes that train together must agree on it.
     """
 
-    def __init__(self, params: Iterable, lr: float = 2e-3, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 2e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        bf16: bool | None = None,
+    ) -> None:
+        self.bf16 = bf16
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -52,23 +60,25 @@ class Muon(torch.optim.Optimizer):
                 alike.setdefault(tuple(update.shape), []).append((parameter, update))
             for shape, pairs in alike.items():
                 scale = group["lr"] * _ADAMW_RMS * max(shape) ** 0.5
-                updates = orthogonalise(torch.stack([update for _, update in pairs]))
+                updates = orthogonalise(torch.stack([update for _, update in pairs]), bf16=self.bf16)
                 for (parameter, _), update in zip(pairs, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update.view_as(parameter), alpha=-scale)
 
 
-def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, iterations: int = 5, bf16: bool | None = None) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly: all singular values are moved to about 1 (0.7 to 1.2).
 
     Args:
         matrices: (..., m, n).
-        iterations: Newton-Schulz iterations, in bfloat16 where that is fast (GPU, AMX units), else in float32.
+        iterations: Newton-Schulz iterations.
+        bf16: Iterate in bfloat16, which they tolerate; None where that is faster: on a GPU, and by timing elsewhere.
 
     Returns:
         The same shape and type.
     """
-    x = matrices.to(_working_type(matrices.device.type))
+    bf16 = faster_in_bfloat16(matrices.device) if bf16 is None else bf16
+    x = matrices.to(torch.bfloat16 if bf16 else torch.float32)
     x = x.flatten(0, -3) if x.ndim > 2 else x[None]
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT.contiguous() if tall else x
@@ -80,10 +90,9 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
     return (x.mT if tall else x).reshape(matrices.shape).to(matrices.dtype)
 
 
-@cache
-def _working_type(device: str) -> torch.dtype:
-    """Type of the iteration; it tolerates bfloat16, which processors without AMX units multiply slowly."""
-    return torch.bfloat16 if device != "cpu" or has_amx_bf16() else torch.float32
+def faster_in_bfloat16(device: torch.device) -> bool:
+    """Whether Muon gains by bfloat16 there."""
+    return device.type != "cpu" or choose(MUON).bf16
 
 
 def muon_matrices(model: nn.Module, leave: tuple[str, ...] = DIT_NOT) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -2,7 +2,7 @@
 
 - **Allocator**: glibc hands freed buffers back to the system; keeping them saves page faults on large layers. It reads
   its settings once, at start, hence `relaunch`.
-- **bfloat16**: AMX units multiply bf16 matrices several times faster than float32; without them bf16 is slower.
+- **bfloat16**: several times faster than float32 on some processors, slower on others; both are timed (`precision`).
 - **Compiling**: torch.compile fuses elementwise layers; it needs a C++ compiler, and a minute at the first run. One
   block is compiled and serves all.
 - **Threads**: one for each core that this process may use, not one for each hyperthread.
@@ -26,7 +26,10 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from mobivid_core.diffusion.flow import predicted_velocity
+from mobivid_core.diffusion.sampling import in_bfloat16
 from mobivid_core.runner.kernel import GLIBC_ENVIRONMENT
+from mobivid_core.training.precision import DIT, choose
 
 _RELAUNCHED = "MOBIVID_RELAUNCHED"
 
@@ -54,21 +57,28 @@ class SpeedPlan:
         """What this machine and process allow; a brief run leaves compiling out, which takes a while to pay."""
         if torch.cuda.is_available():
             return cls(False, True, True, torch.get_num_threads(), {"device": "GPU: bf16 and compiling"})
+        # processes of one launcher share the machine
+        threads = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        precision = choose(DIT, threads)
         glibc, kept = platform.libc_ver()[0] == "glibc", malloc_is_set()
-        amx, compiler = has_amx_bf16(), None if brief else cpp_compiler()
+        compiler = None if brief else cpp_compiler()
         without = "left out of a brief run" if brief else "no C++ compiler found (install g++ or clang)"
-        threads = usable_cores()
         reasons = {
             "malloc": "keeps freed memory" if kept else "glibc, not set" if glibc else "not glibc",
-            "bf16": "AMX units" if amx else "no AMX units, where it would be slower",
+            "bf16": precision.reason.removeprefix("bfloat16 "),
             "compile": f"with {compiler}" if compiler else without,
-            "threads": f"{threads} usable cores",
+            "threads": f"{threads} usable cores a process",
         }
-        return cls(kept, amx, compiler is not None, threads, reasons)
+        return cls(kept, precision.bf16, compiler is not None, threads, reasons)
 
     def apply(self) -> None:
         """Set the number of threads; the other parts are for whoever builds the model and the settings."""
         torch.set_num_threads(self.threads)
+
+    @property
+    def computes(self) -> str:
+        """What changes a model's answers, in a word for caches: threads, allocator and reasons do not."""
+        return f"bf16={self.bf16} compiled={self.compiled}"
 
     def __str__(self) -> str:
         on = {"malloc": self.malloc, "bf16": self.bf16, "compile": self.compiled, "threads": True}
@@ -81,7 +91,7 @@ class Accelerated(nn.Module):
 
     Args:
         model: Called as model(x, timestep, text, mask); it is not changed.
-        plan: What to use; None for all that this machine has. Without any of it, the answers are the model's own.
+        plan: What to use; None for all that this machine gains by. Without any of it, the answers are the model's own.
     """
 
     def __init__(self, model: nn.Module, plan: SpeedPlan | None = None) -> None:
@@ -94,12 +104,13 @@ class Accelerated(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The velocity, in the inputs' precision."""
-        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.plan.bf16):
-            return self.model(*inputs).sample.to(inputs[0])
+        if self.plan.bf16:
+            return in_bfloat16(self.model)(*inputs)
+        return predicted_velocity(self.model(*inputs))
 
 
 def has_amx_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor multiplies bfloat16 matrices in AMX units (Linux says so; elsewhere there are none)."""
+    """Whether the processor has AMX units for bfloat16 (Linux says so); a fact for records: choices are timed."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:

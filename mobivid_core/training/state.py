@@ -125,7 +125,9 @@ class Keeper:
         save_state(self._state_file, step, self._modules, self._optimizers)
         if processes().is_main_process:
             with replacing(self._log_file) as part, part.open("w", newline="") as out:
-                writer = csv.DictWriter(out, fieldnames=list(self.log[0]) if self.log else ["step"])
+                writer = csv.DictWriter(
+                    out, fieldnames=list(self.log[0]) if self.log else ["step"], lineterminator="\n"
+                )
                 writer.writeheader()
                 writer.writerows(self.log)
         self._saved = time.perf_counter()

@@ -32,6 +32,7 @@ def train_teacher(
     *,
     steps: int,
     batch: int,
+    seconds: float | None = None,
     folder: Path | None = None,
     seed: int = 0,
     learning_rate: float = 1.5e-3,
@@ -50,11 +51,12 @@ def train_teacher(
         sizes: Widths of the model.
         steps: Optimiser steps.
         batch: Clips a step.
+        seconds: Ends the training earlier; None for steps alone.
         folder: Where to keep the training state; None keeps none.
         seed: Seed of initial weights and of all draws.
         learning_rate: Peak rate of AdamW, which trains vectors and the layers at both ends.
         muon_rate: Peak rate of Muon, which trains the blocks' matrices; 0 trains them with AdamW.
-        bf16: Compute in bfloat16 (weights stay float32): faster where the processor has AMX units.
+        bf16: Compute in bfloat16 (weights stay float32): see `precision` for where that is faster.
         compiled: Compile the blocks with torch.compile: worth its minute from about a thousand steps.
         accumulate: Micro-batches that each process splits its share of a batch into, for less memory.
         sharded: Shard the model over all processes (FSDP2); AdamW then trains all of it.
@@ -91,6 +93,7 @@ def train_teacher(
         bf16=bf16,
         accumulate=accumulate,
         sharded=sharded,
+        seconds=seconds,
     )
     result = train(model, SplitLoss(draw, error), settings, folder, title="teacher", progress=progress, on_log=on_log)
     if not sharded:
@@ -110,6 +113,7 @@ def main() -> None:
     from mobivid_core.profiles import get_profile
     from mobivid_core.training.latents import latent_dataset
     from mobivid_core.training.own_videos import captioned_latents
+    from mobivid_core.training.precision import DIT, add_argument, asked
     from mobivid_core.training.speed import SpeedPlan, relaunch
 
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -119,7 +123,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="clips a step, instead of the profile's")
     parser.add_argument("--clips", type=int, help="training clips, instead of the profile's")
     parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has AMX")
+    add_argument(parser)
     parser.add_argument("--compile", action="store_true", help="compile the model (needs a C++ compiler)")
     parser.add_argument("--accumulate", type=int, default=1, help="micro-batches of a process, for less memory")
     parser.add_argument("--shard", action="store_true", help="shard the model over all processes (FSDP2)")
@@ -129,6 +133,8 @@ def main() -> None:
         relaunch()
         plan = SpeedPlan.detect()
         plan.apply()
+    with processes().main_process_first():  # it times, the others read what it found
+        bf16 = asked(arguments.bf16, DIT, processes().device.type)
     profile = get_profile(arguments.profile)
     artifact = find("vae", profile.name)
     processes().print(describe(artifact), *([plan] if plan else []), sep="\n")
@@ -147,7 +153,7 @@ def main() -> None:
         steps=arguments.steps or profile.teacher_steps,
         batch=arguments.batch or profile.batch,
         folder=folder,
-        bf16=arguments.bf16 or bool(plan and plan.bf16),
+        bf16=bf16,
         compiled=arguments.compile or bool(plan and plan.compiled),
         accumulate=arguments.accumulate,
         sharded=arguments.shard,

@@ -83,7 +83,7 @@ def train_vae(
         seed: Seed.
         learning_rate: Peak rate of AdamW, for vectors and output layers; the linear path learns 30 times slower.
         muon_rate: Peak rate of Muon, which trains the nets' other weights; 0 trains them with AdamW.
-        bf16: Compute in bfloat16 (weights stay float32): faster on GPUs and processors with AMX units.
+        bf16: Compute in bfloat16 (weights stay float32): see `precision` for where that is faster.
         progress: Show a progress bar.
         encoder_width: Width of the encoder's net; 0 leaves the code linear.
         lapped: Overlap the linear path's patches.
@@ -172,12 +172,13 @@ def main() -> None:
     from mobivid_core.evaluate.reconstruction import reconstruct
     from mobivid_core.paths import runs_dir
     from mobivid_core.profiles import get_profile
+    from mobivid_core.training import precision
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--profile", default="scratch")
     parser.add_argument("--data", type=Path, help="a folder of your own videos instead of the film")
     parser.add_argument("--steps", type=int, help="instead of the profile's")
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster on a GPU or with AMX units")
+    precision.add_argument(parser)
     parser.add_argument("--device", help="instead of the profile's")
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
@@ -193,7 +194,7 @@ def main() -> None:
         encoder_width=profile.vae_encoder_width,
         steps=arguments.steps or profile.vae_steps,
         folder=folder,
-        bf16=arguments.bf16,
+        bf16=precision.asked(arguments.bf16, precision.CONVOLUTIONAL),
         device=arguments.device or profile.device,
     )
     vae = vae.cpu()

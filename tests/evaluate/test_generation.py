@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from mobivid_core.data.captions import VOCABULARY, WORDINGS, label_indices
 from mobivid_core.data.render import label_of, render_clips
@@ -11,7 +12,9 @@ from mobivid_core.evaluate import diversity, kept
 from mobivid_core.evaluate.generalisation import paraphrases, readable_share, unseen_gap
 from mobivid_core.evaluate.generation import Evaluator
 from mobivid_core.evaluate.judge import Judge
+from mobivid_core.evaluate.minivbench import SPACES
 from mobivid_core.evaluate.reference import REFERENCE_START
+from mobivid_core.files import read_tensors
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import get_profile
 
@@ -54,6 +57,22 @@ def test_measured_references_are_reused(evaluator: Evaluator) -> None:
     again = Evaluator.prepare(evaluator.vae, evaluator.judge, PROFILE, progress=False)
     assert torch.equal(again.real.features, evaluator.real.features)
     assert torch.equal(again.reference.reconstruction, evaluator.reference.reconstruction)
+
+
+def test_validation_captions_have_their_own_clips(evaluator: Evaluator) -> None:
+    other = Evaluator.prepare(evaluator.vae, evaluator.judge, PROFILE, n=4, split="val", progress=False)
+    assert other.labels == [label_of("val", i) for i in range(4)]
+    assert not torch.equal(other.real.features, evaluator.real.features[:4])
+    assert other.reference.space == evaluator.reference.space
+
+
+def test_headline_distances_are_measured_without_being_asked_for(evaluator: Evaluator) -> None:
+    """An evaluation has the features of the trusted space, whichever it is."""
+    for name, space in SPACES.items():
+        wanted = dataclasses.replace(evaluator, reference=dataclasses.replace(evaluator.reference, space=space))
+        found = wanted.evaluate_sampler(_perfect(evaluator), n=4, keep=0, quality=False, progress=False)
+        assert (found.measures.image_features is not None) == (name == "image")
+        assert space.real in found.scores.values
 
 
 def test_noise_is_a_function_of_seed_and_index(evaluator: Evaluator) -> None:
@@ -169,6 +188,11 @@ def test_a_large_evaluation_is_kept_and_taken_up_again(evaluator: Evaluator, tmp
     for other in ({"seed": 1}, {"steps": 3}):
         with pytest.raises(pytest.fail.Exception):
             evaluator.evaluate(_Still(), **(ask | other))
+    stored = read_tensors(file)
+    for wrong in ({k: v for k, v in stored.items() if k != "borders"}, stored | {"once": stored["borders"].clone()}):
+        file.write_bytes(save(wrong))  # code that measured other things wrote it
+        with pytest.raises(pytest.fail.Exception):
+            evaluator.evaluate(_Still(), **ask)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(pytest.fail.Exception):
         evaluator.evaluate(_Still(), **ask)

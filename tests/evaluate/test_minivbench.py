@@ -9,6 +9,7 @@ from mobivid_core.evaluate.image_features import ImageAxes
 from mobivid_core.evaluate.measures import ClipMeasures, measure
 from mobivid_core.evaluate.metrics import frechet_distance
 from mobivid_core.evaluate.minivbench import (
+    PIXELS,
     QUALITY,
     SEMANTIC,
     Reference,
@@ -105,7 +106,7 @@ def test_the_distance_grows_with_damage(judge, real, reference, measures, damage
 
 def test_quality_can_be_left_blank(judge, real, reference, measures) -> None:
     quick = score(measure(real.clips[:8], judge, quality=False), real.labels[:8], reference, resamples=5)
-    assert set(quick.values) == {*SEMANTIC, "semantic", "all_together", "frechet_real"}
+    assert set(quick.values) == {*SEMANTIC, *PIXELS, "semantic", "all_together", "frechet_real"}
     full = score(measures[:8], real.labels[:8], reference, resamples=5)
     assert quick["semantic"] == full["semantic"]
 

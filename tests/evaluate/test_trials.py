@@ -33,6 +33,8 @@ def _measures(seed: int = 0) -> ClipMeasures:
         0.01 + 0.001 * torch.rand(N, generator=g),
         truth[:, [1, 2]],
         torch.randn(N, 6, generator=g),
+        1.2 + 0.1 * torch.rand(N, generator=g),
+        0.5 + 0.1 * torch.rand(N, generator=g),
     )
 
 
@@ -64,6 +66,8 @@ def _spoilt(intact: ClipMeasures) -> dict[str, ClipMeasures]:
                 changes["features"] = intact.features + 5
             elif name == "image_frechet_real":
                 changes["image_features"] = intact.image_features + 5
+            elif name == "border_ratio":
+                changes["borders"] = intact.borders + 1
             elif name == "imaging_quality":
                 changes["imaging"] = intact.imaging + 5
             elif name in ("warping_error", "dynamic_degree", "subject_consistency", "background_consistency"):

@@ -14,6 +14,7 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.pipeline import MobiVidPipeline
 from mobivid_core.models.text import encode_text, load_text_encoder, load_tokenizer
 from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.training import precision
 
 SIZES = DiTConfig.uniform(blocks=2, heads=2, ffn=8, hidden=16, head_dim=8, in_channels=4, text_dim=12)
 SMALL = {"num_frames": 9, "height": 32, "width": 64, "num_inference_steps": 2}
@@ -210,3 +211,15 @@ def test_image_to_video_starts_with_the_image(pipe):
         pipe(["a", "b"], image=torch.rand(3, 3, 32, 64), **SMALL)
     with pytest.raises(ParameterError, match="image must be"):
         pipe("a", image="cat.png", **SMALL)
+
+
+def test_bfloat16_shows_nearly_the_same_clip_and_is_off_unless_asked(pipe, monkeypatch):
+    plain = pipe("a red circle", generator=_seed(), **SMALL).frames
+    half = pipe("a red circle", generator=_seed(), bf16=True, **SMALL).frames
+    assert half.dtype == np.float32
+    # bfloat16 has 8 bits of precision: a few grey levels with random weights of .2, whose errors grow faster
+    assert 0 < np.abs(half - plain).mean() < 0.02
+    monkeypatch.setattr(precision, "choose", lambda kinds: precision.Precision(True, "told so"))
+    np.testing.assert_array_equal(pipe("a red circle", generator=_seed(), bf16=None, **SMALL).frames, half)
+    monkeypatch.setattr(precision, "choose", lambda kinds: precision.Precision(False, "told so"))
+    np.testing.assert_array_equal(pipe("a red circle", generator=_seed(), bf16=None, **SMALL).frames, plain)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mobivid_core.errors import ParameterError, ProfileError
-from mobivid_core.files import read_json, sha256
+from mobivid_core.files import read_json, sha256, write_json
 from mobivid_core.report import results as registry
 from mobivid_core.report.results import Results
 from mobivid_core.report.style import use_style
@@ -92,12 +92,25 @@ def test_bad_registrations_are_refused(results: Results) -> None:
         Results(notebook="01_vae_compression", profile="big")
 
 
-def test_clips_are_written_as_mp4_gif_and_strip(results: Results) -> None:
+def test_clips_are_written_as_mp4_webp_and_strip(results: Results) -> None:
     clips = torch.rand(2, 3, 9, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     results.media("toy_clips", clips, finding="Noise.", evidence="measured", titles=["a", "b"])
-    for suffix in ("mp4", "gif", "png"):
+    for suffix in ("mp4", "webp", "jpg"):
         assert (results.folder / f"toy_clips.{suffix}").stat().st_size > 100
-    assert set(registry.manifest("smoke")["toy_clips"]["files"]) == {f"toy_clips.{s}" for s in ("mp4", "gif", "png")}
+    assert set(registry.manifest("smoke")["toy_clips"]["files"]) == {f"toy_clips.{s}" for s in ("mp4", "webp", "jpg")}
+
+
+def test_files_of_a_format_no_longer_written_are_deleted(results: Results) -> None:
+    clips = torch.zeros(1, 3, 2, 16, 16)
+    results.media("toy_clips", clips, finding="Grey.", evidence="measured")
+    listing = read_json(results.folder / registry.MANIFEST)
+    listing["toy_clips"]["files"]["toy_clips.gif"] = "of an earlier version"
+    write_json(results.folder / registry.MANIFEST, listing)
+    for name in ("toy_clips.gif", "toy_clips_other.gif"):
+        (results.folder / name).touch()
+    results.media("toy_clips", clips, finding="Grey.", evidence="measured")
+    names = {path.name for path in results.folder.iterdir()}
+    assert "toy_clips.gif" not in names and {"toy_clips.webp", "toy_clips_other.gif"} <= names
 
 
 def test_forgetting_touches_only_the_notebooks_own_results(results: Results) -> None:

@@ -13,14 +13,17 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.runner.kernel import GLIBC_ENVIRONMENT
 from mobivid_core.training import benchmark, speed
 from mobivid_core.training.benchmark import PLAIN, Arm, arms, compare
+from mobivid_core.training.precision import Precision
 from mobivid_core.training.speed import Accelerated, SpeedPlan, cpp_compiler, has_amx_bf16, malloc_is_set
 
 
 @pytest.fixture
 def bare(monkeypatch):
-    """A machine without GPU, AMX units and compiler, in a process without allocator settings."""
+    """A machine without GPU and compiler where bfloat16 is slower, in a process without allocator settings."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(speed, "has_amx_bf16", lambda: False)
+    slower = Precision(False, "bfloat16 2.0 times slower than float32, timed on linear")
+    monkeypatch.setattr(speed, "choose", lambda kinds, threads: slower)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(speed, "cpp_compiler", lambda: None)
     monkeypatch.setattr(speed.platform, "libc_ver", lambda: ("", ""))
     return monkeypatch
@@ -29,17 +32,32 @@ def bare(monkeypatch):
 def test_a_bare_machine_gets_nothing_and_is_told_why(bare):
     plan = SpeedPlan.detect()
     assert not (plan.malloc or plan.bf16 or plan.compiled) and plan.threads >= 1
-    for reason in ("not glibc", "no AMX units", "no C++ compiler found"):
+    for reason in ("not glibc", "2.0 times slower than float32", "no C++ compiler found"):
         assert reason in str(plan)
     several = ["a process for each core"] * (plan.threads > 1)
     assert [arm.name for arm in arms(plan)] == [PLAIN.name, "one thread", "fused AdamW", *several, "all together"]
 
 
 def test_each_part_is_on_where_its_condition_holds(bare):
-    bare.setattr(speed, "has_amx_bf16", lambda: True)
+    bare.setattr(speed, "choose", lambda kinds, threads: Precision(True, "bfloat16 3.0 times as fast"))
     bare.setattr(speed, "cpp_compiler", lambda: "g++")
     plan = SpeedPlan.detect()
-    assert plan.bf16 and plan.compiled and "bf16 on (AMX units); compile on (with g++)" in str(plan)
+    assert plan.bf16 and plan.compiled and "bf16 on (3.0 times as fast); compile on (with g++)" in str(plan)
+
+
+def test_processes_of_one_launcher_share_the_cores(bare):
+    bare.setattr(speed, "usable_cores", lambda: 8)
+    assert SpeedPlan.detect().threads == 8
+    bare.setenv("LOCAL_WORLD_SIZE", "4")
+    assert SpeedPlan.detect().threads == 2
+    bare.setenv("LOCAL_WORLD_SIZE", "16")
+    assert SpeedPlan.detect().threads == 1
+
+
+def test_a_cache_of_answers_is_told_what_computes_and_not_why():
+    plans = [SpeedPlan(False, bf16, True, 2, {"bf16": reason}) for bf16 in (True, False) for reason in "ab"]
+    names = [plan.computes for plan in plans]
+    assert names[0] == names[1] != names[2] == names[3]
 
 
 def test_features_are_read_from_the_machine(tmp_path, monkeypatch):

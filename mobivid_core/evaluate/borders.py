@@ -1,0 +1,114 @@
+"""Token borders and sharpness: the two faults of a highly compressed codec that can be seen, and counted in pixels.
+
+Paper: the highly compressed VAE, 8x32x32. Every token is decoded from its own latent, so what the codec or the
+denoiser gets wrong differs from token to token, and steps appear every 32 pixels. A decoder trained on squared error
+gives blur instead. Neither measure needs a network, a reference clip or the CPU.
+
+Simplified: both read differences of neighbouring pixels, so noise raises sharpness and hides borders, and borders
+raise sharpness a little. Read them together, beside a distance that passed the trials (`trust.trusted_space`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate.metrics import bootstrap_interval
+
+Interval = tuple[float, float, float]
+
+#: Height and width of a token in pixels: the paper's spatial ratio.
+TOKEN = 32
+#: Added to both sides of a ratio, an eightieth of an 8-bit step: a constant clip has ratio 1, others keep theirs.
+_EPSILON = 1e-4
+
+
+def border_ratio(clips: Tensor, patch: int = TOKEN) -> Tensor:
+    """How much more neighbouring pixels differ across token borders than inside tokens.
+
+    Args:
+        clips: (N, 3, T, H, W) in [-1, 1], on any device.
+        patch: Side of a token in pixels.
+
+    Returns:
+        (N,) mean |difference of neighbouring pixels| across borders over the same away from them, both axes together:
+        near 1 for clips that know nothing of tokens; 1 for a constant clip; NaN where a frame is one token.
+
+    Raises:
+        ParameterError: Not clips, or a patch below two pixels.
+    """
+    _check(clips)
+    if patch < 2:
+        raise ParameterError(f"a token has two pixels or more on a side, got {patch}")
+    sums = {"across": clips.new_zeros(len(clips), dtype=torch.float64), "inside": 0.0}
+    counts = {"across": 0, "inside": 0}
+    for axis in (3, 4):
+        # the mean over channels, frames and the other axis: one value a pair of neighbouring lines
+        lines = clips.float().diff(dim=axis).abs().mean(tuple(d for d in (1, 2, 3, 4) if d != axis)).double()
+        border = (torch.arange(lines.shape[1], device=clips.device) + 1) % patch == 0
+        # lines of another axis may be longer: weigh by the pixel pairs that they stand for
+        pairs = clips.shape[7 - axis]
+        for name, chosen in (("across", border), ("inside", ~border)):
+            sums[name] = sums[name] + pairs * lines[:, chosen].sum(1)
+            counts[name] += pairs * int(chosen.sum())
+    if not counts["across"]:
+        return clips.new_full((len(clips),), torch.nan, dtype=torch.float32)
+    across, inside = (sums[name] / counts[name] for name in ("across", "inside"))
+    return ((across + _EPSILON) / (inside + _EPSILON)).float()
+
+
+def sharpness(clips: Tensor) -> Tensor:
+    """Energy of the spatial Laplacian: what blur takes away first.
+
+    Args:
+        clips: (N, 3, T, H, W) in [-1, 1], H and W of 3 pixels or more, on any device.
+
+    Returns:
+        (N,) mean square of the five-point Laplacian over channels, frames and inner pixels, in squared units of
+        [-1, 1]; 0 for constant frames and for linear ramps.
+
+    Raises:
+        ParameterError: Not clips, or too small.
+    """
+    _check(clips)
+    if min(clips.shape[-2:]) < 3:
+        raise ParameterError(f"a Laplacian needs frames of 3x3 pixels or more, got {tuple(clips.shape[-2:])}")
+    x = clips.float()
+    inner = x[..., 1:-1, 1:-1]
+    laplacian = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:] - 4 * inner
+    return laplacian.square().mean((1, 2, 3, 4))
+
+
+def sharpness_ratio(
+    ours: Tensor | np.ndarray, real: Tensor | np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Mean energy over that of real clips of the same captions: 1 is as sharp, 0 has no detail.
+
+    Args:
+        ours: (N,) from `sharpness`.
+        real: (N,) of real clips, clip i for the same caption as clip i of `ours`.
+        resamples: Bootstrap resamples of captions, both clips of one together.
+        seed: Seed of the resampling.
+
+    Returns:
+        (ratio, low, high), the 95 % interval over captions.
+
+    Raises:
+        ParameterError: Other numbers of clips.
+    """
+    a, b = (np.asarray(torch.as_tensor(x).detach().cpu(), dtype=np.float64) for x in (ours, real))
+    if a.shape != b.shape or a.ndim != 1:
+        raise ParameterError(f"a paired ratio needs one energy a clip on both sides, got {a.shape} and {b.shape}")
+    return bootstrap_interval(np.stack([a, b], 1), _mean_ratio, n=resamples, seed=seed)
+
+
+def _mean_ratio(rows: np.ndarray) -> float:
+    """Mean of the first column over the mean of the second; real clips without any detail count as almost none."""
+    return float(rows[:, 0].mean() / max(rows[:, 1].mean(), 1e-12))
+
+
+def _check(clips: Tensor) -> None:
+    if clips.ndim != 5:
+        raise ParameterError(f"expected clips (N, 3, T, H, W), got a tensor of shape {tuple(clips.shape)}")

