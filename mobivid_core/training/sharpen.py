@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobivid_core.errors import ParameterError, TrainingError
+from mobivid_core.evaluate.borders import border_ratio, sharpness
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.models.vae_linear import to_frames
 from mobivid_core.training.critic import PatchCritic, draw_triples, hinge
@@ -76,7 +76,8 @@ class _Contest(nn.Module):
         if self.start_db.isnan():
             self.start_db.fill_(psnr)
         row = {"watched_db": psnr, "lost_db": float(self.start_db) - psnr}
-        return row | {"sharpness": _sharpness(decoded, clips), "borders": _borders(decoded, patch)}
+        sharp = float(sharpness(decoded).mean() / sharpness(clips).mean())
+        return row | {"sharpness": sharp, "borders": float(border_ratio(decoded, patch).mean())}
 
     def judge(self, lost_db: float, budget_db: float) -> None:
         """Keep a good average, and set the terms' gain by the PSNR lost."""
@@ -232,22 +233,3 @@ def _finished(vae: MobiVidVAE, contest: _Contest, watched: Tensor, patch: int, b
     sharp = copy.deepcopy(vae).to(watched.device)
     sharp.decoder_net.load_state_dict(contest.good.state_dict())
     return sharp.eval()
-
-
-def _sharpness(decoded: Tensor, clips: Tensor) -> float:
-    """Energy of the Laplacian of decoded clips (N, 3, T, H, W), over that of the real ones."""
-    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]], device=clips.device)
-    energy = [
-        F.conv2d(part.flatten(0, 2).unsqueeze(1), kernel[None, None]).square().mean() for part in (decoded, clips)
-    ]
-    return float(energy[0] / energy[1].clamp(min=1e-12))
-
-
-def _borders(clips: Tensor, patch: int) -> float:
-    """Mean difference of neighbouring pixels across token borders over that elsewhere, the mean of both axes."""
-    ratios = []
-    for axis in (3, 4):
-        steps = clips.diff(dim=axis).abs().mean(dim=[d for d in range(5) if d != axis])
-        across = torch.arange(1, len(steps) + 1, device=clips.device) % patch == 0
-        ratios.append(steps[across].mean() / steps[~across].mean())
-    return float(sum(ratios) / 2)

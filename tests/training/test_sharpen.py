@@ -77,15 +77,6 @@ def test_a_linear_vae_is_refused(clips):
         sharpen.sharpen_decoder(MobiVidVAE(latent_channels=4, width=0), to_bytes(clips), steps=1)
 
 
-def test_measures_of_the_log():
-    g = torch.Generator().manual_seed(0)
-    real = torch.randn(2, 3, 3, 64, 64, generator=g)
-    assert sharpen._sharpness(real / 2, real) == pytest.approx(0.25)  # energy goes with the square
-    steps = torch.arange(64) // 32 + torch.arange(64) / 64.0  # 1/64 a pixel, 1 + 1/64 across the border
-    clip = (steps[:, None] + steps[None, :]).expand(1, 3, 2, 64, 64)
-    assert sharpen._borders(clip, 32) == pytest.approx(65, rel=1e-3)
-
-
 def test_distance_grows_with_blur_and_is_zero_for_the_same(clips):
     distance, frames = PerceptualDistance(), clips[:, :, 0]
     blurred = [torch.nn.functional.avg_pool2d(frames, k, 1, k // 2, count_include_pad=False) for k in (1, 3, 5)]
