@@ -61,7 +61,7 @@ class Place:
     root: Path
     profile: Profile
     device: torch.device
-    clips: int = 131_072
+    clips: int = 98_304
     trajectories: int = 65_536
     batch: int = 768
 
@@ -225,7 +225,6 @@ def teacher(place: Place, seconds: float, name: str = "vae", out: str = "teacher
     save_model(model.cpu(), place.root / out, torch.float16)
     place.log(out, result.log)
     print(f"{out}: {result.log[-1]}", flush=True)
-    _compare(place, {out: (out, 3.0, 20, "euler")}, name, out)
 
 
 def guidance(place: Place, seconds: float) -> None:
@@ -315,8 +314,8 @@ def regress(place: Place, seconds: float, start: str = "teacher", out: str = "di
         snapshot_every=5000 if place.fast else 10,
         seconds=share * seconds,
     )
-    (first,) = run_stages(place.model(start), model, data, walked, (base,), compiled=place.fast)
-    latest, log = _plain(first.averaged, place, start), list(first.log)
+    (first,) = run_stages(place.model(start), model, data, walked, (base,))
+    latest, log = _plain(first.averaged, place), list(first.log)
     for number in range(own_rounds):
         began = time.perf_counter()
         clips = min(len(walked), 8192 if place.fast else 8)
@@ -327,10 +326,10 @@ def regress(place: Place, seconds: float, start: str = "teacher", out: str = "di
         forced = walked.take(torch.arange(2 * clips, device=place.device) % len(walked))
         given = joined([seen, forced])
         later = replace(base, rate=4e-4, muon=2e-3, seconds=max(left, 2.0), seed=number + 1)
-        (done,) = run_stages(latest, model, data, given, (later,), compiled=place.fast)
-        latest = _plain(done.averaged, place, start)
+        (done,) = run_stages(latest, model, data, given, (later,))
+        latest = _plain(done.averaged, place)
         log += done.log
-    save_student(latest.cpu(), place.root / out, {"start": start, "seconds": seconds})
+    save_student(latest.cpu(), place.root / out, {"start": start, "seconds": seconds}, torch.float16)
     place.log(out, log[:: max(1, len(log) // 200)])
     print(f"{out}: {len(log)} updates, {log[-1]}", flush=True)
 
@@ -339,7 +338,7 @@ def _on_cpu(walked: Trajectories) -> Trajectories:
     return walked.to("cpu")
 
 
-def _plain(model: torch.nn.Module, place: Place, like: str) -> MobiVidTransformer3DModel:
+def _plain(model: torch.nn.Module, place: Place) -> MobiVidTransformer3DModel:
     """A copy without compiled blocks."""
     fresh = MobiVidTransformer3DModel.from_sizes(model.sizes).to(place.device)
     fresh.load_state_dict(model.state_dict())
@@ -374,8 +373,9 @@ def contest(
         seed=seed,
         seconds=seconds,
     )
-    (done,) = run_stages(place.model(start), model, data, walked, (settings,), compiled=place.fast)
-    save_student(_plain(done.averaged, place, start).cpu(), place.root / out, {"start": start, "weight": weight})
+    (done,) = run_stages(place.model(start), model, data, walked, (settings,))
+    made = {"start": start, "weight": weight, "rate": rate, "seed": seed, "seconds": seconds}
+    save_student(_plain(done.averaged, place).cpu(), place.root / out, made, torch.float16)
     place.log(out, done.log[:: max(1, len(done.log) // 200)])
     print(f"{out}: {len(done.log)} updates, {done.log[-1]}", flush=True)
 
@@ -401,7 +401,7 @@ def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[
     """Accuracy and distances of generated clips on validation captions, a row an arm."""
     from mobivid_core.evaluate.image_features import ImageAxes, image_features
 
-    count, codec_ = (512 if place.fast else 8), place.vae(vae)
+    count, codec_ = (384 if place.fast else 8), place.vae(vae)
     judge = load_model(Judge, place.root / "judge").to(place.device).eval()
     labels: list[ClipLabel] = [label_of("val", i) for i in range(count)]
     text, mask = encode_on([caption(x) for x in labels], place.device)
