@@ -62,6 +62,7 @@ def train_vae(
     progress: bool = True,
     encoder_width: int = 0,
     lapped: bool = True,
+    freeze_linear: bool = False,
     noise: float = LATENT_NOISE,
     edges: float = EDGE_WEIGHT,
     device: torch.device | str = "cpu",
@@ -87,6 +88,7 @@ def train_vae(
         progress: Show a progress bar.
         encoder_width: Width of the encoder's net; 0 leaves the code linear.
         lapped: Overlap the linear path's patches.
+        freeze_linear: Leave the linear path as PCA found it: latents are then known before the decoder is trained.
         noise: Most noise on the latents, see `LATENT_NOISE`.
         edges: Weight of the image gradients' error; 0 leaves the squared error alone.
         device: Where to train; the pool is moved there.
@@ -109,6 +111,8 @@ def train_vae(
         return pool.draw(fitted, frames, side, torch.Generator().manual_seed(seed), augment=False)
 
     vae.fit_linear(sample())
+    for part in (vae.linear_encoder, vae.linear_decoder):
+        part.requires_grad_(not freeze_linear)
     crop = min(crop, side) // ratio[1] * ratio[1]
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -139,7 +143,7 @@ def train_vae(
     )
     title = f"VAE {ratio[0]}x{ratio[1]}x{ratio[2]} z{channels}"
     result = train(vae, loss, settings, folder, title=title, progress=progress, on_log=on_log)
-    averaged = result.averaged
+    averaged = result.averaged.requires_grad_(True)
     averaged.fit_statistics(sample())
     return averaged, result
 
