@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from mobivid_core.diffusion.guidance import Guidance, as_guidance
 from mobivid_core.distill.trajectory import Condition, euler_path, guided_velocity, solver_path, student_sigmas
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.text import encode_text
@@ -31,7 +32,7 @@ class Sampler:
     Attributes:
         solver: "euler", "unipc" or "dpm++".
         steps: Steps.
-        guidance: Guidance scale; 1 is unguided and costs half.
+        guidance: Guidance scale, 1 is unguided and costs half; or a `Guidance`.
         grid: "textbook", or "diffusers default" (Euler only).
         shift: Time shift of the grid (Euler only): sigma' = shift sigma / (1 + (shift - 1) sigma).
         says_scale: The name tells the guidance scale: for tables with more than one.
@@ -39,7 +40,7 @@ class Sampler:
 
     solver: str
     steps: int
-    guidance: float = 1.0
+    guidance: float | Guidance = 1.0
     grid: str = "textbook"
     shift: float = 1.0
     says_scale: bool = False
@@ -57,13 +58,13 @@ class Sampler:
         grid = "" if self.grid == "textbook" else f", {self.grid} grid"
         shift = "" if self.shift == 1.0 else f", shift {self.shift:g}"
         guided = f"guidance {self.guidance:g}" if self.says_scale else "guided"
-        end = "unguided" if self.guidance == 1.0 else guided
+        end = guided if as_guidance(self.guidance).needed else "unguided"
         return f"{names.get(self.solver, self.solver)}-{self.steps}{grid}{shift}, {end}"
 
     @property
     def evaluations(self) -> int:
-        """Model evaluations for one clip: guidance doubles them."""
-        return self.steps * (1 if self.guidance == 1.0 else 2)
+        """Network evaluations for one clip: two a guided step."""
+        return as_guidance(self.guidance).evaluations(self.sigmas()[:-1].tolist())
 
     def sigmas(self) -> Tensor:
         """(steps + 1,) noise levels, ending in 0."""
