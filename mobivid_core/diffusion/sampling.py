@@ -67,13 +67,22 @@ def set_textbook_sigmas(scheduler: SchedulerMixin, steps: int, device: torch.dev
         steps: Number of model evaluations.
         device: Where the timesteps lie.
     """
-    scheduler.set_timesteps(steps, device=device)
-    euler = "shift" in scheduler.config
-    shift = scheduler.config.shift if euler else scheduler.config.flow_shift
+    shift = scheduler.config.shift if "shift" in scheduler.config else scheduler.config.flow_shift
     sigmas = torch.tensor(textbook_sigmas(steps), dtype=torch.float64)
-    sigmas = (shift * sigmas / (1 + (shift - 1) * sigmas)).float()
+    set_sigmas(scheduler, (shift * sigmas / (1 + (shift - 1) * sigmas)).float(), device)
+
+
+def set_sigmas(scheduler: SchedulerMixin, sigmas: Tensor, device: torch.device | str | None = None) -> None:
+    """Put `scheduler` on any noise levels.
+
+    Args:
+        scheduler: As in `set_textbook_sigmas`.
+        sigmas: (n,) falling from 1; the final 0 is added here.
+        device: Where the timesteps lie.
+    """
+    scheduler.set_timesteps(len(sigmas), device=device)
     scheduler.timesteps = (TIMESTEP_SCALE * sigmas).to(device)
-    if not euler:
+    if "shift" not in scheduler.config:  # multistep
         sigmas = sigmas.clamp(max=_PURE_NOISE)
     # Overwritten rather than passed: only some of the solvers accept a grid, and they keep integer timesteps.
     scheduler.sigmas = torch.cat([sigmas, sigmas.new_zeros(1)])

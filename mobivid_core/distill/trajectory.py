@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from mobivid_core.diffusion import sampling
 from mobivid_core.diffusion.flow import TIMESTEP_SCALE, null_condition
 from mobivid_core.diffusion.guidance import Guidance, as_guidance
-from mobivid_core.diffusion.sampling import make_scheduler, set_textbook_sigmas, textbook_sigmas
+from mobivid_core.diffusion.sampling import make_scheduler, set_sigmas, textbook_sigmas
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_tensors, write_bytes
 
@@ -152,15 +152,15 @@ def euler_path(velocity: Velocity, noise: Tensor, sigmas: Tensor) -> list[Tensor
     return path
 
 
-def solver_path(velocity: Velocity, noise: Tensor, steps: int, solver: str) -> list[Tensor]:
-    """States of a solver on the textbook grid, noise first; `solver` as in `make_scheduler`."""
+def solver_path(velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: str) -> list[Tensor]:
+    """States of a solver along `sigmas` (n + 1 of them, 1 first and 0 last), noise first; `solver` as in diffusion."""
     if solver == "euler":
-        return euler_path(velocity, noise, student_sigmas(steps))
+        return euler_path(velocity, noise, sigmas)
     scheduler = make_scheduler(solver)
-    set_textbook_sigmas(scheduler, steps)
+    set_sigmas(scheduler, sigmas[:-1])
     path = [noise]
-    for timestep, sigma in zip(scheduler.timesteps, textbook_sigmas(steps), strict=True):
-        v = velocity(path[-1], float(sigma))
+    for timestep, sigma in zip(scheduler.timesteps, sigmas[:-1].tolist(), strict=True):
+        v = velocity(path[-1], sigma)
         path.append(scheduler.step(v, timestep, path[-1], return_dict=False)[0])
     return path
 
@@ -196,7 +196,7 @@ def teacher_states(
             f"the teacher's steps must be a multiple of {STUDENT_STEPS} so that it passes the student's noise levels, "
             f"got {steps}; take {round_steps(max(steps, 1))}"
         )
-    path = solver_path(guided_velocity(teacher, condition, guidance), noise, steps, solver)
+    path = solver_path(guided_velocity(teacher, condition, guidance), noise, student_sigmas(steps), solver)
     return torch.stack(path[:: steps // STUDENT_STEPS], dim=1)
 
 

@@ -144,7 +144,7 @@ def test_guidance_of_a_plain_number_finds_the_same_cache(teacher, condition, tmp
 def test_both_samplers_guide_alike(teacher, condition):
     noise = torch.randn(12, *SHAPE, generator=torch.Generator().manual_seed(0))
     guidance = Guidance(3.0, 0.2, 0.8, 0.7)
-    path = solver_path(guided_velocity(teacher, condition, guidance), noise, 6, "euler")[-1]
+    path = solver_path(guided_velocity(teacher, condition, guidance), noise, student_sigmas(6), "euler")[-1]
     null = {"null_text": condition.null_text, "null_mask": condition.null_mask}
     same = sample_latents(
         teacher, condition.text, condition.mask, SHAPE, steps=6, guidance=guidance, noise=noise, **null
