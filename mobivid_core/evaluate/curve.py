@@ -13,8 +13,8 @@ from mobivid_core.diffusion.sampling import Solver, textbook_sigmas
 from mobivid_core.evaluate.generation import Evaluation, Evaluator
 from mobivid_core.evaluate.minivbench import Scores, table
 
-#: Measures of a curve: the headline ones, which do not saturate.
-CURVE = ("all_together", "object_class", "action", "frechet_reconstruction")
+#: Measures of a curve: the headline ones, which do not saturate; "distance" is from reconstructions, trusted space.
+CURVE = ("all_together", "object_class", "action", "distance")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ def trace(
             )
         rows.append(evaluator.score(run.measures[:n], run.labels[:n]))
         seconds.append(run.seconds_per_clip)
-    frame = table({str(i): scores for i, scores in enumerate(rows)}, CURVE).drop(columns="clips")
+    distance = evaluator.reference.space.reconstruction
+    names = [distance if name == "distance" else name for name in CURVE]
+    frame = table({str(i): scores for i, scores in enumerate(rows)}, names).drop(columns="clips")
+    frame = frame.rename(columns={f"{distance}{end}": f"distance{end}" for end in ("", "_low", "_high")})
     for place, name in enumerate(("solver", "steps", "guidance", "calls")):
         frame.insert(place, name, [getattr(point, name) for point in points])
     return frame.assign(seconds_per_clip=seconds)
