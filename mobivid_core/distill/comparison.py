@@ -215,6 +215,50 @@ def compare(ours: Evaluation, beside: Beside, reference: Reference, *, seed: int
     }
 
 
+@dataclass(frozen=True)
+class BesideTable:
+    """Students' distances over those of what they are compared with.
+
+    Attributes:
+        table: A row a student and comparison: clips, over, value, low, high.
+    """
+
+    table: pd.DataFrame
+
+    def told(self) -> str:
+        """One sentence for a finding: each ratio and on which side of 1 it lies beyond chance."""
+        parts = [
+            f"{row.clips} over {row.over} {row.value:.2f} [{row.low:.2f}, {row.high:.2f}], {_side(row.low, row.high)}"
+            for row in self.table.itertuples()
+        ]
+        return f"Ratios of distances: {'; '.join(parts)}."
+
+
+#: Keys of `compare` that are ratios of distances, and what stands below the line.
+OVER = {
+    "distance": "the teacher",
+    "above_floor": "the teacher, both above the codec's",
+    "free4": "the best training-free four evaluations",
+    "free8": "the best training-free eight evaluations",
+}
+
+
+def beside_table(students: Mapping[str, Mapping[str, Interval]], four_over_forty: Interval) -> BesideTable:
+    """Students' distances, and what the full sampler gains on four steps, as one table.
+
+    Args:
+        students: {title: from `compare`}.
+        four_over_forty: The teacher's distance in four guided Euler steps over that in full steps.
+    """
+    rows = [("teacher, 4 guided steps", "its full sampler", *four_over_forty)]
+    rows += [(who, OVER[key], *own[key]) for who, own in students.items() for key in OVER if key in own]
+    return BesideTable(pd.DataFrame(rows, columns=["clips", "over", "value", "low", "high"]))
+
+
+def _side(low: float, high: float) -> str:
+    return "closer beyond chance" if high < 1 else "farther beyond chance" if low > 1 else "within chance"
+
+
 def _bars(who: str, speed: float) -> dict[str, Bar]:
     """What a four-step student has to reach; distances are in the space that passed the trials of the measures."""
     return {

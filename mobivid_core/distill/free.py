@@ -12,7 +12,7 @@ measured on test captions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -23,6 +23,7 @@ from mobivid_core.distill.comparison import distance_ratio, mean_change
 from mobivid_core.distill.knots import search_knots, validation_condition
 from mobivid_core.distill.solvers import SOLVERS, Sampler
 from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate import minivbench
 from mobivid_core.evaluate.generation import Evaluation, Evaluator
 from mobivid_core.evaluate.screening import COARSE, rank, screen, screened_table
 
@@ -160,6 +161,47 @@ def free_baseline(
     table = screened_table(found, evaluator.reference, cells)
     best = rank(found.final, evaluator.reference)[0]
     return FreeBaseline(table, best, evaluations, evaluator.reference.space.told())
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Training-free samplers on test captions.
+
+    Attributes:
+        table: One row a sampler: sampler, evaluations, n, and the measures with intervals.
+        chosen: {network evaluations: name of the sampler that was chosen for them}.
+        measures: Names of the measures.
+    """
+
+    table: pd.DataFrame
+    chosen: dict[int, str]
+    measures: tuple[str, ...]
+
+    def told(self) -> str:
+        """One sentence for a finding: the chosen samplers, and what the grid trap would have made of the baseline."""
+        rows = self.table.set_index("sampler")
+        first = self.measures[0]
+        parts = [
+            f"{count} network evaluations: {name}, {first.replace('_', ' ')} {rows.loc[name, first]:.0%}"
+            for count, name in self.chosen.items()
+        ]
+        full, trap = rows.index[-1], [name for name in rows.index if "diffusers default" in name]
+        told = f"On {rows['n'].iloc[0]} test captions, {'; '.join(parts)}; {full} {rows.loc[full, first]:.0%}"
+        return told + "".join(f"; the trap {name} {rows.loc[name, first]:.0%}" for name in trap[:1]) + "."
+
+
+def free_table(runs: Mapping[Sampler, Evaluation], free: Mapping[int, FreeBaseline], measures: Sequence[str]) -> Judged:
+    """Samplers judged on the same test captions, in the order given; the last row is the full sampler.
+
+    Args:
+        runs: {sampler: its evaluation}.
+        free: {network evaluations: what was chosen for them on validation captions}.
+        measures: Measures to show, a share of clips first.
+    """
+    table = minivbench.table({s.name: run.scores for s, run in runs.items()}, measures)
+    table = table.rename(columns={"clips": "sampler"})
+    table.insert(1, "evaluations", [s.evaluations for s in runs])
+    return Judged(table, {count: f.best.name for count, f in free.items()}, tuple(measures))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from mobivid_core.data.captions import label_indices
 from mobivid_core.data.render import label_of
 from mobivid_core.distill.comparison import (
     DISTILL_BARS,
+    OVER,
     Beside,
     above_floor,
+    beside_table,
     compare,
     distance_ratio,
     mean_change,
@@ -101,6 +103,16 @@ def test_a_student_is_held_against_teacher_codec_and_free_samplers(reference):
     assert all(v.filter(like="training-free").eq("met").all() for v in verdicts.values())
     assert all(v.filter(like="token borders").eq("met").all() for v in verdicts.values())
     assert [v.filter(like="times faster").item() for v in verdicts.values()] == ["missed", "met"]
+
+
+def test_ratios_are_told_with_their_side():
+    students = {"student": {"distance": (1.2, 1.1, 1.3), "free4": (0.8, 0.7, 0.9), "accuracy": (0.9, 0.8, 1.0)}}
+    found = beside_table(students, (1.05, 0.9, 1.2))
+    assert found.table["over"].tolist() == ["its full sampler", OVER["distance"], OVER["free4"]]
+    told = found.told()
+    assert "4 guided steps over its full sampler 1.05 [0.90, 1.20], within chance" in told
+    assert "over the teacher 1.20 [1.10, 1.30], farther beyond chance" in told
+    assert "four evaluations 0.80 [0.70, 0.90], closer beyond chance" in told
 
 
 def test_pairs_are_checked(reference):

@@ -2,13 +2,22 @@
 
 import dataclasses
 
+import pandas as pd
 import pytest
 import torch
 
 from mobivid_core.artifacts import load_model
 from mobivid_core.data.render import render_clips
 from mobivid_core.diffusion.guidance import Guidance
-from mobivid_core.distill.free import candidates, cheapest_equal, free_baseline, guidances, most_steps
+from mobivid_core.distill.free import (
+    FreeBaseline,
+    candidates,
+    cheapest_equal,
+    free_baseline,
+    free_table,
+    guidances,
+    most_steps,
+)
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.generation import Evaluator
@@ -109,6 +118,17 @@ def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(evaluator: Ev
     assert found.sampler == ladder[1] and found.saved == 16 and found.sampler.name in found.told()
     none = cheapest_equal(evaluator, timid, full, [Sampler("euler", 40, 5.0)])
     assert none.sampler is full and none.saved == 1 and "No cheaper" in none.told()
+
+
+def test_samplers_are_judged_side_by_side(evaluator: Evaluator, timid: Timid) -> None:
+    samplers = [Sampler("euler", 2, 5.0), Sampler("euler", 2, 5.0, "diffusers default"), Sampler("euler", 8, 5.0)]
+    runs = {s: evaluator.evaluate_sampler(s.on(timid), n=4, keep=0, quality=False, progress=False) for s in samplers}
+    chosen = FreeBaseline(pd.DataFrame(), samplers[0], 4, "somewhere")
+    judged = free_table(runs, {4: chosen}, ["all_together", evaluator.reference.space.real])
+    assert judged.table["sampler"].tolist() == [s.name for s in samplers]
+    assert judged.table["evaluations"].tolist() == [4, 4, 16] and judged.chosen == {4: samplers[0].name}
+    told = judged.told()
+    assert "4 network evaluations: Euler-2, guided" in told and "the trap Euler-2, diffusers default grid" in told
 
 
 def test_test_captions_are_not_for_choosing(evaluator: Evaluator, timid: Timid) -> None:
