@@ -118,7 +118,9 @@ def prepare_sprites(source: Path, folder: Path) -> None:
     planes, rows = [], []
     for artist, part in SETS.items():
         if not (source / artist / "icons.json").is_file():
-            raise ParameterError(f"{source / artist} holds no icons.json; unpack the npm package @iconify-json/{artist}")
+            raise ParameterError(
+                f"{source / artist} holds no icons.json; unpack the npm package @iconify-json/{artist}"
+            )
         icons = json.loads((source / artist / "icons.json").read_text(encoding="utf-8"))
         licence = json.loads((source / artist / "info.json").read_text(encoding="utf-8"))["license"]["spdx"]
         for shape, names in OBJECTS.items():
