@@ -88,6 +88,7 @@ EXCEPTIONS: dict[str, Tolerance] = {
     "browser_console_errors": EXACT,
     # differences close to zero: a relative tolerance means nothing
     "teacher_unseen_gap": Tolerance("points", 0.1),
+    "teacher_unseen_wording_gap": Tolerance("points", 0.1),
 }
 
 
