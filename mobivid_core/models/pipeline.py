@@ -61,7 +61,7 @@ class MobiVidPipeline(DiffusionPipeline):
     """Text-to-video pipeline.
 
     Example:
-        `MobiVidPipeline.from_shipped()("a red circle moving left").frames`
+        `MobiVidPipeline.from_shipped()("a red star moving right on a plain background").frames`
 
     Args:
         vae: Video autoencoder.
