@@ -213,7 +213,7 @@ def _decode(vae: MobiVidVAE, clips: Tensor, noise: float, generator: torch.Gener
     with torch.autocast(clips.device.type, torch.bfloat16, enabled=bf16):
         with torch.no_grad():
             z = vae.encode(clips).latent_dist.mode().float()
-        return vae.decode(disturbed(z, noise, generator)).sample.float()
+        return vae.decode(disturbed(z, noise * vae.latents_std, generator)).sample.float()
 
 
 def _push(contest: _Contest, fake: Tensor, kept: Tensor) -> Tensor:
