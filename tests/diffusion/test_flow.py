@@ -96,3 +96,11 @@ def test_a_seed_fixes_the_loss():
         for s in (5, 5, 6)
     ]
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_normal_numbers_follow_the_generator_alone() -> None:
+    first, again = (normal((2, 3), torch.Generator().manual_seed(4), "cpu") for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(first, torch.randn((2, 3), generator=torch.Generator().manual_seed(4)))
+    elsewhere = flow.normal((2, 3), torch.Generator().manual_seed(4), "meta")
+    assert elsewhere.shape == (2, 3) and elsewhere.device.type == "meta"

@@ -202,3 +202,21 @@ def test_command_line_says_in_one_line_what_cannot_be_had(capsys):
         assert main(asked) == 2
         error = capsys.readouterr().err
         assert said in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_seconds_end_a_training_and_the_rates_follow_the_time():
+    timed = DistillSettings(1000, seconds=10.0, rate_warmup=1)
+    assert timed.done_at(0, 0.0) == 0.0 and timed.done_at(10, 5.0) == 0.5 and timed.done_at(600, 5.0) == 0.6
+    assert timed.done_at(1, 99.0) == 1.0
+    assert timed.share_at(10, 5.0) == pytest.approx(DistillSettings(1000, rate_warmup=1).share_at(500))
+
+
+def test_a_timed_training_stops_and_keeps_its_state(student, trajectories, tmp_path):
+    settings = DistillSettings(100_000, batch=4, rate_warmup=1, snapshot_every=1000, seconds=0.3)
+    first = Distiller(copy.deepcopy(student), trajectories, settings, folder=tmp_path)
+    first.run()
+    assert 0 < first.step < 100_000
+    again = Distiller(copy.deepcopy(student), trajectories, settings, folder=tmp_path)
+    assert again.step == first.step
+    again.run()
+    assert again.step == first.step, "its time is spent"
