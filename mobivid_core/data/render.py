@@ -336,13 +336,18 @@ def _soft_images() -> dict[str, Tensor]:
 def _backgrounds(device: torch.device) -> Tensor:
     """(n, levels, 3, 64, 64): every background image at every level of blur."""
     images = torch.cat(list(_soft_images().values()))
-    side = images.shape[-1]
     levels = []
     for share in FOCUS:
-        sigma = share * side
-        reach = int(3 * sigma) + 1
-        kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
-        kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1).contiguous()
-        padded = F.pad(images, (reach,) * 4, mode="reflect")
-        levels.append(F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3).contiguous(), groups=3))
+        blur = _blur(images.shape[-1], share * images.shape[-1])
+        levels.append(blur @ images @ blur.T)
     return torch.stack(levels, 1).to(device)
+
+
+def _blur(side: int, sigma: float) -> Tensor:
+    """(side, side) matrix of a Gaussian blur along one axis; beyond the edge the picture is mirrored."""
+    reach = int(3 * sigma) + 1
+    offsets = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    sources = (torch.arange(side)[:, None] + offsets).abs()
+    sources = torch.where(sources >= side, 2 * (side - 1) - sources, sources)
+    return torch.zeros(side, side).scatter_add_(1, sources, (weights / weights.sum()).expand(side, -1).contiguous())
