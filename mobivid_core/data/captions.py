@@ -57,30 +57,31 @@ class _Words:
         return self.unseen if unseen else self.train
 
 
-#: {c} colour, {n} noun, {P} motion as a participle, {F} motion as a finite verb, {b} background; `*` takes a prefix.
+#: {c} colour phrase before its noun, {k} colour elsewhere, {n} noun, {P} motion as a participle, {F} motion as a
+#: finite verb, {b} background; `*` takes a prefix.
 _TEMPLATES = _Words(
     (
         "*a {c} {n} {P} {b}",
         "*a {c} {n} {P} {b}",
         "{b}, a {c} {n} {P}",
         "there is a {c} {n} {b}, {P}",
-        "*a {n} in {c}, {P}, {b}",
+        "*a {n} in {k}, {P}, {b}",
         "*a {c} {n} that {F} {b}",
         "a {c} {n} {F} {b}",
         "{b}, a {c} {n} {F}",
         "*one {c} {n}, {P}, {b}",
-        "*a {n} coloured {c} that {F}, {b}",
+        "*a {n} coloured {k} that {F}, {b}",
         "{c} {n} {P} {b}",
         "the {c} {n} {F} {b}",
         "a {c} {n} {b}, and it {F}",
-        "{n}, {c}, {P}, {b}",
-        "*a {n} of {c} colour {P} {b}",
+        "{n}, {k}, {P}, {b}",
+        "*a {n} of {k} colour {P} {b}",
     ),
     (
         "we see a {c} {n} {b} as it {F}",
         "please show a {c} {n} {P} {b}",
         "an animation where a {c} {n} {F} {b}",
-        "look, the {n} is {c} and {F} {b}",
+        "look, the {n} is {k} and {F} {b}",
     ),
 )
 _PREFIXES = ("", "", "a video of ", "a clip of ", "footage of ", "video: ")
@@ -88,13 +89,13 @@ _COLOURS = _Words(("{}", "{}", "bright {}", "{}-coloured"), ("{}", "vivid {}"))
 _NOUNS: dict[str, _Words] = {
     "star": _Words(("star", "star shape", "little star"), ("five-pointed star",)),
     "heart": _Words(("heart", "heart shape", "little heart"), ("love heart",)),
-    "apple": _Words(("apple", "ripe apple", "little apple"), ("apple fruit",)),
+    "apple": _Words(("apple", "ripe apple", "little apple"), ("fresh apple",)),
     "tree": _Words(("tree", "small tree", "cartoon tree"), ("leafy tree",)),
     "house": _Words(("house", "little house", "small house"), ("cottage", "home")),
     "car": _Words(("car", "toy car", "motor car"), ("automobile", "vehicle")),
     "rocket": _Words(("rocket", "space rocket", "toy rocket"), ("rocket ship",)),
     "sailboat": _Words(("sailboat", "sailing boat", "boat"), ("yacht", "sailing ship")),
-    "fish": _Words(("fish", "little fish", "cartoon fish"), ("swimming fish",)),
+    "fish": _Words(("fish", "little fish", "cartoon fish"), ("aquarium fish",)),
     "butterfly": _Words(("butterfly", "little butterfly", "cartoon butterfly"), ("winged butterfly",)),
     "elephant": _Words(("elephant", "small elephant", "cartoon elephant"), ("baby elephant",)),
     "mushroom": _Words(("mushroom", "little mushroom", "cartoon mushroom"), ("toadstool",)),
@@ -199,7 +200,7 @@ _MOTIONS: dict[str, _Words] = {
             "dwindling|dwindles",
             "decreasing in size|decreases in size",
             "shrinking away|shrinks away",
-            "turning smaller|turns smaller",
+            "scaling down|scales down",
         ),
         ("becoming smaller and smaller|becomes smaller and smaller", "reducing in size|reduces in size"),
     ),
@@ -306,7 +307,9 @@ def caption(label: ClipLabel) -> str:
         )
     )
     participle, finite = motion.split("|")
-    parts = {"c": style.format(label.colour), "n": noun, "P": participle, "F": finite, "b": background}
+    colour = style.format(label.colour)
+    after = label.colour if colour.endswith("-coloured") else colour  # nobody says "a star in red-coloured"
+    parts = {"c": colour, "k": after, "n": noun, "P": participle, "F": finite, "b": background}
     words = template.replace("*", prefix).format(**parts)
     return re.sub(r"\ba (?=[aeiou])", "an ", words)
 

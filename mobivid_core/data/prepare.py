@@ -58,9 +58,16 @@ OBJECTS = {
     "elephant": ("elephant",),
     "mushroom": ("mushroom",),
 }
-#: Drawings with a scene around the object.
-LEFT_OUT = {("fxemoji", "sailboat"), ("emojione", "fish")}
+#: Drawings with a scene or a large bubble around the object, and a fish seen as a ball, which takes more than a glance.
+LEFT_OUT = {
+    ("emojione", "fish"),
+    ("fxemoji", "sailboat"),
+    ("fluent-emoji", "tropical-fish"),
+    ("fluent-emoji-flat", "tropical-fish"),
+}
 SPRITE_SIDE, SPRITE_RIM = 80, 3
+_OVER = 8  # pixels are rasterised finer and averaged
+_FAINT, _SMALL_PART = 0.4, 0.1  # opacity of shadows; share of the largest part's area
 #: Photos of things; textures (brick, grass, gravel) look plain out of focus.
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "rocket.jpg")
 PHOTO_SIDE = 192
@@ -134,28 +141,52 @@ def prepare_sprites(source: Path, folder: Path) -> None:
 
 def _drawing(icons: dict, name: str) -> np.ndarray:
     """(3, side, side) uint8: tinted share, white share, opacity of one icon; its content fills the square but a rim."""
-    import io
+    import cv2
 
-    import cairosvg  # only this recipe needs it: pip install cairosvg
-    from PIL import Image
-
-    icon, over = icons["icons"][name], 4
+    icon = icons["icons"][name]
     width, height = (icon.get(k, icons.get(k, icons.get("height", 16))) for k in ("width", "height"))
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}">{icon["body"]}</svg>'
     )
-    png = cairosvg.svg2png(bytestring=svg.encode(), output_width=over * SPRITE_SIDE, output_height=over * SPRITE_SIDE)
-    image = Image.open(io.BytesIO(png)).convert("RGBA")
-    box = image.getchannel("A").point(lambda v: 255 * (v > 8)).getbbox()
-    inner = SPRITE_SIDE - 2 * SPRITE_RIM
-    cut = image.crop(box)
-    scale = inner / max(cut.size)
-    cut = cut.resize([max(1, round(scale * s)) for s in cut.size], Image.Resampling.LANCZOS)
-    square = Image.new("RGBA", (SPRITE_SIDE, SPRITE_SIDE))
-    square.paste(cut, [(SPRITE_SIDE - s) // 2 for s in cut.size])
-    rgba = np.asarray(square, np.float32) / 255
-    return np.round(255 * _tintable(rgba[..., :3], rgba[..., 3])).astype(np.uint8)
+    rgba = _rasterise(svg, _OVER * SPRITE_SIDE).astype(np.float32) / 255
+    planes = _tintable(rgba[..., :3], _main_parts(rgba[..., 3]))
+    ys, xs = np.nonzero(planes[2] > 0.03)
+    cut = planes[:, ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+    # premultiplied planes are averaged, so that no rim takes the colour of what is transparent
+    scale = (SPRITE_SIDE - 2 * SPRITE_RIM) / max(cut.shape[1:])
+    height, width = (max(1, round(scale * side)) for side in cut.shape[1:])
+    square = np.zeros((3, SPRITE_SIDE, SPRITE_SIDE), np.float32)
+    top, left = (SPRITE_SIDE - height) // 2, (SPRITE_SIDE - width) // 2
+    for plane, drawn in zip(square, cut, strict=True):
+        small = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
+        plane[top : top + height, left : left + width] = small
+    return np.round(255 * square).astype(np.uint8)
+
+
+def _rasterise(svg: str, side: int) -> np.ndarray:
+    """(side, side, 4) uint8, colours not premultiplied."""
+    import io
+
+    from PIL import Image
+
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise ParameterError("this recipe rasterises drawings by resvg: `pip install resvg-py`") from error
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side))
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+
+def _main_parts(alpha: np.ndarray) -> np.ndarray:
+    """Opacity (H, W) without faint shadows and without small parts that lie apart from the object (sparks, bubbles)."""
+    import cv2
+
+    number, parts, counts, _ = cv2.connectedComponentsWithStats((alpha > _FAINT).astype(np.uint8))
+    areas = counts[1:, cv2.CC_STAT_AREA]
+    kept = [1 + i for i in range(number - 1) if areas[i] > _SMALL_PART * areas.max()]
+    near = cv2.dilate(np.isin(parts, kept).astype(np.uint8), np.ones((3, 3), np.uint8))  # with their soft edge
+    return np.where(near > 0, alpha, 0).astype(np.float32)
 
 
 def _tintable(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -165,7 +196,9 @@ def _tintable(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     so that eyes, windows and spots stay visible in any colour.
     """
     luminance = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
-    low, high = np.percentile(luminance[alpha > 0.9], [3, 97])
+    low, middle, high = np.percentile(luminance[alpha > 0.9], [3, 50, 97])
+    if high - low > 0.25:  # where half of a drawing has its darkest or its brightest tone, that tone is no extreme
+        low, high = min(low, (middle - 0.3 * high) / 0.7), max(high, low + (middle - low) / 0.85)
     contrast = max(high - low, 0.25)
     place = np.clip(1 - (high - luminance) / contrast, 0, 1)
     middle = np.clip(np.median(place[alpha > 0.9]), 0.05, 0.72)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
@@ -41,7 +42,8 @@ FOCUS = (0.012, 0.024, 0.036, 0.045)
 #: Brightness of those backgrounds, so that the object's colour stays the loud one.
 _DIMMED = 0.65
 _DRAWS = 24  # uniform numbers that decide a clip
-_CHUNK = 8  # clips painted together on a processor
+#: Pixels painted together, all frames counted: what a processor's cache holds, and what a GPU needs to be busy.
+_TOGETHER_CPU, _TOGETHER_GPU = 2**18, 2**26
 
 
 @dataclass(frozen=True)
@@ -218,18 +220,18 @@ def paint(
         Clips (B, 3, T, H, W) float32 in [-1, 1], masks (B, T, H, W) bool and boxes (B, T, 4) float32, on the device.
     """
     device = torch.device(device)
-    chunk = chunk or (_CHUNK if device.type == "cpu" else 256)
-    if len(scenes) == 0:
-        shape = (scenes.extents.shape[1], size, size)
-        masks = torch.zeros(0, *shape, dtype=torch.bool, device=device)
-        return torch.zeros(0, 3, *shape, device=device), masks, _boxes(masks)
-    parts = [_paint(scenes.rows(i, i + chunk, device), size, device) for i in range(0, len(scenes), chunk)]
-    clips, masks = (torch.cat(column) for column in zip(*parts, strict=True))
+    shape = (len(scenes), scenes.extents.shape[1], size, size)
+    chunk = chunk or max(1, (_TOGETHER_CPU if device.type == "cpu" else _TOGETHER_GPU) // math.prod(shape[1:]))
+    clips = torch.empty(shape[0], 3, *shape[1:], device=device)
+    masks = torch.empty(shape, dtype=torch.bool, device=device)
+    for i in range(0, len(scenes), chunk):
+        _paint(scenes.rows(i, i + chunk, device), clips[i : i + chunk], masks[i : i + chunk])
     return clips, masks, _boxes(masks)
 
 
-def _paint(s: Scenes, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    count, frames = s.extents.shape
+def _paint(s: Scenes, clips: Tensor, masks: Tensor) -> None:
+    """Paint scenes into `clips` (B, 3, T, H, W) and `masks` (B, T, H, W)."""
+    (count, frames, size, _), device = masks.shape, masks.device
     # where each output pixel lies in the drawing: the inverse of turning, scaling and moving it
     cos, sin, zoom = s.angles.cos()[:, None], s.angles.sin()[:, None], 1 / s.extents
     turn = torch.stack([torch.stack([cos * zoom, sin * zoom], -1), torch.stack([-sin * zoom, cos * zoom], -1)], -2)
@@ -238,10 +240,12 @@ def _paint(s: Scenes, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     grid = F.affine_grid(torch.cat([turn, shift], -1).flatten(0, 1), [count * frames, 1, size, size], False)
     drawings = _sprites(size, device)[s.sprites].repeat_interleave(frames, 0)
     planes = F.grid_sample(drawings, grid, align_corners=False).unflatten(0, (count, frames))
-    tinted, white, alpha = planes.unbind(2)  # premultiplied by the opacity
-    background = 2 * _background(s, size, device) - 1
-    colour = tinted[:, None] * (2 * s.tints)[:, :, None, None, None] + (2 * white - alpha)[:, None]
-    return colour + (1 - alpha)[:, None] * background[:, :, None], alpha > 0.5
+    tinted, white, alpha = planes.transpose(1, 2).unbind(1)  # (B, T, H, W) each, premultiplied by the opacity
+    torch.gt(alpha, 0.5, out=masks)
+    background = 2 * _background(s, size, device)
+    # colour [0, 1] to clip [-1, 1]: (1 - alpha) (2 b - 1) + 2 c - alpha, in place: memory is what this costs
+    torch.addcmul((background - 1)[:, :, None], alpha[:, None], -background[:, :, None], out=clips)
+    clips.addcmul_(tinted[:, None], (2 * s.tints)[:, :, None, None, None]).add_(white[:, None], alpha=2)
 
 
 def _boxes(masks: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mobivid_core.data.captions import TRAIN_WORDINGS, ClipLabel, caption
 from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.files import read_tensors, write_bytes
-from mobivid_core.models.text import MAX_LENGTH, encode_text
+from mobivid_core.models.text import MAX_LENGTH, TEXT_DIM, encode_text, load_text_encoder, load_tokenizer, token_states
 from mobivid_core.models.vae import MobiVidVAE
 
 _TOKENS = MAX_LENGTH  # no caption is longer
@@ -111,10 +111,27 @@ def with_captions(latents: Tensor, labels: list[ClipLabel], wordings: int = WORD
     words = [[caption(replace(x, wording=w)) for w in spread_wordings(x.wording, wordings)] for x in labels]
     distinct = sorted({w for row in words for w in row})
     place = {w: i for i, w in enumerate(distinct)}
-    text, mask = encode_text(distinct, max_length=_TOKENS)
+    text, mask = _encode_once(distinct)
     null_text, null_mask = encode_text([""], max_length=_TOKENS)
     rows = torch.tensor([[place[w] for w in row] for row in words])
-    return LatentDataset(latents, text.half(), mask, rows, labels, null_text, null_mask)
+    return LatentDataset(latents, text, mask, rows, labels, null_text, null_mask)
+
+
+def _encode_once(captions: list[str]) -> tuple[Tensor, Tensor]:
+    """`encode_text` in half precision, without its cache: a dataset's captions are many, and each is kept here.
+
+    Returns:
+        States (N, L, D) float16 and mask (N, L).
+    """
+    states = torch.zeros(len(captions), _TOKENS, TEXT_DIM, dtype=torch.float16)
+    mask = torch.zeros(len(captions), _TOKENS, dtype=torch.bool)
+    tokenizer = load_tokenizer()
+    tokens = torch.tensor([len(ids) for ids in tokenizer(captions)["input_ids"]])
+    for rows in tokens.argsort().split(64):  # of about one length: padding costs as much as words
+        longest = min(int(tokens[rows].max()), _TOKENS)
+        found = token_states([captions[i] for i in rows], tokenizer, load_text_encoder(), longest)
+        states[rows, :longest], mask[rows, :longest] = found[0].half(), found[1]
+    return states, mask
 
 
 def spread_wordings(own: int, count: int) -> list[int]:

@@ -48,6 +48,7 @@ def test_the_article_follows_the_next_word():
         words = caption(label)
         assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", words), words
         assert not re.search(r"[{}|*]|  ", words) and words == words.strip(), words
+        assert not re.search(r"(coloured|of|in|is|,) (\w+-coloured)", words), words
 
 
 def test_a_caption_is_a_function_of_its_label():

@@ -91,25 +91,26 @@ def _icons(source: Path, artist: str, body: str, size: int = 16) -> None:
     (folder / "info.json").write_text(json.dumps({"license": {"spdx": "MIT"}}))
 
 
-def _rectangle(bytestring: bytes, output_width: int, output_height: int) -> bytes:
-    """What cairosvg draws of a picture with one red rectangle; the recipe alone needs the library."""
-    words = dict(re.findall(r'(viewBox|x|y|width|height)="([^"]*)"', bytestring.decode()))
-    scale = output_width / float(words["viewBox"].split()[2])
-    x, y, width, height = (scale * float(words[name]) for name in ("x", "y", "width", "height"))
-    image = Image.new("RGBA", (output_width, output_height))
-    image.paste((204, 0, 0, 255), (round(x), round(y), round(x + width), round(y + height)))
+def _rectangle(svg_string: str, width: int, height: int) -> bytes:
+    """What resvg draws of a picture with red rectangles; the recipe alone needs the library."""
+    scale = width / float(re.search(r'viewBox="([^"]*)"', svg_string)[1].split()[2])
+    image = Image.new("RGBA", (width, height))
+    for found in re.findall(r'<rect x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)"', svg_string):
+        x, y, across, down = (round(scale * float(value)) for value in found)
+        image.paste((204, 0, 0, 255), (x, y, x + across, y + down))
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
 
 
 def test_sprites_are_rasterised_with_their_artists(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cairosvg", SimpleNamespace(svg2png=_rectangle))
+    monkeypatch.setitem(sys.modules, "resvg_py", SimpleNamespace(svg_to_bytes=_rectangle))
     monkeypatch.setattr(prepare, "SETS", {"one": "train", "two": "test"})
     monkeypatch.setattr(prepare, "OBJECTS", {"star": ("star",), "heart": ("red-heart", "absent")})
     monkeypatch.setattr(prepare, "LEFT_OUT", {("two", "red-heart")})
     for artist in prepare.SETS:
-        _icons(tmp_path, artist, '<rect x="2" y="6" width="8" height="4" fill="#c00"/>')
+        spark = '<rect x="14" y="1" width="1" height="1"/>'  # apart from the object: dropped
+        _icons(tmp_path, artist, f'<rect x="2" y="6" width="8" height="4" fill="#c00"/>{spark}')
     assert prepare.main(["sprites", str(tmp_path), "--into", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "objects.json").read_text())
     assert [(r["set"], r["icon"], r["part"]) for r in rows] == [
