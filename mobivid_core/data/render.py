@@ -224,8 +224,9 @@ def paint(
     chunk = chunk or max(1, (_TOGETHER_CPU if device.type == "cpu" else _TOGETHER_GPU) // math.prod(shape[1:]))
     clips = torch.empty(shape[0], 3, *shape[1:], device=device)
     masks = torch.empty(shape, dtype=torch.bool, device=device)
-    for i in range(0, len(scenes), chunk):
-        _paint(scenes.rows(i, i + chunk, device), clips[i : i + chunk], masks[i : i + chunk])
+    with torch.autocast(device.type, enabled=False):  # a training in bfloat16 still gets exact pixels
+        for i in range(0, len(scenes), chunk):
+            _paint(scenes.rows(i, i + chunk, device), clips[i : i + chunk], masks[i : i + chunk])
     return clips, masks, _boxes(masks)
 
 
