@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from mobivid_core.diffusion.guidance import Guidance
 from mobivid_core.errors import ProfileError
 from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, SMOKE_MOBILE, SMOKE_SERVER, DiTConfig
 
@@ -42,7 +43,7 @@ class Profile:
         distill_steps: Generator updates of step distillation.
         eval_clips: Clips generated for each row of a quality table.
         teacher_sampling_steps: Steps of the guided teacher.
-        guidance: Classifier-free guidance scale of the teacher.
+        guidance: Classifier-free guidance of the teacher: a scale, or a `Guidance`.
         sweep_width: Channel width of the VAEs in the ratio sweep.
         reference_steps: Training steps of our VAE and of the LTX-style reference, side by side.
         denoiser_tflop: Training compute of each denoiser when one is trained per VAE, 10^12 operations.
@@ -74,7 +75,7 @@ class Profile:
     distill_steps: int = 60
     eval_clips: int = 256
     teacher_sampling_steps: int = 40
-    guidance: float = 3.0
+    guidance: float | Guidance = 3.0
     sweep_width: int = 32
     reference_steps: int = 45
     denoiser_tflop: float = 0.15

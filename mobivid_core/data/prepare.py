@@ -176,9 +176,20 @@ def _tintable(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def prepare_photos(source: Path, folder: Path) -> None:
-    """Crop each photo centrally to a square and scale it."""
+    """Crop each photo centrally to a square and scale it; write the soft film frames beside them.
+
+    Args:
+        source: Folder of `PHOTOS`.
+        folder: Where `<name>.png`, `film_train.png` and `film_test.png` go.
+
+    Raises:
+        ParameterError: A photo is missing.
+    """
     from PIL import Image
 
+    missing = next((name for name in PHOTOS if not (source / name).is_file()), None)
+    if missing:
+        raise ParameterError(f"{source / missing} is missing; give scikit-image's folder skimage/data")
     for name in PHOTOS:
         photo = Image.open(source / name).convert("RGB")
         side = min(photo.size)
@@ -187,10 +198,14 @@ def prepare_photos(source: Path, folder: Path) -> None:
         small = square.resize((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
         small.save(folder / f"{Path(name).stem.removesuffix('_deep_field')}.png", optimize=True)
     for part, count in SOFT_FILM.items():
-        frames = film_clips(part, frames=1, size=FILM_HEIGHT, limit=count).clips[:, :, 0]
-        soft = torch.nn.functional.interpolate(frames, (SOFT_SIDE, SOFT_SIDE), mode="area")
-        tiles = ((soft + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
-        Image.fromarray(torch.cat(list(tiles), 0).numpy()).save(folder / f"film_{part}.png", optimize=True)
+        Image.fromarray(_soft_frames(part, count)).save(folder / f"film_{part}.png", optimize=True)
+
+
+def _soft_frames(part: str, count: int) -> np.ndarray:
+    """(count * side, side, 3) uint8: frames of the shipped film's shots, one below the other."""
+    frames = film_clips(part, frames=1, size=FILM_HEIGHT, limit=count).clips[:, :, 0]
+    soft = torch.nn.functional.interpolate(frames, (SOFT_SIDE, SOFT_SIDE), mode="area")
+    return ((soft + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).flatten(0, 1).numpy()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -219,8 +219,11 @@ def paint(
     """
     device = torch.device(device)
     chunk = chunk or (_CHUNK if device.type == "cpu" else 256)
-    starts = range(0, max(len(scenes), 1), chunk)
-    parts = [_paint(scenes.rows(i, i + chunk, device), size, device) for i in starts]
+    if len(scenes) == 0:
+        shape = (scenes.extents.shape[1], size, size)
+        masks = torch.zeros(0, *shape, dtype=torch.bool, device=device)
+        return torch.zeros(0, 3, *shape, device=device), masks, _boxes(masks)
+    parts = [_paint(scenes.rows(i, i + chunk, device), size, device) for i in range(0, len(scenes), chunk)]
     clips, masks = (torch.cat(column) for column in zip(*parts, strict=True))
     return clips, masks, _boxes(masks)
 

@@ -30,6 +30,11 @@ FRAME_RATE = 24
 _SCALER = "flags=area+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
+def can_read_videos() -> bool:
+    """Whether PyAV is installed: captioned clips need no video files, and some machines have no wheel of it."""
+    return av is not None
+
+
 def frames_to_clip(frames: np.ndarray) -> Tensor:
     """Turn frames `uint8 (T, H, W, 3)` into a clip `float32 (3, T, H, W)` in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2).float().div_(127.5).sub_(1.0)
@@ -92,6 +97,8 @@ def iterate_frames(
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"{path}: no such file")
+    if av is None:
+        raise VideoError(f"{path.name}: reading videos needs PyAV (pip install av)")
     yielded = 0
     try:
         _check_gif_end(path)

@@ -52,14 +52,14 @@ def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
     shape = vae.latent_shape(profile.frames, profile.size, profile.size)
     generator = load_generator(profile.name)
     graph = graphs.dit_graph(generator.model, shape[1:], MAX_LENGTH)
-    states, mask = encode_text(["a red circle moving left"])
+    states, mask = encode_text(["a red star moving right"])
     graph.inputs.update(
         text=states[:, :MAX_LENGTH], text_mask=torch.zeros(mask.shape).masked_fill(~mask, graphs.MASKED)
     )
     yield graph
     yield graphs.decoder_graph(vae, shape)
     encoder = copy.deepcopy(load_text_encoder())
-    yield text_graphs.text_graph(encoder, *tokens("a red circle moving left"), causal=False)
+    yield text_graphs.text_graph(encoder, *tokens("a red star moving right"), causal=False)
 
 
 def mobile_graphs() -> Iterator[graphs.Graph]:

@@ -16,6 +16,7 @@ import torch
 
 from mobivid_core.deploy.counts import Grid, block_flops_split, clip_flops, dit_bytes, dit_flops, latent_grid
 from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.text import MAX_LENGTH
 
 
 def ratio_name(ratio: Grid) -> str:
@@ -82,8 +83,8 @@ def denoiser_seconds(sizes: DiTConfig, shapes: Mapping[str, tuple[int, ...]], re
     from mobivid_core.models.dit import MobiVidTransformer3DModel
 
     text, mask, timestep = (
-        torch.randn(1, 24, sizes.text_dim),
-        torch.ones(1, 24, dtype=torch.bool),
+        torch.randn(1, MAX_LENGTH, sizes.text_dim),
+        torch.ones(1, MAX_LENGTH, dtype=torch.bool),
         torch.tensor([500.0]),
     )
     calls = {}

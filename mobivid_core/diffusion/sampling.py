@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mobivid_core.diffusion.flow import TIMESTEP_SCALE, null_condition, predicted_velocity
+from mobivid_core.diffusion.guidance import Guidance, as_guidance
 from mobivid_core.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -66,13 +67,22 @@ def set_textbook_sigmas(scheduler: SchedulerMixin, steps: int, device: torch.dev
         steps: Number of model evaluations.
         device: Where the timesteps lie.
     """
-    scheduler.set_timesteps(steps, device=device)
-    euler = "shift" in scheduler.config
-    shift = scheduler.config.shift if euler else scheduler.config.flow_shift
+    shift = scheduler.config.shift if "shift" in scheduler.config else scheduler.config.flow_shift
     sigmas = torch.tensor(textbook_sigmas(steps), dtype=torch.float64)
-    sigmas = (shift * sigmas / (1 + (shift - 1) * sigmas)).float()
+    set_sigmas(scheduler, (shift * sigmas / (1 + (shift - 1) * sigmas)).float(), device)
+
+
+def set_sigmas(scheduler: SchedulerMixin, sigmas: Tensor, device: torch.device | str | None = None) -> None:
+    """Put `scheduler` on any noise levels.
+
+    Args:
+        scheduler: As in `set_textbook_sigmas`.
+        sigmas: (n,) falling from 1; the final 0 is added here.
+        device: Where the timesteps lie.
+    """
+    scheduler.set_timesteps(len(sigmas), device=device)
     scheduler.timesteps = (TIMESTEP_SCALE * sigmas).to(device)
-    if not euler:
+    if "shift" not in scheduler.config:  # multistep
         sigmas = sigmas.clamp(max=_PURE_NOISE)
     # Overwritten rather than passed: only some of the solvers accept a grid, and they keep integer timesteps.
     scheduler.sigmas = torch.cat([sigmas, sigmas.new_zeros(1)])
@@ -86,9 +96,9 @@ def guided_velocity(
     text: Tensor,
     mask: Tensor,
     null: tuple[Tensor, Tensor] | None = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> Tensor:
-    """v_null + guidance (v_text - v_null), both halves in one batch; v_text alone at guidance 1 or without `null`.
+    """v_null + guidance (v_text - v_null), both halves in one batch; v_text alone where there is no guidance.
 
     Args:
         model: Called as model(x, timestep, text, mask).
@@ -96,16 +106,20 @@ def guided_velocity(
         timestep: Scalar tensor, 1000 * sigma.
         text: (B, L, D) caption states.
         mask: (B, L) bool.
-        null: The empty caption's states and mask, already of the shapes of `text` and `mask`.
-        guidance: Classifier-free guidance scale.
+        null: The empty caption's states and mask, already of the shapes of `text` and `mask`; None is no guidance.
+        guidance: Classifier-free guidance: a scale, or a `Guidance`. Outside its interval, and at scale 1, the model
+            is not asked about the empty caption.
     """
-    if null is None or guidance == 1:
+    guidance = as_guidance(guidance)
+    plain = guidance.everywhere and guidance.rescale == 0
+    sigma = 1.0 if plain else float(timestep) / TIMESTEP_SCALE  # a constant scale needs no look at the device
+    if null is None or guidance.at(sigma) == 1:
         return predicted_velocity(model(x, timestep.expand(len(x)), text, mask))
     both = model(
         torch.cat([x, x]), timestep.expand(2 * len(x)), torch.cat([null[0], text]), torch.cat([null[1], mask.bool()])
     )
     without, with_text = predicted_velocity(both).chunk(2)
-    return without + guidance * (with_text - without)
+    return guidance.combine(x, sigma, without, with_text)
 
 
 def in_bfloat16(model: Callable) -> Callable:
@@ -130,7 +144,7 @@ def sample_latents(
     shape: tuple[int, ...],
     *,
     steps: int,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     null_text: Tensor | None = None,
     null_mask: Tensor | None = None,
     solver: Solver = "euler",
@@ -147,8 +161,8 @@ def sample_latents(
         text: (B, L, D) caption states.
         mask: (B, L) bool.
         shape: Latent shape (C, t, h, w), as `vae.latent_shape` gives it; (B, C, t, h, w) is accepted too.
-        steps: Model evaluations a sample (twice as many with guidance).
-        guidance: Classifier-free guidance scale; anything but 1 needs `null_text` and `null_mask`.
+        steps: Steps of the solver; each evaluates the model once, twice where it is guided (`Guidance.evaluations`).
+        guidance: Scale of classifier-free guidance, or a `Guidance`; all but scale 1 need `null_text`, `null_mask`.
         null_text: (1, M, D) states of "".
         null_mask: (1, M) bool.
         solver: As in `make_scheduler`.
@@ -164,9 +178,10 @@ def sample_latents(
     Raises:
         ParameterError: Guidance without an empty caption, or noise of another shape.
     """
-    if guidance != 1 and (null_text is None or null_mask is None):
+    guidance = as_guidance(guidance)
+    if guidance.needed and (null_text is None or null_mask is None):
         raise ParameterError(
-            f"guidance {guidance} needs the empty caption: pass null_text and null_mask (encode_text(['']))"
+            f"guidance {guidance:g} needs the empty caption: pass null_text and null_mask (encode_text(['']))"
         )
     shape = (len(text), *shape[-4:])
     noise = _draw(shape, generator, text.device) if noise is None else noise.to(text.device)
@@ -177,7 +192,7 @@ def sample_latents(
     done = []
     for first in _chunks(len(text), batch, progress):
         part = slice(first, first + batch)
-        null = None if guidance == 1 else null_condition(text[part], null_text, null_mask)
+        null = null_condition(text[part], null_text, null_mask) if guidance.needed else None
         scheduler = make_scheduler(solver, shift)
         set_textbook_sigmas(scheduler, steps, text.device)
         x = noise[part]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mobivid_core import artifacts
 from mobivid_core.distill.arms import ArmResult, arm_stages, run_arm
-from mobivid_core.distill.comparison import frechet_ratio, mean_ratio
+from mobivid_core.distill.comparison import distance_ratio, mean_ratio
 from mobivid_core.distill.recipe import Recipe, costs_of, teacher_trajectories
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trajectory import STUDENT_STEPS, tensors_digest
@@ -95,7 +95,7 @@ class Bench:
         """Train and score one trial."""
         done = self.train(trial)
         after, reference = self.score(done.sample), self.evaluator.reference
-        over = frechet_ratio(after.measures, self.before.measures, reference, seed=trial.seed)
+        over = distance_ratio(after.measures, self.before.measures, reference, seed=trial.seed)
         right = mean_ratio(after.measures, self.before.measures, after.labels, reference, "all_together")
         scores = after.scores
         return {
@@ -107,8 +107,9 @@ class Bench:
             "all together": float(scores["all_together"]),
             "motion": float(scores["action"]),
             "dynamic degree": float(scores["dynamic_degree"]),
-            "Frechet": float(scores["frechet_reconstruction"]),
+            "Frechet": float(scores[reference.space.real]),
             **dict(zip(("Frechet / start", "low", "high"), over, strict=True)),
             "accuracy / start": right[0],
+            "distances in": reference.space.title,
             "recoveries": done.recoveries,
         }

@@ -7,7 +7,8 @@ table share captions and noise, so resampling whole clips for both rows at once 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,11 @@ import pandas as pd
 
 from mobivid_core.data.captions import ClipLabel
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.bars import Bar
-from mobivid_core.evaluate.metrics import frechet_distance
-from mobivid_core.evaluate.minivbench import ClipMeasures, Reference, dimension_table
+from mobivid_core.evaluate.bars import BORDERS, SHARPNESS, Bar
+from mobivid_core.evaluate.borders import sharpness_ratio
+from mobivid_core.evaluate.frechet import excess_ratio_interval, ratio_interval
+from mobivid_core.evaluate.metrics import bootstrap_interval
+from mobivid_core.evaluate.minivbench import ClipMeasures, Reference, dimension_table, space_features
 
 if TYPE_CHECKING:
     from mobivid_core.evaluate.generation import Evaluation
@@ -64,32 +67,61 @@ def mean_ratio(
     return float(a.mean() / max(b.mean(), floor)), float(low), float(high)
 
 
-def frechet_ratio(
-    ours: ClipMeasures, theirs: ClipMeasures, reference: Reference, *, resamples: int = 50, seed: int = 0
+def mean_change(
+    ours: ClipMeasures,
+    theirs: ClipMeasures,
+    labels: Sequence[ClipLabel],
+    reference: Reference,
+    name: str = "all_together",
 ) -> Interval:
-    """Ratio of two models' Frechet distances to reconstructed real clips, clips resampled in pairs.
+    """Difference of two models' mean scores with a 95 % interval over clips in pairs; arguments as `mean_ratio`."""
+    _check(ours, theirs, labels)
+    a, b = (dimension_table(m, labels, reference)[name] for m in (ours, theirs))
+    return bootstrap_interval(a - b)
 
-    Repeated clips raise every resampled distance; the ratios are moved so that their mean (in logarithms) is the value.
+
+def distance_ratio(
+    ours: ClipMeasures,
+    theirs: ClipMeasures,
+    reference: Reference,
+    *,
+    to: str = "real",
+    resamples: int = 50,
+    seed: int = 0,
+) -> Interval:
+    """Ratio of two models' Frechet distances in the trusted space, clips resampled in pairs.
+
+    Args:
+        ours: Measures of the model in the numerator.
+        theirs: Of the model in the denominator, same captions and noises.
+        reference: Says in which space, and what the distances are from.
+        to: "real" clips, or their "reconstruction" by the codec, which leaves the codec's own faults out.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resampling.
 
     Raises:
-        ParameterError: Different numbers of clips, or a reference without reconstructions.
+        ParameterError: Different numbers of clips, or features that were not measured.
     """
     _check(ours, theirs, ours.classes)
-    if reference.reconstruction is None:
-        raise ParameterError("this reference has no reconstructed clips; prepare the evaluator with a trained VAE")
-    target = reference.reconstruction.numpy()
-    a, b = ours.features.numpy(), theirs.features.numpy()
+    (a, target), (b, _) = (space_features(m, reference, to) for m in (ours, theirs))
+    return ratio_interval(a, b, target, resamples=resamples, seed=seed)
 
-    def log_ratio(rows: np.ndarray) -> float:
-        """Logarithm, so that a ratio and its inverse have mirrored intervals."""
-        ours, theirs = (max(frechet_distance(features[rows], target), 1e-9) for features in (a, b))
-        return float(np.log(ours / theirs))
 
-    value = log_ratio(np.arange(len(a)))
-    rng = np.random.default_rng(seed)
-    draws = np.array([log_ratio(rng.integers(len(a), size=len(a))) for _ in range(resamples)])
-    low, high = np.quantile(draws + value - draws.mean(), [0.025, 0.975])
-    return float(np.exp(value)), float(np.exp(low)), float(np.exp(high))
+def above_floor(
+    ours: ClipMeasures, theirs: ClipMeasures, floor: ClipMeasures, reference: Reference, *, seed: int = 0
+) -> Interval:
+    """What our distance from real clips has above the codec's, over what theirs has: see `excess_ratio_interval`.
+
+    Args:
+        ours: Measures of the model in the numerator.
+        theirs: Of the model in the denominator.
+        floor: Of reconstructions of the same captions' real clips.
+        reference: Says in which space.
+        seed: Seed of the resampling.
+    """
+    _check(ours, theirs, floor.classes)
+    (a, target), (b, _), (c, _) = (space_features(m, reference) for m in (ours, theirs, floor))
+    return excess_ratio_interval(a, b, c, target, seed=seed)
 
 
 def seconds_table(
@@ -136,38 +168,107 @@ def _check(ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[object]) -
         )
 
 
-def compare(
-    ours: Evaluation, teacher: Evaluation, rivals: Sequence[Evaluation], reference: Reference, *, seed: int = 0
-) -> dict[str, Interval]:
+@dataclass(frozen=True)
+class Beside:
+    """What a student's clips are held against, all of the same captions.
+
+    Attributes:
+        teacher: The guided teacher in full steps, same noises.
+        free: {network evaluations a clip: the best training-free sampler at that many, same noises}; 4 and 8.
+        codec: Measures of the real clips through the VAE.
+        real: Measures of the real clips.
+    """
+
+    teacher: Evaluation
+    free: Mapping[int, Evaluation]
+    codec: ClipMeasures
+    real: ClipMeasures
+
+
+def compare(ours: Evaluation, beside: Beside, reference: Reference, *, seed: int = 0) -> dict[str, Interval]:
     """What `DISTILL_BARS` ask of a student's clips, all on the same captions and noises.
 
     Args:
         ours: The student.
-        teacher: Its guided teacher in full steps.
-        rivals: Training-free samplers of as many steps; the one that the student beats least counts.
-        reference: As in `evaluate`.
+        beside: What it is compared with.
+        reference: As in `evaluate`; says in which space distances are taken.
         seed: Seed of the resampling.
 
     Returns:
-        Intervals: "accuracy", "dynamic" and "frechet" over the teacher, "free" over the rivals' Frechet distance.
+        Intervals: "accuracy" and "dynamic" over the teacher's; "distance" over the teacher's, and "above_floor" after
+        the codec's own is taken off both; "free4", "free8": distance over the best training-free sampler's at so
+        many network evaluations; "borders", the border ratio; "sharpness", the energy over real clips'.
     """
-    pair = (ours.measures, teacher.measures, ours.labels, reference)
+    teacher, seeded = beside.teacher.measures, {"seed": seed}
+    pair = (ours.measures, teacher, ours.labels, reference)
     return {
-        "accuracy": mean_ratio(*pair, "all_together", seed=seed),
-        "dynamic": mean_ratio(*pair, "dynamic_degree", seed=seed),
-        "frechet": frechet_ratio(ours.measures, teacher.measures, reference, seed=seed),
-        "free": max(frechet_ratio(ours.measures, rival.measures, reference, seed=seed) for rival in rivals),
+        "accuracy": mean_ratio(*pair, "all_together", **seeded),
+        "dynamic": mean_ratio(*pair, "dynamic_degree", **seeded),
+        "distance": distance_ratio(ours.measures, teacher, reference, **seeded),
+        "above_floor": above_floor(ours.measures, teacher, beside.codec, reference, **seeded),
+        **{
+            f"free{count}": distance_ratio(ours.measures, rival.measures, reference, **seeded)
+            for count, rival in beside.free.items()
+        },
+        "borders": ours.scores.values["border_ratio"],
+        "sharpness": sharpness_ratio(ours.measures.sharpness, beside.real.sharpness, **seeded),
     }
 
 
+@dataclass(frozen=True)
+class BesideTable:
+    """Students' distances over those of what they are compared with.
+
+    Attributes:
+        table: A row a student and comparison: clips, over, value, low, high.
+    """
+
+    table: pd.DataFrame
+
+    def told(self) -> str:
+        """One sentence for a finding: each ratio and on which side of 1 it lies beyond chance."""
+        parts = [
+            f"{row.clips} over {row.over} {row.value:.2f} [{row.low:.2f}, {row.high:.2f}], {_side(row.low, row.high)}"
+            for row in self.table.itertuples()
+        ]
+        return f"Ratios of distances: {'; '.join(parts)}."
+
+
+#: Keys of `compare` that are ratios of distances, and what stands below the line.
+OVER = {
+    "distance": "the teacher",
+    "above_floor": "the teacher, both above the codec's",
+    "free4": "the best training-free four evaluations",
+    "free8": "the best training-free eight evaluations",
+}
+
+
+def beside_table(students: Mapping[str, Mapping[str, Interval]], four_over_forty: Interval) -> BesideTable:
+    """Students' distances, and what the full sampler gains on four steps, as one table.
+
+    Args:
+        students: {title: from `compare`}.
+        four_over_forty: The teacher's distance in four guided Euler steps over that in full steps.
+    """
+    rows = [("teacher, 4 guided steps", "its full sampler", *four_over_forty)]
+    rows += [(who, OVER[key], *own[key]) for who, own in students.items() for key in OVER if key in own]
+    return BesideTable(pd.DataFrame(rows, columns=["clips", "over", "value", "low", "high"]))
+
+
+def _side(low: float, high: float) -> str:
+    return "closer beyond chance" if high < 1 else "farther beyond chance" if low > 1 else "within chance"
+
+
 def _bars(who: str, speed: float) -> dict[str, Bar]:
-    """What a four-step student has to reach."""
+    """What a four-step student has to reach; distances are in the space that passed the trials of the measures."""
     return {
         "accuracy": Bar(f"{who}: all attributes right, over the 40-step guided teacher", 0.95),
-        "frechet": Bar(f"{who}: Frechet distance over the teacher's", 1.15, at_least=False),
+        "above_floor": Bar(f"{who}: distance above the codec's, over the teacher's", 1.15, at_least=False),
         "dynamic": Bar(f"{who}: dynamic degree over the teacher's", 0.9),
         "diversity": Bar(f"{who}: diversity over the teacher's", 0.9),
-        "free": Bar(f"{who}: Frechet distance over the best training-free four steps", 1.0, at_least=False),
+        "free4": Bar(f"{who}: distance over the best training-free four evaluations", 1.0, at_least=False),
+        "borders": Bar(f"{who}: {BORDERS}", 1.8, at_least=False),
+        "sharpness": Bar(f"{who}: {SHARPNESS}", 0.5),
         "speed": Bar(f"{who}: times faster than the teacher", speed),
     }
 

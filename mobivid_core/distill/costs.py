@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mobivid_core.distill.own_states import SEGMENT_EVALUATIONS
+from mobivid_core.diffusion.guidance import Guidance, as_guidance
+from mobivid_core.diffusion.sampling import textbook_sigmas
+from mobivid_core.distill.own_states import shown_evaluations
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.trajectory import STUDENT_STEPS
+from mobivid_core.distill.trajectory import STUDENT_STEPS, student_sigmas
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,13 @@ class DistillCosts:
     student: float
     teacher: float
 
-    def trajectories(self, clips: int, steps: int, guidance: float) -> float:
+    def trajectories(self, clips: int, steps: int, guidance: float | Guidance) -> float:
         """FLOPs of the teacher's trajectories."""
-        return clips * steps * (1 if guidance == 1.0 else 2) * self.teacher
+        return clips * as_guidance(guidance).evaluations(textbook_sigmas(steps)) * self.teacher
 
-    def own_states(self, clips: int, guidance: float) -> float:
+    def own_states(self, clips: int, guidance: float | Guidance) -> float:
         """FLOPs of the student's own states and the teacher's steps from each: the first chord is at hand already."""
-        shown = (STUDENT_STEPS - 1) * SEGMENT_EVALUATIONS * (1 if guidance == 1.0 else 2)
+        shown = shown_evaluations(guidance, student_sigmas().tolist())
         return clips * (STUDENT_STEPS * self.student + shown * self.teacher)
 
     def update(self, s: DistillSettings) -> float:

@@ -14,7 +14,7 @@ Simplified: misses of single steps are added up, though later steps change what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,72 +24,13 @@ from torch import Tensor, nn
 
 from mobivid_core.data.captions import caption
 from mobivid_core.data.render import label_of
-from mobivid_core.diffusion.flow import TIMESTEP_SCALE
-from mobivid_core.diffusion.sampling import make_scheduler, set_textbook_sigmas
-from mobivid_core.distill.solvers import shift_sigmas
+from mobivid_core.diffusion.guidance import Guidance
+from mobivid_core.distill.solvers import SOLVERS, Sampler
 from mobivid_core.distill.trajectory import Condition, euler_path, guided_velocity, step_generator, student_sigmas
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.text import encode_text
 
 SHIFTS = (0.5, 0.7, 1.0, 1.5, 2.5)
-SOLVERS = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++"}
-#: Multistep solvers take log(1 - sigma), which is infinite at pure noise.
-_PURE_NOISE = 1 - 1e-6
-
-
-@dataclass(frozen=True)
-class KnotSampler:
-    """A solver of the guided teacher on chosen noise levels.
-
-    Attributes:
-        solver: "euler", "unipc" or "dpm++".
-        knots: Noise levels, 1 first and 0 last.
-        guidance: Guidance scale.
-        grid: What the grid is called, e.g. "shift 1.5".
-    """
-
-    solver: str
-    knots: tuple[float, ...]
-    guidance: float
-    grid: str
-
-    def __post_init__(self) -> None:
-        falling = all(a > b for a, b in zip(self.knots, self.knots[1:], strict=False))
-        if len(self.knots) < 2 or self.knots[0] != 1 or self.knots[-1] != 0 or not falling:
-            raise ParameterError(f"knots must fall from 1 to 0, got {self.knots}")
-        if self.solver not in SOLVERS:
-            raise ParameterError(f"unknown solver {self.solver!r}; the solvers are {', '.join(SOLVERS)}")
-
-    @property
-    def name(self) -> str:
-        """For tables, e.g. "UniPC-4, shift 1.5"."""
-        return f"{SOLVERS[self.solver]}-{len(self.knots) - 1}, {self.grid}"
-
-    @torch.no_grad()
-    def sample(self, model: nn.Module, condition: Condition, noise: Tensor) -> Tensor:
-        """Latents (N, C, t, h, w) from noise of that shape and N captions."""
-        velocity = guided_velocity(model, condition, self.guidance)
-        if self.solver == "euler":
-            return euler_path(velocity, noise, torch.tensor(self.knots))[-1]
-        scheduler, x = make_scheduler(self.solver), noise
-        set_textbook_sigmas(scheduler, len(self.knots) - 1)
-        sigmas = torch.tensor(self.knots[:-1])
-        scheduler.timesteps = TIMESTEP_SCALE * sigmas
-        scheduler.sigmas = torch.cat([sigmas.clamp(max=_PURE_NOISE), sigmas.new_zeros(1)])
-        for timestep, sigma in zip(scheduler.timesteps, self.knots[:-1], strict=True):
-            x = scheduler.step(velocity(x, sigma), timestep, x, return_dict=False)[0]
-        return x
-
-    def on(self, model: nn.Module, *, batch: int = 32) -> Callable[[Sequence[str], Tensor], Tensor]:
-        """A function from (captions, noise) to latents on the CPU, as `Evaluator.evaluate_sampler` takes it."""
-        device, null = next(model.parameters()).device, encode_text([""])
-
-        def sample(captions: Sequence[str], noise: Tensor) -> Tensor:
-            condition = Condition(*encode_text(captions), *null).to(device)
-            parts = [slice(i, i + batch) for i in range(0, len(noise), batch)]
-            return torch.cat([self.sample(model, condition.take(p), noise[p].to(device)).cpu() for p in parts])
-
-        return sample
 
 
 def best_knots(states: Tensor, sigmas: Tensor, steps: int = 4) -> tuple[float, ...]:
@@ -142,7 +83,7 @@ class KnotSearch:
     """
 
     table: pd.DataFrame
-    best: dict[str, KnotSampler]
+    best: dict[str, Sampler]
 
     def told(self) -> str:
         """The best grid of each solver with its error, for a caption."""
@@ -156,7 +97,7 @@ def search_knots(
     condition: Condition,
     shape: tuple[int, ...],
     *,
-    guidance: float,
+    guidance: float | Guidance,
     steps: int = 4,
     full_steps: int = 20,
     solvers: Iterable[str] = tuple(SOLVERS),
@@ -169,7 +110,7 @@ def search_knots(
         model: The teacher.
         condition: B captions.
         shape: (C, t, h, w) of a latent.
-        guidance: Guidance scale.
+        guidance: Guidance scale, or a `Guidance`.
         steps: Steps of the baselines.
         full_steps: Euler steps of the trajectory that they should follow.
         solvers: Which solvers.
@@ -180,20 +121,19 @@ def search_knots(
     noise = torch.randn((len(condition), *shape), generator=step_generator(seed, len(condition))).to(device)
     fine = student_sigmas(full_steps)
     states = torch.stack(euler_path(guided_velocity(model, condition, guidance), noise, fine))
-    grids = {
-        "textbook" if s == 1 else f"shift {s:g}": tuple(shift_sigmas(student_sigmas(steps), s).tolist()) for s in shifts
-    }
-    grids["optimised steps"] = best_knots(states, fine, steps)
+    grids = [{"shift": s} for s in shifts]
+    if steps <= full_steps:
+        grids.append({"grid": "optimised steps", "knots": best_knots(states, fine, steps)})
     scale, rows, best = states[-1].square().mean(), [], {}
     for solver in solvers:
-        tried = [KnotSampler(solver, knots, guidance, grid) for grid, knots in grids.items()]
+        tried = [Sampler(solver, steps, guidance, says_scale=True, **grid) for grid in grids]
         errors = [((s.sample(model, condition, noise) - states[-1]).square().mean() / scale).item() for s in tried]
         best[solver] = tried[int(np.argmin(errors))]
         rows += [
             {
                 "solver": SOLVERS[solver],
-                "grid": s.grid,
-                "noise levels": " ".join(f"{k:.3g}" for k in s.knots),
+                "grid": s.grid if s.shift == 1 else f"shift {s.shift:g}",
+                "noise levels": " ".join(f"{k:.3g}" for k in s.sigmas().tolist()),
                 "error to the full sampler": error,
                 "best": s is best[solver],
             }

@@ -14,7 +14,7 @@ from mobivid_core.compress.library_record import record_folder
 from mobivid_core.distill.arms import REGRESSION
 from mobivid_core.distill.comparison import Interval
 from mobivid_core.errors import CheckpointError
-from mobivid_core.report.records import read_record, whose_teacher
+from mobivid_core.report.records import read_record, whose_space, whose_teacher
 
 NEEDED = ["trial", "seed", "TFLOP (counted)", "all together", "Frechet", "Frechet / start"]
 
@@ -52,7 +52,8 @@ class LossRecord:
         return cls(
             rows,
             f"Recorded on {facts['date']} with torch {facts['torch']}: from {facts['start']}, {facts['clips']} test "
-            f"captions, {facts['seeds']} seed(s), on {whose_teacher(facts, teacher)}.",
+            f"captions, {facts['seeds']} seed(s), on {whose_teacher(facts, teacher)}; distances in "
+            f"{whose_space(rows)}.",
         )
 
     def table(self) -> pd.DataFrame:

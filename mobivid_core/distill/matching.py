@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mobivid_core.diffusion.flow import clean_estimate, null_condition
+from mobivid_core.diffusion.guidance import Guidance, as_guidance
 from mobivid_core.distill.adversarial import renoise
 from mobivid_core.distill.regression import unroll
 from mobivid_core.distill.settings import DistillSettings
@@ -86,15 +87,19 @@ class Matching:
         return unroll(student, condition, noise, gradient_steps), condition
 
     @staticmethod
-    def _velocity(model: nn.Module, x: Tensor, sigma: Tensor, condition: Condition, guidance: float = 1.0) -> Tensor:
+    def _velocity(
+        model: nn.Module, x: Tensor, sigma: Tensor, condition: Condition, guidance: float | Guidance = 1.0
+    ) -> Tensor:
         """Velocity at a noise level a sample, guided if asked for."""
-        text, mask = condition.text, condition.mask
-        if guidance == 1.0:
+        text, mask, guidance = condition.text, condition.mask, as_guidance(guidance)
+        if not guidance.needed:
             return model(x, 1000.0 * sigma, text, mask).sample
         null_text, null_mask = null_condition(text, condition.null_text, condition.null_mask)
         both = torch.cat([null_text, text]), torch.cat([null_mask, mask])
         null, full = model(torch.cat([x, x]), 1000.0 * torch.cat([sigma, sigma]), *both).sample.chunk(2)
-        return null + guidance * (full - null)
+        level = sigma.reshape(-1, *(1,) * (x.ndim - 1))
+        guided = guidance.combine(x, level, null, full)
+        return guided if guidance.everywhere else torch.where(guidance.inside(level), guided, full)
 
 
 def make_matching(teacher: nn.Module, trajectories: Trajectories, settings: DistillSettings) -> Matching:

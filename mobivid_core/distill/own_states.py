@@ -10,6 +10,7 @@ Simplified: the states are renewed in rounds, not at every update, so that each 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from mobivid_core.diffusion.guidance import Guidance, as_guidance
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trajectory import Trajectories, Velocity, euler_path, guided_velocity, tensors_digest
 from mobivid_core.errors import ParameterError
@@ -25,7 +27,6 @@ from mobivid_core.files import read_tensors, write_bytes
 
 #: Midpoint steps of the teacher for one of the student's, two evaluations each. One is too few: see CHANGELOG, "Tried".
 SEGMENT_STEPS = 2
-SEGMENT_EVALUATIONS = 2 * SEGMENT_STEPS
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,16 @@ def own_states(student: nn.Module, teacher: nn.Module, given: Trajectories) -> T
     guided = guided_velocity(teacher, condition, given.guidance)
     ends = [given.targets[:, 0]]
     ends += [midpoint(guided, path[i], sigmas[i], sigmas[i + 1]) for i in range(1, len(sigmas) - 1)]
-    forwards = len(given) * (len(ends) - 1) * SEGMENT_EVALUATIONS * (1 if given.guidance == 1.0 else 2)
+    forwards = len(given) * shown_evaluations(given.guidance, sigmas)
     return replace(given, states=torch.stack(path, dim=1), ends=torch.stack(ends, dim=1), forwards=forwards)
+
+
+def shown_evaluations(guidance: float | Guidance, sigmas: Sequence[float]) -> int:
+    """Teacher evaluations of a clip's shown steps: the midpoint method between `sigmas`, but for the first pair."""
+    seen: list[float] = []
+    for sigma, following in zip(sigmas[1:-1], sigmas[2:], strict=True):
+        midpoint(lambda x, level: seen.append(level) or x, torch.zeros(1), sigma, following)
+    return as_guidance(guidance).evaluations(seen)
 
 
 def collect_own_states(
@@ -159,5 +168,5 @@ def _key(student: nn.Module, teacher: nn.Module, given: Trajectories, chunk: int
     """Short hash of everything that the chunks of own states depend on."""
     weights = (*student.state_dict().values(), *teacher.state_dict().values())
     condition = (given.condition.text, given.condition.mask, given.condition.null_text, given.condition.null_mask)
-    settings = repr((given.guidance, SEGMENT_STEPS, chunk))
+    settings = repr((as_guidance(given.guidance).key, SEGMENT_STEPS, chunk))
     return tensors_digest(settings, (*weights, *condition, given.sigmas, given.states[:, 0], given.targets[:, 0]))

@@ -180,8 +180,7 @@ def run_stages(
         contest = None
         if settings.adversarial_weight > 0:
             contest = make_contest(teacher, dataset, trajectories, settings, synthetic_share)
-        key = _key(start, trajectories, settings, synthetic_share)
-        where = folder / f"stage{number}-{key}" if folder else None
+        where = folder / f"stage{number}-{_key(start, trajectories, settings, synthetic_share)}" if folder else None
         title = "adversarial" if contest else "regression"
         done.append(Distiller(start, trajectories, settings, contest=contest, folder=where))
         done[-1].run(progress=progress, title=title)

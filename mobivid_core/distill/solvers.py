@@ -17,11 +17,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.distill.trajectory import Condition, euler_path, guided_velocity, solver_path, student_sigmas
+from mobivid_core.diffusion.guidance import Guidance, as_guidance
+from mobivid_core.distill.trajectory import Condition, guided_velocity, solver_path, student_sigmas
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.text import encode_text
 
-GRIDS = ("textbook", "diffusers default")
+GRIDS = ("textbook", "diffusers default", "optimised steps")
+SOLVERS = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++"}
 
 
 @dataclass(frozen=True)
@@ -31,42 +33,53 @@ class Sampler:
     Attributes:
         solver: "euler", "unipc" or "dpm++".
         steps: Steps.
-        guidance: Guidance scale; 1 is unguided and costs half.
-        grid: "textbook", or "diffusers default" (Euler only).
-        shift: Time shift of the grid (Euler only): sigma' = shift sigma / (1 + (shift - 1) sigma).
+        guidance: Guidance scale, 1 is unguided and costs half; or a `Guidance`.
+        grid: "textbook", "diffusers default" (Euler only), or "optimised steps", which are given as `knots`.
+        shift: Time shift of the grid: sigma' = shift sigma / (1 + (shift - 1) sigma).
         says_scale: The name tells the guidance scale: for tables with more than one.
+        knots: `steps` + 1 noise levels of "optimised steps", 1 first and 0 last.
     """
 
     solver: str
     steps: int
-    guidance: float = 1.0
+    guidance: float | Guidance = 1.0
     grid: str = "textbook"
     shift: float = 1.0
     says_scale: bool = False
+    knots: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.grid not in GRIDS:
             raise ParameterError(f"unknown grid {self.grid!r}; the grids are {', '.join(GRIDS)}")
-        if self.solver != "euler" and (self.grid != "textbook" or self.shift != 1.0):
-            raise ParameterError(f"only the Euler solver takes another grid or shift here, got {self.solver!r}")
+        if self.solver not in SOLVERS:
+            raise ParameterError(f"unknown solver {self.solver!r}; the solvers are {', '.join(SOLVERS)}")
+        if self.solver != "euler" and self.grid == "diffusers default":
+            raise ParameterError(f"only the Euler solver has a default grid here, got {self.solver!r}")
+        if (self.grid == "optimised steps") != bool(self.knots):
+            raise ParameterError(f'knots belong to the grid "optimised steps", got {self.grid!r} and {self.knots}')
+        falling = all(a > b for a, b in zip(self.knots, self.knots[1:], strict=False))
+        ends = (len(self.knots), self.knots[0], self.knots[-1]) if self.knots else (self.steps + 1, 1, 0)
+        if not falling or ends != (self.steps + 1, 1, 0):
+            raise ParameterError(f"{self.steps} steps take {self.steps + 1} knots that fall from 1 to 0: {self.knots}")
 
     @property
     def name(self) -> str:
         """For tables, e.g. "UniPC-4, guided"."""
-        names = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++"}
-        grid = "" if self.grid == "textbook" else f", {self.grid} grid"
+        grid = {"textbook": "", "diffusers default": ", diffusers default grid"}.get(self.grid, f", {self.grid}")
         shift = "" if self.shift == 1.0 else f", shift {self.shift:g}"
         guided = f"guidance {self.guidance:g}" if self.says_scale else "guided"
-        end = "unguided" if self.guidance == 1.0 else guided
-        return f"{names.get(self.solver, self.solver)}-{self.steps}{grid}{shift}, {end}"
+        end = guided if as_guidance(self.guidance).needed else "unguided"
+        return f"{SOLVERS[self.solver]}-{self.steps}{grid}{shift}, {end}"
 
     @property
     def evaluations(self) -> int:
-        """Model evaluations for one clip: guidance doubles them."""
-        return self.steps * (1 if self.guidance == 1.0 else 2)
+        """Network evaluations for one clip: two a guided step."""
+        return as_guidance(self.guidance).evaluations(self.sigmas()[:-1].tolist())
 
     def sigmas(self) -> Tensor:
         """(steps + 1,) noise levels, ending in 0."""
+        if self.knots:
+            return torch.tensor(self.knots)
         if self.grid == "textbook":
             return shift_sigmas(student_sigmas(self.steps), self.shift)
         return default_grid(self.steps, self.shift)
@@ -87,11 +100,8 @@ class Sampler:
         done = []
         for start in range(0, len(noise), batch):
             part = condition.take(slice(start, start + batch))
-            velocity, x = guided_velocity(model, part, self.guidance), noise[start : start + batch]
-            if self.solver == "euler":
-                done.append(euler_path(velocity, x, self.sigmas())[-1])
-            else:
-                done.append(solver_path(velocity, x, self.steps, self.solver)[-1])
+            velocity = guided_velocity(model, part, self.guidance)
+            done.append(solver_path(velocity, noise[start : start + batch], self.sigmas(), self.solver)[-1])
         return torch.cat(done)
 
     def on(self, model: nn.Module, *, batch: int = 32) -> Callable[[Sequence[str], Tensor], Tensor]:

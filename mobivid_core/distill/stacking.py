@@ -19,7 +19,7 @@ import pandas as pd
 from mobivid_core.compress.library_record import record_folder, teacher_hash
 from mobivid_core.distill.arms import REGRESSION
 from mobivid_core.distill.bench import Bench, Trial
-from mobivid_core.distill.comparison import frechet_ratio, mean_ratio
+from mobivid_core.distill.comparison import distance_ratio, mean_ratio
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trajectory import STUDENT_STEPS
 from mobivid_core.evaluate.generation import Evaluation
@@ -60,7 +60,7 @@ def _row(bench: Bench, found: Evaluation, reference: Evaluation) -> dict:
     """Accuracy and Frechet distance over those of the first row."""
     distances = bench.evaluator.reference
     right = mean_ratio(found.measures, reference.measures, found.labels, distances, "all_together")
-    apart = frechet_ratio(found.measures, reference.measures, distances)
+    apart = distance_ratio(found.measures, reference.measures, distances)
     return {
         "all together": float(found.scores["all_together"]),
         **dict(zip(("accuracy / teacher", "accuracy low", "accuracy high"), right, strict=True)),

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from mobivid_core.compress.library_record import record_folder, teacher_hash
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.bench import Bench
-from mobivid_core.distill.comparison import frechet_ratio, mean_ratio
+from mobivid_core.distill.comparison import distance_ratio, mean_ratio
 from mobivid_core.distill.discriminator import TeacherDiscriminator, default_depths
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trainer import Distiller
@@ -31,7 +31,7 @@ from mobivid_core.files import write_bytes
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import PROFILES, Profile, get_profile
-from mobivid_core.report.records import read_record, whose_teacher, write_record
+from mobivid_core.report.records import read_record, whose_space, whose_teacher, write_record
 
 #: Trial -> (settings that change, how its discriminator is built, synthetic share).
 Trial = tuple[dict, Callable[[nn.Module], TeacherDiscriminator], float]
@@ -99,12 +99,13 @@ def _trial(bench: Bench, trial: Trial, updates: int, seed: int) -> dict:
     distiller.run()
     last = pd.DataFrame(distiller.log).tail(10)
     after, reference = bench.score(_FOUR.on(distiller.averaged)), bench.evaluator.reference
-    over = frechet_ratio(after.measures, bench.before.measures, reference, seed=seed)
+    over = distance_ratio(after.measures, bench.before.measures, reference, seed=seed)
     right = mean_ratio(after.measures, bench.before.measures, after.labels, reference, "all_together", seed=seed)
     return {
         "all together": float(after.scores["all_together"]),
         **dict(zip(("Frechet / start", "low", "high"), over, strict=True)),
         "accuracy / start": right[0],
+        "distances in": reference.space.title,
         "D(real) - D(student)": float((last["real_logit"] - last["fake_logit"]).mean()),
     }
 
@@ -124,7 +125,8 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
     rows, facts = read_record(place, f"python -m mobivid_core.distill.study {name}")
     return rows, (
         f"Recorded on {facts['date']}: {facts['updates']} updates from the student that shipped then, "
-        f"{facts['clips']} test captions, {facts['seeds']} seed(s), on {whose_teacher(facts, teacher)}."
+        f"{facts['clips']} test captions, {facts['seeds']} seed(s), on {whose_teacher(facts, teacher)}; distances in "
+        f"{whose_space(rows)}."
     )
 
 

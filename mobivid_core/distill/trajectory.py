@@ -23,8 +23,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mobivid_core.diffusion.flow import null_condition, predicted_velocity
-from mobivid_core.diffusion.sampling import make_scheduler, set_textbook_sigmas, textbook_sigmas
+from mobivid_core.diffusion import sampling
+from mobivid_core.diffusion.flow import TIMESTEP_SCALE, null_condition
+from mobivid_core.diffusion.guidance import Guidance, as_guidance
+from mobivid_core.diffusion.sampling import make_scheduler, set_sigmas, textbook_sigmas
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_tensors, write_bytes
 
@@ -79,7 +81,7 @@ class Trajectories:
         sigmas: (S + 1,) noise levels of the states, 1 down to 0.
         condition: The N captions.
         teacher_steps: Steps that the teacher took.
-        guidance: Its guidance scale.
+        guidance: Its guidance: a scale or a `Guidance`.
         forwards: Teacher evaluations spent in this call, one per clip, step and guidance half (0 if all were cached).
         ends: (N, S, C, t, h, w) where the teacher's step from each state ends; None where it ends in the next state,
             since the states are the teacher's own.
@@ -89,7 +91,7 @@ class Trajectories:
     sigmas: Tensor
     condition: Condition
     teacher_steps: int
-    guidance: float
+    guidance: float | Guidance
     forwards: int = 0
     ends: Tensor | None = None
 
@@ -129,22 +131,15 @@ def step_generator(seed: int, *salt: int) -> torch.Generator:
     return torch.Generator().manual_seed(word >> 1)
 
 
-def guided_velocity(model: nn.Module, condition: Condition, guidance: float) -> Velocity:
-    """Velocity field (x, sigma) -> v for a batch of captions; v = v_null + g (v_text - v_null), both in one batch."""
-    text, mask = condition.text, condition.mask
-    if guidance != 1.0:
-        null_text, null_mask = null_condition(text, condition.null_text, condition.null_mask)
-        text, mask = torch.cat([null_text, text]), torch.cat([null_mask, mask])
+def guided_velocity(model: nn.Module, condition: Condition, guidance: float | Guidance) -> Velocity:
+    """Velocity field (x, sigma) -> v for a batch of captions, guided as in `diffusion.sampling`."""
+    text, mask, guidance = condition.text, condition.mask, as_guidance(guidance)
+    null = null_condition(text, condition.null_text, condition.null_mask) if guidance.needed else None
 
     def velocity(x: Tensor, sigma: float) -> Tensor:
         """(B, C, t, h, w) -> the same shape."""
-        doubled = x if guidance == 1.0 else torch.cat([x, x])
-        timestep = torch.full((len(doubled),), 1000.0 * sigma, device=x.device)
-        out = predicted_velocity(model(doubled, timestep, text, mask))
-        if guidance == 1.0:
-            return out
-        null, full = out.chunk(2)
-        return null + guidance * (full - null)
+        timestep = torch.tensor(TIMESTEP_SCALE * sigma, device=x.device)
+        return sampling.guided_velocity(model, x, timestep, text, mask, null, guidance)
 
     return velocity
 
@@ -157,22 +152,28 @@ def euler_path(velocity: Velocity, noise: Tensor, sigmas: Tensor) -> list[Tensor
     return path
 
 
-def solver_path(velocity: Velocity, noise: Tensor, steps: int, solver: str) -> list[Tensor]:
-    """States of a solver on the textbook grid, noise first; `solver` as in `make_scheduler`."""
+def solver_path(velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: str) -> list[Tensor]:
+    """States of a solver along `sigmas` (n + 1 of them, 1 first and 0 last), noise first; `solver` as in diffusion."""
     if solver == "euler":
-        return euler_path(velocity, noise, student_sigmas(steps))
+        return euler_path(velocity, noise, sigmas)
     scheduler = make_scheduler(solver)
-    set_textbook_sigmas(scheduler, steps)
+    set_sigmas(scheduler, sigmas[:-1])
     path = [noise]
-    for timestep, sigma in zip(scheduler.timesteps, textbook_sigmas(steps), strict=True):
-        v = velocity(path[-1], float(sigma))
+    for timestep, sigma in zip(scheduler.timesteps, sigmas[:-1].tolist(), strict=True):
+        v = velocity(path[-1], sigma)
         path.append(scheduler.step(v, timestep, path[-1], return_dict=False)[0])
     return path
 
 
 @torch.no_grad()
 def teacher_states(
-    teacher: nn.Module, condition: Condition, noise: Tensor, *, steps: int, guidance: float, solver: str = "euler"
+    teacher: nn.Module,
+    condition: Condition,
+    noise: Tensor,
+    *,
+    steps: int,
+    guidance: float | Guidance,
+    solver: str = "euler",
 ) -> Tensor:
     """Guided trajectory from each noise, at the student's noise levels.
 
@@ -181,7 +182,7 @@ def teacher_states(
         condition: B captions.
         noise: (B, C, t, h, w).
         steps: Teacher steps, a multiple of `STUDENT_STEPS`, so that it passes the student's noise levels.
-        guidance: Guidance scale; 1 evaluates the conditional half only.
+        guidance: Guidance scale, or a `Guidance`; where it is 1 the conditional half alone is evaluated.
         solver: "euler", "unipc" or "dpm++".
 
     Returns:
@@ -195,7 +196,7 @@ def teacher_states(
             f"the teacher's steps must be a multiple of {STUDENT_STEPS} so that it passes the student's noise levels, "
             f"got {steps}; take {round_steps(max(steps, 1))}"
         )
-    path = solver_path(guided_velocity(teacher, condition, guidance), noise, steps, solver)
+    path = solver_path(guided_velocity(teacher, condition, guidance), noise, student_sigmas(steps), solver)
     return torch.stack(path[:: steps // STUDENT_STEPS], dim=1)
 
 
@@ -210,7 +211,7 @@ def collect_trajectories(
     shape: tuple[int, int, int, int],
     *,
     steps: int,
-    guidance: float,
+    guidance: float | Guidance,
     solver: str = "euler",
     seed: int = 0,
     cache: Path | None = None,
@@ -237,7 +238,8 @@ def collect_trajectories(
         RunError: The disk is full; finished chunks are kept.
     """
     device = next(teacher.parameters()).device
-    teacher_key = _teacher_key(teacher, shape, (steps, guidance, solver, seed, chunk))
+    teacher_key = _teacher_key(teacher, shape, (steps, as_guidance(guidance).key, solver, seed, chunk))
+    evaluations = as_guidance(guidance).evaluations(textbook_sigmas(steps))
     states, forwards = [], 0
     for i in tqdm(range(-(-len(condition) // chunk)), desc="teacher trajectories", disable=not progress):
         part = condition.take(slice(i * chunk, (i + 1) * chunk))
@@ -248,7 +250,7 @@ def collect_trajectories(
         else:
             noise = torch.randn((len(part), *shape), generator=step_generator(seed, i)).to(device)
             done = teacher_states(teacher, part.to(device), noise, steps=steps, guidance=guidance, solver=solver).cpu()
-            forwards += len(part) * steps * (1 if guidance == 1.0 else 2)
+            forwards += len(part) * evaluations
             if path:
                 write_bytes(path, save({"states": done.contiguous()}))
         states.append(done)

@@ -10,12 +10,20 @@ raise sharpness a little. Read them together, beside a distance that passed the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.metrics import bootstrap_interval
+
+if TYPE_CHECKING:
+    from mobivid_core.evaluate.measures import ClipMeasures
 
 Interval = tuple[float, float, float]
 
@@ -102,6 +110,66 @@ def sharpness_ratio(
     if a.shape != b.shape or a.ndim != 1:
         raise ParameterError(f"a paired ratio needs one energy a clip on both sides, got {a.shape} and {b.shape}")
     return bootstrap_interval(np.stack([a, b], 1), _mean_ratio, n=resamples, seed=seed)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Both measures of some clips, one value a clip.
+
+    Attributes:
+        borders: (N,) from `border_ratio`.
+        sharpness: (N,) from `sharpness`.
+    """
+
+    borders: Tensor
+    sharpness: Tensor
+
+    @classmethod
+    def of(cls, clips: Tensor) -> Faults:
+        """Of clips (N, 3, T, H, W) in [-1, 1]."""
+        return cls(border_ratio(clips).cpu(), sharpness(clips).cpu())
+
+
+@dataclass(frozen=True)
+class FaultTable:
+    """Border ratio and sharpness of several versions of the same captions' clips.
+
+    Attributes:
+        table: A row a version, real clips first: clips, n, border_ratio and sharpness (over real clips') with `_low`
+            and `_high`.
+        intervals: {version: {"borders": interval, "sharpness": interval}}, as bars and headlines take them.
+    """
+
+    table: pd.DataFrame
+    intervals: dict[str, dict[str, Interval]]
+
+    def told(self, name: str) -> str:
+        """One sentence for a finding on one version."""
+        own, real = (self.table.set_index("clips").loc[which] for which in (name, "real clips"))
+        return (
+            f"Neighbouring pixels differ {own['border_ratio']:.2f} times as much across token borders as inside tokens "
+            f"({name}; real clips {real['border_ratio']:.2f}), and the energy of the Laplacian is "
+            f"{own['sharpness']:.0%} of real clips'"
+        )
+
+
+def fault_table(versions: Mapping[str, Faults | ClipMeasures], real: Faults | ClipMeasures) -> FaultTable:
+    """Set versions of clips beside the real clips of the same captions.
+
+    Args:
+        versions: {title: what was measured}, N clips each, clip i for the same caption in all.
+        real: Of the real clips.
+    """
+    rows, intervals = [], {}
+    for title, own in {"real clips": real, **versions}.items():
+        found = {
+            "borders": bootstrap_interval(own.borders),
+            "sharpness": sharpness_ratio(own.sharpness, real.sharpness),
+        }
+        intervals[title] = found
+        rows.append((title, len(own.borders), *found["borders"], *found["sharpness"]))
+    names = [f"{name}{end}" for name in ("border_ratio", "sharpness") for end in ("", "_low", "_high")]
+    return FaultTable(pd.DataFrame(rows, columns=["clips", "n", *names]), intervals)
 
 
 def _mean_ratio(rows: np.ndarray) -> float:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import pandas as pd
 from torch import nn
 
-from mobivid_core.diffusion.sampling import Solver
+from mobivid_core.diffusion.guidance import Guidance, as_guidance
+from mobivid_core.diffusion.sampling import Solver, textbook_sigmas
 from mobivid_core.evaluate.generation import Evaluation, Evaluator
 from mobivid_core.evaluate.minivbench import Scores, table
 
-#: Measures of a curve: the headline ones, which do not saturate.
-CURVE = ("all_together", "object_class", "action", "frechet_reconstruction")
+#: Measures of a curve: the headline ones, which do not saturate; "distance" is from reconstructions, trusted space.
+CURVE = ("all_together", "object_class", "action", "distance")
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,17 @@ class Point:
     Attributes:
         solver: As in `make_scheduler`.
         steps: Steps on the textbook grid.
-        guidance: Classifier-free guidance scale.
+        guidance: Classifier-free guidance: a scale or a `Guidance`.
     """
 
     solver: Solver
     steps: int
-    guidance: float
+    guidance: float | Guidance
 
     @property
     def calls(self) -> int:
-        """Passes of the model a clip: two a step with guidance."""
-        return self.steps * (1 if self.guidance == 1 else 2)
+        """Passes of the model a clip: two a guided step."""
+        return as_guidance(self.guidance).evaluations(textbook_sigmas(self.steps))
 
 
 def trace(
@@ -76,7 +77,10 @@ def trace(
             )
         rows.append(evaluator.score(run.measures[:n], run.labels[:n]))
         seconds.append(run.seconds_per_clip)
-    frame = table({str(i): scores for i, scores in enumerate(rows)}, CURVE).drop(columns="clips")
+    distance = evaluator.reference.space.reconstruction
+    names = [distance if name == "distance" else name for name in CURVE]
+    frame = table({str(i): scores for i, scores in enumerate(rows)}, names).drop(columns="clips")
+    frame = frame.rename(columns={f"{distance}{end}": f"distance{end}" for end in ("", "_low", "_high")})
     for place, name in enumerate(("solver", "steps", "guidance", "calls")):
         frame.insert(place, name, [getattr(point, name) for point in points])
     return frame.assign(seconds_per_clip=seconds)
@@ -91,4 +95,4 @@ def fewest_steps(frame: pd.DataFrame, measure: str = "all_together") -> Point:
     """
     good = frame[frame[f"{measure}_high"] >= frame[measure].max()]
     row = good.sort_values(["calls", measure], ascending=[True, False]).iloc[0]
-    return Point(row.solver, int(row.steps), float(row.guidance))
+    return Point(row.solver, int(row.steps), row.guidance)

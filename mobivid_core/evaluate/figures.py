@@ -89,7 +89,7 @@ def sampling_curves(frame: pd.DataFrame, floor: float | None = None) -> Figure:
     fig, axes = plt.subplots(1, 3, figsize=(9.5, 3.2))
     for solver, group in frame.groupby("solver", sort=False):
         steps = group["steps"].astype(float)
-        for ax, name in zip(axes[:2], ("all_together", "frechet_reconstruction"), strict=True):
+        for ax, name in zip(axes[:2], ("all_together", "distance"), strict=True):
             (line,) = ax.plot(steps, group[name], marker="o", label=solver)
             ax.fill_between(steps, group[f"{name}_low"], group[f"{name}_high"], alpha=0.12, color=line.get_color())
         axes[2].plot(steps, group["seconds_per_clip"], marker="o", label=solver)
@@ -109,7 +109,7 @@ def quality_curves(
     frame: pd.DataFrame,
     x: str,
     shares: Sequence[str] = ("all_together", "object_class", "action"),
-    distance: str = "frechet_reconstruction",
+    distance: str = "distance",
     floor: float | None = None,
     log2: bool = False,
 ) -> Figure:

@@ -100,12 +100,57 @@ def ratio_interval(
     Raises:
         ParameterError: Different numbers of clips.
     """
-    if len(ours) != len(theirs):
-        raise ParameterError(f"paired sets need as many clips each, got {len(ours)} and {len(theirs)}")
-    pair = [FrechetTarget(x, target) for x in (ours, theirs)]
-    rng = np.random.default_rng(seed)
-    rows = [np.arange(len(ours)), *(rng.integers(len(ours), size=len(ours)) for _ in range(resamples))]
-    logs = np.array([np.subtract(*(np.log(max(side.distance(r), 1e-9)) for side in pair)) for r in rows])
+    distances = _paired((ours, theirs), target, resamples, seed)
+    return _exp_interval(np.log(np.maximum(distances, 1e-9)) @ [1, -1])
+
+
+def excess_ratio_interval(
+    ours: np.ndarray | Tensor,
+    theirs: np.ndarray | Tensor,
+    floor: np.ndarray | Tensor,
+    target: np.ndarray | Tensor,
+    *,
+    resamples: int = 50,
+    seed: int = 0,
+) -> Interval:
+    """Ratio of what two sets' Frechet distances have above a third's: what models add to the codec's own distance.
+
+    Resampling raises all three distances by about as much, which the differences take out. A difference below a
+    hundredth of the floor's distance counts as that much: the ratio of two models at the floor is 1.
+
+    Args:
+        ours: (N, F) in the numerator, clip i for the same caption in all three sets.
+        theirs: (N, F) in the denominator.
+        floor: (N, F) reconstructions of the real clips of those captions.
+        target: (M, F) other real clips.
+        resamples: Bootstrap resamples of captions, all three clips of one together.
+        seed: Seed of the resampling.
+
+    Returns:
+        (ratio, low, high); the resampled logarithms are moved so that their mean is the value's.
+
+    Raises:
+        ParameterError: Different numbers of clips.
+    """
+    distances = _paired((ours, theirs, floor), target, resamples, seed)
+    least = 0.01 * np.maximum(distances[:, 2:], 1e-9)
+    return _exp_interval(np.log(np.maximum(distances[:, :2] - distances[:, 2:], least)) @ [1, -1])
+
+
+def _paired(
+    sets: tuple[np.ndarray | Tensor, ...], target: np.ndarray | Tensor, resamples: int, seed: int
+) -> np.ndarray:
+    """(1 + resamples, sets) distances from `target`: of all rows first, then of the same resampled rows of each set."""
+    n = len(sets[0])
+    if any(len(x) != n for x in sets):
+        raise ParameterError(f"paired sets need as many clips each, got {' and '.join(str(len(x)) for x in sets)}")
+    sides, rng = [FrechetTarget(x, target) for x in sets], np.random.default_rng(seed)
+    rows = [np.arange(n), *(rng.integers(n, size=n) for _ in range(resamples))]
+    return np.array([[side.distance(r) for side in sides] for r in rows])
+
+
+def _exp_interval(logs: np.ndarray) -> Interval:
+    """exp of the first logarithm, and of the 95 % range of the others moved so that their mean is the first."""
     value, draws = logs[0], logs[1:]
     low, high = np.quantile(draws + value - draws.mean(), [0.025, 0.975])
     return float(np.exp(value)), float(np.exp(low)), float(np.exp(high))

@@ -1,7 +1,8 @@
-"""Beyond what was trained: attribute combinations that were held out, and a wording that no training caption uses."""
+"""Beyond what was trained: attribute combinations that were held out, and wordings that no training caption uses."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ from mobivid_core.data.captions import (
     ATTRIBUTES,
     TRAIN_WORDINGS,
     VOCABULARY,
-    WORDINGS,
     ClipLabel,
     caption,
     label_indices,
@@ -30,9 +30,15 @@ from mobivid_core.models.text import encode_text
 if TYPE_CHECKING:
     from mobivid_core.evaluate.generation import Evaluation
 
+#: Wordings whose captions are compared: trained ones of four templates, and held-out ones of all four templates.
+#: The latter use both held-out phrases of every part of the grammar that has two.
+PROBED_TRAINED = (0, 22, 33, 50)
+PROBED_UNSEEN = (512, 515, 525, 526)
+PROBED = PROBED_TRAINED + PROBED_UNSEEN
+
 #: Captions that the reading of the text encoder is fitted on; test captions start at 0 and never reach them.
 _PROBE_START = 5_000_000
-_PROBE_CAPTIONS = 512
+_PROBE_CAPTIONS = 2 * TRAIN_WORDINGS  # every trained wording twice
 
 
 def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: int = 1000) -> tuple[float, float, float]:
@@ -63,11 +69,11 @@ def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: in
 
 
 def paraphrases(runs: Sequence[Evaluation], readable: Sequence[float]) -> pd.DataFrame:
-    """Table of the wordings: the same captions and noises, said in each way.
+    """Table of the probed wordings: the same captions and noises, said in each way.
 
     Args:
-        runs: One evaluation a wording, in order, of the same captions.
-        readable: For each wording, `readable_share`.
+        runs: One evaluation a wording of `PROBED`, in order, of the same captions.
+        readable: For each of these wordings, `readable_share`.
 
     Returns:
         A row a wording: wording, trained (yes or no), example, text_readable, all_together, change (from the mean of
@@ -76,17 +82,45 @@ def paraphrases(runs: Sequence[Evaluation], readable: Sequence[float]) -> pd.Dat
     Raises:
         ParameterError: Not one evaluation and one share a wording.
     """
-    if not len(runs) == len(readable) == WORDINGS:
-        raise ParameterError(f"there are {WORDINGS} wordings; got {len(runs)} evaluations and {len(readable)} shares")
-    right = np.stack([_right(run, "all_together") for run in runs])
-    trained = right[:TRAIN_WORDINGS].mean(0)
+    right, count = _probed(runs), len(PROBED_TRAINED)
+    if len(readable) != len(PROBED):
+        raise ParameterError(f"expected one share for each of the {len(PROBED)} probed wordings; got {len(readable)}")
+    trained = right[:count].mean(0)
     rows = []
-    for wording, (run, share) in enumerate(zip(runs, readable, strict=True)):
-        change = bootstrap_interval(right[wording] - trained)
-        known = "yes" if wording < TRAIN_WORDINGS else "no"
-        rows.append((wording, known, caption(run.labels[0]), share, right[wording].mean(), *change, len(run.labels)))
+    for number, (wording, run, share) in enumerate(zip(PROBED, runs, readable, strict=True)):
+        change = bootstrap_interval(right[number] - trained)
+        known = "yes" if number < count else "no"
+        example = caption(replace(run.labels[0], wording=wording))
+        rows.append((wording, known, example, share, right[number].mean(), *change, len(run.labels)))
     names = ["wording", "trained", "example", "text_readable", "all_together", "change", "low", "high", "n"]
     return pd.DataFrame(rows, columns=names)
+
+
+def wording_gap(runs: Sequence[Evaluation]) -> tuple[float, float, float]:
+    """How much better captions are met in trained wordings than in held-out ones.
+
+    Args:
+        runs: As in `paraphrases`.
+
+    Returns:
+        (share right in `PROBED_TRAINED` - share right in `PROBED_UNSEEN`, low, high). Each clip's difference is
+        between its own two means over wordings; the 95 % interval resamples clips.
+
+    Raises:
+        ParameterError: Not one evaluation a wording, or not of the same captions.
+    """
+    right, count = _probed(runs), len(PROBED_TRAINED)
+    return bootstrap_interval(right[:count].mean(0) - right[count:].mean(0))
+
+
+def _probed(runs: Sequence[Evaluation]) -> np.ndarray:
+    """(wordings, N) 1 where a clip met its caption; rows in the order of `PROBED`."""
+    if len(runs) != len(PROBED):
+        raise ParameterError(f"expected one evaluation for each of the {len(PROBED)} probed wordings; got {len(runs)}")
+    meant = [[replace(label, wording=0) for label in run.labels] for run in runs]
+    if any(labels != meant[0] for labels in meant):
+        raise ParameterError("the evaluations are of different captions; evaluate the same clips in every wording")
+    return np.stack([_right(run, "all_together") for run in runs])
 
 
 def readable_share(wording: int, n: int = 256, *, ridge: float = 1.0) -> float:
@@ -99,17 +133,22 @@ def readable_share(wording: int, n: int = 256, *, ridge: float = 1.0) -> float:
         n: Captions read.
         ridge: Penalty of the least squares.
     """
-    fitted = [replace(label_of("val", _PROBE_START + i), wording=i % TRAIN_WORDINGS) for i in range(_PROBE_CAPTIONS)]
     read = [replace(label_of("test", i), wording=wording) for i in range(n)]
-    x = _pooled(fitted)
-    centre = x.mean(0)
-    weights = torch.linalg.solve(
-        (x - centre).T @ (x - centre) + ridge * torch.eye(x.shape[1]), (x - centre).T @ _one_hot(fitted)
-    )
+    centre, weights = _reading(ridge)
     scores = (_pooled(read) - centre) @ weights
     sizes = [len(VOCABULARY[name]) for name in ATTRIBUTES]
     found = torch.stack([part.argmax(1) for part in scores.split(sizes, 1)], 1)
     return accuracy(found, label_indices(read))["all"].mean().item()
+
+
+@functools.cache
+def _reading(ridge: float) -> tuple[Tensor, Tensor]:
+    """Centre (D,) and weights (D, classes) of the linear reading, fitted on captions in all trained wordings."""
+    fitted = [replace(label_of("val", _PROBE_START + i), wording=i % TRAIN_WORDINGS) for i in range(_PROBE_CAPTIONS)]
+    x = _pooled(fitted)
+    centre = x.mean(0)
+    gram = (x - centre).T @ (x - centre) + ridge * torch.eye(x.shape[1])
+    return centre, torch.linalg.solve(gram, (x - centre).T @ _one_hot(fitted))
 
 
 def _pooled(labels: Sequence[ClipLabel]) -> Tensor:

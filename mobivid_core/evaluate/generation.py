@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from mobivid_core.data.captions import ClipLabel, caption
 from mobivid_core.data.render import label_of
+from mobivid_core.diffusion.guidance import Guidance, as_guidance
 from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.diversity import caption_diversity
@@ -136,7 +137,7 @@ class Evaluator:
         *,
         n: int | None = None,
         steps: int | None = None,
-        guidance: float | None = None,
+        guidance: float | Guidance | None = None,
         solver: str = "euler",
         wording: int | None = None,
         seed: int = 0,
@@ -152,7 +153,7 @@ class Evaluator:
             model: Called as the diffusion model; see `sample_latents`.
             n: Clips; None for all the evaluator's captions.
             steps: Sampling steps; None for the profile's teacher.
-            guidance: Classifier-free guidance scale; None for the profile's teacher; 1 is without.
+            guidance: Scale of classifier-free guidance, 1 is without, or a `Guidance`; None for the profile's teacher.
             solver: See `sample_latents`.
             wording: Word every caption this way; None keeps the test captions' own wordings.
             seed: Seed of the noise.
@@ -176,7 +177,7 @@ class Evaluator:
         if quality:
             # what the plan computes, not its reasons: those hold timings, which are others elsewhere
             kind = type(model).__qualname__, getattr(getattr(model, "plan", None), "computes", None)
-            settings = (self.split, steps, guidance, solver, wording, seed, keep, *kind)
+            settings = (self.split, steps, guidance.key, solver, wording, seed, keep, *kind)
             file = evaluation_file([self.vae, self.judge, model], settings, self.profile, n)
         found = read_measured(file, independent)
         if found is None:
@@ -213,8 +214,8 @@ class Evaluator:
     def _steps(self, steps: int | None) -> int:
         return self.profile.teacher_sampling_steps if steps is None else steps
 
-    def _guidance(self, guidance: float | None) -> float:
-        return self.profile.guidance if guidance is None else guidance
+    def _guidance(self, guidance: float | Guidance | None) -> Guidance:
+        return as_guidance(self.profile.guidance if guidance is None else guidance)
 
     def _independent(self, asked: bool | None) -> bool:
         return self.reference.space.column == "image_features" if asked is None else asked
@@ -258,7 +259,7 @@ class Evaluator:
         model: nn.Module,
         *,
         steps: int | None = None,
-        guidance: float | None = None,
+        guidance: float | Guidance | None = None,
         solver: str = "euler",
         batch: int = 32,
     ) -> Callable[[Sequence[str], Tensor], Tensor]:
@@ -304,7 +305,7 @@ class Evaluator:
         captions: int = 8,
         repeats: int = 6,
         steps: int | None = None,
-        guidance: float | None = None,
+        guidance: float | Guidance | None = None,
         solver: str = "euler",
         seed: int = 0,
     ) -> dict[str, float]:

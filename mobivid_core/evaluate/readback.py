@@ -1,7 +1,7 @@
 """Colour and motion read back from a clip without any network: the check on the judge that no training can bend.
 
-The renderer's geometry is known: one object over the middle of a background that stands still and is muted. So the
-object's colour is that of the vivid middle, and its motion is the drift, turn and growth of the optical flow.
+The renderer's geometry is known: one large object over the middle of a background that stands still and is muted. So
+the object's colour is that of the vivid middle, and its motion is the drift, turn and growth of the optical flow.
 Shape and background have no such reading.
 """
 
@@ -19,7 +19,7 @@ from mobivid_core.data.render import HUES
 READABLE = ("colour", "motion")
 #: Part of the side that the middle covers: objects practically always overlap it.
 _MIDDLE = 0.5
-#: A pixel is vivid when its largest and smallest channel differ by more; backgrounds stay below but for photos.
+#: A pixel is vivid when its largest and smallest channel differ by more; backgrounds but photos and film stay below.
 _VIVID = 0.22
 #: White is what is left: fewer vivid pixels than this share of the middle.
 _COLOURED_SHARE = 0.12

@@ -16,8 +16,8 @@ SCHEDULE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
     "codec": (0.22, (), ("codec",)),
     "latents": (0.0, ("codec",), ("latents",)),
     "sharpen": (0.2, ("latents",), ("sharpen",)),
-    "teacher": (0.27, ("latents", "judge"), ("teacher",)),
-    "guidance": (0.0, ("teacher",), ("guidance",)),
+    "teacher": (0.27, ("latents",), ("teacher",)),
+    "guidance": (0.0, ("teacher", "judge"), ("guidance",)),
     "prune": (0.0, ("teacher",), ("prune",)),
     "trajectories": (0.0, ("guidance",), ("trajectories",)),
     "distilled": (0.11, ("trajectories",), ("regress",)),
@@ -113,10 +113,8 @@ def _run(options: argparse.Namespace) -> int:
                 continue
             del running[name]
             (marks / name).touch() if process.returncode == 0 else failed.add(name)
-            print(
-                f"[{60 * options.minutes - (end - time.monotonic()):5.0f} s] {name} {'done' if not process.returncode else 'FAILED'}",
-                flush=True,
-            )
+            spent, outcome = 60 * options.minutes - (end - time.monotonic()), "FAILED" if process.returncode else "done"
+            print(f"[{spent:5.0f} s] {name} {outcome}", flush=True)
         left = [n for n in wanted if not (marks / n).exists() and n not in running and n not in failed]
         ready = [n for n in left if all((marks / need).exists() for need in SCHEDULE[n][1])]
         for name in ready:

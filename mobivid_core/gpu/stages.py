@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -18,15 +19,15 @@ from torch import Tensor
 from mobivid_core.artifacts import load_model, save_model
 from mobivid_core.data.captions import ClipLabel, caption, label_indices
 from mobivid_core.data.render import draw_scenes, label_of, paint, render_clips
+from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.distill.own_states import collect_own_states, joined
 from mobivid_core.distill.recipe import run_stages
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.student import sample_student, save_student
 from mobivid_core.distill.trajectory import Condition, Trajectories, collect_trajectories, student_sigmas
-from mobivid_core.diffusion.sampling import sample_latents
-from mobivid_core.evaluate.metrics import frechet_distance
 from mobivid_core.evaluate.borders import border_ratio, sharpness
 from mobivid_core.evaluate.judge import Judge, accuracy
+from mobivid_core.evaluate.metrics import frechet_distance
 from mobivid_core.files import write_json
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.text import load_text_encoder, load_tokenizer
@@ -60,7 +61,7 @@ class Place:
     root: Path
     profile: Profile
     device: torch.device
-    clips: int = 131_072
+    clips: int = 98_304
     trajectories: int = 65_536
     batch: int = 768
 
@@ -79,7 +80,7 @@ class Place:
 
     def log(self, name: str, rows: list[dict]) -> None:
         """Keep a stage's log."""
-        write_json(self.root / f"{name}.log.json", rows)
+        pd.DataFrame(rows).to_csv(self.root / name / "log.csv", index=False, lineterminator="\n")
 
 
 def codec(place: Place, seconds: float, name: str = "vae", encoder_width: int | None = None, channels: int = 0) -> None:
@@ -132,21 +133,22 @@ def _reconstruction(place: Place, vae: MobiVidVAE) -> dict[str, float]:
 
 def sharpen(place: Place, seconds: float, name: str = "vae") -> None:
     """Make the decoder crisp; the encoder stays, so latents made before stay valid."""
-    vae, rows = sharpen_decoder(
+    vae, result = sharpen_decoder(
         place.vae(name),
         _pool(place, 4096 if place.fast else 8),
         steps=_ENDLESS if place.fast else 3,
         seconds=seconds,
         device=place.device,
-        batch=24 if place.fast else 2,
+        folder=place.root / "states" / f"{name}-sharp",
+        batch=16 if place.fast else 2,
         crop=place.profile.size,
-        warmup=300 if place.fast else 2,
         bf16=place.fast,
+        progress=False,
     )
     save_model(vae.cpu(), place.root / f"{name}-sharp", torch.float16)
-    place.log(f"{name}-sharp", rows)
+    place.log(f"{name}-sharp", result.log)
     measured = _reconstruction(place, place.vae(f"{name}-sharp"))
-    print(f"{name}-sharp: {rows[-1]}", json.dumps(measured), flush=True)
+    print(f"{name}-sharp: {result.log[-1]} {result.ended}", json.dumps(measured), flush=True)
     write_json(place.root / f"{name}-sharp.json", measured)
 
 
@@ -223,13 +225,13 @@ def teacher(place: Place, seconds: float, name: str = "vae", out: str = "teacher
     save_model(model.cpu(), place.root / out, torch.float16)
     place.log(out, result.log)
     print(f"{out}: {result.log[-1]}", flush=True)
-    _compare(place, {out: (out, 3.0, 20, "euler")}, name, out)
 
 
 def guidance(place: Place, seconds: float) -> None:
-    """Choose the teacher's guidance on validation captions: the nearest to real clips among those as accurate as any."""
+    """Choose the guidance on validation captions: nearest to real clips among those that are as accurate as any."""
     del seconds
-    rows = _compare(place, {str(g): ("teacher", g, 16, "unipc") for g in (1.5, 2.0, 2.5, 3.0, 4.0)}, "vae", "guidance")
+    arms = {str(g): ("teacher", g, 16, "unipc") for g in (1.5, 2.0, 2.5, 3.0, 4.0)}
+    rows = _compare(place, arms, "vae", "guidance")[1:]
     best = max(row["all"] for row in rows)
     chosen = min((row for row in rows if row["all"] >= best - 0.015), key=lambda row: row["image"])
     write_json(place.root / "chosen.json", {"guidance": float(chosen["name"])})
@@ -312,8 +314,8 @@ def regress(place: Place, seconds: float, start: str = "teacher", out: str = "di
         snapshot_every=5000 if place.fast else 10,
         seconds=share * seconds,
     )
-    (first,) = run_stages(place.model(start), model, data, walked, (base,), compiled=place.fast)
-    latest, log = _plain(first.averaged, place, start), list(first.log)
+    (first,) = run_stages(place.model(start), model, data, walked, (base,))
+    latest, log = _plain(first.averaged, place), list(first.log)
     for number in range(own_rounds):
         began = time.perf_counter()
         clips = min(len(walked), 8192 if place.fast else 8)
@@ -324,10 +326,10 @@ def regress(place: Place, seconds: float, start: str = "teacher", out: str = "di
         forced = walked.take(torch.arange(2 * clips, device=place.device) % len(walked))
         given = joined([seen, forced])
         later = replace(base, rate=4e-4, muon=2e-3, seconds=max(left, 2.0), seed=number + 1)
-        (done,) = run_stages(latest, model, data, given, (later,), compiled=place.fast)
-        latest = _plain(done.averaged, place, start)
+        (done,) = run_stages(latest, model, data, given, (later,))
+        latest = _plain(done.averaged, place)
         log += done.log
-    save_student(latest.cpu(), place.root / out, {"start": start, "seconds": seconds})
+    save_student(latest.cpu(), place.root / out, {"start": start, "seconds": seconds}, torch.float16)
     place.log(out, log[:: max(1, len(log) // 200)])
     print(f"{out}: {len(log)} updates, {log[-1]}", flush=True)
 
@@ -336,7 +338,7 @@ def _on_cpu(walked: Trajectories) -> Trajectories:
     return walked.to("cpu")
 
 
-def _plain(model: torch.nn.Module, place: Place, like: str) -> MobiVidTransformer3DModel:
+def _plain(model: torch.nn.Module, place: Place) -> MobiVidTransformer3DModel:
     """A copy without compiled blocks."""
     fresh = MobiVidTransformer3DModel.from_sizes(model.sizes).to(place.device)
     fresh.load_state_dict(model.state_dict())
@@ -371,8 +373,9 @@ def contest(
         seed=seed,
         seconds=seconds,
     )
-    (done,) = run_stages(place.model(start), model, data, walked, (settings,), compiled=place.fast)
-    save_student(_plain(done.averaged, place, start).cpu(), place.root / out, {"start": start, "weight": weight})
+    (done,) = run_stages(place.model(start), model, data, walked, (settings,))
+    made = {"start": start, "weight": weight, "rate": rate, "seed": seed, "seconds": seconds}
+    save_student(_plain(done.averaged, place).cpu(), place.root / out, made, torch.float16)
     place.log(out, done.log[:: max(1, len(done.log) // 200)])
     print(f"{out}: {len(done.log)} updates, {done.log[-1]}", flush=True)
 
@@ -398,7 +401,7 @@ def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[
     """Accuracy and distances of generated clips on validation captions, a row an arm."""
     from mobivid_core.evaluate.image_features import ImageAxes, image_features
 
-    count, codec_ = (512 if place.fast else 8), place.vae(vae)
+    count, codec_ = (384 if place.fast else 8), place.vae(vae)
     judge = load_model(Judge, place.root / "judge").to(place.device).eval()
     labels: list[ClipLabel] = [label_of("val", i) for i in range(count)]
     text, mask = encode_on([caption(x) for x in labels], place.device)

@@ -24,6 +24,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from mobivid_core import artifacts
+from mobivid_core.diffusion.guidance import Guidance, as_guidance
 from mobivid_core.diffusion.sampling import guided_velocity, in_bfloat16, make_scheduler, set_textbook_sigmas
 from mobivid_core.errors import CheckpointError, ParameterError
 from mobivid_core.files import read_json
@@ -60,7 +61,7 @@ class MobiVidPipeline(DiffusionPipeline):
     """Text-to-video pipeline.
 
     Example:
-        `MobiVidPipeline.from_shipped()("a red circle moving left").frames`
+        `MobiVidPipeline.from_shipped()("a red star moving right on a plain background").frames`
 
     Args:
         vae: Video autoencoder.
@@ -212,7 +213,7 @@ class MobiVidPipeline(DiffusionPipeline):
         height: int = 128,
         width: int = 128,
         num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Guidance | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
         image: Image | np.ndarray | Tensor | None = None,
@@ -230,8 +231,8 @@ class MobiVidPipeline(DiffusionPipeline):
             height: In pixels, a multiple of the VAE's ratio.
             width: See `height`.
             num_inference_steps: Solver steps on the textbook grid; None: 40, or what a distilled student was made for.
-            guidance_scale: v_negative + scale * (v_prompt - v_negative); 1 turns guidance off (and halves the cost).
-                None: 3, or what a distilled student was made for.
+            guidance_scale: v_negative + scale * (v_prompt - v_negative); 1 turns guidance off (and halves the cost);
+                a `Guidance` limits it to some noise levels or rescales it. None: 3, or what a student was made for.
             generator: Source of the noise; a list has one a prompt.
             latents: (B, C, t, h, w) noise instead of drawing.
             image: Image to video: the clip starts with this image (PIL, array or tensor in [0, 1]; one, or one a
@@ -255,7 +256,7 @@ class MobiVidPipeline(DiffusionPipeline):
         x = self._start(shape, generator, latents)
         first = None if image is None else FirstFrame(encode_image(self.vae, image, len(x), height, width), x[:, :, :1])
         text, mask = self.encode_prompt(prompts)
-        null = self.encode_prompt(_as_prompts(negative_prompt, len(prompts))) if guidance_scale != 1 else None
+        null = self.encode_prompt(_as_prompts(negative_prompt, len(prompts))) if guidance_scale.needed else None
         set_textbook_sigmas(self.scheduler, num_inference_steps, x.device)
         bf16 = self._faster_in_bfloat16() if bf16 is None else bf16
         model = in_bfloat16(self.transformer) if bf16 else self.transformer
@@ -272,12 +273,12 @@ class MobiVidPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return MobiVidPipelineOutput(frames=frames) if return_dict else (frames,)
 
-    def _asked(self, steps: int | None, guidance: float | None) -> tuple[int, float]:
+    def _asked(self, steps: int | None, guidance: float | Guidance | None) -> tuple[int, Guidance]:
         """Steps and guidance of a call: what it asks for, else the transformer's own; a student warns about others."""
         own = self.config.distilled or _TEACHER
         steps = own["steps"] if steps is None else steps
-        guidance = own["guidance"] if guidance is None else guidance
-        if self.config.distilled and (steps, guidance) != (own["steps"], own["guidance"]):
+        guidance = as_guidance(own["guidance"] if guidance is None else guidance)
+        if self.config.distilled and (steps, guidance) != (own["steps"], as_guidance(own["guidance"])):
             warnings.warn(
                 f"this transformer was distilled for {own['steps']} steps at guidance {own['guidance']:g}, asked for "
                 f"{steps} at {guidance:g}: expect worse clips; leave both out, or use the teacher",

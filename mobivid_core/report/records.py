@@ -41,6 +41,11 @@ def read_record(place: Path, command: str) -> tuple[pd.DataFrame, dict]:
         ) from error
 
 
+def whose_space(rows: pd.DataFrame) -> str:
+    """In which features a record's distances were taken; records without a word on it are older than the choice."""
+    return rows["distances in"].iloc[0] if "distances in" in rows else "the judge's features"
+
+
 def whose_teacher(facts: dict, teacher: str) -> str:
     """ "this teacher", or loudly that the record was made with another one."""
     return "this teacher" if facts["teacher"] == teacher else "ANOTHER TEACHER than this run's"

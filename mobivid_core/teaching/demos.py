@@ -17,7 +17,7 @@ from mobivid_core.models.text import encode_text
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import get_profile
 
-_CAPTIONS = ("a green star moving right on a plain background", "a blue square growing on a gradient background")
+_CAPTIONS = ("a red star moving right on a plain background", "a blue fish growing on a gradient background")
 
 
 def film_blocks(time: int = 4, side: int = 8, clips: int = 6) -> np.ndarray:

@@ -23,13 +23,14 @@ import torch
 
 from mobivid_core.errors import TrainingError
 from mobivid_core.models.config import MINI_SERVER, SMOKE_SERVER, DiTConfig
+from mobivid_core.models.text import MAX_LENGTH
 from mobivid_core.paths import project_root
 from mobivid_core.runner.kernel import GLIBC_ENVIRONMENT
 from mobivid_core.training.speed import SpeedPlan, usable_cores
 
 #: Sizes that may be measured, by name.
 SIZES = {"mini": MINI_SERVER, "smoke": SMOKE_SERVER}
-_GRID, _TEXT_TOKENS = (3, 4, 4), 24
+_GRID, _TEXT_TOKENS = (3, 4, 4), MAX_LENGTH
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from mobivid_core.training.judge_clips import VIEW_SIZE, ClipPool, augment
 
 #: Steps on single frames for each step on clips.
 IMAGE_STEPS = 5
-#: Shape is the slow one: sprites of neighbouring classes differ by a few pixels.
+#: Shape is the slow one: drawings of one object differ more between artists than some objects do from each other.
 _LOSS_WEIGHTS = {"shape": 2.0, "colour": 0.5, "motion": 1.0, "background": 1.0}
 
 
@@ -158,7 +158,7 @@ Reads shape, colour, motion and background back from a clip; its features give t
 Trained by `python -m mobivid_core.training.judge --profile scratch` for {int(log.step.iloc[-1])} steps on clips
 and {IMAGE_STEPS} times as many on single frames before, rendered from the split `judge` (seeds that no generator
 trains on) and lightly degraded.
-`log.csv` is its training log. Weights: MIT, as the code; drawings: data/sprites/LICENCE.txt.
+`log.csv` is its training log. Weights: MIT, as the code; sprites: emoji of several artists (data/sprites/LICENCE.txt).
 
 Accuracy (evidence: measured):
 
@@ -166,8 +166,8 @@ Accuracy (evidence: measured):
 |---|---|---|---|---|---|
 {table}
 
-`val` shares its drawings with training (other seeds, trainable triples); `test` has an artist's drawings never seen in
-training and held-out triples in every second clip, so it is the honest row.
+`val` shares its sprites with training (other seeds, trainable triples); `test` has the drawings of an artist never seen
+in training and held-out triples in every second clip, so it is the honest row.
 """
 
 

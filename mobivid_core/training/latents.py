@@ -14,10 +14,10 @@ from tqdm import tqdm
 from mobivid_core.data.captions import TRAIN_WORDINGS, ClipLabel, caption
 from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.files import read_tensors, write_bytes
-from mobivid_core.models.text import encode_text
+from mobivid_core.models.text import MAX_LENGTH, encode_text
 from mobivid_core.models.vae import MobiVidVAE
 
-_TOKENS = 26  # longest caption, in text tokens
+_TOKENS = MAX_LENGTH  # no caption is longer
 #: Captions of a training clip: encoding more of them takes longer than they help.
 WORDINGS_A_CLIP = 2
 _WORDING_STRIDE = 197  # shares no factor with the number of wordings, so that a clip's wordings differ

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mobivid_core.data.film import clips_dir, film_shots, shipped_film
 from mobivid_core.data.render import render_clips
-from mobivid_core.data.video_io import iterate_frames
+from mobivid_core.data.video_io import can_read_videos, iterate_frames
 from mobivid_core.errors import ParameterError, VideoError
 from mobivid_core.profiles import Profile
 
@@ -173,11 +175,22 @@ def film_pool(frames: int = 17) -> VideoPool:
 
 def _whole_file(name: str) -> Tensor:
     """All frames of a shipped file, (3, T, H, W) uint8; an error if any shot's are missing."""
-    pictures = [torch.from_numpy(picture.copy()) for picture in iterate_frames(clips_dir() / name)]
+    path = clips_dir() / name
+    frames = iterate_frames(path) if can_read_videos() else _by_opencv(path)
+    pictures = [torch.from_numpy(picture.copy()) for picture in frames]
     wanted = max(shot.first_frame + shot.frames for shot in film_shots() if shot.file == name)
     if len(pictures) < wanted:
         raise VideoError(f"{name}: breaks off after {len(pictures)} of {wanted} frames")
     return torch.stack(pictures).movedim(-1, 0)
+
+
+def _by_opencv(path: Path) -> Iterator[np.ndarray]:
+    """Frames (H, W, 3) of a plain file: for machines without PyAV, whose pixels may differ by a grey level or two."""
+    import cv2
+
+    video = cv2.VideoCapture(str(path))
+    while (read := video.read())[0]:
+        yield read[1][..., ::-1]
 
 
 def captioned_clips(count: int, *, frames: int, size: int) -> Tensor:

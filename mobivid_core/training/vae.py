@@ -64,6 +64,7 @@ def train_vae(
     progress: bool = True,
     encoder_width: int = 0,
     lapped: bool = True,
+    freeze_linear: bool = False,
     noise: float = LATENT_NOISE,
     edges: float = EDGE_WEIGHT,
     device: torch.device | str = "cpu",
@@ -89,6 +90,7 @@ def train_vae(
         progress: Show a progress bar.
         encoder_width: Width of the encoder's net; 0 leaves the code linear.
         lapped: Overlap the linear path's patches.
+        freeze_linear: Leave the linear path as PCA found it: latents are then known before the decoder is trained.
         noise: Most noise on the latents, see `LATENT_NOISE`.
         edges: Weight of the image gradients' error; 0 leaves the squared error alone.
         device: Where to train; the pool is moved there.
@@ -115,6 +117,8 @@ def train_vae(
     if steps:
         vae.fit_statistics(clips)  # the noise's units while it trains
     del clips
+    for part in (vae.linear_encoder, vae.linear_decoder):
+        part.requires_grad_(not freeze_linear)
     crop = min(crop, side) // ratio[1] * ratio[1]
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -145,7 +149,7 @@ def train_vae(
     )
     title = f"VAE {ratio[0]}x{ratio[1]}x{ratio[2]} z{channels}"
     result = train(vae, loss, settings, folder, title=title, progress=progress, on_log=on_log)
-    averaged = result.averaged
+    averaged = result.averaged.requires_grad_(True)
     averaged.fit_statistics(sample())
     return averaged, result
 

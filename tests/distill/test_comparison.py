@@ -9,8 +9,13 @@ from mobivid_core.data.captions import label_indices
 from mobivid_core.data.render import label_of
 from mobivid_core.distill.comparison import (
     DISTILL_BARS,
+    OVER,
+    Beside,
+    above_floor,
+    beside_table,
     compare,
-    frechet_ratio,
+    distance_ratio,
+    mean_change,
     mean_ratio,
     seconds_table,
     speed_ratio,
@@ -20,7 +25,7 @@ from mobivid_core.distill.student import STUDENTS
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.bars import bars_table
 from mobivid_core.evaluate.generation import Evaluation
-from mobivid_core.evaluate.minivbench import ClipMeasures, Reference
+from mobivid_core.evaluate.minivbench import ClipMeasures, Reference, score
 from mobivid_core.evaluate.quality import ImagingReference
 from mobivid_core.profiles import get_profile
 
@@ -33,9 +38,8 @@ def measures(right: int, seed: int = 0, shift: float = 0.0) -> ClipMeasures:
     classes = label_indices(LABELS).clone()
     classes[right:, 0] = (classes[right:, 0] + 1) % 3
     ones = torch.ones(40)
-    return ClipMeasures(
-        classes, torch.randn(40, 3, generator=g) + shift, torch.rand(40, 3, generator=g) + 0.1, *(ones,) * 6
-    )
+    features, imaging = torch.randn(40, 3, generator=g) + shift, torch.rand(40, 3, generator=g) + 0.1
+    return ClipMeasures(classes, features, imaging, *(ones,) * 6, borders=1.6 * ones, sharpness=0.3 * ones)
 
 
 @pytest.fixture()
@@ -55,35 +59,67 @@ def test_ratio_of_accuracies(reference):
 
 def test_ratio_of_distances(reference):
     near, far = measures(40, 1), measures(40, 1, shift=2.0)
-    value, low, high = frechet_ratio(far, near, reference)
+    value, low, high = distance_ratio(far, near, reference)
     assert 1 < low < value < high
-    inverse = frechet_ratio(near, far, reference)
+    inverse = distance_ratio(near, far, reference)
     assert inverse[0] * value == pytest.approx(1)
 
 
-def evaluation(right: int, shift: float = 0.0) -> Evaluation:
-    return Evaluation(None, measures(right, 1, shift), LABELS, torch.empty(0), 0.0, 0.0)
+def test_what_lies_above_the_floor(reference):
+    """Frechet distances of a shift d are d^2 times the axes, on top of the codec's: (4 - 1) / (2.25 - 1) of them."""
+    floor, near, far = (measures(40, 1, shift) for shift in (1.0, 1.5, 2.0))
+    plain = distance_ratio(far, near, reference)[0]
+    value, low, high = above_floor(far, near, floor, reference)
+    assert low < value < high and value > plain
+    # the mean of 40 clips is off zero by about 0.1, hence the tolerance
+    assert value == pytest.approx(3 / 1.25, rel=0.15)
+    assert above_floor(floor, floor, floor, reference) == pytest.approx((1.0, 1.0, 1.0))
+    assert above_floor(far, near, floor, reference)[0] * above_floor(near, far, floor, reference)[0] == pytest.approx(1)
 
 
-def test_a_student_is_held_against_the_rival_it_beats_least(reference):
-    teacher, weak, strong = evaluation(40), evaluation(20, 4.0), evaluation(30, 0.1)
-    found = compare(evaluation(36, 1.0), teacher, [weak, strong], reference)
-    assert found["accuracy"][0] == pytest.approx(0.9) and found["frechet"][0] > 1
-    over_strong = frechet_ratio(measures(36, 1, 1.0), strong.measures, reference)[0]
-    assert found["free"][0] == pytest.approx(over_strong) and over_strong > 1
-    assert compare(evaluation(36, 1.0), teacher, [weak], reference)["free"][0] < 1
+def test_a_paired_change_has_no_luck_of_the_draw(reference):
+    assert mean_change(measures(30), measures(30), LABELS, reference) == (0.0, 0.0, 0.0)
+    assert mean_change(measures(30), measures(40), LABELS, reference)[0] == pytest.approx(-0.25)
+
+
+def evaluation(right: int, shift: float, reference: Reference) -> Evaluation:
+    found = measures(right, 1, shift)
+    return Evaluation(score(found, LABELS, reference, resamples=5), found, LABELS, torch.empty(0), 0.0, 0.0)
+
+
+def test_a_student_is_held_against_teacher_codec_and_free_samplers(reference):
+    teacher, weak, strong = (evaluation(*x, reference) for x in ((40, 0.5), (20, 4.0), (30, 0.1)))
+    real = replace(teacher.measures, sharpness=2 * teacher.measures.sharpness)
+    beside = Beside(teacher, {4: weak, 8: strong}, codec=measures(40, 1, 0.2), real=real)
+    student = evaluation(36, 1.0, reference)
+    found = compare(student, beside, reference)
+    assert found["accuracy"][0] == pytest.approx(0.9) and found["above_floor"][0] > found["distance"][0] > 1
+    assert found["free4"][0] < 1 < found["free8"][0]
+    assert found["free8"] == distance_ratio(student.measures, strong.measures, reference)
+    assert found["sharpness"] == pytest.approx((0.5, 0.5, 0.5)) and found["borders"][0] == pytest.approx(1.6)
     full = found | {"diversity": (0.95,) * 3, "speed": (20.0,) * 3}
     assert DISTILL_BARS.keys() == set(STUDENTS)
     verdicts = {k: bars_table(full, DISTILL_BARS[k]).set_index("measure")["verdict"] for k in STUDENTS}
-    assert all(v.filter(like="training-free").eq("missed").all() for v in verdicts.values())
+    assert all(v.filter(like="training-free").eq("met").all() for v in verdicts.values())
+    assert all(v.filter(like="token borders").eq("met").all() for v in verdicts.values())
     assert [v.filter(like="times faster").item() for v in verdicts.values()] == ["missed", "met"]
+
+
+def test_ratios_are_told_with_their_side():
+    students = {"student": {"distance": (1.2, 1.1, 1.3), "free4": (0.8, 0.7, 0.9), "accuracy": (0.9, 0.8, 1.0)}}
+    found = beside_table(students, (1.05, 0.9, 1.2))
+    assert found.table["over"].tolist() == ["its full sampler", OVER["distance"], OVER["free4"]]
+    told = found.told()
+    assert "4 guided steps over its full sampler 1.05 [0.90, 1.20], within chance" in told
+    assert "over the teacher 1.20 [1.10, 1.30], farther beyond chance" in told
+    assert "four evaluations 0.80 [0.70, 0.90], closer beyond chance" in told
 
 
 def test_pairs_are_checked(reference):
     with pytest.raises(ParameterError, match="same captions"):
-        frechet_ratio(measures(40), measures(40)[:10], reference)
-    with pytest.raises(ParameterError, match="no reconstructed"):
-        frechet_ratio(measures(40), measures(40), replace(reference, reconstruction=None))
+        distance_ratio(measures(40), measures(40)[:10], reference)
+    with pytest.raises(ParameterError, match="was not measured"):
+        distance_ratio(measures(40), measures(40), replace(reference, reconstruction=None), to="reconstruction")
 
 
 def test_speed_ratio_of_known_times():

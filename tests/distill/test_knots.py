@@ -5,7 +5,7 @@ import torch
 
 from mobivid_core.data.captions import caption
 from mobivid_core.data.render import label_of
-from mobivid_core.distill.knots import KnotSampler, best_knots, search_knots, validation_condition
+from mobivid_core.distill.knots import best_knots, search_knots, validation_condition
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trajectory import student_sigmas
 from mobivid_core.errors import ParameterError
@@ -55,7 +55,7 @@ def test_no_other_choice_of_steps_misses_less():
 
 @pytest.mark.parametrize("solver", ["euler", "unipc", "dpm++"])
 def test_textbook_knots_are_the_textbook_sampler(solver, teacher, condition):
-    ours = KnotSampler(solver, GRID, 1.5, "textbook").sample(teacher, condition, noises())
+    ours = Sampler(solver, 4, 1.5, "optimised steps", knots=GRID).sample(teacher, condition, noises())
     torch.testing.assert_close(ours, Sampler(solver, 4, 1.5).sample(teacher, condition, noises()), atol=1e-4, rtol=1e-4)
 
 
@@ -63,7 +63,7 @@ def test_textbook_knots_are_the_textbook_sampler(solver, teacher, condition):
 def test_solvers_on_other_knots_still_solve_the_equation(solver, teacher, condition):
     """Many uneven steps reach the same sample as many even ones."""
     knots = tuple((student_sigmas(24) ** 1.3).tolist())
-    found = KnotSampler(solver, knots, 1.5, "power 1.3").sample(teacher, condition, noises())
+    found = Sampler(solver, 24, 1.5, "optimised steps", knots=knots).sample(teacher, condition, noises())
     fine = Sampler("euler", 100, 1.5).sample(teacher, condition, noises())
     assert (found - fine).square().mean() < 1e-2 * (fine - noises()).square().mean()
 
@@ -79,15 +79,20 @@ def test_search_takes_the_smallest_error_of_each_solver(teacher, condition):
     for sampler in found.best.values():
         row = found.table[found.table["best"]].set_index("solver").loc[sampler.name.split("-")[0]]
         assert (
-            f"{sampler.name} ({row['error to the full sampler']:.3f})" in found.told() and row["grid"] == sampler.grid
+            f"{sampler.name} ({row['error to the full sampler']:.3f})" in found.told()
+            and " ".join(f"{k:.3g}" for k in sampler.sigmas().tolist()) == row["noise levels"]
         )
 
 
 def test_bad_knots_and_searches_are_refused(teacher):
     with pytest.raises(ParameterError, match="fall from 1 to 0"):
-        KnotSampler("euler", (1.0, 0.5, 0.6, 0.0), 1.0, "bad")
+        Sampler("euler", 3, 1.0, "optimised steps", knots=(1.0, 0.5, 0.6, 0.0))
+    with pytest.raises(ParameterError, match="4 steps take 5 knots"):
+        Sampler("euler", 4, 1.0, "optimised steps", knots=GRID[:2] + GRID[3:])
+    with pytest.raises(ParameterError, match="knots belong to"):
+        Sampler("euler", 4, knots=GRID)
     with pytest.raises(ParameterError, match="unknown solver"):
-        KnotSampler("heun", GRID, 1.0, "textbook")
+        Sampler("heun", 4)
     with pytest.raises(ParameterError, match="take a finer one"):
         best_knots(torch.zeros(3, 1, 1), student_sigmas(2), 4)
 

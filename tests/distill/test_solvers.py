@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from mobivid_core.diffusion.guidance import Guidance
 from mobivid_core.distill.solvers import Sampler, baselines, default_grid, euler_samplers, grid_table, shift_sigmas
 from mobivid_core.distill.trajectory import student_sigmas
 from mobivid_core.errors import ParameterError
@@ -32,6 +33,8 @@ def test_grid_table_shows_the_wasted_step():
 def test_names_and_evaluations():
     assert Sampler("unipc", 4, 3.0).name == "UniPC-4, guided" and Sampler("unipc", 4, 3.0).evaluations == 8
     assert Sampler("euler", 4).evaluations == 4
+    limited = Sampler("euler", 4, Guidance(3.0, 0.25, 0.75), says_scale=True)
+    assert limited.evaluations == 6 and limited.name == "Euler-4, guidance 3 at sigma 0.25 to 0.75"
     names = [s.name for s in (*euler_samplers(3.0), *baselines(3.0))]
     assert len(set(names)) == len(names) - 1  # guided Euler-4 is in both lists
 
@@ -40,7 +43,7 @@ def test_samplers_refuse_what_they_do_not_have():
     with pytest.raises(ParameterError, match="unknown grid"):
         Sampler("euler", 4, grid="cosine")
     with pytest.raises(ParameterError, match="only the Euler solver"):
-        Sampler("unipc", 4, shift=3.0)
+        Sampler("unipc", 4, grid="diffusers default")
 
 
 def test_all_samplers_agree_with_many_steps(teacher, condition):
@@ -51,6 +54,7 @@ def test_all_samplers_agree_with_many_steps(teacher, condition):
     for sampler in (
         Sampler("euler", 40, 1.5), Sampler("unipc", 20, 1.5), Sampler("dpm++", 20, 1.5),
         Sampler("euler", 40, 1.5, "diffusers default"), Sampler("euler", 40, 1.5, shift=3.0),
+        Sampler("unipc", 24, 1.5, shift=1.5), Sampler("dpm++", 24, 1.5, shift=1.5),
     ):  # fmt: skip
         error = (sampler.sample(teacher, condition, noise, batch=5) - fine).square().mean()
         assert error < 1e-2 * scale, sampler.name

@@ -1,13 +1,18 @@
 import pytest
 import torch
 
+from mobivid_core.diffusion.guidance import Guidance
 from mobivid_core.diffusion.sampling import sample_latents
+from mobivid_core.distill.costs import DistillCosts
+from mobivid_core.distill.own_states import own_states
 from mobivid_core.distill.regression import draw_chords, regression_loss, unroll
 from mobivid_core.distill.trajectory import (
     Condition,
     collect_trajectories,
     euler_path,
+    guided_velocity,
     round_steps,
+    solver_path,
     step_generator,
     student_sigmas,
     teacher_states,
@@ -113,3 +118,43 @@ def test_cache_resumes_and_notices_another_teacher(teacher, student, condition, 
 def test_streams_differ_by_salt_and_repeat():
     draw = lambda *salt: torch.rand(1, generator=step_generator(0, *salt)).item()  # noqa: E731
     assert draw(1, 2) == draw(1, 2) and len({draw(1, 2), draw(2, 1), draw(1), draw(1, 3)}) == 4
+
+
+def test_guidance_in_an_interval_costs_and_counts_less(teacher, condition):
+    """Counted evaluations are those that the model is asked for; a plain number is its `Guidance`."""
+    asked = []
+    handle = teacher.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+    found = collect_trajectories(teacher, condition, SHAPE, steps=8, guidance=Guidance(2.0, 0.25, 0.75), seed=5)
+    handle.remove()
+    # sigma 1 and .875 are above, .25 and .125 below: four of eight steps are guided
+    assert found.forwards == sum(asked) == len(condition) * 12
+    plain, same = (
+        collect_trajectories(teacher, condition, SHAPE, steps=8, guidance=g, seed=5) for g in (2.0, Guidance(2.0))
+    )
+    assert torch.equal(plain.states, same.states) and plain.forwards == same.forwards == len(condition) * 16
+    assert not torch.allclose(plain.states[:, -1], found.states[:, -1])
+
+
+def test_guidance_of_a_plain_number_finds_the_same_cache(teacher, condition, tmp_path):
+    for guidance in (2.0, Guidance(2.0), 2):
+        found = collect_trajectories(teacher, condition, SHAPE, steps=4, guidance=guidance, seed=5, cache=tmp_path)
+    assert found.forwards == 0 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_both_samplers_guide_alike(teacher, condition):
+    noise = torch.randn(12, *SHAPE, generator=torch.Generator().manual_seed(0))
+    guidance = Guidance(3.0, 0.2, 0.8, 0.7)
+    path = solver_path(guided_velocity(teacher, condition, guidance), noise, student_sigmas(6), "euler")[-1]
+    null = {"null_text": condition.null_text, "null_mask": condition.null_mask}
+    same = sample_latents(
+        teacher, condition.text, condition.mask, SHAPE, steps=6, guidance=guidance, noise=noise, **null
+    )
+    torch.testing.assert_close(path, same, atol=1e-5, rtol=1e-4)
+
+
+def test_costs_of_trajectories_and_own_states_are_what_the_teacher_is_asked_for(teacher, student, condition):
+    costs = DistillCosts(student=0.0, teacher=1.0)
+    for guidance in (1.0, 2.0, Guidance(2.0, 0.1, 0.6)):
+        given = collect_trajectories(teacher, condition, SHAPE, steps=8, guidance=guidance, seed=5)
+        assert costs.trajectories(len(given), 8, guidance) == given.forwards
+        assert costs.own_states(len(given), guidance) == own_states(student, teacher, given).forwards

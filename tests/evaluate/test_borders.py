@@ -8,7 +8,7 @@ import torch
 
 from mobivid_core.data.render import RenderedClips
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.borders import border_ratio, sharpness, sharpness_ratio
+from mobivid_core.evaluate.borders import Faults, border_ratio, fault_table, sharpness, sharpness_ratio
 from mobivid_core.evaluate.damage import blurred, token_grid
 from mobivid_core.evaluate.measures import ClipMeasures, measure
 
@@ -94,3 +94,14 @@ def test_both_are_measured_with_or_without_quality(real: RenderedClips, judge) -
     torch.testing.assert_close(quick.sharpness, sharpness(real.clips[:2]))
     both = ClipMeasures.join([quick, quick])
     assert both.borders.shape == both.sharpness.shape == (4,)
+
+
+def test_versions_stand_beside_the_real_clips(real: RenderedClips) -> None:
+    whole = Faults.of(real.clips)
+    found = fault_table({"blurred": Faults.of(blurred(real)), "grid": Faults.of(token_grid(real))}, whole)
+    rows = found.table.set_index("clips")
+    assert rows.index.tolist() == ["real clips", "blurred", "grid"] and (rows["n"] == len(real.clips)).all()
+    assert rows.loc["real clips", ["sharpness", "sharpness_low", "sharpness_high"]].tolist() == [1.0, 1.0, 1.0]
+    assert rows.loc["blurred", "sharpness"] < 0.2 and rows.loc["grid", "border_ratio"] > 3
+    assert found.intervals["grid"]["borders"][0] == rows.loc["grid", "border_ratio"]
+    assert f"(blurred; real clips {rows.loc['real clips', 'border_ratio']:.2f})" in found.told("blurred")

@@ -40,7 +40,7 @@ def test_the_map_frames_what_had_to_move() -> None:
 
 def test_each_solver_is_a_line_in_each_panel() -> None:
     shares = {name: [0.5, 0.6, 0.7] for name in ("all_together", "all_together_low", "all_together_high")}
-    distance = {f"frechet_reconstruction{end}": [3.0, 2.0, 1.0] for end in ("", "_low", "_high")}
+    distance = {f"distance{end}": [3.0, 2.0, 1.0] for end in ("", "_low", "_high")}
     frame = pd.DataFrame(
         {"solver": ["euler", "euler", "unipc"], "steps": [4, 8, 8], "seconds_per_clip": [0.1, 0.2, 0.2]}
     )

@@ -5,11 +5,19 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from mobivid_core.data.captions import VOCABULARY, WORDINGS, label_indices
+from mobivid_core.data.captions import TRAIN_WORDINGS, VOCABULARY, WORDINGS, label_indices
 from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate import diversity, kept
-from mobivid_core.evaluate.generalisation import paraphrases, readable_share, unseen_gap
+from mobivid_core.evaluate.generalisation import (
+    PROBED,
+    PROBED_TRAINED,
+    PROBED_UNSEEN,
+    paraphrases,
+    readable_share,
+    unseen_gap,
+    wording_gap,
+)
 from mobivid_core.evaluate.generation import Evaluator
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.evaluate.minivbench import SPACES
@@ -102,7 +110,7 @@ def test_captions_can_be_worded_otherwise(evaluator: Evaluator) -> None:
         return noise
 
     evaluator.evaluate_sampler(sampler, n=2, wording=WORDINGS - 1, progress=False)
-    assert all(words.startswith("video of one") for words in spoken)
+    assert len(spoken) == 2 and all(words.startswith("look, the ") for words in spoken)
 
 
 class _Still(torch.nn.Module):
@@ -138,22 +146,50 @@ def test_real_clips_are_as_diverse_as_real_clips(judge: Judge) -> None:
     assert found["ratio"] == pytest.approx(1, abs=0.35)
 
 
+def _with_classes(evaluator: Evaluator, change: torch.Tensor):
+    """An evaluation of 4 clips, read back as their captions ask but for `change` (4,) added to the shape."""
+    run = evaluator.evaluate_sampler(_perfect(evaluator), n=4, progress=False)
+    truth = label_indices(run.labels)
+    truth[:, 0] = (truth[:, 0] + change) % len(VOCABULARY["shape"])
+    return dataclasses.replace(run, measures=dataclasses.replace(run.measures, classes=truth))
+
+
 def test_paraphrases_compare_clip_by_clip(evaluator: Evaluator) -> None:
-    runs = [evaluator.evaluate_sampler(_perfect(evaluator), n=4, progress=False)] * WORDINGS
-    truth = label_indices(runs[0].labels)
-    right = dataclasses.replace(runs[0], measures=dataclasses.replace(runs[0].measures, classes=truth))
-    wrong = dataclasses.replace(right, measures=dataclasses.replace(right.measures, classes=truth + 1))
-    frame = paraphrases([right] * (WORDINGS - 1) + [wrong], [1.0] * WORDINGS)
-    assert frame.all_together.tolist() == [1.0] * (WORDINGS - 1) + [0.0]
-    assert frame.change.tolist() == [0.0] * (WORDINGS - 1) + [-1.0] and frame.trained.tolist()[-1] == "no"
-    with pytest.raises(ParameterError, match=f"{WORDINGS} wordings"):
+    right, wrong = (_with_classes(evaluator, torch.full((4,), k)) for k in (0, 1))
+    frame = paraphrases([right] * (len(PROBED) - 1) + [wrong], [1.0] * len(PROBED))
+    assert frame.all_together.tolist() == [1.0] * (len(PROBED) - 1) + [0.0]
+    assert frame.change.tolist() == [0.0] * (len(PROBED) - 1) + [-1.0]
+    assert frame.trained.tolist() == ["yes"] * len(PROBED_TRAINED) + ["no"] * len(PROBED_UNSEEN)
+    assert frame.example.nunique() == len(PROBED)
+    with pytest.raises(ParameterError, match=f"{len(PROBED)} probed wordings; got 1"):
         paraphrases([right], [1.0])
+    with pytest.raises(ParameterError, match="one share for each"):
+        paraphrases([right] * len(PROBED), [1.0])
+
+
+def test_the_wording_gap_is_paired_over_clips(evaluator: Evaluator) -> None:
+    right, half = _with_classes(evaluator, torch.zeros(4, dtype=torch.long)), torch.tensor([0, 1, 0, 1])
+    some, every = _with_classes(evaluator, half), _with_classes(evaluator, torch.ones(4, dtype=torch.long))
+    known, held = [right] * len(PROBED_TRAINED), len(PROBED_UNSEEN)
+    assert wording_gap(known + [every] * held) == (1.0, 1.0, 1.0)  # every clip differs by one: no width
+    value, low, high = wording_gap(known + [some] * held)
+    assert value == 0.5 and 0 <= low < value < high <= 1
+    # clips that fail in every wording are hard clips, not hard wordings: a pairwise difference leaves them out
+    assert wording_gap([some] * len(PROBED)) == (0.0, 0.0, 0.0)
+    other = dataclasses.replace(right, labels=right.labels[::-1])
+    with pytest.raises(ParameterError, match="different captions"):
+        wording_gap([right] * (len(PROBED) - 1) + [other])
+
+
+def test_probed_wordings_are_of_both_kinds() -> None:
+    assert all(w < TRAIN_WORDINGS for w in PROBED_TRAINED)
+    assert all(TRAIN_WORDINGS <= w < WORDINGS for w in PROBED_UNSEEN)
 
 
 def test_the_encoder_reads_trained_wordings_best() -> None:
-    """A linear reading fitted on the trained wordings reads those; the unseen one it may read worse, not better."""
-    trained, unseen = readable_share(0, 64), readable_share(WORDINGS - 1, 64)
-    assert trained > 0.9 and unseen <= trained
+    """A linear reading fitted on the trained wordings reads those; the unseen ones it may read worse, not better."""
+    trained, unseen = (min(readable_share(w, 64) for w in part) for part in (PROBED_TRAINED, PROBED_UNSEEN))
+    assert trained > 0.95 and unseen <= trained
 
 
 def test_asking_for_more_captions_than_prepared_is_refused(evaluator: Evaluator) -> None:

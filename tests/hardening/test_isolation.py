@@ -162,7 +162,7 @@ def test_a_clip_is_made_from_shipped_weights_without_any_socket(monkeypatch: pyt
     for name in ("socket", "create_connection", "getaddrinfo"):
         monkeypatch.setattr(socket, name, refuse)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    frames = MobiVidPipeline.from_shipped("student")("a red circle moving left on a plain background").frames
+    frames = MobiVidPipeline.from_shipped("student")("a red star moving right on a plain background").frames
     assert frames.shape == (1, 17, 128, 128, 3) and np.isfinite(frames).all()
     assert frames.std() > 0.02  # a picture, not one grey
 

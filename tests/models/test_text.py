@@ -10,7 +10,7 @@ from mobivid_core.models import text
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.pipeline import MobiVidPipeline
-from mobivid_core.models.text import TEXT_DIM, encode_text, load_text_encoder, load_tokenizer, token_states
+from mobivid_core.models.text import MAX_LENGTH, TEXT_DIM, encode_text, load_text_encoder, load_tokenizer, token_states
 from mobivid_core.models.vae import MobiVidVAE
 
 
@@ -22,9 +22,9 @@ def pooled(captions: list[str]) -> torch.Tensor:
 
 
 def test_shapes_mask_and_padding():
-    captions = ["a red bag moves left", ""]
+    captions = ["a red car moves left", ""]
     states, mask = encode_text(captions)
-    assert states.shape == (2, 24, TEXT_DIM) and states.dtype == torch.float32 and mask.dtype == torch.bool
+    assert states.shape == (2, MAX_LENGTH, TEXT_DIM) and states.dtype == torch.float32 and mask.dtype == torch.bool
     # Words plus [CLS] and [SEP]; the empty caption is those two alone.
     assert mask.sum(1).tolist() == [7, 2]
     assert states[~mask].abs().max() == 0 and states[mask].abs().sum(1).min() > 0
@@ -43,8 +43,8 @@ def test_a_caption_does_not_depend_on_its_batch():
 def test_paraphrases_are_closer_than_unrelated_captions():
     a, paraphrase, unrelated = pooled(
         [
-            "a red bag moves to the left",
-            "a crimson purse drifts leftwards",
+            "a red car moves to the left",
+            "a crimson automobile drifts leftwards",
             "the stock market fell sharply on monday",
         ]
     )
@@ -52,16 +52,16 @@ def test_paraphrases_are_closer_than_unrelated_captions():
 
 
 def test_token_states_tell_directions_apart():
-    states, mask = encode_text(["a red bag moves left", "a red bag moves right"])
+    states, mask = encode_text(["a red car moves left", "a red car moves right"])
     word = mask[0].sum() - 2  # the token before [SEP]
     difference = (states[0, word] - states[1, word]).norm() / states[0, word].norm()
     assert difference > 0.3
 
 
 def test_encoder_follows_the_interface_of_diffusers():
-    tokens = load_tokenizer()(["a boot"], padding="max_length", max_length=24, return_tensors="pt")
+    tokens = load_tokenizer()(["a car"], padding="max_length", max_length=MAX_LENGTH, return_tensors="pt")
     output = load_text_encoder()(tokens["input_ids"], attention_mask=tokens["attention_mask"])
-    assert output.last_hidden_state.shape == (1, 24, TEXT_DIM)
+    assert output.last_hidden_state.shape == (1, MAX_LENGTH, TEXT_DIM)
     assert not any(parameter.requires_grad for parameter in load_text_encoder().parameters())
 
 
@@ -81,7 +81,7 @@ def clip_parts(tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_a_real_clip_drops_in(clip_parts):
-    captions = ["a red bag", ""]
+    captions = ["a red car", ""]
     states, mask = token_states(captions, *clip_parts, max_length=16)
     assert states.shape == (2, 16, 24) and mask.sum(1).tolist() == [9, 2]  # 7 letters between the two ends
     assert states[~mask].abs().max() == 0 and states[mask].abs().sum(1).min() > 0
@@ -95,11 +95,11 @@ def test_the_pipeline_takes_a_clip_as_it_is(clip_parts, tmp_path):
     transformer = MobiVidTransformer3DModel.from_sizes(sizes)
     pipe = MobiVidPipeline(vae, transformer, make_scheduler("euler"), *clip_parts)
     pipe.set_progress_bar_config(disable=True)
-    states, mask = pipe.encode_prompt(["a red bag"])
-    expected, real = token_states(["a red bag"], *clip_parts)
+    states, mask = pipe.encode_prompt(["a red car"])
+    expected, real = token_states(["a red car"], *clip_parts)
     torch.testing.assert_close(states, expected)
     assert torch.equal(mask, real)
-    frames = pipe("a red bag", num_frames=9, height=32, width=32, num_inference_steps=2).frames
+    frames = pipe("a red car", num_frames=9, height=32, width=32, num_inference_steps=2).frames
     assert frames.shape == (1, 9, 32, 32, 3)
     pipe.save_pretrained(tmp_path)
     assert isinstance(MobiVidPipeline.from_pretrained(tmp_path).text_encoder, CLIPTextModel)
@@ -107,15 +107,15 @@ def test_the_pipeline_takes_a_clip_as_it_is(clip_parts, tmp_path):
 
 def test_long_captions_are_cut_with_a_warning():
     with pytest.warns(UserWarning, match="cut to 8"):
-        states, mask = encode_text(["a very long caption about a red bag that moves left"], max_length=8)
+        states, mask = encode_text(["a very long caption about a red car that moves left"], max_length=8)
     assert states.shape == (1, 8, TEXT_DIM) and mask.all()
 
 
 def test_no_captions_and_a_bare_string():
     states, mask = encode_text([])
-    assert states.shape == (0, 24, TEXT_DIM) and mask.shape == (0, 24)
-    with pytest.raises(TypeError, match=r"write \['a bag'\]"):
-        encode_text("a bag")
+    assert states.shape == (0, MAX_LENGTH, TEXT_DIM) and mask.shape == (0, MAX_LENGTH)
+    with pytest.raises(TypeError, match=r"write \['a car'\]"):
+        encode_text("a car")
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -1,11 +1,23 @@
 """Both sweeps fix what they say, and one small denoiser per VAE gets equal compute."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from mobivid_core.data.render import render_clips
 from mobivid_core.deploy.counts import dit_flops
-from mobivid_core.training.denoisers import encoded, generated, small_sizes, steps_for, train_denoiser
+from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate.judge import Judge
+from mobivid_core.training.denoisers import (
+    OneEach,
+    encoded,
+    generated,
+    one_each,
+    small_sizes,
+    steps_for,
+    train_denoiser,
+)
 from mobivid_core.training.pool import to_bytes
 from mobivid_core.training.ratio_sweep import CHANNELS, FLOATS, sweep_table, train_sweep
 
@@ -53,3 +65,31 @@ def test_a_denoiser_trains_on_latents_and_generates_clips(points, drawn):
     assert clips.shape == drawn.clips.shape and clips.abs().max() <= 1
     # noise of a sample is drawn at once: batches change nothing but float32 sums
     torch.testing.assert_close(generated(denoiser, point.vae, data, steps=2, batch=2), clips, atol=1e-3, rtol=1e-3)
+
+
+def test_each_vae_gets_a_row_and_its_clips_are_read_one_by_one(points, drawn):
+    judge, bytes_ = Judge(width=4).eval(), to_bytes(drawn.clips)
+    codecs = {"wide": points[1].vae}
+    found = one_each(codecs, (bytes_, drawn.labels), (bytes_, drawn.labels), judge, torch.randn(6, 64), tflop=1e-4)
+    row = found.table.iloc[0]
+    assert row["VAE"] == "wide" and row["channels"] == 16 and row["tokens"] == 2
+    assert found.right["wide"].shape == (6,) and row["all"] == pytest.approx(found.right["wide"].mean())
+    with pytest.raises(ParameterError, match="equal tokens"):
+        found.channels_gain()
+
+
+def test_the_gain_of_fewer_channels_is_paired_and_at_equal_tokens():
+    """The row of more tokens plays no part, however good; of two narrower ones the better is taken."""
+    table = pd.DataFrame(
+        {"VAE": ["fine", "z16", "z32", "z128"], "channels": [4, 16, 32, 128], "tokens": [768, 48, 48, 48]}
+    )
+    right = {
+        "fine": np.ones(8),
+        "z16": np.repeat([1.0, 0.0], [2, 6]),
+        "z32": np.repeat([1.0, 0.0], [6, 2]),
+        "z128": np.repeat([1.0, 0.0], [4, 4]),
+    }
+    found = OneEach(table.assign(all=[right[name].mean() for name in table["VAE"]]), right)
+    best, wide, (gain, low, high) = found.channels_gain()
+    assert (best, wide, gain) == ("z32", "z128", 0.25) and 0 <= low < gain < high
+    assert "z32 against z128: +0.25" in found.told(0.15)

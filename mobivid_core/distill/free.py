@@ -1,0 +1,297 @@
+"""Training-free sampling at its best: what a distilled student has to beat, and what the teacher could have cost.
+
+Paper: the baseline of step distillation, and the claimed speed-up over 40 guided steps (C24). A student is compared
+with the best that the same number of *network evaluations* buys without training. A guided step is two evaluations:
+four evaluations are four unguided steps or two guided ones, and four guided steps are eight.
+
+Solver, guidance, time shift and searched noise levels are crossed on validation captions. Which grid suits a solver at
+a guidance is told by its error to the full sampler of the same guidance (no decoding, `knots.search_knots`); which
+solver and guidance make the best clips is told by decoded clips (`screening.screen`). Reported numbers are then
+measured on test captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from torch import nn
+
+from mobivid_core.diffusion.guidance import Guidance, as_guidance
+from mobivid_core.distill.comparison import distance_ratio, mean_change
+from mobivid_core.distill.knots import search_knots, validation_condition
+from mobivid_core.distill.solvers import SOLVERS, Sampler
+from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate import minivbench
+from mobivid_core.evaluate.generation import Evaluation, Evaluator
+from mobivid_core.evaluate.screening import COARSE, rank, screen, screened_table
+
+#: Network evaluations at which students are compared: their own four, and four guided steps.
+BUDGETS = (4, 8)
+#: Rungs from cheap to dear on which the teacher's equal is looked for.
+LADDER = (4, 6, 8, 12, 16, 24, 32, 48)
+
+
+@dataclass(frozen=True)
+class FreeBaseline:
+    """The best training-free sampler at a number of network evaluations.
+
+    Attributes:
+        table: One row a candidate, finalists first: sampler, steps, guidance, evaluations, and what was measured.
+        best: The chosen sampler.
+        evaluations: Network evaluations a clip that were allowed.
+        space: In which features distances were taken.
+    """
+
+    table: pd.DataFrame
+    best: Sampler
+    evaluations: int
+    space: str
+
+    def told(self) -> str:
+        """One sentence for a finding."""
+        row = self.table.iloc[0]
+        return (
+            f"At most {self.evaluations} network evaluations a clip: {self.best.name} ({self.best.evaluations}), every "
+            f"attribute right in {row['all_together']:.0%}, distance {row['distance']:.3g} "
+            f"({row['n']} validation captions)"
+        )
+
+
+def guidances(full: float | Guidance) -> tuple[Guidance, ...]:
+    """What the cross tries: none, half of the full sampler's excess over none, the full one, and it below sigma .8."""
+    guidance = as_guidance(full)
+    milder = Guidance((1 + guidance.scale) / 2)
+    return tuple(dict.fromkeys((Guidance(1.0), milder, guidance, Guidance(guidance.scale, 0.0, 0.8))))
+
+
+def most_steps(guidance: float | Guidance, evaluations: int, solver: str = "euler") -> int:
+    """Most steps on the textbook grid that `evaluations` network evaluations pay for; 0 where not one step is."""
+    affordable = (s for s in range(1, evaluations + 1) if Sampler(solver, s, guidance).evaluations <= evaluations)
+    return max(affordable, default=0)
+
+
+def candidates(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    evaluations: int,
+    tried: Iterable[Guidance],
+    *,
+    captions: int = COARSE,
+    solvers: Sequence[str] = tuple(SOLVERS),
+    full_steps: int = 20,
+    per_guidance: int = 2,
+    seed: int = 0,
+) -> list[Sampler]:
+    """For each guidance the solvers that come closest to its own full sampler, each on its best grid.
+
+    Args:
+        model: The teacher.
+        shape: (C, t, h, w) of a latent.
+        evaluations: Network evaluations a clip that are allowed.
+        tried: Guidance settings.
+        captions: Validation captions of the search.
+        solvers: Which solvers.
+        full_steps: Euler steps of the full samplers.
+        per_guidance: Solvers kept a guidance.
+        seed: Seed of the noises.
+    """
+    device, found = next(model.parameters()).device, []
+    condition = validation_condition(captions, device)
+    for guidance in tried:
+        steps = most_steps(guidance, evaluations)
+        if not steps:
+            continue
+        search = search_knots(
+            model, condition, shape,
+            guidance=guidance, steps=steps, full_steps=max(full_steps, steps), solvers=solvers, seed=seed,
+        )  # fmt: skip
+        errors = search.table[search.table["best"]].set_index("solver")["error to the full sampler"]
+        nearest = sorted(search.best.values(), key=lambda s: errors[SOLVERS[s.solver]])
+        # a shifted or searched grid may put more of its levels inside the guided interval
+        found += [s for s in nearest if s.evaluations <= evaluations][:per_guidance]
+    return found
+
+
+def free_baseline(
+    evaluator: Evaluator,
+    model: nn.Module,
+    *,
+    evaluations: int,
+    tried: Iterable[Guidance] | None = None,
+    n: int | None = None,
+    coarse: int = COARSE,
+    finalists: int = 2,
+    seed: int = 0,
+    **search: object,
+) -> FreeBaseline:
+    """The best training-free sampler at `evaluations` network evaluations, chosen on validation captions.
+
+    Args:
+        evaluator: Prepared with `split="val"`.
+        model: The teacher, on any device.
+        evaluations: Network evaluations a clip that are allowed.
+        tried: Guidance settings; None for `guidances` of the profile's.
+        n: Captions of the final round; None for all the evaluator's. Take 256 or more where numbers mean something.
+        coarse: Captions of the search of grids and of the coarse round.
+        finalists: Candidates that reach the final round.
+        seed: Seed of the noises.
+        search: Other arguments of `candidates`.
+
+    Raises:
+        ParameterError: The evaluator holds other captions, or not one step is affordable.
+    """
+    _check(evaluator)
+    n = len(evaluator.labels) if n is None else n
+    tried = guidances(evaluator.profile.guidance) if tried is None else tuple(tried)
+    profile = evaluator.profile
+    shape = evaluator.vae.latent_shape(profile.frames, profile.size, profile.size)
+    able = candidates(model, shape, evaluations, tried, captions=min(coarse, n), seed=seed, **search)
+    if not able:
+        raise ParameterError(f"{evaluations} network evaluations do not pay for one step at any of the guidances")
+    found = screen(
+        {s: _runner(evaluator, model, s, seed) for s in able},
+        evaluator.reference, n=n, coarse=coarse, finalists=finalists,
+    )  # fmt: skip
+    cells = {
+        s: {"sampler": s.name, "steps": s.steps, "guidance": as_guidance(s.guidance).name, "evaluations": s.evaluations}
+        for s in able
+    }
+    table = screened_table(found, evaluator.reference, cells)
+    best = rank(found.final, evaluator.reference)[0]
+    return FreeBaseline(table, best, evaluations, evaluator.reference.space.told())
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Training-free samplers on test captions.
+
+    Attributes:
+        table: One row a sampler: sampler, evaluations, n, and the measures with intervals.
+        chosen: {network evaluations: name of the sampler that was chosen for them}.
+        measures: Names of the measures.
+    """
+
+    table: pd.DataFrame
+    chosen: dict[int, str]
+    measures: tuple[str, ...]
+
+    def told(self) -> str:
+        """One sentence for a finding: the chosen samplers, and what the grid trap would have made of the baseline."""
+        rows = self.table.set_index("sampler")
+        first = self.measures[0]
+        parts = [
+            f"{count} network evaluations: {name}, {first.replace('_', ' ')} {rows.loc[name, first]:.0%}"
+            for count, name in self.chosen.items()
+        ]
+        full, trap = rows.index[-1], [name for name in rows.index if "diffusers default" in name]
+        told = f"On {rows['n'].iloc[0]} test captions, {'; '.join(parts)}; {full} {rows.loc[full, first]:.0%}"
+        return told + "".join(f"; the trap {name} {rows.loc[name, first]:.0%}" for name in trap[:1]) + "."
+
+
+def free_table(runs: Mapping[Sampler, Evaluation], free: Mapping[int, FreeBaseline], measures: Sequence[str]) -> Judged:
+    """Samplers judged on the same test captions, in the order given; the last row is the full sampler.
+
+    Args:
+        runs: {sampler: its evaluation}.
+        free: {network evaluations: what was chosen for them on validation captions}.
+        measures: Measures to show, a share of clips first.
+    """
+    table = minivbench.table({s.name: run.scores for s, run in runs.items()}, measures)
+    table = table.rename(columns={"clips": "sampler"})
+    table.insert(1, "evaluations", [s.evaluations for s in runs])
+    return Judged(table, {count: f.best.name for count, f in free.items()}, tuple(measures))
+
+
+@dataclass(frozen=True)
+class CheapestEqual:
+    """The cheapest sampler that the full one cannot be told from.
+
+    Attributes:
+        table: One row a rung tried, cheapest first.
+        sampler: The first that is equal; the full sampler itself where none is.
+        full: The full sampler.
+    """
+
+    table: pd.DataFrame
+    sampler: Sampler
+    full: Sampler
+
+    @property
+    def saved(self) -> float:
+        """How many times fewer network evaluations it takes."""
+        return self.full.evaluations / self.sampler.evaluations
+
+    def told(self) -> str:
+        """One sentence for a finding."""
+        if self.sampler is self.full:
+            return f"No cheaper sampler equals {self.full.name} within the intervals ({len(self.table)} were tried)"
+        return (
+            f"{self.sampler.name} equals {self.full.name} within the intervals ({self.table['n'].iloc[-1]} validation "
+            f"captions) with {self.sampler.evaluations} network evaluations for {self.full.evaluations}, "
+            f"{self.saved:.1f} times fewer"
+        )
+
+
+def cheapest_equal(
+    evaluator: Evaluator,
+    model: nn.Module,
+    full: Sampler,
+    ladder: Sequence[Sampler] | None = None,
+    *,
+    n: int | None = None,
+    seed: int = 0,
+) -> CheapestEqual:
+    """The cheapest sampler that equals the full one: speed-ups are to be given over both.
+
+    Equal means: on the same captions and noises, the 95 % interval of the change in accuracy reaches 0 and that of the
+    ratio of distances from real clips (trusted space) reaches 1. Few captions make everything equal: see n.
+
+    Args:
+        evaluator: Prepared with `split="val"`.
+        model: The teacher.
+        full: Its full sampler.
+        ladder: Samplers to try; None for UniPC and Euler at the full guidance on `LADDER`. Tried from the cheapest on,
+            until one is equal.
+        n: Captions; None for all the evaluator's. Take 256 or more where numbers mean something.
+        seed: Seed of the noises.
+
+    Raises:
+        ParameterError: The evaluator holds other captions.
+    """
+    _check(evaluator)
+    n = len(evaluator.labels) if n is None else n
+    if ladder is None:
+        pairs = ((solver, most_steps(full.guidance, e)) for e in LADDER for solver in ("unipc", "euler"))
+        ladder = [Sampler(solver, steps, full.guidance) for solver, steps in dict.fromkeys(pairs) if steps]
+    whole, rows, equal = _runner(evaluator, model, full, seed)(n), [], None
+    for sampler in sorted(ladder, key=lambda s: s.evaluations):
+        if equal or sampler.evaluations >= full.evaluations:
+            break
+        run = _runner(evaluator, model, sampler, seed)(n)
+        change = mean_change(run.measures, whole.measures, run.labels, evaluator.reference)
+        ratio = distance_ratio(run.measures, whole.measures, evaluator.reference, seed=seed)
+        met = change[2] >= 0 and ratio[1] <= 1
+        row = {"sampler": sampler.name, "evaluations": sampler.evaluations, "n": n}
+        row |= {"all_together": run.scores["all_together"]}
+        row |= dict(zip(("change", "change_low", "change_high"), change, strict=True))
+        row |= dict(zip(("distance / full", "low", "high"), ratio, strict=True))
+        rows.append(row | {"equal": "yes" if met else "no"})
+        equal = sampler if met else None
+    return CheapestEqual(pd.DataFrame(rows), equal or full, full)
+
+
+def _runner(evaluator: Evaluator, model: nn.Module, sampler: Sampler, seed: int) -> Callable[[int], Evaluation]:
+    """From a number of captions to the evaluation of a sampler on the first so many."""
+    return lambda count: evaluator.evaluate_sampler(
+        sampler.on(model), n=count, seed=seed, keep=0, quality=False, progress=False
+    )
+
+
+def _check(evaluator: Evaluator) -> None:
+    if evaluator.split != "val":
+        raise ParameterError(
+            f"samplers are chosen on validation captions, this evaluator holds {evaluator.split!r}: prepare one with "
+            'split="val"'
+        )

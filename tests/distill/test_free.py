@@ -1,0 +1,141 @@
+"""Training-free baselines: the count of evaluations is what the network is asked for, and the best is found."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+
+from mobivid_core.artifacts import load_model
+from mobivid_core.data.render import render_clips
+from mobivid_core.diffusion.guidance import Guidance
+from mobivid_core.distill.free import (
+    FreeBaseline,
+    candidates,
+    cheapest_equal,
+    free_baseline,
+    free_table,
+    guidances,
+    most_steps,
+)
+from mobivid_core.distill.solvers import Sampler
+from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate.generation import Evaluator
+from mobivid_core.evaluate.judge import Judge
+from mobivid_core.models.text import encode_text
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.paths import checkpoints_dir
+from mobivid_core.profiles import get_profile
+
+PROFILE = get_profile("smoke")
+SHAPE = (4, 2, 2, 2)
+N = 8
+
+
+class Timid(torch.nn.Module):
+    """Goes straight to a fifth of the caption's own real latents: guidance 5 makes up for it exactly."""
+
+    def __init__(self, latents: dict[tuple, torch.Tensor]) -> None:
+        super().__init__()
+        self.anchor = torch.nn.Parameter(torch.zeros(()))
+        self.latents = latents
+
+    def forward(self, x: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        sigma = (timestep / 1000).view(-1, 1, 1, 1, 1)
+        zero = torch.zeros_like(x[0])
+        goals = torch.stack([self.latents.get(_key(t, m), zero) for t, m in zip(text, mask, strict=True)])
+        return (x - goals / 5) / sigma
+
+
+def _key(text: torch.Tensor, mask: torch.Tensor) -> tuple:
+    return tuple(text[mask].sum(0)[:4].mul(100).round().int().tolist())
+
+
+@pytest.fixture(scope="module")
+def evaluator(tmp_path_factory: pytest.TempPathFactory):
+    judge = load_model(Judge, checkpoints_dir() / "judge").eval()
+    vae = MobiVidVAE(PROFILE.vae_ratio, PROFILE.vae_channels, width=0)
+    clips = render_clips("train", range(16), frames=PROFILE.frames, size=PROFILE.size).clips
+    vae.fit_linear(clips)
+    vae.fit_statistics(clips)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBIVID_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield Evaluator.prepare(vae, judge, PROFILE, n=N, split="val", progress=False)
+
+
+@pytest.fixture(scope="module")
+def timid(evaluator: Evaluator) -> Timid:
+    drawn = render_clips("val", range(N), frames=PROFILE.frames, size=PROFILE.size)
+    with torch.no_grad():
+        latents = evaluator.vae.encode_latents(drawn.clips)
+    return Timid(dict(zip(map(_key, *encode_text(drawn.captions)), latents, strict=True)))
+
+
+def test_evaluations_are_what_the_network_is_asked_for(teacher, condition) -> None:
+    """Four of them: four unguided steps, two guided ones, three with one guided."""
+    asked: list[int] = []
+    handle = teacher.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+    for guidance, steps in ((1.0, 4), (3.0, 2), (Guidance(3.0, 0.0, 0.4), 3)):
+        assert most_steps(guidance, 4) == steps
+        asked.clear()
+        Sampler("euler", steps, guidance).sample(teacher, condition, torch.randn(len(condition), *SHAPE))
+        assert sum(asked) == 4 * len(condition)
+    handle.remove()
+    assert most_steps(3.0, 1) == 0 and most_steps(3.0, 8) == 4
+
+
+def test_the_cross_tries_every_guidance_at_the_same_price(teacher, dataset, monkeypatch) -> None:
+    from mobivid_core.distill import free
+    from mobivid_core.distill.trajectory import Condition
+
+    monkeypatch.setattr(free, "validation_condition", lambda count, device: Condition.of(dataset, torch.arange(count)))
+    tried = guidances(3.0)
+    assert tried == (Guidance(1.0), Guidance(2.0), Guidance(3.0), Guidance(3.0, 0.0, 0.8))
+    assert guidances(1.0)[:1] == (Guidance(1.0),)
+    found = candidates(teacher, SHAPE, 8, tried, captions=6, full_steps=8)
+    assert all(s.evaluations <= 8 for s in found)
+    assert {s.guidance for s in found} == set(tried) and len(found) <= 8
+    steps = {s.guidance: s.steps for s in found}
+    assert steps[tried[0]] == 8 and steps[tried[1]] == steps[tried[2]] == 4 and steps[tried[3]] >= 4
+
+
+def test_the_best_at_a_price_is_found_on_validation_captions(evaluator: Evaluator, timid: Timid) -> None:
+    """Without guidance the model stops early, so two guided steps beat four unguided ones."""
+    tried = (Guidance(1.0), Guidance(5.0))
+    found = free_baseline(evaluator, timid, evaluations=4, tried=tried, coarse=4, finalists=1, full_steps=8)
+    assert found.best.guidance == Guidance(5.0) and found.best.evaluations == 4
+    assert found.table["sampler"][0] == found.best.name and found.table["round"][0] == "final"
+    assert (found.table["evaluations"] <= 4).all() and set(found.table["round"]) == {"final", "coarse"}
+    assert found.best.name in found.told() and "4 network evaluations" in found.told()
+
+
+def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(evaluator: Evaluator, timid: Timid) -> None:
+    """Paths are straight, so one guided step is as good as 16; one unguided step is not."""
+    full = Sampler("euler", 16, 5.0)
+    ladder = [Sampler("euler", s, g, says_scale=True) for s, g in ((8, 5.0), (1, 5.0), (1, 1.0))]
+    found = cheapest_equal(evaluator, timid, full, ladder)
+    assert found.table["evaluations"].tolist() == [1, 2] and found.table["equal"].tolist() == ["no", "yes"]
+    assert found.sampler == ladder[1] and found.saved == 16 and found.sampler.name in found.told()
+    none = cheapest_equal(evaluator, timid, full, [Sampler("euler", 40, 5.0)])
+    assert none.sampler is full and none.saved == 1 and "No cheaper" in none.told()
+
+
+def test_samplers_are_judged_side_by_side(evaluator: Evaluator, timid: Timid) -> None:
+    samplers = [Sampler("euler", 2, 5.0), Sampler("euler", 2, 5.0, "diffusers default"), Sampler("euler", 8, 5.0)]
+    runs = {s: evaluator.evaluate_sampler(s.on(timid), n=4, keep=0, quality=False, progress=False) for s in samplers}
+    chosen = FreeBaseline(pd.DataFrame(), samplers[0], 4, "somewhere")
+    judged = free_table(runs, {4: chosen}, ["all_together", evaluator.reference.space.real])
+    assert judged.table["sampler"].tolist() == [s.name for s in samplers]
+    assert judged.table["evaluations"].tolist() == [4, 4, 16] and judged.chosen == {4: samplers[0].name}
+    told = judged.told()
+    assert "4 network evaluations: Euler-2, guided" in told and "the trap Euler-2, diffusers default grid" in told
+
+
+def test_test_captions_are_not_for_choosing(evaluator: Evaluator, timid: Timid) -> None:
+    wrong = dataclasses.replace(evaluator, split="test")
+    with pytest.raises(ParameterError, match="validation"):
+        free_baseline(wrong, timid, evaluations=4)
+    with pytest.raises(ParameterError, match="validation"):
+        cheapest_equal(wrong, timid, Sampler("euler", 4))
+    with pytest.raises(ParameterError, match="do not pay"):
+        free_baseline(evaluator, timid, evaluations=1, tried=(Guidance(2.0),))

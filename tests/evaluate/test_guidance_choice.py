@@ -1,0 +1,115 @@
+"""Choosing guidance on validation captions, with a model whose best guidance is known by construction."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from mobivid_core.data.render import render_clips
+from mobivid_core.diffusion.guidance import Guidance
+from mobivid_core.errors import ParameterError
+from mobivid_core.evaluate.generation import Evaluator
+from mobivid_core.evaluate.guidance_choice import _Moments, choose_guidance, real_spread
+from mobivid_core.evaluate.judge import Judge
+from mobivid_core.evaluate.minivbench import Scores
+from mobivid_core.evaluate.screening import rank, screen
+from mobivid_core.models.text import encode_text
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.profiles import get_profile
+
+PROFILE = get_profile("smoke")
+N = 12
+
+
+class Overshooting(torch.nn.Module):
+    """Walks to `gain` times the latents of the caption's own clip at guidance 1 / gain: more guidance overshoots."""
+
+    def __init__(self, latents: dict[tuple, torch.Tensor], gain: float) -> None:
+        super().__init__()
+        self.anchor = torch.nn.Parameter(torch.zeros(()))
+        self.latents, self.gain = latents, gain
+
+    def forward(self, x: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        sigma = (timestep / 1000).view(-1, 1, 1, 1, 1)
+        zero = torch.zeros_like(x[0])
+        goals = torch.stack([self.latents.get(_key(t, m), zero) for t, m in zip(text, mask, strict=True)])
+        return (x - self.gain * goals) / sigma
+
+
+def _key(text: torch.Tensor, mask: torch.Tensor) -> tuple:
+    return tuple(text[mask].sum(0)[:4].mul(100).round().int().tolist())
+
+
+@pytest.fixture(scope="module")
+def evaluator(judge: Judge, tmp_path_factory: pytest.TempPathFactory):
+    vae = MobiVidVAE(PROFILE.vae_ratio, PROFILE.vae_channels, width=0)
+    clips = render_clips("train", range(16), frames=PROFILE.frames, size=PROFILE.size).clips
+    vae.fit_linear(clips)
+    vae.fit_statistics(clips)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBIVID_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield Evaluator.prepare(vae, judge, PROFILE, n=N, split="val", progress=False)
+
+
+@pytest.fixture(scope="module")
+def model(evaluator: Evaluator) -> Overshooting:
+    drawn = render_clips("val", range(N), frames=PROFILE.frames, size=PROFILE.size)
+    with torch.no_grad():
+        latents = evaluator.vae.encode_latents(drawn.clips)
+    text, mask = encode_text(drawn.captions)
+    return Overshooting(dict(zip(map(_key, text, mask), latents, strict=False)), gain=0.5)
+
+
+def test_the_guidance_that_makes_real_latents_is_chosen(evaluator: Evaluator, model: Overshooting) -> None:
+    """At gain 1/2 the velocity stops half-way: guidance 2 makes up for it exactly, 8 quadruples the latents."""
+    settings = (0.5, 2.0, 8.0, Guidance(8.0, 0.0, 0.4))
+    found = choose_guidance(evaluator, model, settings=settings, steps=4, batch=5)
+    assert found.best == Guidance(2.0) and found.table["guidance"][0] == "2"
+    rows = found.table.set_index("guidance")
+    assert rows.loc["2", "spread"] == pytest.approx(1, abs=0.02)
+    assert rows.loc["8", "spread"] == pytest.approx(4, rel=0.03)  # the codec's mean is not quite 0
+    assert rows["evaluations"].to_dict() == {"0.5": 8, "2": 8, "8": 8, "8 at sigma 0 to 0.4": 5}
+    assert (rows["n"] == N).all() and set(rows["round"]) == {"final"}
+    assert "guidance 2" in found.told() and "not tried" in found.told()
+    again = choose_guidance(evaluator, model, settings=settings, steps=4)
+    assert again.best == found.best and again.table["spread"].tolist() == pytest.approx(found.table["spread"].tolist())
+
+
+def test_a_coarse_round_saves_clips_and_keeps_the_best(evaluator: Evaluator, model: Overshooting) -> None:
+    found = choose_guidance(evaluator, model, settings=(0.5, 2.0, 8.0), steps=2, coarse=6, finalists=1)
+    assert found.best == Guidance(2.0)
+    assert found.table[["guidance", "n", "round"]].iloc[0].tolist() == ["2", N, "final"]
+    assert found.table["round"].tolist() == ["final", "coarse", "coarse"] and found.table["n"].tolist()[1:] == [6, 6]
+
+
+def test_test_captions_are_not_for_choosing(evaluator: Evaluator, model: Overshooting) -> None:
+    with pytest.raises(ParameterError, match='split="val"'):
+        choose_guidance(dataclasses.replace(evaluator, split="test"), model)
+
+
+def test_moments_in_parts_are_those_of_the_whole(evaluator: Evaluator) -> None:
+    x, moments = torch.randn(40, 3) * 2 + 1, _Moments()
+    for part in x.split(7):
+        assert moments.see(part) is part
+    assert moments.std() == pytest.approx(x.double().std(correction=0).item())
+    assert real_spread(evaluator, N) > 0.3  # latents are normalised on other clips
+
+
+class _Run:
+    def __init__(self, right: tuple[float, float, float], distance: float) -> None:
+        self.scores = Scores({"all_together": right, "frechet_real": (distance,) * 3}, 8)
+
+
+def test_ties_in_accuracy_are_settled_by_distance(evaluator: Evaluator) -> None:
+    runs = {
+        "accurate": _Run((0.9, 0.85, 0.95), 9.0),
+        "as accurate and closer": _Run((0.88, 0.83, 0.93), 5.0),
+        "closest but worse": _Run((0.5, 0.4, 0.6), 1.0),
+        "worst": _Run((0.2, 0.1, 0.3), 2.0),
+    }
+    order = ["as accurate and closer", "accurate", "closest but worse", "worst"]
+    assert rank(runs, evaluator.reference) == order
+    found = screen({k: lambda _, run=v: run for k, v in runs.items()}, evaluator.reference, n=8, coarse=4, finalists=2)
+    assert list(found.final) == order[:2] and len(found.coarse) == 4
+    with pytest.raises(ParameterError, match="a setting and a finalist"):
+        screen({}, evaluator.reference, n=8)
