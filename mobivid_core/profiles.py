@@ -60,7 +60,7 @@ class Profile:
     vae_ratio: tuple[int, int, int] = (8, 32, 32)
     vae_channels: int = 32
     vae_width: int = 160
-    vae_encoder_width: int = 96
+    vae_encoder_width: int = 0
     vae_steps: int = 2500
     sweep_steps: int = 45
     judge_steps: int = 900
@@ -119,6 +119,7 @@ PROFILES: dict[str, Profile] = {
         name="gpu",
         from_shipped=False,
         device="cuda",
+        vae_encoder_width=96,
         train_clips=65_536,
         batch=128,
         vae_steps=20_000,
