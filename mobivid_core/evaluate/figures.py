@@ -141,3 +141,28 @@ def quality_curves(
             ax.set_xscale("log", base=2)
             ax.set_xticks(where, [f"{value:g}" for value in where])
     return fig
+
+
+def few_steps_curves(frame: pd.DataFrame, distance: str) -> Figure:
+    """Distance and share of right clips against few steps, with and without guidance; the first row is dashed.
+
+    Args:
+        frame: From `minivbench.table` with the columns steps and guided ("yes" or "no"); the full sampler first.
+        distance: Name of the distance's column.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    labels = {distance: "Frechet distance (lower is better)", "all_together": "clips with all attributes right (share)"}
+    full, few = frame.iloc[0], frame.iloc[1:]
+    ticks = sorted(set(few["steps"]))
+    for ax, (name, label) in zip(axes, labels.items(), strict=True):
+        for guided, rows in few.groupby("guided", sort=False):
+            spread = [rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]]
+            kind = "guided" if guided == "yes" else "unguided"
+            ax.errorbar(rows["steps"], rows[name], [s.clip(lower=0) for s in spread], marker="o", capsize=3, label=kind)
+        ax.axhline(full[name], color="0.4", ls="--", label=f"{full['steps']} steps, guided")
+        ax.set(xlabel="Euler steps", ylabel=label, xscale="log", xticks=ticks, xticklabels=ticks)
+        ax.minorticks_off()
+    axes[0].legend()
+    return fig

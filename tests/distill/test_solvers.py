@@ -1,8 +1,17 @@
+import pandas as pd
 import pytest
 import torch
 
 from mobivid_core.diffusion.guidance import Guidance
-from mobivid_core.distill.solvers import Sampler, baselines, default_grid, euler_samplers, grid_table, shift_sigmas
+from mobivid_core.distill.solvers import (
+    Sampler,
+    baselines,
+    default_grid,
+    euler_samplers,
+    few_steps_told,
+    grid_table,
+    shift_sigmas,
+)
 from mobivid_core.distill.trajectory import student_sigmas
 from mobivid_core.errors import ParameterError
 
@@ -58,3 +67,13 @@ def test_all_samplers_agree_with_many_steps(teacher, condition):
     ):  # fmt: skip
         error = (sampler.sample(teacher, condition, noise, batch=5) - fine).square().mean()
         assert error < 1e-2 * scale, sampler.name
+
+
+def test_the_finding_on_few_steps_reads_its_table():
+    names = ["Euler-40, guided", "Euler-1, unguided", "Euler-4, unguided", "Euler-4, guided"]
+    frame = pd.DataFrame(
+        {"clips": names, "n": 32, "all_together": [0.9, 0.1, 0.2, 0.8], "action": [1.0, 0.7, 0.9, 1.0]}
+    )
+    told = few_steps_told(frame)
+    assert "20% of clips in four unguided steps, 80% in four guided ones, 90% in full; motion in 70%" in told
+    assert "32 clips" in told

@@ -5,7 +5,7 @@ import torch
 
 from mobivid_core.data.captions import caption, label_indices
 from mobivid_core.data.render import label_of
-from mobivid_core.evaluate.figures import clip_titles, damage_map, sampling_curves
+from mobivid_core.evaluate.figures import clip_titles, damage_map, few_steps_curves, sampling_curves
 from mobivid_core.evaluate.generation import Evaluation
 from mobivid_core.evaluate.measures import ClipMeasures
 from mobivid_core.evaluate.minivbench import Scores
@@ -46,3 +46,15 @@ def test_each_solver_is_a_line_in_each_panel() -> None:
     )
     fig = sampling_curves(frame.assign(**shares, **distance), floor=0.5)
     assert [len(ax.lines) for ax in fig.axes] == [2, 3, 2]  # and the floor
+
+
+def test_few_steps_are_drawn_with_and_without_guidance() -> None:
+    values = {f"{name}{end}": [3.0, 2.0, 1.0] for name in ("all_together", "far") for end in ("", "_low", "_high")}
+    frame = pd.DataFrame({"steps": [40, 4, 4], "guided": ["yes", "no", "yes"], **values})
+    fig = few_steps_curves(frame, "far")
+    assert [len(ax.containers) for ax in fig.axes] == [2, 2]
+    assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == [
+        "40 steps, guided",
+        "unguided",
+        "guided",
+    ]
