@@ -99,7 +99,7 @@ def test_a_seed_fixes_the_loss():
 
 
 def test_normal_numbers_follow_the_generator_alone() -> None:
-    first, again = (normal((2, 3), torch.Generator().manual_seed(4), "cpu") for _ in range(2))
+    first, again = (flow.normal((2, 3), torch.Generator().manual_seed(4), "cpu") for _ in range(2))
     assert torch.equal(first, again)
     assert torch.equal(first, torch.randn((2, 3), generator=torch.Generator().manual_seed(4)))
     elsewhere = flow.normal((2, 3), torch.Generator().manual_seed(4), "meta")
