@@ -178,7 +178,7 @@ def few_steps_told(frame: pd.DataFrame) -> str:
     right, moving = rows["all_together"], rows.loc["Euler-1, unguided", "action"]
     return (
         "Teacher in few Euler steps on the textbook grid. All attributes are right in "
-        f"{right['Euler-4, unguided']:.0%} of clips in four unguided steps, {right['Euler-4, guided']:.0%} in four guided ones, {right.iloc[0]:.0%} in "
-        f"full; motion in {moving:.0%} even in one unguided step. {frame['n'].iloc[0]} clips; bars are 95 % bootstrap "
-        "intervals."
+        f"{right['Euler-4, unguided']:.0%} of clips in four unguided steps, {right['Euler-4, guided']:.0%} in four "
+        f"guided ones, {right.iloc[0]:.0%} in full; motion in {moving:.0%} even in one unguided step. "
+        f"{frame['n'].iloc[0]} clips; bars are 95 % bootstrap intervals."
     )
