@@ -226,10 +226,11 @@ class BesideTable:
     table: pd.DataFrame
 
     def told(self) -> str:
-        """One sentence for a finding: each ratio and on which side of 1 it lies beyond chance."""
+        """One sentence for a finding: the ratios that bars ask for, and on which side of 1 each lies beyond chance."""
+        asked = self.table[~self.table["over"].isin([OVER["distance"], OVER["free8"]])]
         parts = [
             f"{row.clips} over {row.over} {row.value:.2f} [{row.low:.2f}, {row.high:.2f}], {_side(row.low, row.high)}"
-            for row in self.table.itertuples()
+            for row in asked.itertuples()
         ]
         return f"Ratios of distances: {'; '.join(parts)}."
 

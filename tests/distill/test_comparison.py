@@ -106,12 +106,12 @@ def test_a_student_is_held_against_teacher_codec_and_free_samplers(reference):
 
 
 def test_ratios_are_told_with_their_side():
-    students = {"student": {"distance": (1.2, 1.1, 1.3), "free4": (0.8, 0.7, 0.9), "accuracy": (0.9, 0.8, 1.0)}}
+    students = {"student": {"above_floor": (1.2, 1.1, 1.3), "free4": (0.8, 0.7, 0.9), "free8": (1.0, 0.9, 1.1)}}
     found = beside_table(students, (1.05, 0.9, 1.2))
-    assert found.table["over"].tolist() == ["its full sampler", OVER["distance"], OVER["free4"]]
+    assert found.table["over"].tolist() == ["its full sampler", OVER["above_floor"], OVER["free4"], OVER["free8"]]
     told = found.told()
     assert "4 guided steps over its full sampler 1.05 [0.90, 1.20], within chance" in told
-    assert "over the teacher 1.20 [1.10, 1.30], farther beyond chance" in told
+    assert "both above the codec's 1.20 [1.10, 1.30], farther beyond chance" in told and OVER["free8"] not in told
     assert "four evaluations 0.80 [0.70, 0.90], closer beyond chance" in told
 
 
