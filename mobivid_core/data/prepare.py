@@ -2,6 +2,7 @@
 
     python -m mobivid_core.data.prepare film BBB.mp4          -> data/clips
     python -m mobivid_core.data.prepare sprites ICON_FOLDER   -> data/sprites
+    python -m mobivid_core.data.prepare preview .             -> data/captioned.webp, from what the others made
     python -m mobivid_core.data.prepare photos IMAGE_FOLDER   -> data/backgrounds (and the film's frames, made soft)
 
 Sources: the film as in moviepy 2.2.1's source package (1280x720, sha256 475fbbf3...), the npm packages
@@ -21,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mobivid_core.data.captions import VOCABULARY
 from mobivid_core.data.film import CHECKSUMS, FILM_HEIGHT, Shot, film_clips, read_shots
+from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.data.shots import find_shots
 from mobivid_core.data.video_io import iterate_frames, write_video
 from mobivid_core.errors import ParameterError
@@ -241,12 +244,30 @@ def _soft_frames(part: str, count: int) -> np.ndarray:
     return ((soft + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).flatten(0, 1).numpy()
 
 
+def prepare_preview(source: Path, folder: Path) -> None:
+    """Animate one training clip of each object, side by side: `captioned.webp`. The source is not read."""
+    from PIL import Image
+
+    del source
+    first = {}
+    for index in range(400):
+        first.setdefault(label_of("train", index).shape, index)
+    clips = render_clips("train", [first[shape] for shape in VOCABULARY["shape"]], size=96).clips
+    tiles = ((clips + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).unflatten(0, (2, -1))  # (2, n, 3, T, H, W)
+    frames = tiles.permute(3, 0, 4, 1, 5, 2).flatten(1, 2).flatten(2, 3)
+    pictures = [Image.fromarray(frame.numpy()) for frame in frames]
+    pictures[0].save(
+        folder / "captioned.webp", save_all=True, append_images=pictures[1:], duration=1000 // 12, loop=0, quality=75
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: make one kind of input."""
     makers = {
         "film": (prepare_film, "clips"),
         "sprites": (prepare_sprites, "sprites"),
         "photos": (prepare_photos, "backgrounds"),
+        "preview": (prepare_preview, "."),
     }
     parser = argparse.ArgumentParser(prog="python -m mobivid_core.data.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=makers)

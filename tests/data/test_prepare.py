@@ -174,3 +174,11 @@ def test_photos_are_cropped_and_film_frames_made_soft(tmp_path, monkeypatch):
 def test_a_missing_photo_is_named(tmp_path):
     with pytest.raises(ParameterError, match=r"astronaut.png is missing"):
         prepare.prepare_photos(tmp_path, tmp_path)
+
+
+def test_the_preview_shows_every_object_once_and_is_the_shipped_one(tmp_path: Path) -> None:
+    prepare.prepare_preview(tmp_path, tmp_path)
+    with Image.open(tmp_path / "captioned.webp") as made, Image.open(data_dir() / "captioned.webp") as shipped:
+        assert made.size == shipped.size == (6 * 96, 2 * 96) and made.n_frames == shipped.n_frames == 17
+        difference = np.abs(np.asarray(made.convert("RGB"), float) - np.asarray(shipped.convert("RGB"), float))
+        assert difference.mean() < 2, "grey levels: the shipped preview is of other clips"
