@@ -1,4 +1,4 @@
-"""What a machine with a GPU may lack: weights that ship inside packages, cut down to what the training needs.
+"""What a machine with a GPU may lack: diffusers, and weights that ship inside packages, cut down to what is needed.
 
 The text encoder is stored in half precision, without the embeddings of words that no caption uses (they are zero, and
 compress to nothing); the image features' network in half precision. Both unpack into importable folders.
@@ -6,7 +6,9 @@ compress to nothing); the image features' network in half precision. Both unpack
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -22,16 +24,18 @@ _EMBEDDING = "embeddings.word_embeddings.weight"
 
 
 def pack(folder: Path) -> Path:
-    """Write `site.zip` into a folder: put its unpacked content on PYTHONPATH where packages are missing.
+    """Write `site.zip` into a folder, and `job.sh`, which unpacks it on the other machine and runs everything there.
 
     Returns:
-        The file.
+        The archive.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / ARCHIVE
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         _pack_text(archive)
         _pack_image_features(archive)
+        _pack_diffusers(archive)
+    shutil.copy(Path(__file__).with_name("job.sh"), folder / "job.sh")
     return target
 
 
@@ -54,6 +58,14 @@ def _pack_text(archive: zipfile.ZipFile) -> None:
     kept = torch.zeros_like(weights[name])
     kept[ids] = weights[name][ids]
     archive.writestr(f"{inside}/model/model.safetensors", save(weights | {name: kept}))
+
+
+def _pack_diffusers(archive: zipfile.ZipFile) -> None:
+    """The installed diffusers: pure Python, and seldom part of a machine's image."""
+    files = importlib.metadata.files("diffusers") or []
+    for file in sorted(f for f in files if f.suffix in (".py", "") or f.name in ("METADATA", "py.typed")):
+        if ".." not in file.parts and Path(file.locate()).is_file():
+            archive.write(file.locate(), str(file))
 
 
 def _captions() -> list[str]:
