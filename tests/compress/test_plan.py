@@ -46,7 +46,8 @@ def test_budget_is_met_and_nearly_spent(levels: tuple[str, ...]) -> None:
     budget = 0.8 * WHOLE
     plan = plan_for_budget(random_scores(MINI_SERVER), MINI_SERVER, budget, levels)
     cost = parameter_cost(MINI_SERVER)
-    slack = cost.block_total(8, 8, 512) if levels == ("blocks",) else cost.self_head
+    # the last unit that went may have been the largest kind that may go
+    slack = cost.block_total(8, 8, 512) if "blocks" in levels else cost.self_head
     assert budget - slack < plan.parameters <= budget
     if "blocks" not in levels:
         assert plan.keep_blocks == tuple(range(14))
