@@ -19,7 +19,7 @@ def test_the_source_holds_every_notebook_and_all_that_pages_link_to(tmp_path: Pa
     site.write_source(tmp_path)
     names = sorted(path.name for path in notebooks_dir().glob("0*.ipynb"))
     assert sorted(path.name for path in (tmp_path / "notebooks").glob("*.ipynb")) == names
-    for name in ("README.md", "LICENSE", "data/README.md", "figures/start_clips.webp"):
+    for name in ("README.md", "LICENSE", "data/README.md", "data/captioned.webp"):
         assert (tmp_path / name).read_bytes() == (project_root() / name).read_bytes()
     toc = yaml.safe_load((tmp_path / "_toc.yml").read_text())
     assert toc["root"] == "README"
