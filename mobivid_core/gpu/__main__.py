@@ -21,12 +21,12 @@ SCHEDULE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
     "prune": (0.0, ("teacher",), ("prune",)),
     "trajectories": (0.0, ("guidance",), ("trajectories",)),
     "distilled": (0.11, ("trajectories",), ("regress",)),
-    "student": (0.13, ("trajectories", "prune"), ("regress", "--start", "pruned", "--out", "student-regression")),
+    "student": (0.13, ("trajectories", "prune"), ("regress", "--start", "pruned", "--to", "student-regression")),
     "contest": (0.12, ("distilled",), ("contest",)),
     "contest-student": (
         0.12,
         ("student",),
-        ("contest", "--start", "student-regression", "--out", "student-adversarial"),
+        ("contest", "--start", "student-regression", "--to", "student-adversarial"),
     ),
     "compare": (0.0, ("contest", "contest-student", "sharpen"), ("compare",)),
 }
@@ -121,7 +121,6 @@ def _run(options: argparse.Namespace) -> int:
             share, _, arguments = SCHEDULE[name]
             log = (options.out / f"{name}.txt").open("w")
             command = [sys.executable, "-m", "mobivid_core.gpu", "stage", *arguments]
-            command = [a if a != "--out" else "--to" for a in command]
             command += ["--profile", options.profile, "--out", str(options.out), "--device", options.device]
             command += ["--seconds", f"{share * 60 * options.minutes:.0f}"]
             running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

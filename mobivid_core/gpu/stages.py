@@ -30,7 +30,7 @@ from mobivid_core.evaluate.judge import Judge, accuracy
 from mobivid_core.evaluate.metrics import frechet_distance
 from mobivid_core.files import write_json
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.text import load_text_encoder, load_tokenizer
+from mobivid_core.models.text import MAX_LENGTH, load_text_encoder, load_tokenizer
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import Profile
 from mobivid_core.training.judge import publish_judge
@@ -42,7 +42,6 @@ from mobivid_core.training.vae import train_vae
 
 #: A number of steps that no time slice reaches: the seconds end a stage.
 _ENDLESS = 1_000_000
-_TOKENS = 26
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,11 @@ class Place:
     def fast(self) -> bool:
         """Whether compiling and bfloat16 pay: on a GPU."""
         return self.device.type != "cpu"
+
+    @property
+    def teacher_steps(self) -> int:
+        """Solver steps of the teacher's trajectories."""
+        return 16 if self.fast else 4
 
     def model(self, name: str) -> MobiVidTransformer3DModel:
         """A saved transformer of this run."""
@@ -183,7 +187,7 @@ def latents(place: Place, seconds: float, name: str = "vae", split: str = "train
 
 
 @torch.no_grad()
-def encode_on(captions: list[str], device: torch.device, length: int = _TOKENS) -> tuple[Tensor, Tensor]:
+def encode_on(captions: list[str], device: torch.device, length: int = MAX_LENGTH) -> tuple[Tensor, Tensor]:
     """`encode_text` for very many captions, on a device: (states (N, L, D) half precision, mask (N, L))."""
     tokenizer, encoder = load_tokenizer(), load_text_encoder().to(device)
     states, masks = [], []
@@ -239,38 +243,40 @@ def guidance(place: Place, seconds: float) -> None:
 
 
 def trajectories(place: Place, seconds: float) -> None:
-    """Guided trajectories of the teacher."""
+    """Guided trajectories of the teacher, kept with the numbers of their captions: the states lie with the clips."""
     del seconds
     data, model = dataset(place), place.model("teacher").eval().requires_grad_(False)
-    scale = json.loads((place.root / "chosen.json").read_text())["guidance"]
     chosen = torch.arange(place.trajectories) % len(data)
-    condition = Condition.of(data, chosen, torch.Generator().manual_seed(1))
+    wordings = torch.randint(data.caption_of.shape[1], chosen.shape, generator=torch.Generator().manual_seed(1))
+    captions = data.caption_of[chosen.to(place.device), wordings.to(place.device)]
     with torch.autocast(place.device.type, torch.bfloat16, enabled=place.fast):
         walked = collect_trajectories(
             model,
-            condition,
+            _condition(data, captions),
             tuple(data.latents.shape[1:]),
-            steps=16 if place.fast else 4,
-            guidance=scale,
+            steps=place.teacher_steps,
+            guidance=_chosen_guidance(place),
             solver="unipc",
             seed=1,
             chunk=2048 if place.fast else 8,
         )
-    # which captions, not their states: those lie with the clips
-    captions = data.caption_of[chosen.to(place.device), 0]
-    save_file(
-        {"states": walked.states.float().contiguous(), "captions": captions.cpu()},
-        place.root / "trajectories.safetensors",
-    )
+    kept = {"states": walked.states.float().contiguous(), "captions": captions.cpu()}
+    save_file(kept, place.root / "trajectories.safetensors")
 
 
-def _walked(place: Place, data: LatentDataset) -> Trajectories:
-    """The saved trajectories, on the device."""
+def walked(place: Place, data: LatentDataset) -> Trajectories:
+    """The trajectories of the stage of that name, on the device."""
     stored = load_file(place.root / "trajectories.safetensors", device=str(place.device))
-    scale = json.loads((place.root / "chosen.json").read_text())["guidance"]
-    captions = stored["captions"]
-    condition = Condition(data.text[captions].float(), data.mask[captions], data.null_text, data.null_mask)
-    return Trajectories(stored["states"], student_sigmas().to(place.device), condition, 16, scale)
+    condition, sigmas = _condition(data, stored["captions"]), student_sigmas().to(place.device)
+    return Trajectories(stored["states"], sigmas, condition, place.teacher_steps, _chosen_guidance(place))
+
+
+def _condition(data: LatentDataset, captions: Tensor) -> Condition:
+    return Condition(data.text[captions].float(), data.mask[captions], data.null_text, data.null_mask)
+
+
+def _chosen_guidance(place: Place) -> float:
+    return json.loads((place.root / "chosen.json").read_text())["guidance"]
 
 
 def prune(place: Place, seconds: float) -> None:
@@ -301,7 +307,7 @@ def prune(place: Place, seconds: float) -> None:
 def regress(place: Place, seconds: float, start: str = "teacher", out: str = "distilled-regression") -> None:
     """Regression on the teacher's trajectories, then rounds on the student's own states."""
     data = dataset(place)
-    walked = _walked(place, data)
+    paths = walked(place, data)
     model = place.model("teacher").eval().requires_grad_(False)
     own_rounds, share = (2, 0.55) if place.fast else (1, 0.5)
     base = DistillSettings(
@@ -314,16 +320,16 @@ def regress(place: Place, seconds: float, start: str = "teacher", out: str = "di
         snapshot_every=5000 if place.fast else 10,
         seconds=share * seconds,
     )
-    (first,) = run_stages(place.model(start), model, data, walked, (base,))
+    (first,) = run_stages(place.model(start), model, data, paths, (base,))
     latest, log = _plain(first.averaged, place), list(first.log)
     for number in range(own_rounds):
         began = time.perf_counter()
-        clips = min(len(walked), 8192 if place.fast else 8)
+        clips = min(len(paths), 8192 if place.fast else 8)
         seen = collect_own_states(
-            latest, model, _on_cpu(walked), clips, first=number * clips, chunk=2048 if place.fast else 8
+            latest, model, paths.to("cpu"), clips, first=number * clips, chunk=2048 if place.fast else 8
         ).to(place.device)
         left = (1 - share) * seconds / own_rounds - (time.perf_counter() - began)
-        forced = walked.take(torch.arange(2 * clips, device=place.device) % len(walked))
+        forced = paths.take(torch.arange(2 * clips, device=place.device) % len(paths))
         given = joined([seen, forced])
         later = replace(base, rate=4e-4, muon=2e-3, seconds=max(left, 2.0), seed=number + 1)
         (done,) = run_stages(latest, model, data, given, (later,))
@@ -332,10 +338,6 @@ def regress(place: Place, seconds: float, start: str = "teacher", out: str = "di
     save_student(latest.cpu(), place.root / out, {"start": start, "seconds": seconds}, torch.float16)
     place.log(out, log[:: max(1, len(log) // 200)])
     print(f"{out}: {len(log)} updates, {log[-1]}", flush=True)
-
-
-def _on_cpu(walked: Trajectories) -> Trajectories:
-    return walked.to("cpu")
 
 
 def _plain(model: torch.nn.Module, place: Place) -> MobiVidTransformer3DModel:
@@ -356,7 +358,7 @@ def contest(
 ) -> None:
     """The adversarial stage from a regression student; weight 0 is its control: as long, on the anchor alone."""
     data = dataset(place)
-    walked = _walked(place, data)
+    paths = walked(place, data)
     model = place.model("teacher").eval().requires_grad_(False)
     settings = DistillSettings(
         _ENDLESS,
@@ -373,7 +375,7 @@ def contest(
         seed=seed,
         seconds=seconds,
     )
-    (done,) = run_stages(place.model(start), model, data, walked, (settings,))
+    (done,) = run_stages(place.model(start), model, data, paths, (settings,))
     made = {"start": start, "weight": weight, "rate": rate, "seed": seed, "seconds": seconds}
     save_student(_plain(done.averaged, place).cpu(), place.root / out, made, torch.float16)
     place.log(out, done.log[:: max(1, len(done.log) // 200)])
@@ -383,7 +385,7 @@ def contest(
 def compare(place: Place, seconds: float) -> None:
     """Every model of the run on the same validation captions."""
     del seconds
-    scale = json.loads((place.root / "chosen.json").read_text())["guidance"]
+    scale = _chosen_guidance(place)
     arms: dict[str, tuple] = {
         "teacher, 40 Euler": ("teacher", scale, 40, "euler"),
         "teacher, 8 UniPC": ("teacher", scale, 8, "unipc"),

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from mobivid_core.artifacts import load_model
+from mobivid_core.artifacts import load_model, save_model
 from mobivid_core.distill.student import load_student
+from mobivid_core.distill.trajectory import teacher_states
 from mobivid_core.gpu import __main__ as command
-from mobivid_core.gpu.stages import STAGES, Place
+from mobivid_core.gpu.stages import STAGES, Place, dataset, walked
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import get_profile
 
@@ -41,6 +42,24 @@ def test_every_stage_runs_on_what_the_ones_before_it_left(place: Place) -> None:
         assert len(pd.read_csv(place.root / name / "log.csv")) >= 1
     rows = {row["name"] for row in json.loads((place.root / "compared.rows.json").read_text())}
     assert {"teacher, 40 Euler", "distilled-adversarial", "student-regression", "reconstructions"} <= rows
+
+
+def test_trajectories_are_kept_with_the_captions_that_made_them(place: Place) -> None:
+    """Walked again from the kept noise under the kept captions, the teacher reaches the kept states."""
+    teacher = place.model("teacher").eval()
+    for block in teacher.blocks:  # a few steps of training leave cross-attention at zero: captions would not matter
+        torch.nn.init.normal_(block.attn2.to_out.weight, std=0.3, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(teacher.proj_out.weight, std=0.3, generator=torch.Generator().manual_seed(1))
+    save_model(teacher, place.root / "teacher")
+    STAGES["trajectories"](place, 1.0)
+
+    paths = walked(place, dataset(place))
+    settings = {"steps": place.teacher_steps, "guidance": paths.guidance, "solver": "unipc"}
+    again = teacher_states(teacher, paths.condition, paths.states[:, 0], **settings)
+    torch.testing.assert_close(again, paths.states, rtol=1e-3, atol=1e-3)  # batches of another size round otherwise
+    swapped = paths.condition.take(torch.arange(len(paths)).flip(0))
+    others = teacher_states(teacher, swapped, paths.states[:, 0], **settings)
+    assert (others - paths.states).abs().max() > 0.05, "captions matter here, so that wrong ones would be seen"
 
 
 def test_weights_brought_back_fit_the_limits_of_a_transfer(place: Place) -> None:
