@@ -30,11 +30,10 @@ from mobivid_core.evaluate.judge import Judge, accuracy
 from mobivid_core.evaluate.metrics import frechet_distance
 from mobivid_core.files import write_json
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.text import MAX_LENGTH, load_text_encoder, load_tokenizer
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import Profile
 from mobivid_core.training.judge import publish_judge
-from mobivid_core.training.latents import LatentDataset, spread_wordings
+from mobivid_core.training.latents import LatentDataset, encode_many, spread_wordings
 from mobivid_core.training.pool import FILM_SHARE, VideoPool, film_pool, to_bytes
 from mobivid_core.training.sharpen import sharpen_decoder
 from mobivid_core.training.teacher import train_teacher
@@ -172,8 +171,8 @@ def latents(place: Place, seconds: float, name: str = "vae", split: str = "train
     words = [[caption(replace(x, wording=w)) for w in spread_wordings(x.wording, 2)] for x in labels]
     distinct = sorted({w for row in words for w in row})
     at = {w: i for i, w in enumerate(distinct)}
-    text, mask = encode_on(distinct, place.device)
-    null_text, null_mask = encode_on([""], place.device)
+    text, mask = encode_many(distinct, place.device, 2048)
+    null_text, null_mask = encode_many([""], place.device)
     tensors = {
         "latents": torch.cat(parts),
         "text": text,
@@ -184,27 +183,6 @@ def latents(place: Place, seconds: float, name: str = "vae", split: str = "train
     }
     save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, place.root / f"{name}-{split}.safetensors")
     print(f"latents {name}: {tuple(tensors['latents'].shape)}, {len(distinct)} captions", flush=True)
-
-
-@torch.no_grad()
-def encode_on(captions: list[str], device: torch.device, length: int = MAX_LENGTH) -> tuple[Tensor, Tensor]:
-    """`encode_text` for very many captions, on a device: (states (N, L, D) half precision, mask (N, L))."""
-    tokenizer, encoder = load_tokenizer(), load_text_encoder().to(device)
-    states, masks = [], []
-    for start in range(0, len(captions), 2048):
-        tokens = tokenizer(
-            captions[start : start + 2048],
-            padding="max_length",
-            truncation=True,
-            max_length=length,
-            return_tensors="pt",
-        )
-        mask = tokens["attention_mask"].to(device)
-        out = encoder(input_ids=tokens["input_ids"].to(device), attention_mask=mask).last_hidden_state
-        states.append((out * mask[..., None]).half())
-        masks.append(mask.bool())
-    load_text_encoder().to("cpu")
-    return torch.cat(states), torch.cat(masks)
 
 
 def dataset(place: Place, name: str = "vae", split: str = "train") -> LatentDataset:
@@ -406,8 +384,8 @@ def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[
     count, codec_ = (384 if place.fast else 8), place.vae(vae)
     judge = load_model(Judge, place.root / "judge").to(place.device).eval()
     labels: list[ClipLabel] = [label_of("val", i) for i in range(count)]
-    text, mask = encode_on([caption(x) for x in labels], place.device)
-    null_text, null_mask = encode_on([""], place.device)
+    text, mask = encode_many([caption(x) for x in labels], place.device)
+    null_text, null_mask = encode_many([""], place.device)
     shape = codec_.latent_shape(place.profile.frames, place.profile.size, place.profile.size)
     noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(5)).to(place.device)
     real = render_clips("val", range(50_000, 50_000 + count), size=place.profile.size, device=place.device).clips

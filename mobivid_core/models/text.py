@@ -135,7 +135,7 @@ def token_states(
     Args:
         captions: N captions; one longer than `max_length` tokens is cut, with a warning.
         tokenizer: E.g. a `CLIPTokenizer`.
-        text_encoder: E.g. a `CLIPTextModel`, whose states are D wide.
+        text_encoder: E.g. a `CLIPTextModel`, whose states are D wide; on the device to compute on.
         max_length: L, tokens including the special ones.
 
     Returns:
@@ -147,6 +147,6 @@ def token_states(
         if len(ids) > max_length:
             warnings.warn(f"{len(ids)} tokens, cut to {max_length}: {caption!r}", stacklevel=2)
     tokens = tokenizer(captions, padding="max_length", truncation=True, max_length=max_length, return_tensors="pt")
-    output = text_encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-    mask = tokens["attention_mask"].bool()
+    ids, attended = (tokens[name].to(text_encoder.device) for name in ("input_ids", "attention_mask"))
+    output, mask = text_encoder(input_ids=ids, attention_mask=attended), attended.bool()
     return output.last_hidden_state.float() * mask[..., None], mask

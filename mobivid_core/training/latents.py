@@ -17,7 +17,6 @@ from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.models.text import MAX_LENGTH, TEXT_DIM, encode_text, load_text_encoder, load_tokenizer, token_states
 from mobivid_core.models.vae import MobiVidVAE
 
-_TOKENS = MAX_LENGTH  # no caption is longer
 #: Captions of a training clip: encoding more of them takes longer than they help.
 WORDINGS_A_CLIP = 2
 _WORDING_STRIDE = 197  # shares no factor with the number of wordings, so that a clip's wordings differ
@@ -111,26 +110,32 @@ def with_captions(latents: Tensor, labels: list[ClipLabel], wordings: int = WORD
     words = [[caption(replace(x, wording=w)) for w in spread_wordings(x.wording, wordings)] for x in labels]
     distinct = sorted({w for row in words for w in row})
     place = {w: i for i, w in enumerate(distinct)}
-    text, mask = _encode_once(distinct)
-    null_text, null_mask = encode_text([""], max_length=_TOKENS)
+    text, mask = encode_many(distinct)
+    null_text, null_mask = encode_text([""], max_length=MAX_LENGTH)
     rows = torch.tensor([[place[w] for w in row] for row in words])
     return LatentDataset(latents, text, mask, rows, labels, null_text, null_mask)
 
 
-def _encode_once(captions: list[str]) -> tuple[Tensor, Tensor]:
-    """`encode_text` in half precision, without its cache: a dataset's captions are many, and each is kept here.
+def encode_many(captions: list[str], device: torch.device | str = "cpu", batch: int = 64) -> tuple[Tensor, Tensor]:
+    """`encode_text` in half precision, without its cache: a dataset's captions are many, and each is kept once.
+
+    Args:
+        captions: N captions.
+        device: Where to encode, and where the result lies.
+        batch: Captions encoded together.
 
     Returns:
-        States (N, L, D) float16 and mask (N, L).
+        States (N, L, D) float16, zero at padding, and mask (N, L) bool.
     """
-    states = torch.zeros(len(captions), _TOKENS, TEXT_DIM, dtype=torch.float16)
-    mask = torch.zeros(len(captions), _TOKENS, dtype=torch.bool)
-    tokenizer = load_tokenizer()
+    states = torch.zeros(len(captions), MAX_LENGTH, TEXT_DIM, dtype=torch.float16, device=device)
+    mask = torch.zeros(len(captions), MAX_LENGTH, dtype=torch.bool, device=device)
+    tokenizer, encoder = load_tokenizer(), load_text_encoder().to(device)
     tokens = torch.tensor([len(ids) for ids in tokenizer(captions)["input_ids"]])
-    for rows in tokens.argsort().split(64):  # of about one length: padding costs as much as words
-        longest = min(int(tokens[rows].max()), _TOKENS)
-        found = token_states([captions[i] for i in rows], tokenizer, load_text_encoder(), longest)
-        states[rows, :longest], mask[rows, :longest] = found[0].half(), found[1]
+    for rows in tokens.argsort().split(batch):  # of about one length: padding costs as much as words
+        longest = min(int(tokens[rows].max()), MAX_LENGTH)
+        found = token_states([captions[i] for i in rows], tokenizer, encoder, longest)
+        states[rows.to(device), :longest], mask[rows.to(device), :longest] = found[0].half(), found[1]
+    encoder.to("cpu")
     return states, mask
 
 

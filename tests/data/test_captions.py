@@ -21,8 +21,7 @@ from mobivid_core.data.captions import (
     label_indices,
     triples,
 )
-from mobivid_core.models.text import load_tokenizer
-from mobivid_core.training import latents
+from mobivid_core.models.text import MAX_LENGTH, load_tokenizer
 
 _PHRASES = {"noun": captions._NOUNS, "motion": captions._MOTIONS, "background": captions._BACKGROUNDS}
 
@@ -99,7 +98,7 @@ def test_phrases_of_different_values_differ():
 
 def test_no_caption_is_cut_by_the_text_encoder():
     longest = max(len(ids) for ids in load_tokenizer()([caption(x) for x in _sample(16 * WORDINGS)])["input_ids"])
-    assert longest <= latents._TOKENS
+    assert longest <= MAX_LENGTH
 
 
 def test_label_indices_invert_the_vocabulary():
