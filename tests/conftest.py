@@ -11,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+import torch
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -34,3 +35,72 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runs"
     monkeypatch.setenv("MOBIVID_RUNS", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def judge():
+    """The shipped judge."""
+    from mobivid_core.artifacts import load_model
+    from mobivid_core.evaluate.judge import Judge
+    from mobivid_core.paths import checkpoints_dir
+
+    return load_model(Judge, checkpoints_dir() / "judge").eval()
+
+
+@pytest.fixture(scope="module")
+def linear_evaluator(judge, tmp_path_factory: pytest.TempPathFactory):
+    """Makes evaluators at smoke sizes with a linear codec and the shipped judge; arguments as `Evaluator.prepare`."""
+    from mobivid_core.data.render import render_clips
+    from mobivid_core.evaluate.generation import Evaluator
+    from mobivid_core.models.vae import MobiVidVAE
+    from mobivid_core.profiles import get_profile
+
+    profile = get_profile("smoke")
+    vae = MobiVidVAE(profile.vae_ratio, profile.vae_channels, width=0)
+    clips = render_clips("train", range(16), frames=profile.frames, size=profile.size).clips
+    vae.fit_linear(clips)
+    vae.fit_statistics(clips)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBIVID_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield lambda **given: Evaluator.prepare(vae, judge, profile, progress=False, **given)
+
+
+class Recalling(torch.nn.Module):
+    """Walks straight to `gain` times the latents of the caption's own clip: guidance 1 / gain makes up for it exactly.
+
+    Args:
+        latents: {key of the caption's states: (C, t, h, w)}; without a caption it walks to zero.
+        gain: See above.
+    """
+
+    def __init__(self, latents: dict[tuple, torch.Tensor], gain: float) -> None:
+        super().__init__()
+        self.anchor = torch.nn.Parameter(torch.zeros(()))  # tells the device
+        self.latents, self.gain = latents, gain
+
+    def forward(self, x: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The velocity, as a diffusion transformer gives it."""
+        sigma, zero = (timestep / 1000).view(-1, 1, 1, 1, 1), torch.zeros_like(x[0])
+        goals = torch.stack([self.latents.get(self.key(t, m), zero) for t, m in zip(text, mask, strict=True)])
+        return (x - self.gain * goals) / sigma
+
+    @staticmethod
+    def key(text: torch.Tensor, mask: torch.Tensor) -> tuple:
+        """What tells captions apart in their states (L, D)."""
+        return tuple(text[mask].sum(0)[:4].mul(100).round().int().tolist())
+
+
+@pytest.fixture(scope="session")
+def recalling():
+    """Makes a `Recalling` of an evaluator's first `n` validation clips."""
+    from mobivid_core.data.render import render_clips
+    from mobivid_core.models.text import encode_text
+
+    def make(evaluator, n: int, gain: float) -> Recalling:
+        profile = evaluator.profile
+        drawn = render_clips("val", range(n), frames=profile.frames, size=profile.size)
+        with torch.no_grad():
+            latents = evaluator.vae.encode_latents(drawn.clips)
+        return Recalling(dict(zip(map(Recalling.key, *encode_text(drawn.captions)), latents, strict=True)), gain)
+
+    return make

@@ -6,8 +6,6 @@ import pandas as pd
 import pytest
 import torch
 
-from mobivid_core.artifacts import load_model
-from mobivid_core.data.render import render_clips
 from mobivid_core.diffusion.guidance import Guidance
 from mobivid_core.distill.free import (
     FreeBaseline,
@@ -21,54 +19,20 @@ from mobivid_core.distill.free import (
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.generation import Evaluator
-from mobivid_core.evaluate.judge import Judge
-from mobivid_core.models.text import encode_text
-from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.paths import checkpoints_dir
-from mobivid_core.profiles import get_profile
 
-PROFILE = get_profile("smoke")
 SHAPE = (4, 2, 2, 2)
 N = 8
 
 
-class Timid(torch.nn.Module):
-    """Goes straight to a fifth of the caption's own real latents: guidance 5 makes up for it exactly."""
-
-    def __init__(self, latents: dict[tuple, torch.Tensor]) -> None:
-        super().__init__()
-        self.anchor = torch.nn.Parameter(torch.zeros(()))
-        self.latents = latents
-
-    def forward(self, x: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        sigma = (timestep / 1000).view(-1, 1, 1, 1, 1)
-        zero = torch.zeros_like(x[0])
-        goals = torch.stack([self.latents.get(_key(t, m), zero) for t, m in zip(text, mask, strict=True)])
-        return (x - goals / 5) / sigma
-
-
-def _key(text: torch.Tensor, mask: torch.Tensor) -> tuple:
-    return tuple(text[mask].sum(0)[:4].mul(100).round().int().tolist())
+@pytest.fixture(scope="module")
+def evaluator(linear_evaluator) -> Evaluator:
+    return linear_evaluator(n=N, split="val")
 
 
 @pytest.fixture(scope="module")
-def evaluator(tmp_path_factory: pytest.TempPathFactory):
-    judge = load_model(Judge, checkpoints_dir() / "judge").eval()
-    vae = MobiVidVAE(PROFILE.vae_ratio, PROFILE.vae_channels, width=0)
-    clips = render_clips("train", range(16), frames=PROFILE.frames, size=PROFILE.size).clips
-    vae.fit_linear(clips)
-    vae.fit_statistics(clips)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOBIVID_RUNS", str(tmp_path_factory.mktemp("runs")))
-        yield Evaluator.prepare(vae, judge, PROFILE, n=N, split="val", progress=False)
-
-
-@pytest.fixture(scope="module")
-def timid(evaluator: Evaluator) -> Timid:
-    drawn = render_clips("val", range(N), frames=PROFILE.frames, size=PROFILE.size)
-    with torch.no_grad():
-        latents = evaluator.vae.encode_latents(drawn.clips)
-    return Timid(dict(zip(map(_key, *encode_text(drawn.captions)), latents, strict=True)))
+def timid(evaluator: Evaluator, recalling) -> torch.nn.Module:
+    """Goes a fifth of the way: guidance 5 makes up for it."""
+    return recalling(evaluator, N, 0.2)
 
 
 def test_evaluations_are_what_the_network_is_asked_for(teacher, condition) -> None:
@@ -99,7 +63,7 @@ def test_the_cross_tries_every_guidance_at_the_same_price(teacher, dataset, monk
     assert steps[tried[0]] == 8 and steps[tried[1]] == steps[tried[2]] == 4 and steps[tried[3]] >= 4
 
 
-def test_the_best_at_a_price_is_found_on_validation_captions(evaluator: Evaluator, timid: Timid) -> None:
+def test_the_best_at_a_price_is_found_on_validation_captions(evaluator: Evaluator, timid: torch.nn.Module) -> None:
     """Without guidance the model stops early, so two guided steps beat four unguided ones."""
     tried = (Guidance(1.0), Guidance(5.0))
     found = free_baseline(evaluator, timid, evaluations=4, tried=tried, coarse=4, finalists=1, full_steps=8)
@@ -109,7 +73,9 @@ def test_the_best_at_a_price_is_found_on_validation_captions(evaluator: Evaluato
     assert found.best.name in found.told() and "4 network evaluations" in found.told()
 
 
-def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(evaluator: Evaluator, timid: Timid) -> None:
+def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(
+    evaluator: Evaluator, timid: torch.nn.Module
+) -> None:
     """Paths are straight, so one guided step is as good as 16; one unguided step is not."""
     full = Sampler("euler", 16, 5.0)
     ladder = [Sampler("euler", s, g, says_scale=True) for s, g in ((8, 5.0), (1, 5.0), (1, 1.0))]
@@ -120,7 +86,7 @@ def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(evaluator: Ev
     assert none.sampler is full and none.saved == 1 and "No cheaper" in none.told()
 
 
-def test_samplers_are_judged_side_by_side(evaluator: Evaluator, timid: Timid) -> None:
+def test_samplers_are_judged_side_by_side(evaluator: Evaluator, timid: torch.nn.Module) -> None:
     samplers = [Sampler("euler", 2, 5.0), Sampler("euler", 2, 5.0, "diffusers default"), Sampler("euler", 8, 5.0)]
     runs = {s: evaluator.evaluate_sampler(s.on(timid), n=4, keep=0, quality=False, progress=False) for s in samplers}
     chosen = FreeBaseline(pd.DataFrame(), samplers[0], 4, "somewhere")
@@ -131,7 +97,7 @@ def test_samplers_are_judged_side_by_side(evaluator: Evaluator, timid: Timid) ->
     assert "4 network evaluations: Euler-2, guided" in told and "the trap Euler-2, diffusers default grid" in told
 
 
-def test_test_captions_are_not_for_choosing(evaluator: Evaluator, timid: Timid) -> None:
+def test_test_captions_are_not_for_choosing(evaluator: Evaluator, timid: torch.nn.Module) -> None:
     wrong = dataclasses.replace(evaluator, split="test")
     with pytest.raises(ParameterError, match="validation"):
         free_baseline(wrong, timid, evaluations=4)

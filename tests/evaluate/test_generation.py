@@ -23,21 +23,14 @@ from mobivid_core.evaluate.judge import Judge
 from mobivid_core.evaluate.minivbench import SPACES
 from mobivid_core.evaluate.reference import REFERENCE_START
 from mobivid_core.files import read_tensors
-from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import get_profile
 
 PROFILE = get_profile("smoke")
 
 
 @pytest.fixture(scope="module")
-def evaluator(judge: Judge, tmp_path_factory: pytest.TempPathFactory):
-    vae = MobiVidVAE(PROFILE.vae_ratio, PROFILE.vae_channels, width=0)
-    clips = render_clips("train", range(16), frames=PROFILE.frames, size=PROFILE.size).clips
-    vae.fit_linear(clips)
-    vae.fit_statistics(clips)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOBIVID_RUNS", str(tmp_path_factory.mktemp("runs")))
-        yield Evaluator.prepare(vae, judge, PROFILE, progress=False)
+def evaluator(linear_evaluator) -> Evaluator:
+    return linear_evaluator()
 
 
 def _perfect(evaluator: Evaluator):

@@ -5,62 +5,30 @@ import dataclasses
 import pytest
 import torch
 
-from mobivid_core.data.render import render_clips
 from mobivid_core.diffusion.guidance import Guidance
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.generation import Evaluator
 from mobivid_core.evaluate.guidance_choice import _Moments, choose_guidance, real_spread
-from mobivid_core.evaluate.judge import Judge
 from mobivid_core.evaluate.minivbench import Scores
 from mobivid_core.evaluate.screening import rank, screen
-from mobivid_core.models.text import encode_text
-from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import get_profile
 
 PROFILE = get_profile("smoke")
 N = 12
 
 
-class Overshooting(torch.nn.Module):
-    """Walks to `gain` times the latents of the caption's own clip at guidance 1 / gain: more guidance overshoots."""
-
-    def __init__(self, latents: dict[tuple, torch.Tensor], gain: float) -> None:
-        super().__init__()
-        self.anchor = torch.nn.Parameter(torch.zeros(()))
-        self.latents, self.gain = latents, gain
-
-    def forward(self, x: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        sigma = (timestep / 1000).view(-1, 1, 1, 1, 1)
-        zero = torch.zeros_like(x[0])
-        goals = torch.stack([self.latents.get(_key(t, m), zero) for t, m in zip(text, mask, strict=True)])
-        return (x - self.gain * goals) / sigma
-
-
-def _key(text: torch.Tensor, mask: torch.Tensor) -> tuple:
-    return tuple(text[mask].sum(0)[:4].mul(100).round().int().tolist())
+@pytest.fixture(scope="module")
+def evaluator(linear_evaluator) -> Evaluator:
+    return linear_evaluator(n=N, split="val")
 
 
 @pytest.fixture(scope="module")
-def evaluator(judge: Judge, tmp_path_factory: pytest.TempPathFactory):
-    vae = MobiVidVAE(PROFILE.vae_ratio, PROFILE.vae_channels, width=0)
-    clips = render_clips("train", range(16), frames=PROFILE.frames, size=PROFILE.size).clips
-    vae.fit_linear(clips)
-    vae.fit_statistics(clips)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOBIVID_RUNS", str(tmp_path_factory.mktemp("runs")))
-        yield Evaluator.prepare(vae, judge, PROFILE, n=N, split="val", progress=False)
+def model(evaluator: Evaluator, recalling) -> torch.nn.Module:
+    """Goes half of the way: guidance 2 makes up for it, and more overshoots."""
+    return recalling(evaluator, N, 0.5)
 
 
-@pytest.fixture(scope="module")
-def model(evaluator: Evaluator) -> Overshooting:
-    drawn = render_clips("val", range(N), frames=PROFILE.frames, size=PROFILE.size)
-    with torch.no_grad():
-        latents = evaluator.vae.encode_latents(drawn.clips)
-    text, mask = encode_text(drawn.captions)
-    return Overshooting(dict(zip(map(_key, text, mask), latents, strict=False)), gain=0.5)
-
-
-def test_the_guidance_that_makes_real_latents_is_chosen(evaluator: Evaluator, model: Overshooting) -> None:
+def test_the_guidance_that_makes_real_latents_is_chosen(evaluator: Evaluator, model: torch.nn.Module) -> None:
     """At gain 1/2 the velocity stops half-way: guidance 2 makes up for it exactly, 8 quadruples the latents."""
     settings = (0.5, 2.0, 8.0, Guidance(8.0, 0.0, 0.4))
     found = choose_guidance(evaluator, model, settings=settings, steps=4, batch=5)
@@ -75,14 +43,14 @@ def test_the_guidance_that_makes_real_latents_is_chosen(evaluator: Evaluator, mo
     assert again.best == found.best and again.table["spread"].tolist() == pytest.approx(found.table["spread"].tolist())
 
 
-def test_a_coarse_round_saves_clips_and_keeps_the_best(evaluator: Evaluator, model: Overshooting) -> None:
+def test_a_coarse_round_saves_clips_and_keeps_the_best(evaluator: Evaluator, model: torch.nn.Module) -> None:
     found = choose_guidance(evaluator, model, settings=(0.5, 2.0, 8.0), steps=2, coarse=6, finalists=1)
     assert found.best == Guidance(2.0)
     assert found.table[["guidance", "n", "round"]].iloc[0].tolist() == ["2", N, "final"]
     assert found.table["round"].tolist() == ["final", "coarse", "coarse"] and found.table["n"].tolist()[1:] == [6, 6]
 
 
-def test_test_captions_are_not_for_choosing(evaluator: Evaluator, model: Overshooting) -> None:
+def test_test_captions_are_not_for_choosing(evaluator: Evaluator, model: torch.nn.Module) -> None:
     with pytest.raises(ParameterError, match='split="val"'):
         choose_guidance(dataclasses.replace(evaluator, split="test"), model)
 
