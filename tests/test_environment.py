@@ -6,6 +6,7 @@ import re
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution, version
 
+import pytest
 import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -38,7 +39,8 @@ def test_every_dependency_is_pinned_to_a_version_that_satisfies_it() -> None:
     lock = _lock()
     for requirement in _direct():
         pin = lock[canonicalize_name(requirement.name)]
-        assert pin.marker is None and _pinned(pin) in requirement.specifier, f"{pin} does not satisfy {requirement}"
+        assert (pin.marker is None) == (requirement.marker is None), f"{pin}: not for the machines of {requirement}"
+        assert _pinned(pin) in requirement.specifier, f"{pin} does not satisfy {requirement}"
 
 
 def test_the_lock_holds_no_local_version_path_or_index() -> None:
@@ -47,24 +49,55 @@ def test_the_lock_holds_no_local_version_path_or_index() -> None:
     assert not re.search(r"^\s*(-|/|file:|https?:)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
 
 
-def test_the_lock_is_exactly_what_the_dependencies_need_here() -> None:
-    waiting, closure = _direct(), set()
+#: What torch's CUDA build requires, and pins by itself: the same lock serves its build for processors.
+CUDA = re.compile(r"nvidia-|cuda-|triton$")
+LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
+MAC = {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix", "platform_machine": "arm64"}
+MACHINES = [LINUX | {"platform_machine": "x86_64"}, LINUX | {"platform_machine": "aarch64"}, MAC]
+PYTHONS = ["3.11.9", "3.12.5", "3.13.5"]
+
+
+def _needed(environment: dict[str, str]) -> set[str]:
+    """All packages that the dependencies need there, as far as the packages installed here tell."""
+    waiting, closure = [r for r in _direct() if r.marker is None or r.marker.evaluate(environment)], set()
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
         key = (name, frozenset(requirement.extras))
-        if key in closure:
+        if key in closure or CUDA.match(name):
             continue
         closure.add(key)
-        for text in distribution(name).requires or []:
-            needed = Requirement(text)
+        try:
+            texts = distribution(name).requires or []
+        except PackageNotFoundError:  # not for this machine
+            continue
+        for needed in map(Requirement, texts):
             extras = requirement.extras or {""}
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+            if needed.marker is None or any(needed.marker.evaluate(environment | {"extra": e}) for e in extras):
                 waiting.append(needed)
-    needed_here = {name for name, _ in closure}
-    environment = default_environment()
-    locked_here = {name for name, pin in _lock().items() if pin.marker is None or pin.marker.evaluate(environment)}
-    assert locked_here == needed_here
+    return {name for name, _ in closure}
+
+
+def _locked(environment: dict[str, str]) -> set[str]:
+    return {name for name, pin in _lock().items() if pin.marker is None or pin.marker.evaluate(environment)}
+
+
+def test_the_lock_is_exactly_what_the_dependencies_need_here() -> None:
+    here = default_environment()
+    assert _locked(here) == _needed(here)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("machine", MACHINES, ids=["linux-x86", "linux-arm", "mac"])
+def test_the_lock_serves_every_machine_that_is_supported(machine: dict[str, str], python: str) -> None:
+    there = default_environment() | machine
+    there |= {"python_version": ".".join(python.split(".")[:2]), "python_full_version": python}
+    assert not _needed(there) - _locked(there)
+
+
+def test_core_ml_export_is_left_out_where_it_has_no_native_parts() -> None:
+    arm = default_environment() | MACHINES[1]
+    assert "coremltools" not in _locked(arm) and "coremltools" in _locked(default_environment() | MAC)
 
 
 def test_this_environment_has_the_pinned_versions() -> None:

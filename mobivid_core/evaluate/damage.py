@@ -54,8 +54,8 @@ def noisy(drawn: RenderedClips) -> Tensor:
 def token_grid(drawn: RenderedClips) -> Tensor:
     """Each token a little brighter or darker than it should be, from one latent step to the next: visible borders.
 
-    A standard deviation of a twentieth of the range. Distances are not asked to see it: in a trial with 48 clips the
-    ImageNet features moved by 1.8 times their noise, within chance, and the judge's not at all. Hence `border_ratio`.
+    A standard deviation of a twentieth of the range. Distances are not asked to see it: the judge's features do not.
+    Hence `border_ratio`.
     """
     b, _, t, h, w = drawn.clips.shape
     grid = (b, 1, -(-t // 8), -(-h // TOKEN), -(-w // TOKEN))

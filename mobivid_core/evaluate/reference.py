@@ -33,7 +33,7 @@ from mobivid_core.profiles import Profile
 #: Reference clips have indices from here on, so that they are never among the evaluated ones.
 REFERENCE_START = 1_000_000
 #: Clips that are damaged to test the measures.
-TRIAL_CLIPS = 48
+TRIAL_CLIPS = 96
 _RENDER_BATCH = 16
 
 

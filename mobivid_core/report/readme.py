@@ -113,10 +113,15 @@ def rendered(text: str, name: str, table: str, document: Path = README) -> str:
     return f"{before}{begin}\n{table}\n{end}{rest.split(end, 1)[1]}"
 
 
-def current() -> dict[Path, tuple[str, str]]:
-    """Document -> its text as it is, and as it should be."""
-    now = {document: (project_root() / document).read_text(encoding="utf-8") for document in (README, GUIDE)}
-    figures = project_root() / "figures"
+def current(root: Path | None = None) -> dict[Path, tuple[str, str]]:
+    """Document -> its text as it is, and as it should be.
+
+    Args:
+        root: Folder that holds the documents and `figures/`; None for the project's.
+    """
+    root = root or project_root()
+    now = {document: (root / document).read_text(encoding="utf-8") for document in (README, GUIDE)}
+    figures = root / "figures"
     rows = {row["id"]: row for row in read_headlines(figures / HEADLINES)}
     seconds = read_json(figures / EXPECTED, {}).get("laptop", {})
     readme = rendered(now[README], "headlines", headline_table([rows[name] for name in TELLING if name in rows]))

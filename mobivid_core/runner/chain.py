@@ -26,7 +26,7 @@ from mobivid_core.runner import stamps
 from mobivid_core.runner.fingerprint import changed, fingerprint
 from mobivid_core.runner.kernel import MemoryWatch, execute, own_kernel
 from mobivid_core.runner.parameters import resolve
-from mobivid_core.runner.record import RunRecord, expected_seconds
+from mobivid_core.runner.record import RunRecord, changed_results, expected_seconds
 from mobivid_core.runner.source import INJECTED_TAG, NotebookSource, read_chain
 
 SHOWN_LINES = 8
@@ -167,6 +167,8 @@ class Chain:
             raise
         record.end("complete")
         self.say(f"all {len(selected)} notebooks done; tables and figures are in {figures_dir(self.profile)}")
+        for line in changed_results(figures_dir(self.profile)):
+            self.say(line)
         return record
 
     def _run_one(self, notebook: NotebookSource, parameters: dict, run_id: str) -> stamps.Stamp:

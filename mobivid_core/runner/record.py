@@ -131,3 +131,21 @@ def expected_seconds(notebook: str, profile: str) -> float | None:
     if stamp:
         return stamp.seconds
     return read_json(project_root() / "figures" / EXPECTED, {}).get(profile, {}).get(notebook)
+
+
+def changed_results(folder: Path) -> list[str]:
+    """What it means that a run changed files that git tracks, in lines for its end; nothing where it changed none."""
+    command = ["git", "status", "--porcelain", "--", str(folder)]
+    try:
+        done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    count = len(done.stdout.splitlines())
+    if done.returncode or not count:
+        return []
+    name = os.path.relpath(folder, project_root())
+    return [
+        f"{count} files in {name}/ differ from the committed ones: they are this machine's results now.",
+        "  to compare them with the committed numbers:  make verify",
+        f"  to have the committed ones back:             git restore {name} && git clean -fdq {name}",
+    ]

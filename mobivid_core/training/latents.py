@@ -147,13 +147,13 @@ def spread_wordings(own: int, count: int) -> list[int]:
 @torch.no_grad()
 def _encode(vae: MobiVidVAE, split: str, indices: range, frames: int, size: int, progress: bool) -> Tensor:
     vae.eval()
-    parts = []
+    latents = torch.empty(len(indices), *vae.latent_shape(frames, size, size), dtype=torch.float16)
     for i in tqdm(
         range(0, len(indices), 16), desc=f"encoding {split} clips", disable=not progress, ascii=True, mininterval=2
     ):
         clips = render_clips(split, indices[i : i + 16], frames=frames, size=size).clips
-        parts.append(vae.encode_latents(clips).half())
-    return torch.cat(parts)
+        latents[i : i + 16] = vae.encode_latents(clips)
+    return latents
 
 
 def _key(vae: MobiVidVAE, *request: object) -> str:

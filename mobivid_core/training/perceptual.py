@@ -1,8 +1,7 @@
 """Distance of frames in the features of a network trained on photographs (LPIPS's form: Zhang et al. 2018).
 
 The network is EfficientNet-lite0 (`evaluate.image_features`), frozen. One of the evaluation's metrics looks through the
-same network, at pooled features of deeper blocks: a VAE that was trained with this distance has an advantage there, and
-only there.
+same network, at the same blocks, pooled over space: a VAE that was trained with this distance has an advantage there.
 
 Simplified: LPIPS weighs channels by people's judgements; here all weigh alike.
 """
@@ -14,10 +13,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.evaluate.image_features import load_backbone
-
-#: Blocks after which features are compared: the last at a half, a quarter, an eighth and a sixteenth of the resolution.
-STAGES = (1, 3, 5, 11)
+from mobivid_core.evaluate.image_features import STAGES, load_backbone
 
 
 class PerceptualDistance(nn.Module):

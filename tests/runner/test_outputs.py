@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -12,6 +13,7 @@ from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.paths import project_root
 from mobivid_core.runner.chain import Chain
 from mobivid_core.runner.outputs import check_committable, copy_outputs
+from mobivid_core.runner.record import changed_results
 from mobivid_core.runner.source import cell_hash
 
 
@@ -68,3 +70,24 @@ def test_only_default_runs_are_committed(tmp_path: Path) -> None:
     for chain in (Chain("smoke"), Chain("laptop", given=[("SEED", "1")])):
         with pytest.raises(ParameterError, match="keeps what a reader gets by default"):
             check_committable(chain)
+
+
+def test_a_run_that_changed_committed_results_says_what_that_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mobivid_core.runner.record.project_root", lambda: tmp_path)
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    assert changed_results(figures) == []  # no git, nothing to tell
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a"]
+    (figures / "a.csv").write_text("1")
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *words], check=True)
+    assert changed_results(figures) == []
+    (figures / "a.csv").write_text("2")
+    (figures / "b.csv").write_text("3")
+    said = changed_results(figures)
+    assert said[0].startswith("2 files in figures/ differ from the committed ones")
+    restore = said[2].split(":", 1)[1].strip()
+    subprocess.run(restore, shell=True, check=True, cwd=tmp_path)
+    assert changed_results(figures) == [] and not (figures / "b.csv").exists()
