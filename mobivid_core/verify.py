@@ -59,6 +59,11 @@ def committed_reader(against: str | None) -> Committed:
             done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.SubprocessError):
             return None
+        if "dubious ownership" in done.stderr:
+            raise RunError(
+                f"git does not read {project_root()}, which belongs to another user; allow it with\n"
+                f"  git config --global --add safe.directory {project_root()}"
+            )
         return done.stdout if done.returncode == 0 else None
 
     folder = Path(against) if against else project_root() / "figures"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -143,3 +144,11 @@ def test_every_exception_is_a_headline_and_the_committed_numbers_hold_themselves
     assert EXCEPTIONS.keys() <= headline_names().keys()
     for row in rows.values():
         assert of_headline(row).holds(float(row["value"]), float(row["value"])), row["id"]
+
+
+def test_a_checkout_of_another_user_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    with pytest.raises(RunError, match="belongs to another user; allow it with\n  git config --global --add safe"):
+        verify.committed_reader(None)

@@ -48,7 +48,17 @@ def import_coremltools() -> ModuleType:
     try:
         import coremltools as ct
     except ImportError as error:
-        raise ExportError(f"coremltools cannot be imported ({error}); `pip install coremltools` installs it") from error
+        raise ExportError(
+            f"coremltools cannot be imported ({error}). Only export needs it: `pip install coremltools` installs it on "
+            "macOS and on Linux x86-64; it has no package for Linux on ARM"
+        ) from error
+    try:
+        import coremltools.libmilstoragepython  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            "this coremltools was built without its native parts, which it has for Python up to 3.13 on macOS and on "
+            f"Linux x86-64 alone ({error}): export there; everything else works here"
+        ) from error
     register_converters()
     return ct
 

@@ -216,3 +216,13 @@ def test_constants_survive_the_round_trip(dit: tuple[graphs.Graph, verify.Verifi
     stored = [o.value for o in program.operations if o.kind == "const" and o.value is not None and o.value.ndim == 2]
     assert all(np.isfinite(v).all() for v in stored)
     assert any(v.dtype == np.float16 for v in stored)
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [("coremltools", "no package for Linux on ARM"), ("coremltools.libmilstoragepython", "without its native parts")],
+)
+def test_export_says_where_core_ml_tools_are_missing(monkeypatch: pytest.MonkeyPatch, missing: str, told: str) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ExportError, match=told):
+        coreml_library.import_coremltools()
