@@ -56,8 +56,8 @@ def linear_evaluator(judge, tmp_path_factory: pytest.TempPathFactory):
     from mobivid_core.profiles import get_profile
 
     profile = get_profile("smoke")
-    vae = MobiVidVAE(profile.vae_ratio, profile.vae_channels, width=0)
-    clips = render_clips("train", range(16), frames=profile.frames, size=profile.size).clips
+    vae = MobiVidVAE(profile.vae_ratio, 128, width=0)  # as many channels as the judge needs to see shapes
+    clips = render_clips("train", range(64), frames=profile.frames, size=profile.size).clips
     vae.fit_linear(clips)
     vae.fit_statistics(clips)
     with pytest.MonkeyPatch.context() as patch:

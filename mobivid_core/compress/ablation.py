@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from mobivid_core import intervals
 from mobivid_core.compress.kd import FEATURE_WEIGHT, Reference, output_errors
 from mobivid_core.compress.plan import PruningPlan
 from mobivid_core.compress.recovery import RecoverySettings, TeacherBank, feature_blocks_for, recover
 from mobivid_core.distill.trajectory import Condition, teacher_states
-from mobivid_core.evaluate.metrics import bootstrap_interval
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 if TYPE_CHECKING:
@@ -97,5 +97,5 @@ def recovery_ablation(
     for name, (changes, clips) in VARIANTS.items():
         found, _ = recover(student, plan, banks[clips], replace(settings, **changes), progress=False)
         errors = output_errors(found, held_out).numpy()
-        rows.append((name, clips, *bootstrap_interval(errors, seed=settings.seed)))
+        rows.append((name, clips, *intervals.mean(errors, seed=settings.seed)))
     return pd.DataFrame(rows, columns=["recovery", "clips", "KD recovered", "low", "high"])

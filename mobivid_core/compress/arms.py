@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from mobivid_core import intervals
 from mobivid_core.compress.calibration import CalibrationSet
 from mobivid_core.compress.kd import Reference, output_errors
 from mobivid_core.compress.plan import PruningPlan
 from mobivid_core.compress.recovery import RecoverySettings, TeacherBank, feature_blocks_for, recover
 from mobivid_core.compress.refit import refit
 from mobivid_core.compress.surgery import prune
-from mobivid_core.evaluate.metrics import bootstrap_interval
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def arms_table(results: Sequence[ArmResult], teacher_parameters: int, seed: int 
     """One row an arm: size, KD loss at each stage with a 95 % bootstrap interval over held-out clips after recovery."""
     rows = []
     for result in results:
-        value, low, high = bootstrap_interval(result.recovered, seed=seed)
+        value, low, high = intervals.mean(result.recovered, seed=seed)
         rows.append(
             {
                 "arm": result.arm.name,
@@ -131,13 +131,3 @@ def arms_table(results: Sequence[ArmResult], teacher_parameters: int, seed: int 
             }
         )
     return pd.DataFrame(rows)
-
-
-def paired_ratio(
-    ours: np.ndarray, other: np.ndarray, seed: int = 0, resamples: int = 1000
-) -> tuple[float, float, float]:
-    """mean(ours) / mean(other) over the same clips, with a 95 % paired bootstrap interval."""
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(ours), (resamples, len(ours)))
-    low, high = np.percentile(ours[picks].mean(1) / other[picks].mean(1), [2.5, 97.5])
-    return float(ours.mean() / other.mean()), float(low), float(high)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata
 
 from mobivid_core.errors import CheckpointError, ParameterError
 from mobivid_core.files import write_bytes, write_text
@@ -107,29 +106,3 @@ def slice_starts(width: int, slices: int) -> np.ndarray:
     if not 1 <= slices <= width:
         raise ParameterError(f"cannot cut {width} neurons into {slices} slices; use 1 to {width}")
     return (np.arange(slices) * width) // slices
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
-    """Spearman correlation of two score vectors with a 95 % percentile bootstrap interval over units.
-
-    Returns:
-        (rho, low, high); nan where one side is constant, and for the interval where `resamples` is 0.
-    """
-    a, b = np.asarray(a), np.asarray(b)
-    if a.shape != b.shape or a.size < 3:
-        raise ParameterError(
-            f"rank correlation needs two equal vectors of at least 3 scores, got {a.shape} and {b.shape}"
-        )
-    rho = float(_rho(a[None], b[None])[0])
-    if not resamples or np.isnan(rho):
-        return rho, np.nan, np.nan
-    picks = np.random.default_rng(seed).integers(0, a.size, (resamples, a.size))
-    low, high = np.nanpercentile(_rho(a[picks], b[picks]), [2.5, 97.5])
-    return rho, float(low), float(high)
-
-
-def _rho(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(R,) Spearman's rho of each row of (R, n); nan where one side is constant: no ranking exists."""
-    x, y = (ranks - ranks.mean(1, keepdims=True) for ranks in (rankdata(a, axis=1), rankdata(b, axis=1)))
-    power = np.sqrt(np.square(x).sum(1) * np.square(y).sum(1))
-    return np.divide((x * y).sum(1), power, out=np.full(len(a), np.nan), where=power > 0)

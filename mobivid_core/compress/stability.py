@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mobivid_core.compress.calibration import CalibrationSet
 from mobivid_core.compress.kd import default_features, reference
-from mobivid_core.compress.scores import Scores, rank_correlation
+from mobivid_core.compress.scores import Scores
 from mobivid_core.compress.sensitivity import FFN_SLICES, gauss_newton_sensitivity
+from mobivid_core.intervals import rank_correlation
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 

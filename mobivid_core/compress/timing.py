@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
 import torch
 
 from mobivid_core.compress.calibration import CalibrationSet
 from mobivid_core.compress.kd import forward
+from mobivid_core.intervals import Interval, speed
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 
 @torch.no_grad()
 def time_ratio(
     small: MobiVidTransformer3DModel, large: MobiVidTransformer3DModel, batch: CalibrationSet, repeats: int = 10
-) -> tuple[float, float, float]:
+) -> Interval:
     """Seconds of `small` over seconds of `large`, in turns, so that a busy machine slows both alike.
 
     Args:
@@ -25,16 +25,13 @@ def time_ratio(
         repeats: Pairs of runs, after one warm-up of each.
 
     Returns:
-        (median ratio, lower and upper quartile) over pairs.
+        The median ratio over pairs; see `intervals.speed`.
     """
-    ratios = []
+    taken: tuple[list[float], list[float]] = [], []
     for i in range(repeats + 1):
-        seconds = []
-        for model in (small, large):
+        for model, seconds in zip((small, large), taken, strict=True):
             began = time.perf_counter()
             forward(model, batch)
-            seconds.append(time.perf_counter() - began)
-        if i:
-            ratios.append(seconds[0] / seconds[1])
-    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return float(middle), float(low), float(high)
+            if i:
+                seconds.append(time.perf_counter() - began)
+    return speed([taken[0]], [taken[1]])

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mobivid_core import intervals
 from mobivid_core.data.captions import ClipLabel
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.bars import BORDERS, SHARPNESS, Bar
 from mobivid_core.evaluate.borders import sharpness_ratio
 from mobivid_core.evaluate.frechet import excess_ratio_interval, ratio_interval
-from mobivid_core.evaluate.metrics import bootstrap_interval
 from mobivid_core.evaluate.minivbench import ClipMeasures, Reference, dimension_table, space_features
+from mobivid_core.intervals import Interval
 
 if TYPE_CHECKING:
     from mobivid_core.evaluate.generation import Evaluation
 
-Interval = tuple[float, float, float]
 #: Timed calls of a short sampler for each of a long one: a tenth of a second is easily disturbed.
 SHORT_CALLS = 5
 
@@ -59,12 +59,7 @@ def mean_ratio(
     """
     _check(ours, theirs, labels)
     a, b = (dimension_table(m, labels, reference)[name] for m in (ours, theirs))
-    floor = 1 / len(a)
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(a), size=(resamples, len(a)))
-    ratios = a[draws].mean(1) / np.maximum(b[draws].mean(1), floor)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(a.mean() / max(b.mean(), floor)), float(low), float(high)
+    return intervals.ratio(a, b, resamples=resamples, seed=seed)
 
 
 def mean_change(
@@ -77,7 +72,7 @@ def mean_change(
     """Difference of two models' mean scores with a 95 % interval over clips in pairs; arguments as `mean_ratio`."""
     _check(ours, theirs, labels)
     a, b = (dimension_table(m, labels, reference)[name] for m in (ours, theirs))
-    return bootstrap_interval(a - b)
+    return intervals.difference(a, b)
 
 
 def distance_ratio(
@@ -124,39 +119,51 @@ def above_floor(
     return excess_ratio_interval(a, b, c, target, seed=seed)
 
 
-def seconds_table(
-    samplers: dict[str, Callable[[], object]], *, repeats: int = 3, clips: int = 1, long: Collection[str] = ()
-) -> pd.DataFrame:
-    """Seconds a clip of several samplers, measured in turn so that a busy moment hits all of them.
+@dataclass(frozen=True)
+class Seconds:
+    """Seconds a clip of several samplers, measured in turns in one run.
+
+    Attributes:
+        taken: {sampler: the median of each turn}, as many turns each.
+    """
+
+    taken: Mapping[str, Sequence[float]]
+
+    def table(self) -> pd.DataFrame:
+        """Columns sampler, seconds (median a clip), fastest, slowest (of the turns)."""
+        rows = [(name, float(np.median(s)), min(s), max(s)) for name, s in self.taken.items()]
+        return pd.DataFrame(rows, columns=["sampler", "seconds", "fastest", "slowest"])
+
+    def faster(self, slow: str, fast: str) -> Interval:
+        """How many times faster `fast` is, turn by turn; see `intervals.speed`."""
+        return intervals.speed([self.taken[slow]], [self.taken[fast]])
+
+
+def measure_seconds(
+    samplers: dict[str, Callable[[], object]], *, turns: int = 6, clips: int = 1, long: Collection[str] = ()
+) -> Seconds:
+    """Time several samplers in turns, so that a busy moment hits all of them.
 
     Args:
         samplers: Each makes `clips` clips when called.
-        repeats: Timed calls each, after one that is not timed.
+        turns: Turns, after one call each that is not timed. Six hold a median in 97 of 100 cases.
         clips: Clips made by a call.
         long: Names of samplers that take so long that a first call is like any other: all of theirs are timed. For each
-            call of theirs the others are called `SHORT_CALLS` times.
-
-    Returns:
-        Columns sampler, seconds (median a clip), fastest, slowest.
+            call of theirs the others are called `SHORT_CALLS` times, of which the median counts.
     """
     for name in samplers.keys() - set(long):
         samplers[name]()
     taken: dict[str, list[float]] = {name: [] for name in samplers}
     calls = {name: SHORT_CALLS if long and name not in long else 1 for name in samplers}
-    for _ in range(repeats):
-        for name in (name for name, count in calls.items() for _ in range(count)):
-            began = time.perf_counter()
-            samplers[name]()
-            taken[name].append((time.perf_counter() - began) / clips)
-    rows = [(name, float(np.median(s)), min(s), max(s)) for name, s in taken.items()]
-    return pd.DataFrame(rows, columns=["sampler", "seconds", "fastest", "slowest"])
-
-
-def speed_ratio(table: pd.DataFrame, slow: str, fast: str) -> Interval:
-    """How many times faster `fast` is: ratio of medians, and the range that the extremes of `seconds_table` allow."""
-    rows = table.set_index("sampler")
-    a, b = rows.loc[slow], rows.loc[fast]
-    return a["seconds"] / b["seconds"], a["fastest"] / b["slowest"], a["slowest"] / b["fastest"]
+    for _ in range(turns):
+        for name, count in calls.items():
+            lasted = []
+            for _ in range(count):
+                began = time.perf_counter()
+                samplers[name]()
+                lasted.append((time.perf_counter() - began) / clips)
+            taken[name].append(float(np.median(lasted)))
+    return Seconds(taken)
 
 
 def _check(ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[object]) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
 
 from mobivid_core.compress.library_record import record_folder
 from mobivid_core.distill.arms import REGRESSION
-from mobivid_core.distill.comparison import Interval
 from mobivid_core.errors import CheckpointError
+from mobivid_core.intervals import Interval, over_seeds
 from mobivid_core.report.records import read_record, whose_space, whose_teacher
 
 NEEDED = ["trial", "seed", "TFLOP (counted)", "all together", "Frechet", "Frechet / start"]
@@ -78,9 +77,7 @@ class LossRecord:
         differences = (logs[0] - logs[1]).dropna()
         if len(differences) < 2:
             return None
-        quantile = t.ppf(0.975, len(differences) - 1)
-        middle, half = differences.mean(), quantile * differences.std(ddof=1) / math.sqrt(len(differences))
-        return tuple(float(x) for x in np.exp([middle, middle - half, middle + half]))
+        return over_seeds(np.exp(differences.to_numpy()), logs=True)
 
     def growth(self) -> str:
         """One sentence: how the Frechet distance of each trial changes from its smallest to its largest budget."""

@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mobivid_core import intervals
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.metrics import bootstrap_interval
 
 if TYPE_CHECKING:
     from mobivid_core.evaluate.measures import ClipMeasures
@@ -109,7 +109,7 @@ def sharpness_ratio(
     a, b = (np.asarray(torch.as_tensor(x).detach().cpu(), dtype=np.float64) for x in (ours, real))
     if a.shape != b.shape or a.ndim != 1:
         raise ParameterError(f"a paired ratio needs one energy a clip on both sides, got {a.shape} and {b.shape}")
-    return bootstrap_interval(np.stack([a, b], 1), _mean_ratio, n=resamples, seed=seed)
+    return intervals.ratio(a, b, resamples=resamples, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -160,21 +160,16 @@ def fault_table(versions: Mapping[str, Faults | ClipMeasures], real: Faults | Cl
         versions: {title: what was measured}, N clips each, clip i for the same caption in all.
         real: Of the real clips.
     """
-    rows, intervals = [], {}
+    rows, by_title = [], {}
     for title, own in {"real clips": real, **versions}.items():
         found = {
-            "borders": bootstrap_interval(own.borders),
+            "borders": intervals.mean(own.borders),
             "sharpness": sharpness_ratio(own.sharpness, real.sharpness),
         }
-        intervals[title] = found
+        by_title[title] = found
         rows.append((title, len(own.borders), *found["borders"], *found["sharpness"]))
     names = [f"{name}{end}" for name in ("border_ratio", "sharpness") for end in ("", "_low", "_high")]
-    return FaultTable(pd.DataFrame(rows, columns=["clips", "n", *names]), intervals)
-
-
-def _mean_ratio(rows: np.ndarray) -> float:
-    """Mean of the first column over the mean of the second; real clips without any detail count as almost none."""
-    return float(rows[:, 0].mean() / max(rows[:, 1].mean(), 1e-12))
+    return FaultTable(pd.DataFrame(rows, columns=["clips", "n", *names]), by_title)
 
 
 def _check(clips: Tensor) -> None:

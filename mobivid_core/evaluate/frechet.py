@@ -11,8 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
-
-Interval = tuple[float, float, float]
+from mobivid_core.intervals import Interval, from_draws
 
 
 class FrechetTarget:
@@ -73,8 +72,8 @@ def distance_interval(
     target = FrechetTarget(features, target)
     value, rng = target.distance(), np.random.default_rng(seed)
     draws = np.array([target.distance(rng.integers(len(features), size=len(features))) for _ in range(resamples)])
-    low, high = np.quantile(draws + value - draws.mean(), [0.025, 0.975])
-    return value, max(0.0, float(low)), float(high)
+    found = from_draws(value, draws, n=len(features), centred=True)
+    return Interval(value, max(0.0, found.low), found.high, kind=found.kind, over=found.over, n=found.n)
 
 
 def ratio_interval(
@@ -101,7 +100,7 @@ def ratio_interval(
         ParameterError: Different numbers of clips.
     """
     distances = _paired((ours, theirs), target, resamples, seed)
-    return _exp_interval(np.log(np.maximum(distances, 1e-9)) @ [1, -1])
+    return _log_interval(np.log(np.maximum(distances, 1e-9)) @ [1, -1], len(ours))
 
 
 def excess_ratio_interval(
@@ -134,7 +133,7 @@ def excess_ratio_interval(
     """
     distances = _paired((ours, theirs, floor), target, resamples, seed)
     least = 0.01 * np.maximum(distances[:, 2:], 1e-9)
-    return _exp_interval(np.log(np.maximum(distances[:, :2] - distances[:, 2:], least)) @ [1, -1])
+    return _log_interval(np.log(np.maximum(distances[:, :2] - distances[:, 2:], least)) @ [1, -1], len(ours))
 
 
 def _paired(
@@ -149,8 +148,6 @@ def _paired(
     return np.array([[side.distance(r) for side in sides] for r in rows])
 
 
-def _exp_interval(logs: np.ndarray) -> Interval:
-    """exp of the first logarithm, and of the 95 % range of the others moved so that their mean is the first."""
-    value, draws = logs[0], logs[1:]
-    low, high = np.quantile(draws + value - draws.mean(), [0.025, 0.975])
-    return float(np.exp(value)), float(np.exp(low)), float(np.exp(high))
+def _log_interval(logs: np.ndarray, n: int) -> Interval:
+    """From the logarithm of a ratio of n pairs, and those of its resamples after it."""
+    return from_draws(float(logs[0]), logs[1:], n=n, over="pairs of clips", centred=True, logs=True)

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mobivid_core import intervals
 from mobivid_core.data.captions import (
     ATTRIBUTES,
     TRAIN_WORDINGS,
@@ -23,8 +24,8 @@ from mobivid_core.data.captions import (
 from mobivid_core.data.render import label_of
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.judge import accuracy
-from mobivid_core.evaluate.metrics import bootstrap_interval
 from mobivid_core.evaluate.minivbench import SEMANTIC
+from mobivid_core.intervals import Interval
 from mobivid_core.models.text import encode_text
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _PROBE_START = 5_000_000
 _PROBE_CAPTIONS = 2 * TRAIN_WORDINGS  # every trained wording twice
 
 
-def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: int = 1000) -> tuple[float, float, float]:
+def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: int = 1000) -> Interval:
     """How much better captions are met whose (shape, colour, motion) was trained than held-out ones.
 
     Args:
@@ -59,13 +60,7 @@ def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: in
     unseen = np.array([label.unseen for label in evaluation.labels])
     if unseen.all() or not unseen.any():
         raise ParameterError("the gap needs both trained and held-out captions; evaluate two clips or more")
-    rng = np.random.default_rng(0)
-    draws = [
-        rng.choice(values[~unseen], (~unseen).sum()).mean() - rng.choice(values[unseen], unseen.sum()).mean()
-        for _ in range(resamples)
-    ]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(values[~unseen].mean() - values[unseen].mean()), float(low), float(high)
+    return intervals.unpaired_difference(values[~unseen], values[unseen], resamples=resamples)
 
 
 def paraphrases(runs: Sequence[Evaluation], readable: Sequence[float]) -> pd.DataFrame:
@@ -88,7 +83,7 @@ def paraphrases(runs: Sequence[Evaluation], readable: Sequence[float]) -> pd.Dat
     trained = right[:count].mean(0)
     rows = []
     for number, (wording, run, share) in enumerate(zip(PROBED, runs, readable, strict=True)):
-        change = bootstrap_interval(right[number] - trained)
+        change = intervals.difference(right[number], trained)
         known = "yes" if number < count else "no"
         example = caption(replace(run.labels[0], wording=wording))
         rows.append((wording, known, example, share, right[number].mean(), *change, len(run.labels)))
@@ -96,7 +91,7 @@ def paraphrases(runs: Sequence[Evaluation], readable: Sequence[float]) -> pd.Dat
     return pd.DataFrame(rows, columns=names)
 
 
-def wording_gap(runs: Sequence[Evaluation]) -> tuple[float, float, float]:
+def wording_gap(runs: Sequence[Evaluation]) -> Interval:
     """How much better captions are met in trained wordings than in held-out ones.
 
     Args:
@@ -110,7 +105,7 @@ def wording_gap(runs: Sequence[Evaluation]) -> tuple[float, float, float]:
         ParameterError: Not one evaluation a wording, or not of the same captions.
     """
     right, count = _probed(runs), len(PROBED_TRAINED)
-    return bootstrap_interval(right[:count].mean(0) - right[count:].mean(0))
+    return intervals.difference(right[:count].mean(0), right[count:].mean(0))
 
 
 def _probed(runs: Sequence[Evaluation]) -> np.ndarray:

@@ -6,8 +6,6 @@ needs a downloaded network: it is taken in the features of our own judge and nev
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -64,43 +62,6 @@ def temporal_difference_error(clips: Tensor, reference: Tensor) -> Tensor:
     if clips.shape[2] < 2:
         return clips.new_zeros(len(clips))
     return (clips.diff(dim=2) - reference.diff(dim=2)).abs().mean((1, 2, 3, 4))
-
-
-def bootstrap_interval(
-    values: np.ndarray | Tensor,
-    statistic: Callable[[np.ndarray], float | np.ndarray] = np.mean,
-    n: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    centred: bool = False,
-) -> tuple[float, float, float]:
-    """A statistic and its bootstrap interval over clips.
-
-    Args:
-        values: (N,) or (N, ...) one row a clip.
-        statistic: From rows to one number.
-        n: Resamples.
-        seed: Seed of the resampling.
-        level: Coverage.
-        centred: Move the resampled distribution so that its mean is the value. Percentiles of a mean need no such
-            thing; a distance does, since repeated rows raise it in every resample.
-
-    Returns:
-        (value, low, high), the percentile interval.
-
-    Raises:
-        ParameterError: No values.
-    """
-    rows = np.asarray(values, dtype=np.float64)
-    if len(rows) == 0:
-        raise ParameterError("a bootstrap interval needs at least one value, got none")
-    value = float(statistic(rows))
-    rng = np.random.default_rng(seed)
-    resampled = np.array([float(statistic(rows[rng.integers(len(rows), size=len(rows))])) for _ in range(n)])
-    if centred:
-        resampled += value - resampled.mean()
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return value, float(low), float(high)
 
 
 def frechet_distance(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from mobivid_core import intervals
 from mobivid_core.data.captions import ATTRIBUTES, ClipLabel, label_indices
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.frechet import distance_interval
 from mobivid_core.evaluate.image_features import ImageAxes
 from mobivid_core.evaluate.judge import accuracy
 from mobivid_core.evaluate.measures import ClipMeasures
-from mobivid_core.evaluate.metrics import bootstrap_interval
 from mobivid_core.evaluate.quality import ImagingReference
 from mobivid_core.evaluate.readback import READABLE
 
@@ -164,10 +164,10 @@ def score(
     table = dimension_table(measures, labels, reference)
     names = list(table)
     rows = np.stack([table[name] for name in names], 1)
-    values = {name: bootstrap_interval(rows[:, i], n=resamples, seed=seed) for i, name in enumerate(names)}
+    values = {name: intervals.mean(rows[:, i], resamples=resamples, seed=seed) for i, name in enumerate(names)}
     column = {name: i for i, name in enumerate(names)}
     for name, columns, weights in _aggregates(column, reference.dropped):
-        values[name] = bootstrap_interval(rows[:, columns] @ weights, n=resamples, seed=seed)
+        values[name] = intervals.mean(rows[:, columns] @ weights, resamples=resamples, seed=seed)
     values = {name: triple for name, triple in values.items() if not np.isnan(triple[0])}
     for name in DISTANCES:
         pair = distance_features(measures, reference, name)

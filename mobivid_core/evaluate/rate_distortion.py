@@ -13,8 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mobivid_core import intervals
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.metrics import bootstrap_interval, psnr
+from mobivid_core.evaluate.metrics import psnr
 from mobivid_core.models.vae import MobiVidVAE
 
 
@@ -61,7 +62,7 @@ def rate_distortion(pca: MobiVidVAE, clips: Tensor, channels: Sequence[int]) -> 
     _, steps, height, width = pca.latent_shape(*clips.shape[2:])
     rows = []
     for kept in channels:
-        value, low, high = bootstrap_interval(psnr(truncated(pca, clips, kept), clips), n=400)
+        value, low, high = intervals.mean(psnr(truncated(pca, clips, kept), clips))
         floats = kept * steps * height * width
         rows.append(
             {"channels": kept, "latent_floats": floats, "pixels_per_float": clips[0].numel() / floats,

@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mobivid_core import intervals
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.metrics import bootstrap_interval, ms_ssim, psnr, ssim, temporal_difference_error
+from mobivid_core.evaluate.metrics import ms_ssim, psnr, ssim, temporal_difference_error
 from mobivid_core.evaluate.vmaf import vmaf, vmaf_missing
 from mobivid_core.models.vae import MobiVidVAE
 
@@ -67,7 +68,7 @@ def paired_gain(ours: pd.DataFrame, theirs: pd.DataFrame, column: str = "psnr_db
     """
     if len(ours) != len(theirs):
         raise ParameterError(f"a paired difference needs the same clips, got {len(ours)} and {len(theirs)}")
-    return bootstrap_interval(ours[column].to_numpy() - theirs[column].to_numpy())
+    return intervals.difference(ours[column].to_numpy(), theirs[column].to_numpy())
 
 
 def summarise(
@@ -87,7 +88,7 @@ def summarise(
     for name, frame in measured.items():
         row: dict[str, object] = {"name": name, "clips": len(frame)}
         for column in columns:
-            row[column], row[f"{column}_low"], row[f"{column}_high"] = bootstrap_interval(frame[column].to_numpy())
+            row[column], row[f"{column}_low"], row[f"{column}_high"] = intervals.mean(frame[column].to_numpy())
         row |= {column: frame[column].mean() for column in means if column in frame}
         rows.append(row)
     return pd.DataFrame(rows)

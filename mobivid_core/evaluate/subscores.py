@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from mobivid_core import intervals
 from mobivid_core.data.captions import ATTRIBUTES, ClipLabel, label_indices
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.frechet import distance_interval
 from mobivid_core.evaluate.judge import Judge, accuracy
 from mobivid_core.evaluate.measures import measure
-from mobivid_core.evaluate.metrics import bootstrap_interval, psnr
+from mobivid_core.evaluate.metrics import psnr
 from mobivid_core.evaluate.minivbench import QUALITY, Reference, dimension_table
 from mobivid_core.evaluate.quality import ImagingReference, imaging_statistics
 
@@ -57,7 +58,7 @@ def subscores(
         row: dict[str, object] = {"version": name}
         row["psnr_db"] = np.nan if name == "original" else psnr(clips, originals).mean().item()
         row |= {attribute: right[attribute].mean().item() for attribute in READ}
-        _, row["all_low"], row["all_high"] = bootstrap_interval(right["all"].numpy(), n=400)
+        _, row["all_low"], row["all_high"] = intervals.mean(right["all"].numpy())
         measured = measure(clips[:looked_at], judge)
         table = dimension_table(measured, few, Reference(imaging, measured.features))
         row |= {dimension: float(np.mean(table[dimension])) for dimension in QUALITY}

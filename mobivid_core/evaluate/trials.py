@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from mobivid_core import intervals
 from mobivid_core.data.captions import ClipLabel
 from mobivid_core.data.render import RenderedClips, render_clips
 from mobivid_core.evaluate.damage import COLLAPSE, DAMAGES, FAR
@@ -20,7 +21,6 @@ from mobivid_core.evaluate.frechet import FrechetTarget
 from mobivid_core.evaluate.image_features import ImageAxes
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.evaluate.measures import ClipMeasures, measure
-from mobivid_core.evaluate.metrics import bootstrap_interval
 from mobivid_core.evaluate.minivbench import PIXELS, QUALITY, SEMANTIC, Reference, dimension_table, distance_features
 from mobivid_core.evaluate.quality import ImagingReference
 
@@ -105,8 +105,8 @@ def effects(
             if name in FAR:
                 before, change, noise = _distance_change(intact, moved, reference, name, max(20, resamples // 4), seed)
             else:
-                before, low, high = bootstrap_interval(table[name], n=resamples, seed=seed)
-                change = bootstrap_interval(spoilt[name] - table[name], n=resamples, seed=seed)
+                before, low, high = intervals.mean(table[name], resamples=resamples, seed=seed)
+                change = intervals.difference(spoilt[name], table[name], resamples=resamples, seed=seed)
                 noise = max((high - low) / 2, _least_noise(table[name]))
             rows.append((damage.name, name, before, before + change[0], *change, noise))
     frame = pd.DataFrame(rows, columns=["damage", "measure", "intact", "damaged", "change", "low", "high", "noise"])

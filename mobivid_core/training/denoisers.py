@@ -15,13 +15,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mobivid_core import intervals
 from mobivid_core.data.captions import ClipLabel, label_indices
 from mobivid_core.deploy.counts import dit_flops
 from mobivid_core.diffusion.flow import flow_loss
 from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.judge import Judge, accuracy
-from mobivid_core.evaluate.metrics import bootstrap_interval, psnr
+from mobivid_core.evaluate.metrics import psnr
 from mobivid_core.evaluate.reconstruction import reconstruct
 from mobivid_core.evaluate.subscores import brief_scores
 from mobivid_core.models.config import DiTConfig
@@ -160,7 +161,7 @@ class OneEach:
             raise ParameterError("the gain needs two VAEs of equal tokens and different channels")
         wide, fewer = same["VAE"].iloc[-1], same.iloc[:-1]
         best = fewer.loc[fewer["all"].idxmax(), "VAE"]
-        return best, wide, bootstrap_interval(self.right[best] - self.right[wide])
+        return best, wide, intervals.difference(self.right[best], self.right[wide])
 
     def told(self, tflop: float) -> str:
         """One sentence on channels, for a finding."""

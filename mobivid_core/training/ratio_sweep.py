@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import pandas as pd
 from torch import Tensor
 
+from mobivid_core import intervals
 from mobivid_core.deploy.latent_costs import ratio_name
-from mobivid_core.evaluate.metrics import bootstrap_interval, psnr, ssim
+from mobivid_core.evaluate.metrics import psnr, ssim
 from mobivid_core.evaluate.rate_distortion import truncated
 from mobivid_core.evaluate.reconstruction import equal_channels, reconstruct
 from mobivid_core.models.vae import MobiVidVAE
@@ -121,7 +122,7 @@ def _measured(point: SweepPoint, held_out: Mapping[str, Tensor]) -> dict[str, fl
     for data, clips in held_out.items():
         rebuilt = reconstruct(point.vae, clips)
         values[f"{data} PCA, dB"] = psnr(truncated(point.pca, clips, point.channels), clips).mean().item()
-        value, low, high = bootstrap_interval(psnr(rebuilt, clips), n=400)
+        value, low, high = intervals.mean(psnr(rebuilt, clips))
         values |= {f"{data} PSNR, dB": value, f"{data} low": low, f"{data} high": high}
         values[f"{data} SSIM"] = ssim(rebuilt, clips).mean().item()
     return values

@@ -19,8 +19,9 @@ from mobivid_core.compress.planner import (
     plan_for_targets,
     uniform_plan,
 )
-from mobivid_core.compress.scores import Scores, rank_correlation
+from mobivid_core.compress.scores import Scores
 from mobivid_core.errors import BudgetError, CheckpointError, ParameterError
+from mobivid_core.intervals import rank_correlation
 from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, MOBILE, SERVER, SMOKE_SERVER
 
 WHOLE = parameter_cost(MINI_SERVER).total(MINI_SERVER)

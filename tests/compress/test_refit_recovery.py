@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mobivid_core.compress.arms import Arm, arms_table, paired_ratio, run_arms
+from mobivid_core.compress.arms import Arm, arms_table, run_arms
 from mobivid_core.compress.calibration import calibration_set, stratified_sigmas
 from mobivid_core.compress.estimators import random_scores
 from mobivid_core.compress.kd import matched_features, output_errors, reference, stands_for
@@ -20,6 +20,7 @@ from mobivid_core.compress.search import without_blocks
 from mobivid_core.compress.surgery import prune
 from mobivid_core.diffusion.flow import sample_sigmas
 from mobivid_core.errors import ParameterError, TrainingError
+from mobivid_core.intervals import ratio
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_arms_report_every_stage(teacher, calibration, data) -> None:
     assert list(table["arm"]) == ["a", "b"] and (table["low"] <= table["KD recovered"]).all()
     assert table["KD refitted"].isna().tolist() == [False, True]
     assert table["KD refitted"][0] < table["KD pruned"][0]
-    value, low, high = paired_ratio(results[0].recovered, results[0].recovered)
+    value, low, high = ratio(results[0].recovered, results[0].recovered)
     assert value == low == high == 1
 
 

@@ -8,12 +8,12 @@ import torch
 
 from mobivid_core.compress.estimators import block_influence, magnitude_scores, task_loss_scores
 from mobivid_core.compress.kd import forward, output_errors, reference
-from mobivid_core.compress.scores import rank_correlation
 from mobivid_core.compress.search import eliminate_blocks, rescore, without_blocks
 from mobivid_core.compress.sensitivity import exact_sensitivity, first_order_taylor, gauss_newton_sensitivity
 from mobivid_core.compress.staged import advance, enter, leave, run_block, run_sublayer
 from mobivid_core.compress.surgery import prune
 from mobivid_core.errors import ParameterError
+from mobivid_core.intervals import rank_correlation
 from mobivid_core.models.gates import Gates
 
 

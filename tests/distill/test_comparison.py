@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -11,14 +10,14 @@ from mobivid_core.distill.comparison import (
     DISTILL_BARS,
     OVER,
     Beside,
+    Seconds,
     above_floor,
     beside_table,
     compare,
     distance_ratio,
     mean_change,
     mean_ratio,
-    seconds_table,
-    speed_ratio,
+    measure_seconds,
 )
 from mobivid_core.distill.recipe import Recipe
 from mobivid_core.distill.student import STUDENTS
@@ -53,7 +52,7 @@ def test_ratio_of_accuracies(reference):
     value, low, high = mean_ratio(measures(30), measures(40), LABELS, reference, "all_together")
     assert value == pytest.approx(0.75) and low < 0.75 < high <= 1
     same = mean_ratio(measures(30), measures(30), LABELS, reference, "all_together")
-    assert same == (1.0, 1.0, 1.0)  # paired: no luck is left
+    assert same.value == 1 and 0.9 < same.low < 1 < same.high < 1.1  # paired: little luck is left
     assert np.isfinite(mean_ratio(measures(30), measures(0), LABELS, reference, "all_together")).all()
 
 
@@ -78,7 +77,8 @@ def test_what_lies_above_the_floor(reference):
 
 
 def test_a_paired_change_has_no_luck_of_the_draw(reference):
-    assert mean_change(measures(30), measures(30), LABELS, reference) == (0.0, 0.0, 0.0)
+    value, low, high = mean_change(measures(30), measures(30), LABELS, reference)
+    assert value == 0 and -0.05 < low < 0 < high < 0.05
     assert mean_change(measures(30), measures(40), LABELS, reference)[0] == pytest.approx(-0.25)
 
 
@@ -123,13 +123,15 @@ def test_pairs_are_checked(reference):
 
 
 def test_speed_ratio_of_known_times():
-    table = pd.DataFrame({"sampler": ["a", "b"], "seconds": [4.0, 1.0], "fastest": [3.0, 0.5], "slowest": [6.0, 2.0]})
-    assert speed_ratio(table, "a", "b") == (4.0, 1.5, 12.0)
+    seconds = Seconds({"a": [4.0, 6.0, 3.0, 4.0, 5.0, 4.0], "b": [1.0, 2.0, 1.0, 1.0, 1.0, 1.0]})
+    found = seconds.faster("a", "b")
+    assert found == pytest.approx((4.0, 3.0, 5.0)) and (found.kind, found.n) == ("97 % of the median", 6)
+    assert seconds.table().iloc[0].tolist() == ["a", 4.0, 3.0, 6.0]
     calls = []
-    made = seconds_table({"x": lambda: calls.append(1)}, repeats=2, clips=5)
-    assert len(calls) == 3 and list(made["sampler"]) == ["x"]
+    made = measure_seconds({"x": lambda: calls.append(1)}, turns=2, clips=5)
+    assert len(calls) == 3 and len(made.taken["x"]) == 2
     turns = []
-    seconds_table({"x": lambda: turns.append("x"), "y": lambda: turns.append("y")}, repeats=2, long=["x"])
+    measure_seconds({"x": lambda: turns.append("x"), "y": lambda: turns.append("y")}, turns=2, long=["x"])
     assert turns == ["y", *2 * ["x", *5 * "y"]]  # y once untimed
 
 

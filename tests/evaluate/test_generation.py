@@ -88,8 +88,9 @@ def test_the_unseen_gap_is_the_difference_of_both_halves(evaluator: Evaluator) -
     truth = label_indices(result.labels).clone()
     truth[unseen, 0] = (truth[unseen, 0] + 1) % len(VOCABULARY["shape"])  # every held-out caption gets a wrong shape
     wrong = dataclasses.replace(result, measures=dataclasses.replace(result.measures, classes=truth))
-    assert unseen_gap(wrong) == (1.0, 1.0, 1.0)
-    assert unseen_gap(wrong, "color") == (0.0, 0.0, 0.0)
+    gap, same = unseen_gap(wrong), unseen_gap(wrong, "color")
+    assert gap.value == 1 == gap.high and 0 < gap.low < 1
+    assert same.value == 0 and same.low < 0 < same.high  # eight clips do not exclude a gap
     one_kind = dataclasses.replace(wrong, labels=wrong.labels[1:2], measures=wrong.measures[1:2])
     with pytest.raises(ParameterError, match="both trained and held-out"):
         unseen_gap(one_kind)
@@ -164,11 +165,11 @@ def test_the_wording_gap_is_paired_over_clips(evaluator: Evaluator) -> None:
     right, half = _with_classes(evaluator, torch.zeros(4, dtype=torch.long)), torch.tensor([0, 1, 0, 1])
     some, every = _with_classes(evaluator, half), _with_classes(evaluator, torch.ones(4, dtype=torch.long))
     known, held = [right] * len(PROBED_TRAINED), len(PROBED_UNSEEN)
-    assert wording_gap(known + [every] * held) == (1.0, 1.0, 1.0)  # every clip differs by one: no width
+    assert wording_gap(known + [every] * held).value == 1  # every clip differs by one
     value, low, high = wording_gap(known + [some] * held)
-    assert value == 0.5 and 0 <= low < value < high <= 1
+    assert value == 0.5 and low < value < high <= 1
     # clips that fail in every wording are hard clips, not hard wordings: a pairwise difference leaves them out
-    assert wording_gap([some] * len(PROBED)) == (0.0, 0.0, 0.0)
+    assert wording_gap([some] * len(PROBED)).value == 0
     other = dataclasses.replace(right, labels=right.labels[::-1])
     with pytest.raises(ParameterError, match="different captions"):
         wording_gap([right] * (len(PROBED) - 1) + [other])

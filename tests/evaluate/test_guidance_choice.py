@@ -14,7 +14,7 @@ from mobivid_core.evaluate.screening import rank, screen
 from mobivid_core.profiles import get_profile
 
 PROFILE = get_profile("smoke")
-N = 12
+N = 32
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def test_the_guidance_that_makes_real_latents_is_chosen(evaluator: Evaluator, mo
 
 
 def test_a_coarse_round_saves_clips_and_keeps_the_best(evaluator: Evaluator, model: torch.nn.Module) -> None:
-    found = choose_guidance(evaluator, model, settings=(0.5, 2.0, 8.0), steps=2, coarse=6, finalists=1)
+    found = choose_guidance(evaluator, model, settings=(0.5, 2.0, 8.0), steps=2, coarse=16, finalists=1)
     assert found.best == Guidance(2.0)
     assert found.table[["guidance", "n", "round"]].iloc[0].tolist() == ["2", N, "final"]
-    assert found.table["round"].tolist() == ["final", "coarse", "coarse"] and found.table["n"].tolist()[1:] == [6, 6]
+    assert found.table["round"].tolist() == ["final", "coarse", "coarse"] and found.table["n"].tolist()[1:] == [16, 16]
 
 
 def test_test_captions_are_not_for_choosing(evaluator: Evaluator, model: torch.nn.Module) -> None:

@@ -28,13 +28,9 @@ def test_the_network_is_trained_and_frozen(features: torch.Tensor) -> None:
 
 def test_time_enters_by_pooling(real: RenderedClips, features: torch.Tensor) -> None:
     still = image_features(frozen(real))  # no spread, no differences
-    assert (
-        still[:, FEATURES:].abs().max() < 1e-4 < features[:, FEATURES : 2 * FEATURES].mean()
-    )
+    assert still[:, FEATURES:].abs().max() < 1e-4 < features[:, FEATURES : 2 * FEATURES].mean()
     order = image_features(real.clips.flip(2))  # blind to reversal, as said
-    torch.testing.assert_close(
-        order[:, :FEATURES], features[:, :FEATURES], rtol=1e-3, atol=1e-3
-    )
+    torch.testing.assert_close(order[:, :FEATURES], features[:, :FEATURES], rtol=1e-3, atol=1e-3)
 
 
 def test_torchvision_is_not_needed() -> None:

@@ -4,7 +4,6 @@ import torch
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.metrics import (
-    bootstrap_interval,
     frechet_distance,
     ms_ssim,
     pairwise_distance,
@@ -88,30 +87,6 @@ def test_frechet_distance_is_finite_with_fewer_rows_than_features() -> None:
 def test_frechet_distance_refuses_bad_features(a: np.ndarray, b: np.ndarray, text: str) -> None:
     with pytest.raises(ParameterError, match=text):
         frechet_distance(a, b)
-
-
-def test_bootstrap_intervals_cover_the_truth() -> None:
-    rng = np.random.default_rng(3)
-    hits = 0
-    for trial in range(200):
-        _, low, high = bootstrap_interval(rng.normal(1.0, 2.0, 60), n=200, seed=trial)
-        hits += low <= 1.0 <= high
-    # 95 % nominal, percentile intervals of 60 values cover about 94 %; three standard errors of 200 trials are 5 %
-    assert 0.88 <= hits / 200 <= 0.99
-
-
-def test_centred_interval_of_a_distance_holds_its_value() -> None:
-    rng = np.random.default_rng(4)
-    a, b = rng.standard_normal((60, 20)), rng.standard_normal((60, 20))
-    plain = bootstrap_interval(a, lambda rows: frechet_distance(rows, b), n=50)
-    centred = bootstrap_interval(a, lambda rows: frechet_distance(rows, b), n=50, centred=True)
-    assert plain[0] < plain[1]  # repeated rows raise the distance: the plain interval misses its own value
-    assert centred[1] < centred[0] < centred[2]
-
-
-def test_a_bootstrap_of_nothing_is_refused() -> None:
-    with pytest.raises(ParameterError, match="at least one value"):
-        bootstrap_interval(np.array([]))
 
 
 def test_pairwise_distance_of_a_known_triangle() -> None:

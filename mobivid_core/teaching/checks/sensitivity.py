@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobivid_core.compress.scores import rank_correlation
+from mobivid_core.intervals import rank_correlation
 from mobivid_core.teaching.verdict import checked, run, wrong_if
 
 Loss = Callable[[Tensor], Tensor]
@@ -91,7 +91,7 @@ def ranks(spearman: Callable[..., float], most_faithful: str, scores: Mapping[st
     rng = np.random.default_rng(5)
     a = rng.permutation(30).astype(float)
     b = a + 8 * rng.standard_normal(30)
-    right = rank_correlation(a, b, resamples=0)[0]
+    right = rank_correlation(a, b)[0]
     found = float(run(spearman, a, b))
     wrong_if(
         abs(float(run(spearman, np.exp(a / 5), b)) - found) > 1e-9,
@@ -104,7 +104,7 @@ def ranks(spearman: Callable[..., float], most_faithful: str, scores: Mapping[st
         "`spearman` does not turn lists into ranks: `argsort` says where the smallest lies, not "
         "which rank each entry has.",
     )
-    rho = {name: rank_correlation(scores["exact"], s, resamples=0)[0] for name, s in scores.items() if name != "exact"}
+    rho = {name: rank_correlation(scores["exact"], s)[0] for name, s in scores.items() if name != "exact"}
     wrong_if(most_faithful == "exact", "`most_faithful`: exact removal is what the others are compared with.")
     wrong_if(most_faithful not in rho, f"`most_faithful` is one of {', '.join(rho)}.")
     wrong_if(
