@@ -1,9 +1,15 @@
 """The arms of the library benchmark that need no library: their choices meet the budget, ours are refitted."""
 
-import pytest
+from dataclasses import replace
 
+import pytest
+import torch
+
+from mobivid_core.compress import library_benchmark
 from mobivid_core.compress.kd import output_errors, reference
-from mobivid_core.compress.library_arms import Setting, choices, prepared
+from mobivid_core.compress.library_arms import RATES, Setting, choices, prepared
+from mobivid_core.compress.library_plans import LibraryPlan
+from mobivid_core.compress.plan import PruningPlan
 from mobivid_core.compress.planner import Targets
 from mobivid_core.compress.surgery import prune
 from mobivid_core.errors import BudgetError
@@ -32,3 +38,19 @@ def test_our_arms_meet_the_budget_and_are_refitted(setting, name):
 def test_an_arm_below_its_floor_is_refused(setting):
     with pytest.raises(BudgetError, match="floor"):
         choices(setting, 0.3 * sum(p.numel() for p in setting.teacher.parameters()), paper=False)["head-only by KD"]()
+
+
+def test_rates_are_chosen_on_clips_of_their_own(setting, tmp_path, monkeypatch):
+    """Each rate's error differs between the clips of the choice and the held-out ones: only the former may count."""
+    choice, held_out = object(), object()
+    s = replace(setting, choice=choice, held_out=held_out)
+    best = {id(choice): RATES[2], id(held_out): RATES[0]}
+    monkeypatch.setattr(library_benchmark, "prepared", lambda s, name, chosen: (chosen, None))
+    monkeypatch.setattr(library_benchmark, "recovered", lambda s, chosen, start, bank, rate: rate)
+    monkeypatch.setattr(
+        library_benchmark, "output_errors", lambda rate, against: torch.tensor([abs(rate - best[id(against)])])
+    )
+    monkeypatch.setattr(library_benchmark, "measured", lambda s, chosen, start, model, seed: {"model": model})
+    chosen = LibraryPlan(PruningPlan.keep_all(setting.teacher.sizes), 1.0, "none")
+    rows = library_benchmark._rows(s, {"arm": "x"}, lambda: chosen, [], 1, {0: None}, tmp_path / "kept.json")
+    assert rows[0]["rate"] == RATES[2] == rows[0]["model"]

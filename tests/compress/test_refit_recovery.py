@@ -170,3 +170,15 @@ def test_sigmas_are_stratified_over_the_training_law() -> None:
     ours, drawn = stratified_sigmas(2000, generator), sample_sigmas(200_000, generator)
     for q in (0.1, 0.5, 0.9):
         assert float(ours.quantile(q)) == pytest.approx(float(drawn.quantile(q)), abs=5e-3)  # 200,000 draws: 0.001
+
+
+def test_refit_makes_up_for_removed_blocks(teacher, calibration) -> None:
+    """A kept block is fitted to the state after the removed ones that it stands for, not to its own block's."""
+    plan = without_blocks(teacher.sizes, (0, 1, 3))  # block 1 stands for 1 and 2
+    student, _ = refit(prune(teacher, plan).eval(), teacher, plan, calibration, progress=False)
+    with torch.no_grad():
+        inputs = (calibration.noisy, calibration.timestep, calibration.text, calibration.mask)
+        ours = student(*inputs, feature_blocks=(1,)).features[0]
+        own, after = teacher(*inputs, feature_blocks=(1, 2)).features
+    assert (ours - after).square().mean() < 0.9 * (own - after).square().mean()
+    assert (ours - after).square().mean() < (ours - own).square().mean()

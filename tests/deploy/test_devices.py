@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from mobivid_core.deploy.calibration import calibration_rows, fit_efficiency, fps_interval, leave_one_out
+from mobivid_core.deploy.calibration import Efficiency, calibration_rows, fit_efficiency, fps_interval, leave_one_out
 from mobivid_core.deploy.counts import LayerCount, dit_flops
 from mobivid_core.deploy.devices import Device, find_device, load_devices, with_assumed_peak
 from mobivid_core.deploy.roofline import (
@@ -44,6 +45,38 @@ def test_fit_recovers_a_known_efficiency() -> None:
     assert np.quantile(fit.draws(20_000), [0.1, 0.9]) == pytest.approx([low, high], rel=0.02)
     with pytest.raises(ParameterError, match="too few"):
         fit_efficiency(pd.DataFrame({"efficiency": [0.3, 0.2]}))
+
+
+def test_prediction_intervals_follow_student_and_widen_for_one_more_chip() -> None:
+    logs = np.log([0.2, 0.25, 0.35, 0.3])
+    fit = fit_efficiency(pd.DataFrame({"efficiency": np.exp(logs)}))
+    for level in (0.8, 0.95):
+        low, high = stats.t.interval(level, 3, logs.mean(), logs.std(ddof=1) * math.sqrt(1 + 1 / 4))
+        assert fit.interval(level) == pytest.approx((math.exp(low), min(1.0, math.exp(high))))
+    assert np.quantile(fit.draws(200_000), [0.1, 0.9]) == pytest.approx(fit.interval(0.8), rel=0.02)
+
+
+def test_what_is_left_out_is_not_fitted_on() -> None:
+    rows = calibration_rows()
+    for by in ("chip", "workload"):
+        found = leave_one_out(by)
+        for value, held in found.groupby(by):
+            others = np.log(rows.loc[rows[by] != value, "efficiency"])
+            expected = math.exp(others.mean()) * held["fp16_tflops"] / held["tflop_per_iteration"]
+            assert held["predicted_per_s"].tolist() == pytest.approx(expected.tolist())
+            t = stats.t.interval(0.8, len(others) - 1, others.mean(), others.std() * math.sqrt(1 + 1 / len(others)))
+            assert held["covers"].tolist() == np.log(held["efficiency"]).between(*t).tolist()
+    whole = fit_efficiency().typical
+    assert not np.allclose(found["predicted_per_s"], whole * found["fp16_tflops"] / found["tflop_per_iteration"])
+
+
+def test_an_unknown_decoder_is_drawn_over_its_whole_range() -> None:
+    chip = find_device("A18 Pro")
+    certain = Efficiency(math.log(0.25), 0.0, 9)
+    stages = clip_stages(MOBILE, GRID)
+    ends = [49 / (clip_seconds(stages, chip, 0.25) + tflop / (0.25 * chip.tflops)) for tflop in (8.0, 4.5, 1.0)]
+    middle, low, high = fps_interval(stages, chip, certain, 49, level=0.98, decoder_tflop=(1.0, 8.0))
+    assert (low, middle, high) == pytest.approx(tuple(ends), rel=0.03)
 
 
 def test_required_efficiency_inverts_the_prediction() -> None:
