@@ -11,6 +11,7 @@ import pandas as pd
 from mobivid_core.artifacts import WEIGHTS, find, read_stamp
 from mobivid_core.errors import CheckpointError
 from mobivid_core.evaluate.bars import Bar
+from mobivid_core.intervals import Interval, over_seeds
 from mobivid_core.paths import data_dir
 from mobivid_core.report.records import read_record, whose_teacher
 
@@ -100,16 +101,19 @@ class Record:
         means = rows[rows["arm"].str.startswith(arms)].groupby("arm")[column].mean()
         return str(means.idxmax() if highest else means.idxmin())
 
-    def ratio(self, budget: str, ours: str, other: str, column: str = "KD recovered") -> tuple[float, float, float]:
-        """mean(ours) / mean(other) over seeds, with the smallest and largest ratio of paired seeds."""
-        a, b = (self._by_seed(budget, arm, column) for arm in (ours, other))
-        pairs = a / b
-        return float(a.mean() / b.mean()), float(pairs.min()), float(pairs.max())
+    def ratio(self, budget: str, ours: str, other: str, column: str = "KD recovered") -> Interval:
+        """ours / other, paired by seed: the geometric mean and its interval over seeds.
 
-    def gain(self, budget: str, ours: str, other: str, column: str) -> tuple[float, float, float]:
-        """mean(ours - other) over seeds, with the smallest and largest difference of paired seeds."""
-        differences = self._by_seed(budget, ours, column) - self._by_seed(budget, other, column)
-        return float(differences.mean()), float(differences.min()), float(differences.max())
+        What is the same for every seed, as the seconds of a plan that is made once, has no interval (nan).
+        """
+        pairs = self._by_seed(budget, ours, column) / self._by_seed(budget, other, column)
+        if len(pairs) < 2 or np.ptp(pairs) == 0:
+            return Interval(pairs[0], np.nan, np.nan, kind="no interval", over="measurements", n=1)
+        return over_seeds(pairs, logs=True)
+
+    def gain(self, budget: str, ours: str, other: str, column: str) -> Interval:
+        """ours - other, paired by seed: the mean and its interval over seeds."""
+        return over_seeds(self._by_seed(budget, ours, column) - self._by_seed(budget, other, column))
 
     def _by_seed(self, budget: str, arm: str, column: str) -> np.ndarray:
         rows = self.measured(budget)
@@ -119,8 +123,8 @@ class Record:
         return found
 
 
-def pruning_bars(record: Record, ours: str = OURS) -> dict[str, tuple[float, float, float]]:
-    """What `PRUNING_BARS` ask for, from the record: (mean, smallest, largest over seeds) each."""
+def pruning_bars(record: Record, ours: str = OURS) -> dict[str, Interval]:
+    """What `PRUNING_BARS` ask for, from the record, over seeds."""
     best = {budget: record.best(budget, LIBRARY_ARMS) for budget in ("0.7", "paper")}
     liked = record.best("paper", LIBRARY_ARMS, "MiniVBench total", highest=True)
     single = {budget: record.best(budget, SINGLE_LEVEL_ARMS) for budget in ("0.7", "paper")}

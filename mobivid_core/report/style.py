@@ -27,6 +27,7 @@ PALETTE = {
 #: Colour of each evidence class, the same in every figure.
 EVIDENCE_COLOURS = {
     "measured": PALETTE["blue"],
+    "recorded": "#5B7FA6",
     "derived": PALETTE["green"],
     "paper": PALETTE["vermillion"],
     "review": PALETTE["purple"],

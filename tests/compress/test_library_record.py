@@ -8,6 +8,7 @@ import pytest
 from mobivid_core.compress.library_record import OURS, PRUNING_BARS, RECORD, Record, pruning_bars
 from mobivid_core.errors import CheckpointError, ParameterError
 from mobivid_core.evaluate.bars import bars_table
+from mobivid_core.intervals import over_seeds
 
 FACTS = {
     "date": "2026-01-01",
@@ -51,10 +52,11 @@ def record(tmp_path):
 
 def test_best_library_and_paired_ratios(record):
     assert record.best("0.7", ("torch-pruning", "modelopt")) == "torch-pruning Taylor"
-    value, low, high = record.ratio("paper", OURS, "torch-pruning Taylor")
-    assert value == pytest.approx(0.11 / 0.41)
-    assert (low, high) == pytest.approx((0.1 / 0.4, 0.12 / 0.42))
-    assert record.gain("paper", OURS, "torch-pruning Taylor", "MiniVBench total")[0] == pytest.approx(0.3)
+    found = record.ratio("paper", OURS, "torch-pruning Taylor")
+    assert found == over_seeds([0.1 / 0.4, 0.12 / 0.42], logs=True) and found.n == 2
+    assert record.gain("paper", OURS, "torch-pruning Taylor", "MiniVBench total").value == pytest.approx(0.3)
+    planning = record.ratio("paper", OURS, "modelopt FastNAS", "planning seconds")
+    assert planning.value == pytest.approx(0.2) and planning.kind == "no interval"  # planned once for all seeds
 
 
 def test_bars_are_judged_by_the_record(record):

@@ -49,7 +49,7 @@ def fragile(on_measurement: Collection[str], fragile_claims: Collection[str], cl
         fragile_claims: Ids among them for which the interval's lower end does not clear the target, or is missing.
         claims: Table with columns id, ours, evidence, low, target.
     """
-    measured = claims[claims["evidence"] == "measured"]
+    measured = claims[claims["evidence"].isin(["measured", "recorded"])]
     right, found = set(measured["id"]), set(on_measurement)
     unknown = sorted((found | set(fragile_claims)) - set(claims["id"]))
     wrong_if(unknown, f"{unknown[0] if unknown else ''!r} is no claim of the table.")

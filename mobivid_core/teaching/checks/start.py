@@ -86,11 +86,11 @@ def evidence(classes: Mapping[str, str], checkable: Collection[str], statements:
         f"{off[0] if off else ''!r} again: who says so?"
         " Its row names the class.",
     )
-    right = {words for words, found in known.items() if found in ("measured", "derived")}
+    right = {words for words, found in known.items() if found in ("measured", "recorded", "derived")}
     wrong_if(
         set(checkable) - right,
         "`checkable`: for one of yours this project only repeats what somebody wrote. Which classes "
         "come from its own code?",
     )
     wrong_if(right - set(checkable), "`checkable`: one more can be run or calculated again here.")
-    return "all as recorded. Only two of these classes let you check a number here, with this project's own code."
+    return "all as recorded. Only three of these classes let you check a number here, with this project's own code."
