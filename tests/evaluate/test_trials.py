@@ -8,6 +8,7 @@ import torch
 
 from mobivid_core.data.captions import label_indices
 from mobivid_core.data.render import label_of
+from mobivid_core.evaluate import trials
 from mobivid_core.evaluate.damage import COLLAPSE, DAMAGES
 from mobivid_core.evaluate.image_features import ImageAxes
 from mobivid_core.evaluate.measures import ClipMeasures
@@ -131,3 +132,12 @@ def test_verdicts_survive_a_file(reference: Reference, tmp_path) -> None:
     frame.to_csv(tmp_path / "t.csv", index=False)
     again = pd.read_csv(tmp_path / "t.csv", keep_default_na=False, dtype={"expected": str, "seen": str})
     assert failing(again) == failing(frame) == ("dynamic_degree",)
+
+
+def test_a_change_within_the_noise_is_not_seen_however_certain() -> None:
+    name = "imaging_quality"  # must fall under blur
+    columns = ["damage", "measure", "intact", "damaged", "change", "low", "high", "noise"]
+    rows = [("blur", name, 1.0, 0.9, -0.1, -0.11, -0.09, noise) for noise in (0.05, 0.2)]
+    rows += [("blur", name, 1.0, 0.9, -0.1, -0.3, 0.1, 0.05), ("blur", name, 1.0, 1.1, 0.1, 0.09, 0.11, 0.05)]
+    frame = trials._judged(pd.DataFrame(rows, columns=columns))
+    assert frame.seen.tolist() == ["True", "False", "False", "False"]  # clear, small, uncertain, the wrong way
