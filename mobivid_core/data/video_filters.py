@@ -36,6 +36,7 @@ Step = tuple[str, str]
 def linked(frame: av.VideoFrame, *steps: Step) -> Graph:
     """A graph of filters from frames like this one to RGB pictures."""
     graph = Graph()
+    graph.threads = 1
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
     filters = [graph.add(name, arguments) for name, arguments in steps]
     last = [graph.add("format", "rgb24"), graph.add("buffersink")]

@@ -29,8 +29,8 @@ _DECLARES_LENGTH, _DECLARES_STREAM = frozenset({"matroska,webm", "flv", "asf"}),
 _SLACK = 0.1
 #: Seconds a picture is held at most; a longer gap is a clock that was set anew (FFmpeg's tool takes 10 s, too).
 LONGEST_HOLD = 10.0
-#: A file whose largest gap is below this many mean gaps is steady. Film in a telecine pattern has 1.2, a lost frame 2.
-_STEADY = 1.75
+#: A file whose largest gap is below this many mean gaps is steady; film in a telecine pattern has 1.2, a lost frame 2.
+_STEADY = 1.3
 
 
 @dataclass(frozen=True)
