@@ -95,12 +95,8 @@ def _take(row: list[str], line: int, header: list[str], table: CaptionTable) -> 
     elif "\0" in name + words:
         table.faulty.append((name, f"line {line} of {CAPTIONS} holds a NUL character; save it as UTF-8 text"))
     elif any(cell.strip() for cell in row[len(header) :]):
-        table.faulty.append(
-            (
-                name,
-                f"line {line} of {CAPTIONS} has {len(row)} fields, expected {len(header)}: put the caption in quotes",
-            )
-        )
+        fields = f"line {line} of {CAPTIONS} has {len(row)} fields, expected {len(header)}"
+        table.faulty.append((name, f"{fields}: put the caption in double quotes"))
     else:
         table.wordings[name] = tuple(dict.fromkeys((*table.wordings.get(name, ()), *([words] if words else ()))))
 
