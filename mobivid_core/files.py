@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,54 @@ def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies below a folder.
+
+    Attributes:
+        files: In name order, links followed; a file with several names is there once.
+        passed: Name below the folder -> why it is not among the files.
+        hidden: Names that begin with a dot; what is below them is not looked at.
+    """
+
+    files: list[Path]
+    passed: dict[str, str]
+    hidden: list[str]
+
+
+def find_files(folder: Path) -> Found:
+    """Files below a folder somebody else made: links are followed, and whatever cannot be read is named."""
+    files, passed, hidden, known = [], {}, [], {}
+
+    def name(path: str | Path) -> str:
+        return Path(path).relative_to(folder).as_posix()
+
+    def first_of(path: Path) -> bool:
+        """Whether this file or folder has not been seen under another name."""
+        status = path.stat()
+        first = known.setdefault((status.st_dev, status.st_ino), path)
+        if first is not path:
+            passed[name(path)] = f"the same as {name(first)}"
+        return first is path
+
+    def unreadable(error: OSError) -> None:
+        passed[name(error.filename)] = f"cannot be entered ({error.strerror})"
+
+    known[(folder.stat().st_dev, folder.stat().st_ino)] = folder
+    for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        hidden += [name(Path(place) / own) for own in (*folders, *names) if own.startswith(".")]
+        folders[:] = sorted(own for own in folders if not own.startswith(".") and first_of(Path(place) / own))
+        for path in (Path(place) / own for own in sorted(names) if not own.startswith(".")):
+            try:
+                if not path.is_file():
+                    passed[name(path)] = "a link to nothing" if path.is_symlink() else "not a regular file"
+                elif first_of(path):
+                    files.append(path)
+            except OSError as error:
+                passed[name(path)] = f"cannot be read ({error.strerror})"
+    return Found(sorted(files), passed, sorted(hidden))
 
 
 def tree_hashes(folder: Path) -> dict[str, str]:

@@ -7,19 +7,22 @@ wording. Shards are tar files whose samples hold a video (`mp4`, `webm`, ...) an
 
 from __future__ import annotations
 
-import csv
-import json
-import tempfile
+import os
+import posixpath
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mobivid_core.data.folder import VIDEO_SUFFIXES, FolderReport, SkippedFile, clips_of_file
+from mobivid_core.data.caption_shards import Video, shard_videos
+from mobivid_core.data.caption_table import CAPTIONS, read_captions
+from mobivid_core.data.folder import FolderReport, SkippedFile, clips_of_file
 from mobivid_core.errors import ParameterError, VideoError
+from mobivid_core.files import find_files
 
-CAPTIONS = "captions.csv"
+_SHARDS = (".tar", ".tar.gz", ".tgz")
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ def captioned_clips(
     source = Path(source)
     if (source / CAPTIONS).is_file():
         videos = _folder_videos(source, report)
-    elif shards := _shards(source):
-        videos = _shard_videos(shards, report)
+    elif shards := _shards(source, report):
+        videos = shard_videos(shards, lambda name, reason: report.skipped.append(SkippedFile(name, reason)))
     else:
         raise ParameterError(
             f"{source} holds neither {CAPTIONS} (columns file, caption) nor .tar shards; give a folder that does"
@@ -67,69 +70,56 @@ def captioned_clips(
     for name, path, captions in videos:
         try:
             clips, used = clips_of_file(path, name, frames, (size, size), per_file)
-        except VideoError as error:
+        except (VideoError, OSError) as error:
             report.skipped.append(SkippedFile(name, str(error).removeprefix(f"{path.name}: ")))
         else:
             report.used.append(used)
             yield CaptionedClips(name, np.stack(clips), captions)
 
 
-def _folder_videos(folder: Path, report: FolderReport) -> Iterator[tuple[str, Path, tuple[str, ...]]]:
-    captions = _read_captions(folder / CAPTIONS)
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES):
-        name = path.relative_to(folder).as_posix()
-        if name not in captions:
-            report.skipped.append(SkippedFile(name, f"no row in {CAPTIONS}"))
+def _folder_videos(folder: Path, report: FolderReport) -> Iterator[Video]:
+    """Videos and their captions; names in the table may be written in other ways than the files' own."""
+    table, inside = read_captions(folder / CAPTIONS), find_files(folder)
+    report.passed_over(inside)
+    if table.encoding != "utf-8":
+        report.notes.append(f"{CAPTIONS} is not UTF-8; read as {table.encoding}: check accents, or save it as UTF-8")
+    own = {path.relative_to(folder).as_posix(): path for path in inside.files}
+    alike = {_plain(name): name for name in own} | {name: name for name in own}
+    captions: dict[str, tuple[str, ...]] = {}
+    for name, wordings in table.wordings.items():
+        name = _found(name, alike)
+        captions[name] = tuple(dict.fromkeys((*captions.get(name, ()), *wordings)))
+    faulty = [SkippedFile(_found(name, alike), reason) for name, reason in table.faulty]
+    report.skipped += faulty
+    named = {CAPTIONS, *captions, *(file.name for file in faulty)}
+    report.skipped += [SkippedFile(name, f"no row in {CAPTIONS}") for name in own if name not in named]
     for name, wordings in sorted(captions.items()):
-        if not (folder / name).is_file():
+        path = own.get(name, folder / name)
+        if not os.path.isfile(path):  # unlike Path's, false for a name that no disk could hold
             report.skipped.append(SkippedFile(name, f"named in {CAPTIONS}, but there is no such file"))
         elif not wordings:
             report.skipped.append(SkippedFile(name, "its caption is empty"))
         else:
-            yield name, folder / name, wordings
+            yield name, path, wordings
 
 
-def _read_captions(file: Path) -> dict[str, tuple[str, ...]]:
-    with file.open(newline="", encoding="utf-8-sig") as lines:  # spreadsheets write a byte-order mark
-        reader = csv.DictReader(lines)
-        if not {"file", "caption"} <= set(reader.fieldnames or ()):
-            raise ParameterError(f"{file} needs the columns file and caption, got {', '.join(reader.fieldnames or ())}")
-        found: dict[str, tuple[str, ...]] = {}
-        for row in reader:
-            name, words = (row["file"] or "").strip(), (row["caption"] or "").strip()
-            found[name] = found.get(name, ()) + ((words,) if words else ())
-    return found
+def _found(name: str, alike: dict[str, str]) -> str:
+    """The file's own name for a name in the table: exactly, or with ./, another Unicode form or backslashes."""
+    ways = (name, _plain(name), _plain(name.replace("\\", "/")))
+    return next((alike[way] for way in ways if way in alike), name)
 
 
-def _shards(source: Path) -> list[str]:
-    if source.is_dir():
-        return sorted(str(path) for path in source.glob("*.tar"))
-    return [str(source)] if source.suffix == ".tar" and source.is_file() else []
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", posixpath.normpath(name))
 
 
-def _shard_videos(shards: list[str], report: FolderReport) -> Iterator[tuple[str, Path, tuple[str, ...]]]:
-    try:
-        import webdataset
-    except ImportError as error:
-        raise ParameterError(
-            f"{shards[0]} is a webdataset shard: `pip install webdataset` to read it, or unpack it into a folder with "
-            f"{CAPTIONS}"
-        ) from error
-    with tempfile.TemporaryDirectory(prefix="mobivid-shards-") as folder:
-        for sample in webdataset.WebDataset(shards, shardshuffle=False, empty_check=False):
-            name = sample["__key__"]
-            kind = next((key for key in sample if f".{key}" in VIDEO_SUFFIXES), None)
-            words = _caption_of(sample)
-            if kind is None or not words:
-                report.skipped.append(SkippedFile(name, "no video in this sample" if kind is None else "no caption"))
-                continue
-            path = Path(folder) / f"{name.replace('/', '_')}.{kind}"
-            path.write_bytes(sample[kind])
-            yield f"{name}.{kind}", path, (words,)
-            path.unlink()
-
-
-def _caption_of(sample: dict[str, bytes]) -> str:
-    if "txt" in sample:
-        return sample["txt"].decode("utf-8").strip()
-    return str(json.loads(sample["json"]).get("caption", "")).strip() if "json" in sample else ""
+def _shards(source: Path, report: FolderReport) -> list[Path]:
+    if not source.is_dir():
+        return [source] if source.is_file() and source.name.lower().endswith(_SHARDS) else []
+    inside = find_files(source)
+    shards = [path for path in inside.files if path.name.lower().endswith(_SHARDS)]
+    if shards:
+        report.passed_over(inside)
+        others = [path.relative_to(source).as_posix() for path in inside.files if path not in shards]
+        report.skipped += [SkippedFile(name, f"not a shard, and there is no {CAPTIONS}") for name in others]
+    return shards

@@ -21,8 +21,8 @@ from torch import Tensor
 from mobivid_core.data.shots import find_shots, windows
 from mobivid_core.data.video_io import FRAME_RATE, frames_to_clip, iterate_frames
 from mobivid_core.errors import ParameterError, VideoError
+from mobivid_core.files import Found, find_files
 
-VIDEO_SUFFIXES = frozenset({".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"})
 #: Frames of one file kept while its cuts are found (100 s: 118 MB at 128x128); of a longer file, clips are read again.
 KEPT_FRAMES = 2400
 #: Shots, or files where there are several, that go to `test`: one in this many.
@@ -47,13 +47,33 @@ class SkippedFile:
     reason: str
 
 
+def printable(line: str) -> str:
+    """A line for any terminal or notebook: a line break or a byte of another encoding in a file's name is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 @dataclass
 class FolderReport:
-    """What became of each file of a folder."""
+    """What became of each file of a folder.
+
+    Attributes:
+        folder: The folder, or the shard.
+        used: Files that gave clips.
+        skipped: Files that gave none, and folders that could not be entered.
+        notes: What else is worth knowing.
+    """
 
     folder: Path
     used: list[UsedFile] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def passed_over(self, found: Found) -> None:
+        """Name what was found below the folder and is no readable file."""
+        self.skipped += [SkippedFile(name, reason) for name, reason in found.passed.items()]
+        if found.hidden:
+            some = ", ".join(found.hidden[:3]) + (" ..." if len(found.hidden) > 3 else "")
+            self.notes.append(f"{len(found.hidden)} names that begin with a dot are passed over: {some}")
 
     def __str__(self) -> str:
         clips = sum(file.clips for file in self.used)
@@ -63,7 +83,8 @@ class FolderReport:
             for file in self.used
         ]
         lines += [f"  skipped  {file.name}: {file.reason}" for file in self.skipped]
-        return "\n".join(lines)
+        lines += [f"  note     {note}" for note in self.notes]
+        return "\n".join(map(printable, lines))
 
 
 @dataclass(frozen=True)
@@ -91,10 +112,11 @@ def clips_from_folder(
     """Read every video under a folder into clips.
 
     Each video is cut into shots; each shot into non-overlapping clips, its middle first. Files faster than
-    24 frames a second lose frames; slower ones keep their rate, so that their motion looks faster.
+    24 frames a second lose frames; slower ones keep their rate, so that their motion looks faster. What counts is a
+    file's content, not its name: anything that FFmpeg decodes to enough pictures is a video.
 
     Args:
-        folder: Searched with its subfolders, in name order; names that begin with a dot are passed over.
+        folder: Searched with its subfolders and links, in name order; names that begin with a dot are passed over.
         frames: Frames of a clip.
         size: Height and width of a clip in pixels, or one number for a square.
         per_file: Clips taken from one file at most, spread over its shots.
@@ -170,8 +192,11 @@ def _read(folder: Path, frames: int, size: int | tuple[int, int], per_file: int)
     sides = (size, size) if isinstance(size, int) else size
     if min(frames, per_file, *sides) < 1:
         raise ParameterError(f"frames, size and per_file must be at least 1, got {frames}, {size} and {per_file}")
-    found, report = [], FolderReport(folder)
-    for path in _files(folder):
+    if not folder.is_dir():
+        raise ParameterError(f"{folder} is not a folder; give one that holds videos")
+    found, report, inside = [], FolderReport(folder), find_files(folder)
+    report.passed_over(inside)
+    for path in inside.files:
         name = path.relative_to(folder).as_posix()
         try:
             own, used = _clips_of(path, name, frames, sides, per_file)
@@ -188,13 +213,6 @@ def _read(folder: Path, frames: int, size: int | tuple[int, int], per_file: int)
     return found, report
 
 
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise ParameterError(f"{folder} is not a folder; give one that holds videos")
-    inner = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in inner if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-
-
 def clips_of_file(
     path: Path, name: str, frames: int, size: tuple[int, int], per_file: int
 ) -> tuple[list[np.ndarray], UsedFile]:
@@ -208,8 +226,6 @@ def clips_of_file(
 
 
 def _clips_of(path: Path, name: str, frames: int, size: tuple[int, int], per_file: int) -> tuple[list[_Clip], UsedFile]:
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
-        raise VideoError(f"not a video file name ({path.suffix or 'no suffix'})")
     if not path.stat().st_size:
         raise VideoError("an empty file (0 bytes)")
     kept: list[np.ndarray] = []

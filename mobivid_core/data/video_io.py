@@ -1,10 +1,11 @@
-"""Reading and writing video files with PyAV: the only module that touches a codec.
+"""Reading and writing video files with PyAV: what the rest of the package knows of codecs.
 
 Two layouts live here. *Frames* are `uint8 (T, H, W, 3)` RGB arrays, as files hold them; a *clip* is a
 `float32 (3, T, H, W)` tensor in [-1, 1], as the models want it. `frames_to_clip` and `clip_to_frames`
 go between them.
 
-Simplified: sound and subtitles are ignored, pixels are taken as square, and colours follow FFmpeg's default matrix.
+`video_source` opens a file and sees that it is whole, `video_filters` makes its frames upright pictures.
+Simplified: sound and subtitles are ignored, and what lies below transparent pixels is shown.
 """
 
 from __future__ import annotations
@@ -17,17 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mobivid_core.data.video_filters import SCALER, linked, pictures
+from mobivid_core.data.video_source import decoding, opened, survey, whole_packets
 from mobivid_core.errors import VideoError
 
 try:
     import av
-    from av.filter import Graph
 except ImportError:  # captioned clips need no video files; a wheel of PyAV is missing on few machines
-    av = Graph = None
+    av = None
 
 FRAME_RATE = 24
-# Without these flags FFmpeg's scaler rounds down and blurs colour: a bias of one grey level.
-_SCALER = "flags=area+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
 def can_read_videos() -> bool:
@@ -67,7 +67,8 @@ def read_video(
         size: Height and width to deliver: scaled to cover, then cropped centrally. None keeps the file's own.
         first_frame: Frames to skip at the start (after rate reduction).
         max_frames: Frames to deliver at most.
-        max_fps: Drop frames down to this rate. A slower file keeps its rate: no frame is ever invented.
+        max_fps: Drop frames down to this rate, by time stamps from the first frame on. A slower file keeps its rate:
+            no frame is invented; in one of variable rate, a picture is held for as long as the file holds it.
 
     Returns:
         Frames, uint8 (T, H, W, 3) RGB.
@@ -95,38 +96,15 @@ def iterate_frames(
     Arguments and errors as `read_video`. A file that breaks off is an error, not a short video.
     """
     path = Path(path)
-    if not path.is_file():
-        raise VideoError(f"{path}: no such file")
-    if av is None:
-        raise VideoError(f"{path.name}: reading videos needs PyAV (pip install av)")
     yielded = 0
-    try:
-        _check_gif_end(path)
-        with av.open(str(path)) as container:
-            stream = _video_stream(container, path)
-            rate = float(stream.average_rate or FRAME_RATE)
-            graph, decoded, first, seconds = None, 0, None, 0.0
-            for index, frame in enumerate(_whole_frames(container, stream, path)):
-                decoded = index + 1
-                seconds = frame.time if frame.time is not None else index / rate
-                first = seconds if first is None else first
-                # Half a source frame of slack, so that rounding of time stamps drops nothing at an equal rate.
-                if max_fps is not None and (seconds + 0.5 / rate) * max_fps < yielded:
-                    continue
+    with decoding(path):
+        found = survey(path)
+        with opened(path) as (container, stream):
+            frames = whole_packets(container, stream, path)
+            rate, aspect = found.reduced_rate(max_fps), stream.sample_aspect_ratio
+            for picture in pictures(frames, size=size, pixel_aspect=aspect, rate=rate, frame_s=found.frame_s):
                 yielded += 1
-                turns = round(frame.rotation / 90) % 4  # phones store upright video lying down
-                graph = graph or _cover(stream, size, turns)
-                graph.push(frame)
-                yield np.ascontiguousarray(np.rot90(graph.pull().to_ndarray(), turns))
-            # FFmpeg ends quietly where a download broke off; edit lists may hide a few declared frames.
-            if decoded < 0.9 * stream.frames:
-                raise VideoError(f"{path.name}: breaks off after {decoded} of {stream.frames} frames")
-            # Matroska and WebM declare no number of frames, only how long they last.
-            lasts, lasted = (container.duration or 0) / av.time_base, seconds - (first or 0.0) + 1 / rate
-            if not stream.frames and decoded > 1 and lasted < 0.9 * lasts:
-                raise VideoError(f"{path.name}: breaks off after {lasted:.1f} of {lasts:.1f} seconds")
-    except (av.FFmpegError, ValueError, ArithmeticError) as error:  # a damaged header may declare a size or rate of 0
-        raise VideoError(f"{path.name}: cannot be decoded ({error}). Is it a complete video file?") from error
+                yield np.ascontiguousarray(picture)
     if not yielded:
         raise VideoError(f"{path.name}: holds no video frame")
 
@@ -148,19 +126,14 @@ def read_spans(path: Path | str, starts: list[int], frames: int, *, crop: int, s
         VideoError: The file is missing or ends inside a span.
     """
     path = Path(path)
-    if not path.is_file():
-        raise VideoError(f"{path}: no such file")
     wanted = sorted({start + k for start in starts for k in range(frames)})
     found: dict[int, np.ndarray] = {}
-    try:
-        with av.open(str(path)) as container:
-            stream = _video_stream(container, path)
-            graph = _graph(stream, ("crop", f"{crop}:{crop}"), ("scale", f"{size}:{size}:{_SCALER}"))
-            for index, frame in _frames_at(container, stream, path, wanted):
-                graph.push(frame)
-                found[index] = graph.pull().to_ndarray()
-    except (av.FFmpegError, ValueError, ArithmeticError) as error:
-        raise VideoError(f"{path.name}: cannot be decoded ({error}); fetch the file again") from error
+    with decoding(path, "fetch the file again"), opened(path) as (container, stream):
+        graph = None
+        for index, frame in _frames_at(container, stream, path, wanted):
+            graph = graph or linked(frame, ("crop", f"{crop}:{crop}"), ("scale", f"{size}:{size}:{SCALER}"))
+            graph.push(frame)
+            found[index] = graph.pull().to_ndarray()
     if len(found) < len(wanted):
         lost = next(index for index in wanted if index not in found)
         raise VideoError(f"{path.name}: expected a frame {lost}, but the file ends before it; fetch the file again")
@@ -218,62 +191,6 @@ def write_video(
     return path
 
 
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    if not container.streams.video:
-        raise VideoError(f"{path.name}: holds no video stream")
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        raise VideoError(f"{path.name}: its codec is unknown here; convert the file to H.264, or fetch it again")
-    stream.codec_context.thread_count = 1
-    return stream
-
-
-def _whole_frames(
-    container: av.container.InputContainer, stream: av.VideoStream, path: Path
-) -> Iterator[av.VideoFrame]:
-    """Decode; FFmpeg makes a picture that was never filmed of what is left of a packet: that is an error here."""
-    for packet in container.demux(stream):
-        if packet.is_corrupt:
-            seconds = float((packet.pts or 0) * packet.time_base)
-            raise VideoError(f"{path.name}: breaks off or is damaged at {seconds:.1f} s; fetch the file again")
-        yield from packet.decode()
-
-
-def _check_gif_end(path: Path) -> None:
-    """A GIF declares no length at all, so FFmpeg cannot miss what is cut off; but it ends with a semicolon."""
-    with path.open("rb") as stream:
-        if stream.read(4) != b"GIF8":
-            return
-        stream.seek(max(0, path.stat().st_size - 1024))
-        if not stream.read().rstrip(b"\0").endswith(b";"):
-            raise VideoError(f"{path.name}: breaks off, a whole GIF ends otherwise; fetch the file again")
-
-
-def _graph(stream: av.VideoStream, *steps: tuple[str, str]) -> Graph:
-    """Filters from a stream's frames to RGB pictures."""
-    graph = Graph()
-    nodes = [
-        graph.add_buffer(template=stream, time_base=stream.time_base),
-        *(graph.add(name, arguments) for name, arguments in steps),
-        graph.add("format", "rgb24"),
-        graph.add("buffersink"),
-    ]
-    for first, second in zip(nodes, nodes[1:], strict=False):
-        first.link_to(second)
-    graph.configure()
-    return graph
-
-
-def _cover(stream: av.VideoStream, size: tuple[int, int] | None, turns: int) -> Graph:
-    """Scale to cover `size` (of the upright picture) and crop centrally; no scaling without a size."""
-    if size is None:
-        return _graph(stream, ("scale", _SCALER))
-    height, width = size[::-1] if turns % 2 else size
-    scale = max(height / stream.height, width / stream.width)
-    tall, wide = max(height, round(stream.height * scale)), max(width, round(stream.width * scale))
-    return _graph(stream, ("scale", f"{wide}:{tall}:{_SCALER}"), ("crop", f"{width}:{height}"))
-
-
 def _frames_at(
     container: av.container.InputContainer, stream: av.VideoStream, path: Path, wanted: list[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -284,7 +201,7 @@ def _frames_at(
     while target is not None:
         if target - position > 2 * FRAME_RATE or target < position:
             container.seek(int(target * per_frame), stream=stream)
-        for frame in _whole_frames(container, stream, path):
+        for frame in whole_packets(container, stream, path):
             position = round(frame.pts / per_frame)
             if position == target:
                 yield position, frame

@@ -25,7 +25,7 @@ from mobivid_core.profiles import get_profile
 from mobivid_core.runner import stamps
 from mobivid_core.runner.fingerprint import changed, fingerprint
 from mobivid_core.runner.kernel import MemoryWatch, execute, own_kernel
-from mobivid_core.runner.parameters import resolve
+from mobivid_core.runner.parameters import own_folder, resolve
 from mobivid_core.runner.record import RunRecord, changed_results, expected_seconds
 from mobivid_core.runner.source import INJECTED_TAG, NotebookSource, read_chain
 
@@ -78,6 +78,7 @@ class Chain:
             self.data,
             self._artefacts_before(notebook),
             stamps.content_of_others(notebook.name, self.profile),
+            own_folder(notebook, parameters),
         )
 
     def _artefacts_before(self, notebook: NotebookSource) -> dict[str, str]:

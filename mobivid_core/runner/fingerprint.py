@@ -1,8 +1,8 @@
 """Everything a notebook's results depend on, as hashes: unchanged means that it need not run again.
 
 A notebook depends on its code cells (not its prose), its parameters, the package modules it imports (found
-in the syntax tree, transitively, imports inside functions included), the data and artefacts it reads
-and the versions of the libraries that compute.
+in the syntax tree, transitively, imports inside functions included), the data and artefacts it reads,
+the files of a folder given as the parameter FOLDER, and the versions of the libraries that compute.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mobivid_core.errors import RunError
-from mobivid_core.files import sha256, tree_hashes
+from mobivid_core.files import find_files, sha256, tree_hashes
 from mobivid_core.runner.source import NotebookSource
 
 COMPUTING = ("torch", "numpy", "diffusers", "coremltools")
@@ -136,6 +136,7 @@ def fingerprint(
     data: Path,
     artefacts: dict[str, str],
     results: Sequence[str],
+    folder: Path | None = None,
 ) -> dict[str, str]:
     """Hash of each part that a notebook depends on.
 
@@ -146,6 +147,7 @@ def fingerprint(
         data: Folder of the shipped data.
         artefacts: Stage -> digest of what earlier notebooks of this run made.
         results: What other notebooks registered; used only if the notebook reads it.
+        folder: A folder of the user's that the notebook reads.
 
     Returns:
         Part -> hash; a difference names the part that changed.
@@ -154,11 +156,26 @@ def fingerprint(
     parts = {"code": digest(notebook.code()), "parameters": digest(parameters)}
     parts |= {f"module {name or package.name}": sha256(path) for name, path in modules.items()}
     parts |= {f"data {name}": value for name, value in data_hashes(data, modules).items()}
+    if folder:
+        parts["files of your folder"] = digest(_content(folder))
     parts |= {f"artefact {stage}": value for stage, value in artefacts.items()}
     parts |= {f"version of {name}": value for name, value in library_versions().items()}
     if READS_RESULTS in modules:
         parts["results of other notebooks"] = digest(list(results))
     return parts
+
+
+def _content(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a folder somebody else made, and why others are not read."""
+    if not folder.is_dir():
+        return {}
+    inside, content = find_files(folder), {}
+    for path in inside.files:
+        try:
+            content[str(path)] = sha256(path)
+        except OSError as error:
+            content[str(path)] = str(error)
+    return content | inside.passed
 
 
 def changed(old: dict[str, str], new: dict[str, str]) -> list[str]:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import ast
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.runner.source import NotebookSource
+
+#: The parameter that names a folder of the user's; its files are an input of the notebook.
+FOLDER = "FOLDER"
 
 
 def declared(notebook: NotebookSource) -> dict[str, Any]:
@@ -39,6 +43,12 @@ def declared(notebook: NotebookSource) -> dict[str, Any]:
                 "follow a value passed for another parameter"
             ) from error
     return defaults
+
+
+def own_folder(notebook: NotebookSource, given: dict[str, Any]) -> Path | None:
+    """The user's folder that a notebook reads: as given, or as its source says (then beside the notebook)."""
+    named = (declared(notebook) | given).get(FOLDER)
+    return notebook.path.parent / named if named else None
 
 
 def parse_value(text: str) -> Any:
@@ -77,6 +87,8 @@ def resolve(notebooks: Sequence[NotebookSource], profile: str, given: Sequence[t
             raise ParameterError(f"unknown parameter {name!r}. Known are: {_listing(notebooks, known)}")
         for i in takers:
             chosen[i][name] = _typed(notebooks[i].name, name, text, known[i][name])
+            if name == FOLDER and text:  # the notebook works in another folder than the command
+                chosen[i][name] = str(Path(text).expanduser().resolve())
     return chosen
 
 

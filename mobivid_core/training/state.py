@@ -6,11 +6,13 @@ Sharded tensors are gathered when they are written, so that a state can be resum
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import time
 from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -18,6 +20,20 @@ from torch import Tensor, nn
 from mobivid_core.errors import CheckpointError
 from mobivid_core.files import replacing, write_bytes
 from mobivid_core.training.distributed import like, processes, total, whole
+
+
+def folder_for(stage: Path, *data: Tensor) -> Path:
+    """Folder below `stage` for training on just these data, so that other data never go on from its state.
+
+    Args:
+        stage: Folder of the stage.
+        data: What is trained on; the first process's count for all.
+    """
+    content = hashlib.sha256()
+    for tensor in data:
+        content.update(repr((tensor.shape, tensor.dtype)).encode())
+        content.update(tensor.detach().cpu().contiguous().numpy())
+    return stage / broadcast_object_list([content.hexdigest()[:16]])[0]
 
 
 def save_state(

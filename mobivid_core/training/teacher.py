@@ -115,6 +115,7 @@ def main() -> None:
     from mobivid_core.training.own_videos import captioned_latents
     from mobivid_core.training.precision import DIT, add_argument, asked
     from mobivid_core.training.speed import SpeedPlan, relaunch
+    from mobivid_core.training.state import folder_for
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--profile", default="scratch")
@@ -138,7 +139,7 @@ def main() -> None:
     profile = get_profile(arguments.profile)
     artifact = find("vae", profile.name)
     processes().print(describe(artifact), *([plan] if plan else []), sep="\n")
-    folder = runs_dir(profile.name) / "training" / ("teacher" if not arguments.data else "teacher-own")
+    folder = stage = runs_dir(profile.name) / "training" / ("teacher" if not arguments.data else "teacher-own")
     vae, clip = load_model(MobiVidVAE, artifact.path), {"frames": profile.frames, "size": profile.size}
     with processes().main_process_first():  # it fills the cache for the others
         if arguments.data:
@@ -147,6 +148,8 @@ def main() -> None:
         else:
             count, cache = arguments.clips or profile.train_clips, runs_dir(profile.name) / "latents"
             data = latent_dataset(vae, split="train", count=count, cache=cache, **clip)
+    if arguments.data:  # each data set has a state and a model of its own; the latents also tell VAEs apart
+        folder = folder_for(stage, data.latents, data.text, data.caption_of)
     model, _ = train_teacher(
         data,
         profile.server,
@@ -159,10 +162,10 @@ def main() -> None:
         sharded=arguments.shard,
     )
     if processes().is_main_process:
-        place = folder / "model"
         if arguments.data:  # your own teacher is yours: the notebooks go on with the profile's
-            save_model(model, place)
-            print(f"saved in {place}")
+            for place in (folder, stage):
+                save_model(model, place / "model")
+            print(f"saved in {folder / 'model'}; the latest of all data is also in {stage / 'model'}")
             return
         with publish("teacher", profile.name) as place:
             save_model(model, place)

@@ -189,6 +189,7 @@ def main() -> None:
     from mobivid_core.paths import runs_dir
     from mobivid_core.profiles import get_profile
     from mobivid_core.training import precision
+    from mobivid_core.training.state import folder_for
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--profile", default="scratch")
@@ -198,9 +199,10 @@ def main() -> None:
     parser.add_argument("--device", help="instead of the profile's")
     arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
-    folder = runs_dir(profile.name) / "training" / ("vae-own" if arguments.data else "vae")
+    folder = stage = runs_dir(profile.name) / "training" / ("vae-own" if arguments.data else "vae")
     own = folder_pool(arguments.data, frames=profile.frames, size=profile.size) if arguments.data else None
     if own:
+        folder = folder_for(stage, own.train)  # each data set has a state and a model of its own
         print(own.report)
     vae, _ = train_vae(
         own.train if own else training_pool(profile),
@@ -215,10 +217,11 @@ def main() -> None:
     )
     vae = vae.cpu()
     if own:  # your own VAE is yours: the notebooks go on with the profile's
-        save_model(vae, folder / "model")
+        for place in (folder, stage):
+            save_model(vae, place / "model")
         test = to_float(own.test)
         print(f"PSNR on {len(test)} held-out clips: {psnr(reconstruct(vae, test), test).mean():.2f} dB")
-        print(f"saved in {folder / 'model'}")
+        print(f"saved in {folder / 'model'}; the latest of all data is also in {stage / 'model'}")
         return
     with publish("vae", profile.name) as place:
         save_model(vae, place)

@@ -40,7 +40,7 @@ def test_a_folder_counts_and_names_what_it_skips(folder):
     reasons = {file.name: file.reason for file in report.skipped}
     assert set(reasons) == {"broken.mp4", "notes.txt", "short.mp4"}
     assert "cannot be decoded" in reasons["broken.mp4"]
-    assert "not a video file name" in reasons["notes.txt"]
+    assert "cannot be decoded" in reasons["notes.txt"]
     assert "8 frames" in reasons["short.mp4"]
     assert "3 skipped" in str(report)
 

@@ -11,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.paths import project_root
+from mobivid_core.runner.chain import Chain
 from mobivid_core.runner.fingerprint import READ_THROUGH, changed, data_hashes, module_files
 from mobivid_core.runner.parameters import declared, parse_value, resolve
 from mobivid_core.runner.source import read_chain, read_notebook
@@ -97,6 +98,28 @@ def test_parameters_are_checked_against_the_notebooks_that_declare_them(tmp_path
         resolve(chain, "smoke", [("SEED", "0.5")])
     with pytest.raises(ParameterError, match="SEED is of type int .* got 'true'"):
         resolve(chain, "smoke", [("SEED", "true")])
+
+
+def test_a_folder_counts_by_its_files_whether_given_or_written_down(tmp_path: Path, monkeypatch) -> None:
+    """Other videos in the same folder are another input; a relative folder is meant as the command's user sees it."""
+    monkeypatch.setenv("MOBIVID_RUNS", str(tmp_path / "runs"))
+    mine, notebooks = tmp_path / "mine", tmp_path / "notebooks"
+    mine.mkdir()
+    notebooks.mkdir()
+    (mine / "a.mp4").write_bytes(b"one")
+    (mine / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    _notebook(notebooks, "01_a", 'PROFILE = "laptop"\nFOLDER = ""')
+    _notebook(notebooks, "02_b", 'PROFILE = "laptop"\nFOLDER = "../mine"')
+    monkeypatch.chdir(tmp_path)
+    chain = Chain("smoke", notebooks=notebooks, data=tmp_path / "data")
+    first, second = read_chain(notebooks)
+    given = resolve([first], "smoke", [("FOLDER", "mine")])[0]
+    assert given["FOLDER"] == str(mine)
+    unset, before, written = chain.parts(first, {}), chain.parts(first, given), chain.parts(second, {})
+    (mine / "a.mp4").write_bytes(b"two")  # the same name and length
+    assert changed(before, chain.parts(first, given)) == ["files of your folder"]
+    assert changed(written, chain.parts(second, {})) == ["files of your folder"]
+    assert unset == chain.parts(first, {})
 
 
 def test_a_parameter_computed_from_another_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,184 @@
+"""Opening a video file: which stream is shown, whether the file is whole, and how fast it runs.
+
+Containers are told by their content, never by the file's name. FFmpeg ends quietly where a download broke off, so
+`survey` reads all packets first (without decoding) and compares them with what the file itself declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobivid_core.errors import VideoError
+
+try:
+    import av
+    from av.stream import Disposition
+except ImportError:  # captioned clips need no video files; a wheel of PyAV is missing on few machines
+    av = Disposition = None
+
+#: FFmpeg draws text files as pictures; its playlists read other files than the one that was given.
+_NOT_VIDEO = frozenset({"tty", "bin", "xbin", "adf", "idf", "hls", "dash", "concat", "sdp"})
+#: Containers whose header says how long all streams last, and those that say it of each stream.
+_DECLARES_LENGTH, _DECLARES_STREAM = frozenset({"matroska,webm", "flv", "asf"}), frozenset({"avi"})
+#: Share of the declared length that may be missing: headers round, and writers disagree about the last frame.
+_SLACK = 0.1
+#: Seconds a picture is held at most; a longer gap is a clock that was set anew (FFmpeg's tool takes 10 s, too).
+LONGEST_HOLD = 10.0
+#: A file whose largest gap is below this many mean gaps is steady; film in a telecine pattern has 1.2, a lost frame 2.
+_STEADY = 1.3
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the time stamps of a file say.
+
+    Attributes:
+        frame_s: Mean seconds between frames; of a file with variable rate, its shortest usual gap.
+        steady: Whether all frames are about equally far apart.
+    """
+
+    frame_s: float
+    steady: bool
+
+    def reduced_rate(self, max_fps: float | None) -> float | None:
+        """Frames a second to deliver on a regular grid; None keeps every frame.
+
+        A steady file at or below the limit keeps its frames, so that none is invented. In a file of variable rate
+        a picture is held for as long as the file holds it.
+        """
+        if max_fps is None or not self.frame_s or (self.steady and self.frame_s * max_fps > 0.98):
+            return None
+        return min(max_fps, 1 / self.frame_s)
+
+
+@contextmanager
+def decoding(path: Path, remedy: str = "is it a complete video file, of a kind that FFmpeg reads?") -> Iterator[None]:
+    """Turn every error of the decoder into a VideoError that names the file.
+
+    Raises:
+        VideoError: The file is missing or cannot be decoded, or PyAV is not installed.
+    """
+    if not path.is_file():
+        raise VideoError(f"{path}: no such file")
+    if av is None:
+        raise VideoError(f"{path.name}: reading videos needs PyAV (pip install av)")
+    try:
+        yield
+    # A damaged header may declare a size or rate of 0, or more memory than there is.
+    except (av.FFmpegError, ValueError, ArithmeticError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error  # FFmpeg's own text ends with the path
+        raise VideoError(f"{path.name}: cannot be decoded ({reason}); {remedy}") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container and the stream that a player would show (errors are FFmpeg's own, and VideoError)."""
+    # "file:" because FFmpeg takes "a:b.mp4" for a protocol; titles may be in any encoding
+    with av.open(f"file:{path}", metadata_errors="replace") as container:
+        if container.format.name in _NOT_VIDEO:
+            raise VideoError(f"{path.name}: not a video, but text or a playlist ({container.format.name})")
+        yield container, _shown_stream(container, path)
+
+
+def survey(path: Path) -> Survey:
+    """Read the packets of a file once, and see that none is missing or damaged.
+
+    Raises:
+        VideoError: The file breaks off, is damaged, or holds no video.
+    """
+    _check_gif_end(path)
+    times, last = [], 0.0
+    with opened(path) as (container, stream):
+        for packet in container.demux():
+            stamp = packet.dts if packet.pts is None else packet.pts
+            if not packet.size or stamp is None:
+                continue
+            begin, own = float(stamp * packet.time_base), packet.stream.index == stream.index
+            if own or container.format.name in _DECLARES_LENGTH:  # sound or subtitles may end later
+                last = max(last, begin + float((packet.duration or 0) * packet.time_base))
+            if own and packet.is_corrupt:
+                _check_extent(path, stream)
+                raise VideoError(f"{path.name}: breaks off or is damaged at {begin:.1f} s; fetch the file again")
+            if own and not packet.is_discard:  # an edit list may hide frames that others are predicted from
+                times.append(begin)
+        _check_extent(path, stream)
+        _check_length(path, container, stream, last)
+    return _measured(np.sort(times))
+
+
+def whole_packets(
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path
+) -> Iterator[av.VideoFrame]:
+    """Decode; FFmpeg makes a picture that was never filmed of what is left of a packet: that is an error here."""
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            seconds = float((packet.pts or 0) * packet.time_base)
+            raise VideoError(f"{path.name}: breaks off or is damaged at {seconds:.1f} s; fetch the file again")
+        yield from packet.decode()
+
+
+def _shown_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    """The default stream, and of several the largest; never a cover or a track of thumbnails."""
+    still = Disposition.attached_pic | Disposition.timed_thumbnails
+    shown = [stream for stream in container.streams.video if not stream.disposition & still]
+    if not shown:
+        kind = "cover art, but no video" if container.streams.video else "no video stream"
+        raise VideoError(f"{path.name}: holds {kind}")
+    known = [stream for stream in shown if stream.codec_context is not None]
+    if not known:
+        raise VideoError(f"{path.name}: its codec is unknown here; convert the file to H.264, or fetch it again")
+    stream = max(known, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def _measured(times: np.ndarray) -> Survey:
+    gaps = np.diff(times)
+    gaps = gaps[gaps > 0]
+    ordinary = gaps[gaps <= LONGEST_HOLD] if (gaps <= LONGEST_HOLD).any() else gaps
+    if not len(ordinary):
+        return Survey(0.0, True)
+    if ordinary.max() < _STEADY * ordinary.mean():
+        return Survey(float(ordinary.mean()), True)
+    return Survey(float(np.percentile(ordinary, 5)), False)
+
+
+def _check_extent(path: Path, stream: av.VideoStream) -> None:
+    """An index (MP4, MOV, AVI) says where every frame lies in the file: is the file that long?"""
+    size, entries = path.stat().st_size, stream.index_entries
+    beyond = sum(entry.pos + entry.size > size for entry in entries)
+    if beyond:
+        raise VideoError(
+            f"{path.name}: breaks off after {len(entries) - beyond} of {len(entries)} frames; fetch the file again"
+        )
+
+
+def _check_length(path: Path, container: av.container.InputContainer, stream: av.VideoStream, last: float) -> None:
+    """Compare the end of the last packet, in seconds, with the end that the header declares."""
+    start = float((container.start_time or 0) / av.time_base)
+    declared = 0.0
+    if container.format.name in _DECLARES_LENGTH:
+        declared = (container.duration or 0) / av.time_base
+    elif container.format.name in _DECLARES_STREAM:
+        declared = float((stream.duration or 0) * stream.time_base)
+    # Matroska's length counts from time 0 as FFmpeg writes it, and from the first packet as others do.
+    length = declared - start if declared > start else declared
+    if declared - last > _SLACK * length:
+        raise VideoError(
+            f"{path.name}: breaks off after {max(0.0, last - start):.1f} of {length:.1f} seconds; fetch the file again"
+        )
+
+
+def _check_gif_end(path: Path) -> None:
+    """A GIF declares no length at all, so FFmpeg cannot miss what is cut off; but it ends with a semicolon."""
+    with path.open("rb") as stream:
+        if stream.read(4) != b"GIF8":
+            return
+        stream.seek(max(0, path.stat().st_size - 1024))
+        if not stream.read().rstrip(b"\0").endswith(b";"):
+            raise VideoError(f"{path.name}: breaks off, a whole GIF ends otherwise; fetch the file again")
