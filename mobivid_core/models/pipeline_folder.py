@@ -60,12 +60,14 @@ class LocalPipeline(DiffusionPipeline):
         """
         folder, dtype = Path(folder).expanduser(), asked_dtype(dtype, torch_dtype)
         index = read_index(folder)
+        own = transformer is not None
+        vae = vae or artifacts.load_model(MobiVidVAE, folder / "vae", variant)
+        transformer = transformer or artifacts.load_model(MobiVidTransformer3DModel, folder / "transformer", variant)
         if tokenizer is None and text_encoder is None and names_part(index, "text_encoder"):
             tokenizer, text_encoder = (load_part(folder, index, n, variant) for n in ("tokenizer", "text_encoder"))
-        own = transformer is not None
         pipeline = cls(
-            vae or artifacts.load_model(MobiVidVAE, folder / "vae", variant),
-            transformer or artifacts.load_model(MobiVidTransformer3DModel, folder / "transformer", variant),
+            vae,
+            transformer,
             scheduler or load_part(folder, index, "scheduler"),
             tokenizer,
             text_encoder,
