@@ -82,24 +82,36 @@ def run_command(
         return MISTAKE
 
 
-def count(text: str) -> int:
+def at_least_one(text: str) -> int:
     """An option's whole number above zero."""
     return _number(text, int, lambda n: n >= 1, "a whole number above zero")
 
 
-def whole(text: str) -> int:
+def at_least_zero(text: str) -> int:
     """An option's whole number from zero up."""
     return _number(text, int, lambda n: n >= 0, "a whole number from zero up")
 
 
-def positive(text: str) -> float:
+def above_zero(text: str) -> float:
     """An option's finite number above zero."""
     return _number(text, float, lambda x: math.isfinite(x) and x > 0, "a number above zero")
 
 
-def from_zero(text: str) -> float:
+def not_negative(text: str) -> float:
     """An option's finite number from zero up."""
     return _number(text, float, lambda x: math.isfinite(x) and x >= 0, "a number from zero up")
+
+
+def device_name(text: str) -> str:
+    """An option's torch device, which has to work here; "" leaves the choice open."""
+    if text:
+        import torch
+
+        try:
+            torch.empty(0, device=text)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise argparse.ArgumentTypeError(f"no device {text!r} on this machine") from error
+    return text
 
 
 def quiet_start() -> None:

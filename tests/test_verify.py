@@ -102,7 +102,7 @@ def test_the_command_line_exits_with_what_it_found(committed: verify.Committed, 
     assert verify.main(against) == 1
     assert "4 within, 1 OUTSIDE" in capsys.readouterr().out
     assert verify.main([*against, "--profile", "smoke"]) == 2
-    assert verify.main(["--against", str(tmp_path / "nowhere")]) == 1
+    assert verify.main(["--against", str(tmp_path / "nowhere")]) == 2
     assert "give a git revision, or the figures/ folder" in capsys.readouterr().err
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.data.shots import find_shots, windows
 from mobivid_core.data.video_io import FRAME_RATE, frames_to_clip, iterate_frames
 from mobivid_core.errors import ParameterError, VideoError
@@ -252,20 +253,18 @@ def _cut(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check a folder from the command line; returns the exit status (1 where nothing can be used)."""
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.data.folder", description=__doc__.splitlines()[0])
+    """Check a folder from the command line; returns the exit status (2 where nothing can be used)."""
+    parser = CommandParser("mobivid_core.data.folder", __doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--frames", type=int, default=17, help="frames of a clip (default 17)")
-    parser.add_argument("--size", type=int, default=128, help="height and width in pixels (default 128)")
-    parser.add_argument("--per-file", type=int, default=64, help="clips of one file at most (default 64)")
-    options = parser.parse_args(arguments)
-    try:
-        _, report = _read(options.folder, options.frames, options.size, options.per_file)
-    except (ParameterError, VideoError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    parser.add_argument("--frames", type=at_least_one, default=17, help="frames of a clip (default 17)")
+    parser.add_argument("--size", type=at_least_one, default=128, help="height and width in pixels (default 128)")
+    parser.add_argument("--per-file", type=at_least_one, default=64, help="clips of one file at most (default 64)")
+    return run_command(_check, parser, arguments)
+
+
+def _check(options: argparse.Namespace) -> None:
+    _, report = _read(options.folder, options.frames, options.size, options.per_file)
     print(report)
-    return 0
 
 
 if __name__ == "__main__":

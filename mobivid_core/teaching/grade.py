@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from nbformat import NotebookNode
 
-from mobivid_core.command import CommandParser, positive, run_command
+from mobivid_core.command import CommandParser, above_zero, run_command
 from mobivid_core.errors import TeachingError
 from mobivid_core.teaching.confined import Limits, run_confined, without_network
 from mobivid_core.teaching.hand_ins import Found, find_checks, find_hand_ins, kin, read_hand_in
@@ -134,7 +134,7 @@ def _run(options: argparse.Namespace) -> None:
     if not found.hand_ins and not found.stray:
         grade_folder(options.folder)
     if found.hidden:
-        print(f"note: {found.hidden} hidden files (copies of an editor or a Mac) are passed over", file=sys.stderr)
+        print(f"note: {found.hidden} hidden file(s), copies of an editor or a Mac, passed over", file=sys.stderr)
     if not without_network():
         print("note: this system does not let notebooks be cut off from the network", file=sys.stderr)
     with _table(options.out) as take:
@@ -146,9 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser("mobivid_core.teaching.grade", __doc__)
     parser.add_argument("folder", type=Path, help="handed-in notebooks, in any subfolders")
     parser.add_argument("--out", type=Path, metavar="CSV", help="write the table there as well, row by row")
-    parser.add_argument("--timeout", type=positive, default=Limits.cell_s, help="seconds a cell may take (120)")
-    parser.add_argument("--total", type=positive, default=Limits.total_s, help="seconds a notebook may take (900)")
-    parser.add_argument("--memory", type=positive, default=Limits.memory_gb, help="GiB a notebook may take (8)")
+    parser.add_argument("--timeout", type=above_zero, default=Limits.cell_s, help="seconds a cell may take (120)")
+    parser.add_argument("--total", type=above_zero, default=Limits.total_s, help="seconds a notebook may take (900)")
+    parser.add_argument("--memory", type=above_zero, default=Limits.memory_gb, help="GiB a notebook may take (8)")
     return run_command(_run, parser, argv, interrupted="interrupted: the rows that are written are kept")
 
 
