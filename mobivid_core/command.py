@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, TypeVar
 
@@ -80,6 +81,11 @@ def run_command(
     except OSError as error:  # a path of the user's that cannot be read or written
         _say(f"error: {_one_line(error)}")
         return MISTAKE
+
+
+def given_path(text: str) -> Path:
+    """An option's path; a shell leaves the "~" of `--out=~/x` to the program."""
+    return Path(os.path.expanduser(text))
 
 
 def at_least_one(text: str) -> int:

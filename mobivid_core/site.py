@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from mobivid_core.command import CommandParser, run_command
+from mobivid_core.command import CommandParser, given_path, run_command
 from mobivid_core.errors import MobiVidError, RunError
 from mobivid_core.paths import notebooks_dir, project_root
 from mobivid_core.teaching.editions import edition_of
@@ -165,7 +165,7 @@ def build(target: Path) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = CommandParser("mobivid_core.site", __doc__)
-    parser.add_argument("--out", type=Path, help="folder to write (default: runs/site of the project)")
+    parser.add_argument("--out", type=given_path, help="folder to write (default: runs/site of the project)")
     return run_command(lambda options: print(f"open {build(options.out or _default_out())}"), parser, arguments)
 
 

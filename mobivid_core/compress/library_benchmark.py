@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from mobivid_core.command import CommandParser, at_least_one, run_command
+from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.compress.costs import parameter_cost
 from mobivid_core.compress.kd import output_errors
 from mobivid_core.compress.library_arms import (
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=at_least_one, default=30, help="recovery steps of every arm")
     parser.add_argument("--seeds", type=at_least_one, default=3, help="recoveries of every arm")
     parser.add_argument("--clips", type=at_least_one, default=32, help="clips of each MiniVBench score")
-    parser.add_argument("--out", type=Path, default=record_folder(), help="where the record goes")
+    parser.add_argument("--out", type=given_path, default=record_folder(), help="where the record goes")
     return run_command(_record, parser, arguments)
 
 

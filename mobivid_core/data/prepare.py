@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mobivid_core.command import CommandParser, run_command
+from mobivid_core.command import CommandParser, given_path, run_command
 from mobivid_core.data.captions import VOCABULARY
 from mobivid_core.data.film import CHECKSUMS, FILM_HEIGHT, Shot, film_clips, read_shots
 from mobivid_core.data.render import label_of, render_clips
@@ -272,8 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     parser = CommandParser("mobivid_core.data.prepare", __doc__)
     parser.add_argument("kind", choices=makers)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--into", type=Path, help="folder to write instead of the one in data/")
+    parser.add_argument("source", type=given_path)
+    parser.add_argument("--into", type=given_path, help="folder to write instead of the one in data/")
 
     def prepare(options: argparse.Namespace) -> None:
         make, name = makers[options.kind]

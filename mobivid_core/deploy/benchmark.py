@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mobivid_core.command import CommandParser, at_least_one, run_command
+from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.deploy.coreml_library import import_coremltools
 from mobivid_core.deploy.packages import package_hash
 from mobivid_core.deploy.records import (
@@ -144,13 +144,15 @@ def _parser() -> CommandParser:
     parser = CommandParser("mobivid_core.deploy.benchmark", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--device", help="time on the connected iPhone; its product name goes into the records")
-    what.add_argument("--import", dest="records", type=Path, nargs="+", help="records of others to check and take over")
-    parser.add_argument("--bundle", type=Path, default=Path("packages/block"), help="folder written by deploy.export")
+    what.add_argument(
+        "--import", dest="records", type=given_path, nargs="+", help="records of others to check and keep"
+    )
+    parser.add_argument("--bundle", type=given_path, default=Path("packages/block"), help="folder of deploy.export")
     parser.add_argument("--team", help="Apple developer team id, for signing coremltools' model runner")
     parser.add_argument("--units", choices=COMPUTE_UNITS, default="CPU_AND_NE", help="default: CPU_AND_NE")
     parser.add_argument("--iterations", type=at_least_one, default=10, help="timed after one warm-up (default: 10)")
     parser.add_argument("--thermal", choices=THERMAL_STATES, default="unknown", help="the phone's thermal state")
-    parser.add_argument("--out", type=Path, default=Path("measurements"), help="folder of the records")
+    parser.add_argument("--out", type=given_path, default=Path("measurements"), help="folder of the records")
     return parser
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from mobivid_core import artifacts
-from mobivid_core.command import CommandParser, run_command
+from mobivid_core.command import CommandParser, given_path, run_command
 from mobivid_core.deploy import graphs, text_graphs
 from mobivid_core.deploy.app import tokens
 from mobivid_core.deploy.bundle import STEPS, load_generator, timestep_tables, write_bundle
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 0 if all packages are within the gates, 1 if one is not, 2 on an error."""
     parser = CommandParser("mobivid_core.deploy.export", __doc__)
     parser.add_argument("--config", choices=CONFIGS, required=True, help="which models to convert")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the packages and their manifest")
+    parser.add_argument("--out", type=given_path, required=True, help="folder for the packages and their manifest")
     parser.add_argument(
         "--bits", type=int, nargs="*", default=[], choices=sorted(SCHEMES), help="further copies with smaller weights"
     )

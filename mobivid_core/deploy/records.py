@@ -208,6 +208,9 @@ def compose(records: Sequence[DeviceRecord], verified: Mapping[str, dict]) -> di
     if len({r.sha256 for r in records}) < len(records):
         raise ParameterError("a clip is composed from one record a package; there are several of one")
     entries = {r.sha256: verified[r.sha256] for r in records}
+    models = [re.sub(r"_\d+bit(?=\.|$)", "", entry["name"]) for entry in entries.values()]
+    if len(set(models)) < len(models):
+        raise ParameterError("a clip is composed from one record a model; one has records with weights of several bits")
     times = {
         entries[r.sha256]["name"]: statistics.median(r.predict_ms) / 1e3 * entries[r.sha256]["runs_a_clip"]
         for r in records

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from mobivid_core.command import CommandParser, above_zero, at_least_one, run_command
+from mobivid_core.command import CommandParser, above_zero, at_least_one, given_path, run_command
 from mobivid_core.compress.library_record import record_folder, teacher_hash
 from mobivid_core.distill.arms import ARMS, BOTH, REGRESSION
 from mobivid_core.distill.bench import Bench, Trial
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=at_least_one, default=96, help="test captions of each score")
     parser.add_argument("--trajectories", type=at_least_one, default=6144, help="guided teacher trajectories")
     parser.add_argument("--seeds", type=at_least_one, help="seeds of each trial")
-    parser.add_argument("--out", type=Path, help="where the record goes (default: the project's)")
+    parser.add_argument("--out", type=given_path, help="where the record goes (default: the project's)")
     return run_command(_record, parser, arguments)
 
 

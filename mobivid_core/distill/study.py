@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from mobivid_core.command import CommandParser, at_least_one, run_command
+from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.compress.library_record import record_folder, teacher_hash
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.bench import Bench
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--updates", type=at_least_one, default=16, help="updates of each trial")
     parser.add_argument("--clips", type=at_least_one, default=64, help="test captions of each score")
     parser.add_argument("--seeds", type=at_least_one, default=1, help="seeds of each trial")
-    parser.add_argument("--out", type=Path, default=record_folder(), help="where the record goes")
+    parser.add_argument("--out", type=given_path, default=record_folder(), help="where the record goes")
     return run_command(_study, parser, arguments)
 
 

@@ -14,6 +14,7 @@ from mobivid_core.command import (
     at_least_one,
     at_least_zero,
     device_name,
+    given_path,
     not_negative,
     run_command,
 )
@@ -47,11 +48,13 @@ def make_parser() -> CommandParser:
     parser = CommandParser("mobivid_core.gpu", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     packing = verbs.add_parser("pack", help="write site.zip: weights that a bare machine lacks")
-    packing.add_argument("--out", type=Path, default=Path("runs/gpu"))
+    packing.add_argument("--out", type=given_path, default=Path("runs/gpu"))
     for name, text in (("run", "all stages, side by side where they can"), ("stage", "one stage")):
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("--profile", default="gpu", choices=sorted(PROFILES))
-        verb.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the run; a later call goes on")
+        verb.add_argument(
+            "--out", type=given_path, default=Path("runs/gpu"), help="folder of the run; it goes on there"
+        )
         verb.add_argument("--device", type=device_name, default="", help="default: the GPU, else the processor")
         if name == "run":
             verb.add_argument("--minutes", type=above_zero, default=12.0, help="time for everything")

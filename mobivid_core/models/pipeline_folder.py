@@ -14,6 +14,7 @@ from mobivid_core import artifacts
 from mobivid_core.errors import CheckpointError, ParameterError
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.paths import user_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,7 +59,7 @@ class LocalPipeline(DiffusionPipeline):
             CheckpointError: The folder is no saved pipeline, or a part is missing or corrupt.
             ParameterError: Two different types are asked for, or parts do not fit.
         """
-        folder, dtype = Path(folder).expanduser(), asked_dtype(dtype, torch_dtype)
+        folder, dtype = user_path(folder), asked_dtype(dtype, torch_dtype)
         index = read_index(folder)
         own = transformer is not None
         vae = vae or artifacts.load_model(MobiVidVAE, folder / "vae", variant)
@@ -95,7 +96,7 @@ class LocalPipeline(DiffusionPipeline):
         try:
             if self._packaged_text:
                 self.register_modules(tokenizer=None, text_encoder=None)
-            super().save_pretrained(str(Path(save_directory).expanduser()), variant=variant)
+            super().save_pretrained(str(user_path(save_directory)), variant=variant)
         finally:
             self.register_modules(**text)
 

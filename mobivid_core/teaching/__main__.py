@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from mobivid_core.command import CommandParser, run_command
+from mobivid_core.command import CommandParser, given_path, run_command
 from mobivid_core.teaching.editions import EDITIONS, write_editions
 
 
@@ -25,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = CommandParser("mobivid_core.teaching", __doc__)
     parser.add_argument("--edition", required=True, help=" or ".join(EDITIONS))
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="an empty or new folder")
+    parser.add_argument("--out", required=True, type=given_path, metavar="FOLDER", help="an empty or new folder")
     return run_command(_write, parser, argv)
 
 

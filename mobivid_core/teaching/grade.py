@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from nbformat import NotebookNode
 
-from mobivid_core.command import CommandParser, above_zero, run_command
+from mobivid_core.command import CommandParser, above_zero, given_path, run_command
 from mobivid_core.errors import TeachingError
 from mobivid_core.teaching.confined import Limits, run_confined, without_network
 from mobivid_core.teaching.hand_ins import Found, find_checks, find_hand_ins, kin, read_hand_in
@@ -144,8 +144,8 @@ def _run(options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = CommandParser("mobivid_core.teaching.grade", __doc__)
-    parser.add_argument("folder", type=Path, help="handed-in notebooks, in any subfolders")
-    parser.add_argument("--out", type=Path, metavar="CSV", help="write the table there as well, row by row")
+    parser.add_argument("folder", type=given_path, help="handed-in notebooks, in any subfolders")
+    parser.add_argument("--out", type=given_path, metavar="CSV", help="write the table there as well, row by row")
     parser.add_argument("--timeout", type=above_zero, default=Limits.cell_s, help="seconds a cell may take (120)")
     parser.add_argument("--total", type=above_zero, default=Limits.total_s, help="seconds a notebook may take (900)")
     parser.add_argument("--memory", type=above_zero, default=Limits.memory_gb, help="GiB a notebook may take (8)")

@@ -17,12 +17,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 import torch
 
-from mobivid_core.command import CommandParser, above_zero, at_least_one, run_command
+from mobivid_core.command import CommandParser, above_zero, at_least_one, given_path, run_command
 from mobivid_core.errors import TrainingError
 from mobivid_core.models.config import MINI_SERVER, SMOKE_SERVER, DiTConfig
 from mobivid_core.models.text import MAX_LENGTH
@@ -186,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", choices=SIZES, default="mini")
     parser.add_argument("--batch", type=at_least_one, default=64)
     parser.add_argument("--seconds", type=above_zero, default=10.0, help="of measured steps in each arm")
-    parser.add_argument("--out", type=Path, help="CSV file to write")
+    parser.add_argument("--out", type=given_path, help="CSV file to write")
     return run_command(_measure, parser, arguments)
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mobivid_core.command import CommandParser, at_least_one, at_least_zero, run_command
+from mobivid_core.command import CommandParser, at_least_one, at_least_zero, given_path, run_command
 from mobivid_core.data.captions import ATTRIBUTES, VOCABULARY, label_indices
 from mobivid_core.data.render import render_clips
 from mobivid_core.errors import TrainingError
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", default="scratch")
     parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
     parser.add_argument("--seed", type=at_least_zero, default=0)
-    parser.add_argument("--out", type=Path, help="folder to write; default: the run's stage `judge`")
+    parser.add_argument("--out", type=given_path, help="folder to write; default: the run's stage `judge`")
     precision.add_argument(parser)
     return run_command(_train_and_publish, parser, arguments)
 

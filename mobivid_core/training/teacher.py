@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mobivid_core.command import CommandParser, at_least_one, run_command
+from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.diffusion.flow import flow_batch, flow_error
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
@@ -112,7 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = CommandParser("mobivid_core.training.teacher", main.__doc__)
     parser.add_argument("--profile", default="scratch")
-    parser.add_argument("--data", type=Path, help="your own captioned videos: a folder with captions.csv, or shards")
+    parser.add_argument(
+        "--data", type=given_path, help="your own captioned videos: captions.csv beside them, or shards"
+    )
     parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
     parser.add_argument("--batch", type=at_least_one, help="clips a step, instead of the profile's")
     parser.add_argument("--clips", type=at_least_one, help="training clips, instead of the profile's")

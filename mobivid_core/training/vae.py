@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mobivid_core.command import CommandParser, at_least_one, device_name, run_command
+from mobivid_core.command import CommandParser, at_least_one, device_name, given_path, run_command
 from mobivid_core.data.film import film_clips
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import Profile
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = CommandParser("mobivid_core.training.vae", main.__doc__)
     parser.add_argument("--profile", default="scratch")
-    parser.add_argument("--data", type=Path, help="a folder of your own videos instead of the film")
+    parser.add_argument("--data", type=given_path, help="a folder of your own videos instead of the film")
     parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
     precision.add_argument(parser)
     parser.add_argument("--device", type=device_name, help="instead of the profile's")
