@@ -65,6 +65,8 @@ def run_command(
     Raises:
         SystemExit: From the parser, after a bad argument (2) or `--help` (0).
     """
+    with contextlib.suppress(AttributeError, ValueError):  # a name that the terminal cannot show is no failure
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = work(parser.parse_args(arguments)) or 0
         sys.stdout.flush()

@@ -5,7 +5,7 @@ r"""Command: time verified packages on a connected iPhone through coremltools' r
     python -m mobivid_core.deploy.benchmark --import theirs.json --bundle packages/block
 
 Paper: the speed on an iPhone 16 Pro Max. Needs macOS 14.4, Xcode, a signing team and an unlocked iPhone in Developer
-Mode; what is missing is said, one line each. Each remote call waits ten seconds at most, so a block, the decoder and
+Mode; what is missing is said. Each remote call waits ten seconds at most, so a block, the decoder and
 the text encoder are timed one by one and composed. The remote part follows coremltools 9's code; it has not been run
 by the project, which has no such phone.
 """
@@ -118,10 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(_run, _parser(), arguments)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> None:
     if not options.records and (lacks := missing_requirements(options.team)):
-        print("cannot time on a phone from here:", *[f"- {line}" for line in lacks], sep="\n", file=sys.stderr)
-        return 2
+        raise ExportError(f"cannot time on a phone from here: {'; '.join(lacks)}")
     verified = verified_packages(options.bundle)
     if options.records:
         records = [import_record(path, verified) for path in options.records]  # all are right, or none is kept
@@ -137,7 +136,6 @@ def _run(options: argparse.Namespace) -> int:
         print(f"a clip: {composed['clip']:.2f} s, {composed['frames/s']:.1f} frames/s (composed)")
     except ParameterError as error:
         print(f"not composed to a clip: {error}")
-    return 0
 
 
 def _parser() -> CommandParser:

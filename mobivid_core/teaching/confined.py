@@ -8,6 +8,7 @@ on Linux where the system allows it). These limits stop accidents and simple tri
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -141,7 +142,8 @@ def _confine(limits: Limits) -> None:
     for kind, value in wanted.items():
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        with contextlib.suppress(OSError, ValueError):  # a system without this limit
+            resource.setrlimit(kind, (value, value))
 
 
 def _execute(folder: Path) -> dict:

@@ -120,10 +120,10 @@ def _table(path: Path | None) -> Iterator[Callable[[Row], None]]:
             writer.writeheader()
 
         def take(row: Row) -> None:
-            print("  ".join(value for value in row.values() if value), flush=True)
             if writer and stream:
                 writer.writerow(row)
                 stream.flush()
+            print("  ".join(value for value in row.values() if value), flush=True)
 
         yield take
 
