@@ -94,7 +94,7 @@ def test_parts_of_a_run_and_new_numbers(committed: verify.Committed) -> None:
 
 def test_the_command_line_exits_with_what_it_found(committed: verify.Committed, tmp_path: Path, capsys) -> None:
     against = ["--against", str(tmp_path / "committed" / "laptop" / "figures")]
-    assert verify.main(against) == 1
+    assert verify.main(against) == 2
     assert "nothing has been run in" in capsys.readouterr().err
     _run()
     assert verify.main(against) == 0

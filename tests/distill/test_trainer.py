@@ -195,13 +195,16 @@ def test_command_line_says_in_one_line_what_cannot_be_had(capsys):
     from mobivid_core.distill.__main__ import main
 
     for asked, said in (
-        (["--own-rounds", "1", "--own-steps", "0"], "at least one step"),
         (["--regression-steps", "0", "--adversarial-steps", "0"], "nothing to train"),
         (["--start", "nowhere"], "no config.json in nowhere"),
     ):
         assert main(asked) == 2
         error = capsys.readouterr().err
         assert said in error and error.startswith("error: ") and error.count("\n") == 1
+    with pytest.raises(SystemExit, match="2"):
+        main(["--own-rounds", "1", "--own-steps", "0"])
+    error = capsys.readouterr().err
+    assert "--own-steps: expected a whole number above zero" in error and error.count("\n") == 1
 
 
 def test_seconds_end_a_training_and_the_rates_follow_the_time():
