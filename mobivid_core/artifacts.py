@@ -261,13 +261,14 @@ def save_model(model: torch.nn.Module, folder: Path, dtype: torch.dtype | None =
     write_bytes(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
 
 
-def load_model(cls: type[Model], folder: Path) -> Model:
+def load_model(cls: type[Model], folder: Path, variant: str | None = None) -> Model:
     """Load a model saved by `save_model` (or by diffusers' `save_pretrained`), in float32 and eval mode.
 
     Args:
         cls: The model's class; its `from_config` builds it.
         folder: Holds `config.json` and the weights. If it, or the artefact folder around it, is stamped,
             both files are checked against the stamp first.
+        variant: Name inside the weights' file name, e.g. "fp16", as `save_pretrained(variant=...)` writes it.
 
     Raises:
         CheckpointError: A file is missing, truncated or corrupt, or does not fit the class.
@@ -276,19 +277,18 @@ def load_model(cls: type[Model], folder: Path) -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(folder)
-    for name in ("config.json", WEIGHTS):
+    folder, weights = Path(folder), WEIGHTS.replace(".", f".{variant}.") if variant else WEIGHTS
+    for name in ("config.json", weights):
         if not (folder / name).is_file():
-            pickles = [p.name for p in folder.glob("*") if p.suffix in PICKLES]
-            why = f" ({', '.join(pickles)} is not read: pickles can run code)" if pickles and name == WEIGHTS else ""
             raise CheckpointError(
-                f"no {name} in {folder}{why}: there is no {cls.__name__} checkpoint; {_remedy(folder)}"
+                f"no {name} in {folder}{_lying_there(folder) if name == weights else ''}: there is no {cls.__name__} "
+                f"checkpoint; {_remedy(folder)}"
             )
-    _verify_against_stamp(folder)
+    _verify_against_stamp(folder, weights)
     try:
-        state = load_file(folder / WEIGHTS)
+        state = load_file(folder / weights)
     except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} is truncated or corrupt ({error}); {_remedy(folder)}") from error
+        raise CheckpointError(f"{folder / weights} is truncated or corrupt ({error}); {_remedy(folder)}") from error
     state = {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in state.items()}
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -301,11 +301,20 @@ def load_model(cls: type[Model], folder: Path) -> Model:
     return model.eval()
 
 
-def _verify_against_stamp(folder: Path) -> None:
+def _lying_there(folder: Path) -> str:
+    """What weights a folder holds instead of those that were looked for."""
+    pickles = ", ".join(p.name for p in folder.glob("*") if p.suffix in PICKLES)
+    others = ", ".join(sorted(p.name for p in folder.glob("*.safetensors")))
+    if others:
+        return f" (there is {others}: pass the name inside as variant=..., or none)"
+    return f" ({pickles} is not read: pickles can run code)" if pickles else ""
+
+
+def _verify_against_stamp(folder: Path, weights: str) -> None:
     for base in (folder, folder.parent):
         if (base / STAMP).is_file():
             files = read_stamp(base)["files"]
-            for name in ("config.json", WEIGHTS):
+            for name in ("config.json", weights):
                 relative = (folder / name).relative_to(base).as_posix()
                 if relative in files:
                     _verify_file(base, relative, files[relative])

@@ -1,14 +1,42 @@
 """Where things lie. Every path derives from the project root, never from the working directory,
-so that a notebook behaves the same in JupyterLab, under papermill and from any folder."""
+so that a notebook behaves the same in JupyterLab, under papermill and from any folder.
+
+A path that a user gives is the exception: it means what it means in the shell (`user_path`)."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from mobivid_core.errors import MobiVidError
 
 _SHIPPED_RESULTS = ("laptop",)
+
+
+def shell_dir() -> Path:
+    """The folder in which the user's shell started this program.
+
+    A kernel works in the notebook's folder, whatever started it; the program that did (papermill, Jupyter, the runner)
+    works in the shell's.
+    """
+    parent = os.getppid()
+    if os.environ.get("JPY_PARENT_PID") == str(parent):  # set for a kernel; its own children inherit it in vain
+        import psutil
+
+        with contextlib.suppress(psutil.Error, OSError):
+            return Path(psutil.Process(parent).cwd())
+    return Path.cwd()
+
+
+def user_path(given: str | Path) -> Path:
+    """A path that a user gave, in an option, a variable or a notebook's parameter, as an absolute one.
+
+    "~" is the home folder, though no shell saw it, and a relative path starts where the shell stood. In a kernel one
+    that only exists beside the notebook is taken there.
+    """
+    path = Path(os.path.expanduser(given))
+    return next((found for base in (shell_dir(), Path.cwd()) if (found := base / path).exists()), shell_dir() / path)
 
 
 def project_root() -> Path:
@@ -20,7 +48,8 @@ def project_root() -> Path:
     Raises:
         MobiVidError: The folder found holds no `data/paper`, so it is not a MobiVid checkout.
     """
-    root = Path(os.environ.get("MOBIVID_ROOT") or Path(__file__).resolve().parents[1])
+    given = os.environ.get("MOBIVID_ROOT")
+    root = user_path(given) if given else Path(__file__).resolve().parents[1]
     if not (root / "data" / "paper").is_dir():
         raise MobiVidError(
             f"no MobiVid checkout at {root} (it has no data/paper folder). Install from a clone with "
@@ -46,7 +75,8 @@ def notebooks_dir() -> Path:
 
 def runs_dir(profile: str) -> Path:
     """Artefacts made by runs at `profile` (not in git). `$MOBIVID_RUNS` moves the parent folder."""
-    parent = Path(os.environ.get("MOBIVID_RUNS") or project_root() / "runs")
+    given = os.environ.get("MOBIVID_RUNS")
+    parent = shell_dir() / os.path.expanduser(given) if given else project_root() / "runs"
     return parent / profile
 
 

@@ -10,12 +10,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from mobivid_core.errors import MobiVidError, ParameterError, ProfileError
+from mobivid_core.command import CommandParser, run_command
+from mobivid_core.errors import RunError
 from mobivid_core.profiles import PROFILES
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.reproduce", description=__doc__.splitlines()[0])
+def _parser() -> CommandParser:
+    parser = CommandParser("mobivid_core.reproduce", __doc__)
     parser.add_argument("--profile", default="laptop", help=f"one of {', '.join(PROFILES)} (default: laptop)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebooks to run, e.g. --only 03 04")
     parser.add_argument("--force", action="store_true", help="run notebooks even if nothing changed")
@@ -28,7 +29,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--commit-outputs", action="store_true",
         help="afterwards copy the outputs into notebooks/ and the headline table into README.md",
     )  # fmt: skip
-    return parser.parse_args(argv)
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -71,22 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = _arguments(argv)
     before = signal.signal(signal.SIGTERM, _stop)  # a polite kill leaves as clean a state as Ctrl-C
     try:
-        _run(arguments)
-    except (ProfileError, ParameterError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except MobiVidError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: finished notebooks are kept; the same command goes on from there", file=sys.stderr)
-        return 130
+        goes_on = "interrupted: finished notebooks are kept; the same command goes on from there"
+        return run_command(_run, _parser(), argv, failed=(RunError,), interrupted=goes_on)
     finally:
         signal.signal(signal.SIGTERM, before)
-    return 0
 
 
 if __name__ == "__main__":

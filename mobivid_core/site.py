@@ -6,7 +6,6 @@ the site is built nor when it is read: formulas are drawn by a MathJax beside th
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from mobivid_core.command import CommandParser, given_path, run_command
 from mobivid_core.errors import MobiVidError, RunError
 from mobivid_core.paths import notebooks_dir, project_root
 from mobivid_core.teaching.editions import edition_of
@@ -164,14 +164,13 @@ def build(target: Path) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.site", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=project_root() / "runs" / "site")
-    try:
-        print(f"open {build(parser.parse_args(arguments).out)}")
-    except MobiVidError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    parser = CommandParser("mobivid_core.site", __doc__)
+    parser.add_argument("--out", type=given_path, help="folder to write (default: runs/site of the project)")
+    return run_command(lambda options: print(f"open {build(options.out or _default_out())}"), parser, arguments)
+
+
+def _default_out() -> Path:
+    return project_root() / "runs" / "site"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobivid_core.errors import MobiVidError, ParameterError, RunError
+from mobivid_core.command import CommandParser, run_command
+from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.files import read_json, sha256
 from mobivid_core.paths import figures_dir, project_root, runs_dir
 from mobivid_core.profiles import get_profile
@@ -204,16 +205,16 @@ def rendered(lines: Sequence[Line]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.verify", description=__doc__.splitlines()[0])
+    parser = CommandParser("mobivid_core.verify", __doc__)
     parser.add_argument("--profile", default="laptop", help="profile of the run (default: laptop)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="compare these notebooks' results only")
     parser.add_argument("--against", metavar="REV|FOLDER", help="committed results: a git revision (HEAD) or a folder")
-    arguments = parser.parse_args(argv)
-    try:
-        lines = compare(arguments.profile, committed_reader(arguments.against), arguments.only)
-    except MobiVidError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ParameterError) else 1
+    return run_command(_run, parser, argv)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """1 if a number lies outside its tolerance."""
+    lines = compare(options.profile, committed_reader(options.against), options.only)
     print(rendered(lines))
     return int(any(line.verdict == OUTSIDE for line in lines))
 

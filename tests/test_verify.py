@@ -95,7 +95,7 @@ def test_parts_of_a_run_and_new_numbers(committed: verify.Committed) -> None:
 
 def test_the_command_line_exits_with_what_it_found(committed: verify.Committed, tmp_path: Path, capsys) -> None:
     against = ["--against", str(tmp_path / "committed" / "laptop" / "figures")]
-    assert verify.main(against) == 1
+    assert verify.main(against) == 2
     assert "nothing has been run in" in capsys.readouterr().err
     _run()
     assert verify.main(against) == 0
@@ -103,7 +103,7 @@ def test_the_command_line_exits_with_what_it_found(committed: verify.Committed, 
     assert verify.main(against) == 1
     assert "4 within, 1 OUTSIDE" in capsys.readouterr().out
     assert verify.main([*against, "--profile", "smoke"]) == 2
-    assert verify.main(["--against", str(tmp_path / "nowhere")]) == 1
+    assert verify.main(["--against", str(tmp_path / "nowhere")]) == 2
     assert "give a git revision, or the figures/ folder" in capsys.readouterr().err
 
 

@@ -16,13 +16,15 @@ import argparse
 import datetime
 import json
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
+from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.compress.costs import parameter_cost
 from mobivid_core.compress.kd import output_errors
 from mobivid_core.compress.library_arms import (
@@ -89,15 +91,18 @@ def _rows(
     return done
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = CommandParser("mobivid_core.compress.library_benchmark", __doc__)
     parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and artefacts")
-    parser.add_argument("--steps", type=int, default=30, help="recovery steps of every arm")
-    parser.add_argument("--seeds", type=int, default=3, help="recoveries of every arm")
-    parser.add_argument("--clips", type=int, default=32, help="clips of each MiniVBench score")
-    parser.add_argument("--out", type=Path, default=record_folder(), help="where the record goes")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--steps", type=at_least_one, default=30, help="recovery steps of every arm")
+    parser.add_argument("--seeds", type=at_least_one, default=3, help="recoveries of every arm")
+    parser.add_argument("--clips", type=at_least_one, default=32, help="clips of each MiniVBench score")
+    parser.add_argument("--out", type=given_path, default=record_folder(), help="where the record goes")
+    return run_command(_record, parser, arguments)
+
+
+def _record(options: argparse.Namespace) -> None:
     profile = get_profile(options.profile)
     table = run(profile, options.steps, options.seeds, options.clips)
     facts = {
@@ -118,4 +123,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

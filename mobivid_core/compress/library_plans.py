@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -197,6 +198,8 @@ def _plan_from(sizes: Any, shadow: _Shadow, gone: dict[nn.Module, set[int]]) -> 
 
 def _at_budget(kept_at: Callable[[float], PruningPlan], model: MobiVidTransformer3DModel, budget: float) -> PruningPlan:
     """The largest plan within the budget, by bisection over the pruning ratio."""
+    if not math.isfinite(budget):
+        raise BudgetError(f"a budget is a finite number of parameters, got {budget}")
     low, high, best = 0.0, 1.0, None
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

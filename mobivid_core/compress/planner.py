@@ -10,8 +10,10 @@ Simplified: damages add up. The caller corrects for interaction by scoring again
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -83,9 +85,13 @@ def plan_for_budget(
         keep_blocks: Blocks already chosen; the others are gone and the "blocks" level is closed.
 
     Raises:
-        BudgetError: The budget lies below the floor of these levels, or above the model.
+        BudgetError: The budget is no finite number, lies below the floor of these levels, or above the model.
+        ParameterError: Scores that do not fit or are not finite, a multiple below one, or blocks that are not there.
     """
     scores.check(sizes)
+    if not _is_count(multiple):
+        raise ParameterError(f"multiple must be a whole number above zero, got {multiple!r}; 1 leaves widths free")
+    _check_blocks(keep_blocks, sizes)
     cost = cost or parameter_cost(sizes)
     _check_budget(sizes, budget, levels, minimum, cost)
     queue = GreedyQueue(scores, sizes, cost, levels, minimum, multiple, keep_blocks)
@@ -125,6 +131,7 @@ def plan_for_targets(
     """
     scores.check(sizes)
     _check_targets(sizes, targets)
+    _check_blocks(keep_blocks, sizes)
     if keep_blocks is None:
         keep_blocks = _highest(scores.blocks, targets.blocks)
     if allocation == "per_block":
@@ -205,6 +212,18 @@ def _check_levels(levels: Sequence[str]) -> None:
         raise ParameterError(f"unknown pruning levels {tuple(levels)}; use one or more of {LEVELS}")
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
+def _check_blocks(keep_blocks: Sequence[int] | None, sizes: DiTConfig) -> None:
+    if keep_blocks is None:
+        return
+    given = list(keep_blocks)
+    if not given or len(set(given)) < len(given) or not set(given) <= set(range(sizes.blocks)):
+        raise ParameterError(f"keep_blocks must be distinct blocks of 0..{sizes.blocks - 1}, at least one; got {given}")
+
+
 def _check_targets(sizes: DiTConfig, targets: Targets) -> None:
     limits = {
         "blocks": sizes.blocks,
@@ -212,12 +231,14 @@ def _check_targets(sizes: DiTConfig, targets: Targets) -> None:
         "ffn": min(sizes.ffn_widths),
     }
     for name, limit in limits.items():
-        if not 1 <= getattr(targets, name) <= limit:
+        if not _is_count(getattr(targets, name)) or getattr(targets, name) > limit:
             raise BudgetError(f"target of {getattr(targets, name)} {name} is impossible: the model allows 1 to {limit}")
 
 
 def _check_budget(sizes: DiTConfig, budget: float, levels: Sequence[str], minimum: Minimum, cost: LinearCost) -> None:
     floor, whole = floor_cost(sizes, levels, minimum, cost), cost.total(sizes)
+    if isinstance(budget, bool) or not isinstance(budget, Real) or not math.isfinite(budget):
+        raise BudgetError(f"a budget is a finite number of {cost.unit}, got {budget!r}; the model has {whole:,.0f}")
     if budget > whole:
         raise BudgetError(
             f"budget of {budget:,.0f} {cost.unit} exceeds the model's {whole:,.0f}: there is nothing to prune"

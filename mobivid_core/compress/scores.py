@@ -59,7 +59,7 @@ class Scores:
         return tuple(np.add.reduceat(f, slice_starts(len(f), slices)) for f in self.ffn)
 
     def check(self, sizes: DiTConfig) -> None:
-        """Raise `ParameterError` unless there is one score per unit of `sizes`."""
+        """Raise `ParameterError` unless there is one finite score per unit of `sizes`."""
         got = (len(self.blocks), *(tuple(len(x) for x in getattr(self, k)) for k in UNIT_KINDS[1:]))
         want = (sizes.blocks, sizes.self_heads, sizes.cross_heads, sizes.ffn_widths)
         if got != want:
@@ -67,6 +67,14 @@ class Scores:
                 f"scores for (blocks, self heads, cross heads, neurons) {got} do not fit a model of {want}; "
                 "score the model that is to be pruned (per neuron, not per slice)"
             )
+        for kind in UNIT_KINDS:
+            values = np.asarray(self.flat(kind), dtype=float)
+            wrong = int(np.count_nonzero(~np.isfinite(values)))
+            if wrong:  # a NaN sorts last: its unit would stay whatever it is worth
+                raise ParameterError(
+                    f"{wrong} of {values.size} {kind} scores of {self.estimator!r} are not finite; score the model "
+                    "again"
+                )
 
     def save(self, folder: Path) -> None:
         """Write `<estimator>.safetensors` and `<estimator>.json` into `folder`."""

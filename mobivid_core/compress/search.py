@@ -18,7 +18,7 @@ from mobivid_core.compress.scores import Scores
 from mobivid_core.compress.sensitivity import gauss_newton_sensitivity
 from mobivid_core.compress.staged import enter, leave, run_block
 from mobivid_core.compress.surgery import prune
-from mobivid_core.errors import BudgetError
+from mobivid_core.errors import BudgetError, ParameterError
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
@@ -37,6 +37,10 @@ def eliminate_blocks(
 
     Returns:
         (kept blocks, [(removed block, KD loss after it went)] in order).
+
+    Raises:
+        BudgetError: More blocks than there are, or none.
+        ParameterError: A loss is not finite.
     """
     total = len(model.blocks)
     if not 1 <= keep <= total:
@@ -45,6 +49,8 @@ def eliminate_blocks(
     entries = [(rows, *enter(model, batch)) for rows, batch in against.calibration.batches(BATCH)]
     for _ in tqdm(range(total - keep), desc="removing blocks", disable=not progress, ascii=True, mininterval=2.0):
         losses = _losses_without_each(model, against, entries, alive)
+        if not np.isfinite(losses).all():  # argmin would take the NaN
+            raise ParameterError("the KD loss without a block is not finite; look at the model and its calibration set")
         worst = int(np.argmin(losses))
         history.append((alive.pop(worst), float(losses[worst])))
     return tuple(alive), history

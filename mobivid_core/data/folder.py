@@ -18,10 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.data.shots import find_shots, windows
 from mobivid_core.data.video_io import FRAME_RATE, frames_to_clip, iterate_frames
 from mobivid_core.errors import ParameterError, VideoError
 from mobivid_core.files import Found, find_files
+from mobivid_core.paths import user_path
 
 #: Frames of one file kept while its cuts are found (100 s: 118 MB at 128x128); of a longer file, clips are read again.
 KEPT_FRAMES = 2400
@@ -128,7 +130,7 @@ def clips_from_folder(
         ParameterError: Not a folder, or a count below 1.
         VideoError: No file of the folder gave a clip; the message lists the reasons.
     """
-    found, report = _read(Path(folder), frames, size, per_file)
+    found, report = _read(user_path(folder), frames, size, per_file)
     return torch.stack([frames_to_clip(clip.pixels) for clip in found]), report
 
 
@@ -158,7 +160,7 @@ def folder_pool(
     """
     if limit < 2:
         raise ParameterError(f"limit must be at least 2, one clip to train on and one to measure, got {limit}")
-    found, report = _read(Path(folder), frames, size, per_file)
+    found, report = _read(user_path(folder), frames, size, per_file)
     files = sorted({clip.file for clip in found})
     groups = sorted({(clip.file,) if len(files) > 1 else (clip.file, clip.shot) for clip in found})
     if len(groups) < 2:
@@ -268,20 +270,18 @@ def _cut(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check a folder from the command line; returns the exit status (1 where nothing can be used)."""
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.data.folder", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--frames", type=int, default=17, help="frames of a clip (default 17)")
-    parser.add_argument("--size", type=int, default=128, help="height and width in pixels (default 128)")
-    parser.add_argument("--per-file", type=int, default=64, help="clips of one file at most (default 64)")
-    options = parser.parse_args(arguments)
-    try:
-        _, report = _read(options.folder, options.frames, options.size, options.per_file)
-    except (ParameterError, VideoError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    """Check a folder from the command line; returns the exit status (2 where nothing can be used)."""
+    parser = CommandParser("mobivid_core.data.folder", __doc__)
+    parser.add_argument("folder", type=given_path)
+    parser.add_argument("--frames", type=at_least_one, default=17, help="frames of a clip (default 17)")
+    parser.add_argument("--size", type=at_least_one, default=128, help="height and width in pixels (default 128)")
+    parser.add_argument("--per-file", type=at_least_one, default=64, help="clips of one file at most (default 64)")
+    return run_command(_check, parser, arguments)
+
+
+def _check(options: argparse.Namespace) -> None:
+    _, report = _read(options.folder, options.frames, options.size, options.per_file)
     print(report)
-    return 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mobivid_core.command import CommandParser, given_path, run_command
 from mobivid_core.data.captions import VOCABULARY
 from mobivid_core.data.film import CHECKSUMS, FILM_HEIGHT, Shot, film_clips, read_shots
 from mobivid_core.data.render import label_of, render_clips
@@ -269,16 +270,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "photos": (prepare_photos, "backgrounds"),
         "preview": (prepare_preview, "."),
     }
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.data.prepare", description=__doc__.splitlines()[0])
+    parser = CommandParser("mobivid_core.data.prepare", __doc__)
     parser.add_argument("kind", choices=makers)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--into", type=Path, help="folder to write instead of the one in data/")
-    options = parser.parse_args(arguments)
-    make, name = makers[options.kind]
-    folder = options.into or data_dir() / name
-    folder.mkdir(parents=True, exist_ok=True)
-    make(options.source, folder)
-    return 0
+    parser.add_argument("source", type=given_path)
+    parser.add_argument("--into", type=given_path, help="folder to write instead of the one in data/")
+
+    def prepare(options: argparse.Namespace) -> None:
+        make, name = makers[options.kind]
+        if not options.source.exists():
+            raise ParameterError(f"there is no {options.source}; the module's first lines say what each kind needs")
+        folder = options.into or data_dir() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        make(options.source, folder)
+
+    return run_command(prepare, parser, arguments)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ r"""Command: time verified packages on a connected iPhone through coremltools' r
     python -m mobivid_core.deploy.benchmark --import theirs.json --bundle packages/block
 
 Paper: the speed on an iPhone 16 Pro Max. Needs macOS 14.4, Xcode, a signing team and an unlocked iPhone in Developer
-Mode; what is missing is said, one line each. Each remote call waits ten seconds at most, so a block, the decoder and
+Mode; what is missing is said. Each remote call waits ten seconds at most, so a block, the decoder and
 the text encoder are timed one by one and composed. The remote part follows coremltools 9's code; it has not been run
 by the project, which has no such phone.
 """
@@ -21,6 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.deploy.coreml_library import import_coremltools
 from mobivid_core.deploy.packages import package_hash
 from mobivid_core.deploy.records import (
@@ -29,10 +30,10 @@ from mobivid_core.deploy.records import (
     DeviceRecord,
     compose,
     import_record,
+    keep_record,
     verified_packages,
-    write_record,
 )
-from mobivid_core.errors import ExportError, MobiVidError, ParameterError
+from mobivid_core.errors import ExportError, ParameterError
 
 _MACOS = (14, 4)
 _SOURCE = "coremltools MLModelBenchmarker over devicectl"
@@ -107,52 +108,49 @@ async def time_bundle(options: argparse.Namespace, verified: Mapping[str, dict])
             options.device, f"iOS {phone.os_version}", options.units, package.name, digest, loads, predictions,
             options.thermal, _SOURCE,
         )  # fmt: skip
-        path = options.out / f"{options.device}-{package.stem}-{options.units}.json".replace(" ", "_")
-        write_record(record, path)
-        print(path)
+        print(keep_record(record, options.out))
         records.append(record)
     return records
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 0 if records were written or imported, 2 if something is missing."""
-    options = _parser().parse_args(arguments)
+    return run_command(_run, _parser(), arguments)
+
+
+def _run(options: argparse.Namespace) -> None:
     if not options.records and (lacks := missing_requirements(options.team)):
-        print("cannot time on a phone from here:", *[f"- {line}" for line in lacks], sep="\n", file=sys.stderr)
-        return 2
-    try:
-        verified = verified_packages(options.bundle)
-        if options.records:
-            records = [import_record(path, verified) for path in options.records]
-            for record in records:
-                write_record(record, options.out / f"{record.device}-{record.package}.json".replace(" ", "_"))
-        else:
-            records = asyncio.run(time_bundle(options, verified))
+        raise ExportError(f"cannot time on a phone from here: {'; '.join(lacks)}")
+    verified = verified_packages(options.bundle)
+    if options.records:
+        records = [import_record(path, verified) for path in options.records]  # all are right, or none is kept
         for record in records:
-            row = record.as_row()
-            print(f"{row['device']}, {row['units']}: {row['package']} {row['predict ms']:.2f} ms (median)")
-        try:
-            composed = compose(records, verified)
-            print(f"a clip: {composed['clip']:.2f} s, {composed['frames/s']:.1f} frames/s (composed)")
-        except ParameterError as error:
-            print(f"not composed to a clip: {error}")
-    except MobiVidError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+            print(keep_record(record, options.out))
+    else:
+        records = asyncio.run(time_bundle(options, verified))
+    for record in records:
+        row = record.as_row()
+        print(f"{row['device']}, {row['units']}: {row['package']} {row['predict ms']:.2f} ms (median)")
+    try:
+        composed = compose(records, verified)
+        print(f"a clip: {composed['clip']:.2f} s, {composed['frames/s']:.1f} frames/s (composed)")
+    except ParameterError as error:
+        print(f"not composed to a clip: {error}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.deploy.benchmark", description=__doc__.split("\n")[0])
+def _parser() -> CommandParser:
+    parser = CommandParser("mobivid_core.deploy.benchmark", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--device", help="time on the connected iPhone; its product name goes into the records")
-    what.add_argument("--import", dest="records", type=Path, nargs="+", help="records of others to check and take over")
-    parser.add_argument("--bundle", type=Path, default=Path("packages/block"), help="folder written by deploy.export")
+    what.add_argument(
+        "--import", dest="records", type=given_path, nargs="+", help="records of others to check and keep"
+    )
+    parser.add_argument("--bundle", type=given_path, default=Path("packages/block"), help="folder of deploy.export")
     parser.add_argument("--team", help="Apple developer team id, for signing coremltools' model runner")
     parser.add_argument("--units", choices=COMPUTE_UNITS, default="CPU_AND_NE", help="default: CPU_AND_NE")
-    parser.add_argument("--iterations", type=int, default=10, help="timed predictions after one warm-up (default: 10)")
+    parser.add_argument("--iterations", type=at_least_one, default=10, help="timed after one warm-up (default: 10)")
     parser.add_argument("--thermal", choices=THERMAL_STATES, default="unknown", help="the phone's thermal state")
-    parser.add_argument("--out", type=Path, default=Path("measurements"), help="folder of the records")
+    parser.add_argument("--out", type=given_path, default=Path("measurements"), help="folder of the records")
     return parser
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from mobivid_core import artifacts
+from mobivid_core.command import CommandParser, given_path, run_command
 from mobivid_core.deploy import graphs, text_graphs
 from mobivid_core.deploy.app import tokens
 from mobivid_core.deploy.bundle import STEPS, load_generator, timestep_tables, write_bundle
@@ -28,7 +29,7 @@ from mobivid_core.deploy.counts import dit_params, latent_grid
 from mobivid_core.deploy.references import light_vae
 from mobivid_core.deploy.verify import Verification, compress_and_verify, convert_and_verify
 from mobivid_core.deploy.weight_bits import SCHEMES
-from mobivid_core.errors import ExportError, MobiVidError
+from mobivid_core.errors import ExportError
 from mobivid_core.models.config import MOBILE
 from mobivid_core.profiles import Profile, get_profile
 
@@ -172,19 +173,18 @@ def check_resources(config: str, out: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 0 if all packages are within the gates, 1 if one is not, 2 on an error."""
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.deploy.export", description=__doc__.split("\n")[0])
+    parser = CommandParser("mobivid_core.deploy.export", __doc__)
     parser.add_argument("--config", choices=CONFIGS, required=True, help="which models to convert")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the packages and their manifest")
+    parser.add_argument("--out", type=given_path, required=True, help="folder for the packages and their manifest")
     parser.add_argument(
         "--bits", type=int, nargs="*", default=[], choices=sorted(SCHEMES), help="further copies with smaller weights"
     )
     parser.add_argument("--profile", default="laptop", help="whose checkpoints `mini` takes (default: laptop)")
-    options = parser.parse_args(arguments)
-    try:
-        done = export(options.config, options.out, get_profile(options.profile), options.bits)
-    except MobiVidError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(_export, parser, arguments)
+
+
+def _export(options: argparse.Namespace) -> int:
+    done = export(options.config, options.out, get_profile(options.profile), options.bits)
     # At paper scale the gates are those of a deep float16 model, so a miss is reported but does not fail the command.
     return 0 if options.config != "mini" or all(v.passed for v in done) else 1
 

@@ -64,8 +64,15 @@ class Program:
         return sorted(set(self.kinds()) - set(OPERATIONS))
 
     def largest_rank(self) -> int:
-        """Largest rank of any value; Core ML refuses ranks above 5."""
-        return max(len(slot.shape) for operation in self.operations for slot in operation.outputs)
+        """Largest rank of any value that an operation makes or reads; Core ML refuses ranks above 5.
+
+        A palette of small weights is stored with two axes more than its weight has (6 for a convolution). Core ML
+        unpacks it while loading, so that only the weight it stands for counts.
+        """
+        values = [value for operation in self.operations for value in operation.inputs.values()]
+        read = {name for value in values for name in ([value] if isinstance(value, str) else value)}
+        made = (slot for o in self.operations for slot in o.outputs if o.kind != "const" or slot.name in read)
+        return max(len(slot.shape) for slot in made)
 
 
 def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") -> dict[str, Tensor]:

@@ -8,7 +8,10 @@ device_record.schema.json beside this file, for writers in other languages.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -77,6 +80,31 @@ class DeviceRecord:
         }  # fmt: skip
 
 
+def keep_record(record: DeviceRecord, folder: Path) -> Path:
+    """Save a record in a folder under a name made of what it measured; returns the file.
+
+    A name never leads out of the folder, and a file that holds another record is never written over: the next one gets
+    a number. The same record goes into the same file again.
+    """
+    parts = (record.device, record.os_version, Path(record.package).stem, record.compute_units)
+    # the middle of a long name may go: other records of that name get a number
+    stem = "-".join(re.sub(r"[^A-Za-z0-9.+-]+", "_", part).strip("._")[:60] or "x" for part in parts)
+    taken = {path.name.casefold() for path in Path(folder).glob("*")}  # some disks do not tell capitals apart
+    for name in itertools.chain([f"{stem}.json"], (f"{stem}-{n}.json" for n in itertools.count(2))):
+        path = Path(folder) / name
+        if name.casefold() not in taken or _holds(path, record):
+            write_record(record, path)
+            return path
+    raise AssertionError("unreachable: there is always a next number")
+
+
+def _holds(path: Path, record: DeviceRecord) -> bool:
+    try:
+        return read_record(path) == record
+    except ParameterError:
+        return False
+
+
 def write_record(record: DeviceRecord, path: Path) -> None:
     """Save a record as JSON."""
     write_json(Path(path), asdict(record))
@@ -89,10 +117,16 @@ def read_record(path: Path) -> DeviceRecord:
         ParameterError: Names the file and what is wrong with it.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = Path(path).read_bytes()
+        encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+        values = json.loads(data.decode(encoding))
+        if isinstance(values, list):
+            raise ParameterError(f"it holds a list of {len(values)}; a file holds one record, so write one file each")
+        if isinstance(values, dict) and isinstance(values.get("sha256"), str):
+            values["sha256"] = values["sha256"].lower()  # some tools print hashes in capitals
         _validate(values)
         return DeviceRecord(**values)
-    except (OSError, ValueError, ParameterError) as error:
+    except (OSError, ValueError, RecursionError, ParameterError) as error:
         raise ParameterError(f"{path} is no valid device record: {error}") from error
 
 
@@ -103,13 +137,17 @@ def verified_packages(*bundles: Path) -> dict[str, dict]:
         ParameterError: A folder has no manifest.
     """
     found: dict[str, dict] = {}
-    for bundle in bundles:
-        manifest = read_json(Path(bundle) / "manifest.json", None)
+    for bundle in map(Path, bundles):
+        manifest = read_json(bundle / "manifest.json", None)
         if manifest is None:
             raise ParameterError(f"{bundle} has no manifest.json; write it with `python -m mobivid_core.deploy.export`")
-        for name, entry in manifest["packages"].items():
-            if entry["gates_passed"]:
-                found[entry["sha256"]] = {"name": name, "frames": manifest["frames"], **entry}
+        try:
+            for name, entry in manifest["packages"].items():
+                if entry["gates_passed"]:
+                    found[entry["sha256"]] = {"name": name, "frames": manifest["frames"], **entry}
+        except (KeyError, TypeError, AttributeError) as error:
+            path = bundle / "manifest.json"
+            raise ParameterError(f"{path} is damaged ({error!r}); export the bundle again") from error
     return found
 
 
@@ -162,11 +200,17 @@ def compose(records: Sequence[DeviceRecord], verified: Mapping[str, dict]) -> di
         Package name -> seconds a clip, "clip" and "frames/s".
 
     Raises:
-        ParameterError: Records of several devices or settings, or no record of the transformer or the decoder.
+        ParameterError: Records of several devices, systems or settings, several of one package, or no record of the
+            transformer or the decoder.
     """
-    if len({(r.device, r.compute_units) for r in records}) != 1:
-        raise ParameterError("a clip is composed from records of one device and one setting of compute units")
+    if len({(r.device, r.os_version, r.compute_units) for r in records}) != 1:
+        raise ParameterError("a clip is composed from records of one device, one system and one setting of its units")
+    if len({r.sha256 for r in records}) < len(records):
+        raise ParameterError("a clip is composed from one record a package; there are several of one")
     entries = {r.sha256: verified[r.sha256] for r in records}
+    models = [re.sub(r"_\d+bit(?=\.|$)", "", entry["name"]) for entry in entries.values()]
+    if len(set(models)) < len(models):
+        raise ParameterError("a clip is composed from one record a model; one has records with weights of several bits")
     times = {
         entries[r.sha256]["name"]: statistics.median(r.predict_ms) / 1e3 * entries[r.sha256]["runs_a_clip"]
         for r in records
@@ -189,8 +233,24 @@ def _validate(values: object) -> None:
     """
     import jsonschema
 
+    _check_values(values)
     validator = jsonschema.Draft202012Validator(schema())
     error = jsonschema.exceptions.best_match(validator.iter_errors(values))
     if error is not None:
         place = "/".join(map(str, error.absolute_path)) or "the record"
-        raise ParameterError(f"{place}: {error.message}")
+        raise ParameterError(f"{place}: {error.message:.300}")
+
+
+def _check_values(values: object, place: str = "the record") -> None:
+    """Refuse what JSON schemas let through: numbers that are none, text that cannot be written."""
+    if isinstance(values, float) and not math.isfinite(values):
+        name = "NaN" if math.isnan(values) else str(values)
+        raise ParameterError(f"{place}: {name} is no finite number; leave out samples that failed")
+    if isinstance(values, str) and not values.isascii():
+        try:
+            values.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ParameterError(f"{place}: text that is no valid Unicode") from error
+    inside = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in inside:
+        _check_values(value, str(key) if place == "the record" else f"{place}/{key}")

@@ -106,5 +106,14 @@ class Guidance:
 
 
 def as_guidance(guidance: float | Guidance) -> Guidance:
-    """A plain number as constant guidance of that scale."""
-    return guidance if isinstance(guidance, Guidance) else Guidance(float(guidance))
+    """A plain number as constant guidance of that scale.
+
+    Raises:
+        ParameterError: It is no number, or not one from 0 up.
+    """
+    if isinstance(guidance, Guidance):
+        return guidance
+    try:
+        return Guidance(float(guidance))
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"guidance is a number or a Guidance, got {guidance!r}") from error

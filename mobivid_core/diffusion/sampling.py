@@ -8,6 +8,7 @@ ends in a useless step from .001 and applies a shift twice, and the multistep so
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -31,8 +32,8 @@ def textbook_sigmas(steps: int) -> list[float]:
     Raises:
         ParameterError: Fewer than one step.
     """
-    if steps < 1:
-        raise ParameterError(f"sampling needs at least one step, got {steps}")
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
+        raise ParameterError(f"sampling needs at least one step, a whole number; got {steps!r}")
     return [1 - i / steps for i in range(steps)]
 
 
@@ -57,6 +58,31 @@ def make_scheduler(kind: Solver = "euler", shift: float = 1.0) -> SchedulerMixin
     if kind == "dpm++":
         return diffusers.DPMSolverMultistepScheduler(**flow)
     raise ParameterError(f'unknown solver {kind!r}; use "euler", "unipc" or "dpm++"')
+
+
+def check_scheduler(scheduler: object) -> None:
+    """Refuse solvers that do not integrate a flow's velocity on a given grid.
+
+    Raises:
+        ParameterError: Another class, or one set up for something else than `make_scheduler` sets it up for.
+    """
+    import diffusers
+
+    config = getattr(scheduler, "config", {})
+    if type(scheduler) is diffusers.FlowMatchEulerDiscreteScheduler:
+        # each of these changes the step itself, or wants more than a grid
+        wrong = [name for name in ("use_dynamic_shifting", "stochastic_sampling", "invert_sigmas") if config.get(name)]
+        why = f"it is set up with {', '.join(wrong)}" if wrong else ""
+    elif type(scheduler) in (diffusers.UniPCMultistepScheduler, diffusers.DPMSolverMultistepScheduler):
+        flow = config.get("prediction_type") == "flow_prediction" and config.get("use_flow_sigmas")
+        why = "" if flow else "it is not set up with prediction_type='flow_prediction' and use_flow_sigmas=True"
+    else:
+        why = "it is none of the flow-matching solvers known here"
+    if why:
+        raise ParameterError(
+            f"the scheduler {type(scheduler).__name__} cannot sample this model: {why}; take "
+            'mobivid_core.diffusion.sampling.make_scheduler("euler"), "unipc" or "dpm++"'
+        )
 
 
 def set_textbook_sigmas(scheduler: SchedulerMixin, steps: int, device: torch.device | str | None = None) -> None:

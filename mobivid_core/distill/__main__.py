@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from mobivid_core import artifacts
+from mobivid_core.command import CommandParser, above_zero, at_least_one, at_least_zero, not_negative, run_command
 from mobivid_core.distill.own_states import OwnRounds
 from mobivid_core.distill.recipe import Distilled, Recipe, distill
 from mobivid_core.distill.student import STUDENTS, save_student
-from mobivid_core.errors import MobiVidError
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
@@ -35,38 +35,46 @@ REGRESSION_STEPS, ADVERSARIAL_STEPS = 4000, 200
 OWN_CLIPS, OWN_STEPS = 2048, 400
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def make_parser() -> CommandParser:
     """Options of the command."""
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.distill", description=__doc__)
+    parser = CommandParser("mobivid_core.distill", __doc__)
     parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and budgets")
     parser.add_argument(
         "--start", default="pruned", help="what becomes the student: pruned, teacher, student, a folder"
     )
-    parser.add_argument("--clips", type=int, default=CLIPS, help="guided trajectories of the teacher")
-    parser.add_argument("--teacher-steps", type=int, default=TEACHER_STEPS, help="steps of each, a multiple of 4")
-    parser.add_argument("--batch", type=int, default=BATCH, help="clips of a regression update; adversarial: a quarter")
+    parser.add_argument("--clips", type=at_least_one, default=CLIPS, help="guided trajectories of the teacher")
+    parser.add_argument("--teacher-steps", type=at_least_one, default=TEACHER_STEPS, help="of each, a multiple of 4")
+    parser.add_argument("--batch", type=at_least_one, default=BATCH, help="clips of an update; adversarial: a quarter")
     parser.add_argument(
-        "--regression-steps", type=int, default=REGRESSION_STEPS, help="updates that regress; 0 leaves them out"
+        "--regression-steps",
+        type=at_least_zero,
+        default=REGRESSION_STEPS,
+        help="regressing updates; 0 leaves them out",
     )
     parser.add_argument(
-        "--own-rounds", type=int, default=0, help="rounds on the student's own states; 0 leaves them out"
+        "--own-rounds", type=at_least_zero, default=0, help="rounds on the student's own states; 0 leaves them out"
     )
-    parser.add_argument("--own-clips", type=int, default=OWN_CLIPS, help="clips of each such round")
-    parser.add_argument("--own-forced", type=int, default=0, help="teacher's trajectories added to each such round")
-    parser.add_argument("--own-first", type=int, default=0, help="trajectory that the first such round begins with")
-    parser.add_argument("--own-steps", type=int, default=OWN_STEPS, help="updates of each such round")
-    parser.add_argument("--own-rate", type=float, default=4e-4, help="AdamW's peak rate in them")
-    parser.add_argument("--own-muon", type=float, default=2e-3, help="Muon's peak rate in them")
+    parser.add_argument("--own-clips", type=at_least_one, default=OWN_CLIPS, help="clips of each such round")
+    parser.add_argument("--own-forced", type=at_least_zero, default=0, help="the teacher's added to each round")
     parser.add_argument(
-        "--adversarial-steps", type=int, default=ADVERSARIAL_STEPS, help="updates with both losses; 0 leaves them out"
+        "--own-first", type=at_least_zero, default=0, help="trajectory that the first round begins with"
     )
-    parser.add_argument("--rate", type=float, default=1e-3, help="AdamW's peak rate in the regression")
-    parser.add_argument("--muon", type=float, default=2e-3, help="Muon's peak rate there; 0 leaves all to AdamW")
-    parser.add_argument("--seed", type=int, default=0, help="seed of trajectories and training")
+    parser.add_argument("--own-steps", type=at_least_one, default=OWN_STEPS, help="updates of each such round")
+    parser.add_argument("--own-rate", type=above_zero, default=4e-4, help="AdamW's peak rate in them")
+    parser.add_argument("--own-muon", type=not_negative, default=2e-3, help="Muon's peak rate in them")
+    parser.add_argument(
+        "--adversarial-steps",
+        type=at_least_zero,
+        default=ADVERSARIAL_STEPS,
+        help="updates with both; 0 leaves them out",
+    )
+    parser.add_argument("--rate", type=above_zero, default=1e-3, help="AdamW's peak rate in the regression")
+    parser.add_argument("--muon", type=not_negative, default=2e-3, help="Muon's peak rate there; 0 leaves all to AdamW")
+    parser.add_argument("--seed", type=at_least_zero, default=0, help="seed of trajectories and training")
     parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
     parser.add_argument("--name", default="student", choices=STUDENTS, help="the artefact that this makes")
     parser.add_argument("--ship", action="store_true", help="write half-precision weights to data/checkpoints/NAME")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def recipe_of(options: argparse.Namespace, profile: Profile) -> Recipe:
@@ -106,16 +114,8 @@ def recipe_of(options: argparse.Namespace, profile: Profile) -> Recipe:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line. Returns the exit status: 2 where something that was asked for cannot be had."""
-    options = parse(arguments)
-    try:
-        _run(options)
-    except MobiVidError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted: what is done is kept; the same command goes on from there", file=sys.stderr)
-        return 130
-    return 0
+    goes_on = "interrupted: what is done is kept; the same command goes on from there"
+    return run_command(_run, make_parser(), arguments, interrupted=goes_on)
 
 
 def _run(options: argparse.Namespace) -> None:

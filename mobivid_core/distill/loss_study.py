@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from mobivid_core.command import CommandParser, above_zero, at_least_one, given_path, run_command
 from mobivid_core.compress.library_record import record_folder, teacher_hash
 from mobivid_core.distill.arms import ARMS, BOTH, REGRESSION
 from mobivid_core.distill.bench import Bench, Trial
@@ -60,24 +62,23 @@ def run_study(bench: Bench, todo: Sequence[Trial], folder: Path, title: str) -> 
     return pd.DataFrame(rows)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mobivid_core.distill.loss_study",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("mobivid_core.distill.loss_study", __doc__)
     parser.add_argument("study", choices=STUDIES, help="which trials")
     parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and artefacts")
     parser.add_argument("--start", default="student", help="what trials start from: a stage or a folder")
     parser.add_argument(
-        "--budget", type=float, default=10.0, help="training TFLOP of a trial (10: about 3 minutes on 2 cores)"
+        "--budget", type=above_zero, default=10.0, help="training TFLOP of a trial (10: about 3 minutes on 2 cores)"
     )
-    parser.add_argument("--clips", type=int, default=96, help="test captions of each score")
-    parser.add_argument("--trajectories", type=int, default=6144, help="guided teacher trajectories")
-    parser.add_argument("--seeds", type=int, help="seeds of each trial")
-    parser.add_argument("--out", type=Path, help="where the record goes (default: the project's)")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--clips", type=at_least_one, default=96, help="test captions of each score")
+    parser.add_argument("--trajectories", type=at_least_one, default=6144, help="guided teacher trajectories")
+    parser.add_argument("--seeds", type=at_least_one, help="seeds of each trial")
+    parser.add_argument("--out", type=given_path, help="where the record goes (default: the project's)")
+    return run_command(_record, parser, arguments)
+
+
+def _record(options: argparse.Namespace) -> None:
     profile = get_profile(options.profile)
     seeds = options.seeds or SEEDS[options.study]
     bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips)
@@ -100,4 +101,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
+from collections.abc import Sequence
 
 import pandas as pd
 
+from mobivid_core.command import CommandParser, above_zero, at_least_one, run_command
 from mobivid_core.compress.library_record import record_folder, teacher_hash
 from mobivid_core.distill.arms import REGRESSION
 from mobivid_core.distill.bench import Bench, Trial
@@ -84,15 +87,18 @@ def load_stacking(teacher: str) -> tuple[pd.DataFrame, str]:
     )
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: train, score, write the record."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
+    parser = CommandParser("mobivid_core.distill.stacking", __doc__)
     parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and artefacts")
     parser.add_argument("--start", default="pruned", help="the pruned model: a stage or a folder")
-    parser.add_argument("--budget", type=float, default=6.0, help="training TFLOP of each distillation")
-    parser.add_argument("--clips", type=int, default=64, help="test captions of each score")
-    parser.add_argument("--trajectories", type=int, default=6144, help="guided teacher trajectories")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--budget", type=above_zero, default=6.0, help="training TFLOP of each distillation")
+    parser.add_argument("--clips", type=at_least_one, default=64, help="test captions of each score")
+    parser.add_argument("--trajectories", type=at_least_one, default=6144, help="guided teacher trajectories")
+    return run_command(_record, parser, arguments)
+
+
+def _record(options: argparse.Namespace) -> None:
     rows = stacked_rows(options.profile, options.start, options.budget, options.clips, options.trajectories)
     facts = {
         "date": datetime.date.today().isoformat(),
@@ -106,4 +112,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

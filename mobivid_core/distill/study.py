@@ -11,7 +11,8 @@ import argparse
 import copy
 import datetime
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.compress.library_record import record_folder, teacher_hash
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.bench import Bench
@@ -130,16 +132,19 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
     )
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = CommandParser("mobivid_core.distill.study", __doc__)
     parser.add_argument("study", choices=("heads", "share"), help="which trials")
     parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and artefacts")
-    parser.add_argument("--updates", type=int, default=16, help="updates of each trial")
-    parser.add_argument("--clips", type=int, default=64, help="test captions of each score")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds of each trial")
-    parser.add_argument("--out", type=Path, default=record_folder(), help="where the record goes")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--updates", type=at_least_one, default=16, help="updates of each trial")
+    parser.add_argument("--clips", type=at_least_one, default=64, help="test captions of each score")
+    parser.add_argument("--seeds", type=at_least_one, default=1, help="seeds of each trial")
+    parser.add_argument("--out", type=given_path, default=record_folder(), help="where the record goes")
+    return run_command(_study, parser, arguments)
+
+
+def _study(options: argparse.Namespace) -> None:
     profile = get_profile(options.profile)
     table = run(options.study, profile, options.updates, options.clips, options.seeds)
     facts = {
@@ -154,4 +159,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

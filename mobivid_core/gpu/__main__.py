@@ -8,6 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+from mobivid_core.command import (
+    CommandParser,
+    above_zero,
+    at_least_one,
+    at_least_zero,
+    device_name,
+    given_path,
+    not_negative,
+    run_command,
+)
+from mobivid_core.errors import ParameterError
 from mobivid_core.profiles import PROFILES, get_profile
 
 #: Stage -> (share of the time, stages that must be done before, arguments). Stages without open needs run side by side.
@@ -32,37 +43,44 @@ SCHEDULE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def make_parser() -> CommandParser:
     """Options."""
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.gpu", description=__doc__)
+    parser = CommandParser("mobivid_core.gpu", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     packing = verbs.add_parser("pack", help="write site.zip: weights that a bare machine lacks")
-    packing.add_argument("--out", type=Path, default=Path("runs/gpu"))
+    packing.add_argument("--out", type=given_path, default=Path("runs/gpu"))
     for name, text in (("run", "all stages, side by side where they can"), ("stage", "one stage")):
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("--profile", default="gpu", choices=sorted(PROFILES))
-        verb.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the run; a later call goes on")
-        verb.add_argument("--device", default="", help="default: the GPU, else the processor")
+        verb.add_argument(
+            "--out", type=given_path, default=Path("runs/gpu"), help="folder of the run; it goes on there"
+        )
+        verb.add_argument("--device", type=device_name, default="", help="default: the GPU, else the processor")
         if name == "run":
-            verb.add_argument("--minutes", type=float, default=12.0, help="time for everything")
-            verb.add_argument("--only", nargs="*", default=[], help="these stages; what they need must be there")
+            verb.add_argument("--minutes", type=above_zero, default=12.0, help="time for everything")
+            verb.add_argument(
+                "--only", nargs="*", default=[], choices=SCHEDULE, help="these; what they need must be there"
+            )
             continue
         verb.add_argument("stage")
-        verb.add_argument("--seconds", type=float, default=60.0)
+        verb.add_argument("--seconds", type=above_zero, default=60.0)
         verb.add_argument("--name")
         verb.add_argument("--start")
         verb.add_argument("--to", dest="out_name")
-        verb.add_argument("--encoder-width", type=int)
-        verb.add_argument("--channels", type=int)
-        verb.add_argument("--weight", type=float)
-        verb.add_argument("--rate", type=float)
-        verb.add_argument("--seed", type=int)
-    return parser.parse_args(arguments)
+        verb.add_argument("--encoder-width", type=at_least_zero)
+        verb.add_argument("--channels", type=at_least_one)
+        verb.add_argument("--weight", type=not_negative)
+        verb.add_argument("--rate", type=above_zero)
+        verb.add_argument("--seed", type=at_least_zero)
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the verb that was asked for."""
-    options = parse(arguments)
+    """Run the verb that was asked for; returns the exit status."""
+    return run_command(_verb, make_parser(), arguments)
+
+
+def _verb(options: argparse.Namespace) -> int:
     if options.verb == "pack":
         from mobivid_core.gpu.pack import pack
 
@@ -77,6 +95,8 @@ def _stage(options: argparse.Namespace) -> int:
 
     from mobivid_core.gpu.stages import STAGES, Place
 
+    if options.stage not in STAGES:
+        raise ParameterError(f"unknown stage {options.stage!r}; the stages are {', '.join(STAGES)}")
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True

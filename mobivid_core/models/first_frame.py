@@ -8,19 +8,27 @@ itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from PIL.Image import Image
-
     from mobivid_core.models.vae import MobiVidVAE
+
+#: One picture: PIL of any mode; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); a tensor with channels first.
+Picture = Image.Image | np.ndarray | Tensor
+#: One, several in a list, or an array or tensor with a leading axis of pictures.
+ImageInput = Picture | Sequence[Picture]
+_CHANNELS = (1, 3, 4)
+_KINDS = "PIL, an (H, W, 3) array or a (3, H, W) tensor (grey and RGBA too), as bytes or in [0, 1], or one a prompt"
 
 
 @dataclass(frozen=True)
@@ -42,30 +50,103 @@ class FirstFrame:
 
 
 @torch.no_grad()
-def encode_image(vae: MobiVidVAE, image: Image | np.ndarray | Tensor, clips: int, height: int, width: int) -> Tensor:
+def encode_image(
+    vae: MobiVidVAE,
+    image: ImageInput,
+    clips: int | tuple[int, int],
+    height: int,
+    width: int,
+    device: torch.device | str | None = None,
+) -> Tensor:
     """Latent of an image, or of one image a clip.
 
     Args:
         vae: The clips' VAE.
-        image: PIL, (H, W, 3) array or (3, H, W) tensor in [0, 1], or B of them; resized if needed.
-        clips: B.
-        height, width: Of the clip, in pixels.
+        image: See `ImageInput`; resized if needed.
+        clips: B, or (prompts, B) where each prompt has several clips beside each other.
+        height: Of the clip, in pixels.
+        width: See `height`.
+        device: Where to compute; None: where the VAE lies (an offloaded one lies elsewhere).
 
     Returns:
         (B, C, 1, h, w).
 
     Raises:
-        ParameterError: Not an image, or neither one nor `clips` of them.
+        ParameterError: Not an image, or neither one nor one a prompt or a clip.
     """
-    from diffusers.image_processor import VaeImageProcessor
-
-    try:
-        pixels = VaeImageProcessor(vae_scale_factor=1).preprocess(image, height=height, width=width)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ParameterError(
-            f"image must be PIL, an (H, W, 3) array or a (3, H, W) tensor in [0, 1], or one a prompt: {error}"
-        ) from error
-    if pixels.ndim != 4 or pixels.shape[1] != 3 or len(pixels) not in (1, clips):
-        raise ParameterError(f"expected one image or {clips}, one a prompt; got {tuple(pixels.shape)} after resizing")
-    pixels = pixels.expand(clips, -1, -1, -1).to(vae.device, vae.dtype)
+    prompts, clips = (clips, clips) if isinstance(clips, int) else clips
+    pictures = [_resized(picture, height, width) for picture in _pictures(image)]
+    if len(pictures) not in (1, prompts, clips):
+        raise ParameterError(f"expected one image or {prompts}, one a prompt; got {len(pictures)}")
+    pixels = torch.stack(pictures).repeat_interleave(clips // len(pictures), 0)
+    pixels = 2 * pixels.to(vae.device if device is None else device, vae.dtype) - 1
     return vae.encode_latents(pixels[:, :, None])
+
+
+def _pictures(image: ImageInput) -> list[Tensor]:
+    """Pictures as tensors (3, H, W) float32 in [0, 1]."""
+    if isinstance(image, (list, tuple)):
+        return [picture for one in image for picture in _pictures(one)]
+    if isinstance(image, Image.Image):
+        return [_of_pil(image)]
+    if isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4:
+        return [_of_numbers(one) for one in image]
+    return [_of_numbers(image)]
+
+
+def _of_pil(image: Image.Image) -> Tensor:
+    image = ImageOps.exif_transpose(image)  # phones store turned pixels and a note how to turn them
+    if image.mode == "F" or image.mode.startswith("I"):  # Pillow would clip these to bytes
+        array = np.asarray(image)
+        return _of_numbers(array.astype(np.uint16) if array.dtype.kind in "iu" else array)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return _of_numbers(np.array(image.convert("RGBA")))
+    return _of_numbers(np.array(image.convert("RGB")))
+
+
+def _of_numbers(values: object) -> Tensor:
+    """An array or tensor of one picture as (3, H, W) in [0, 1]; what is transparent shows white, as in a browser."""
+    if not isinstance(values, (np.ndarray, Tensor)) or values.ndim not in (2, 3) or 0 in values.shape:
+        got = f"shape {tuple(values.shape)}" if hasattr(values, "shape") else f"{values!r:.80}"
+        raise ParameterError(f"image must be {_KINDS}; got {got}")
+    channels = 1 if values.ndim == 2 else values.shape[0] if isinstance(values, Tensor) else values.shape[2]
+    if channels not in _CHANNELS:
+        raise ParameterError(f"image must be {_KINDS}; got a {type(values).__name__} of shape {tuple(values.shape)}")
+    if isinstance(values, np.ndarray):
+        try:
+            values = torch.from_numpy(np.ascontiguousarray(values))
+        except TypeError as error:  # strings, objects
+            raise ParameterError(f"image must be {_KINDS}; got an array of {values.dtype}") from error
+        values = values.permute(2, 0, 1) if values.ndim == 3 else values
+    pixels = _in_unit_range(values.detach().cpu())
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    if channels == 4:
+        pixels = pixels[:3] * pixels[3:] + 1 - pixels[3:]
+    return pixels.expand(3, -1, -1)
+
+
+def _in_unit_range(values: Tensor) -> Tensor:
+    """Bytes, 16-bit numbers or values in [0, 1] as float32 in [0, 1]."""
+    if values.dtype == torch.bool or values.is_floating_point():
+        pixels = values.float()
+        if not bool(((pixels >= 0) & (pixels <= 1)).all()):  # false for NaN too
+            raise ParameterError(
+                f"image has values from {float(pixels.min()):g} to {float(pixels.max()):g}; floating-point pixels lie "
+                "in [0, 1]: divide bytes by 255, or map [-1, 1] by (x + 1) / 2"
+            )
+        return pixels
+    if values.is_complex():
+        raise ParameterError(f"image must be {_KINDS}; got {values.dtype}")
+    largest = 65535 if values.dtype == torch.uint16 else 255
+    pixels = values.to(torch.int64)
+    if int(pixels.min()) < 0 or int(pixels.max()) > largest:
+        raise ParameterError(
+            f"image has values from {int(pixels.min())} to {int(pixels.max())}; whole numbers lie in [0, {largest}]"
+        )
+    return pixels.float() / largest
+
+
+def _resized(picture: Tensor, height: int, width: int) -> Tensor:
+    if tuple(picture.shape[1:]) == (height, width):
+        return picture
+    return F.interpolate(picture[None], (height, width), mode="bicubic", antialias=True)[0].clamp(0, 1)

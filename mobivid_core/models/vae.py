@@ -20,6 +20,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
@@ -32,6 +33,8 @@ LOG_VARIANCE = -6.0
 
 class MobiVidVAE(ModelMixin, ConfigMixin):
     """Video autoencoder; clips (B, 3, T, H, W) in [-1, 1] to latents (B, C, 1 + (T - 1) / rt, H / rh, W / rw).
+
+    Offloading hooks sit on `forward`; `apply_forward_hook` lets the entrances beside it bring the weights as well.
 
     Args:
         ratio: Compression time x height x width; height and width alike, a power of two from 8.
@@ -92,6 +95,7 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
             )
         return self.config.latent_channels, 1 + (frames - 1) // rt, height // rh, width // rw
 
+    @apply_forward_hook
     def encode(self, clip: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
         """Posterior over raw latents of a clip (B, 3, T, H, W)."""
         self.latent_shape(*clip.shape[2:])
@@ -101,6 +105,7 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         posterior = DiagonalGaussianDistribution(torch.cat([mean, torch.full_like(mean, LOG_VARIANCE)], dim=1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
+    @apply_forward_hook
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
         """Clip (B, 3, T, H, W), not clamped, of raw latents (B, C, t, h, w)."""
         clip = self.linear_decoder(z)
@@ -112,11 +117,13 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         """Reconstruction through the posterior's mean."""
         return self.decode(self.encode(clip).latent_dist.mode()).sample
 
+    @apply_forward_hook
     def encode_latents(self, clip: Tensor) -> Tensor:
         """Normalised latents (B, C, t, h, w), the posterior's mean: what the diffusion model sees."""
         raw = self.encode(clip).latent_dist.mode()
         return (raw - self._per_channel(self.latents_mean)) / self._per_channel(self.latents_std)
 
+    @apply_forward_hook
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Clip in [-1, 1] of normalised latents."""
         raw = latents * self._per_channel(self.latents_std) + self._per_channel(self.latents_mean)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from mobivid_core.command import CommandParser, run_command
 from mobivid_core.compress.library_record import record_folder
 from mobivid_core.errors import RunError
 from mobivid_core.paths import notebooks_dir
@@ -57,15 +60,19 @@ def load_chain(folder: Path | None = None) -> tuple[pd.DataFrame, str]:
     return table, f"Recorded on {facts['date']} on {facts['cores']} cores {amx} AMX, notebooks 00 to 06."
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: write the record of these profiles."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: write the record of these profiles; returns the exit status."""
+    parser = CommandParser("mobivid_core.report.chain_cost", __doc__)
     parser.add_argument("profiles", nargs="+", choices=sorted(PROFILES), help="profiles that have been run here")
-    table = pd.concat([chain_rows(name) for name in parser.parse_args(arguments).profiles], ignore_index=True)
+    return run_command(_record, parser, arguments)
+
+
+def _record(options: argparse.Namespace) -> None:
+    table = pd.concat([chain_rows(name) for name in options.profiles], ignore_index=True)
     facts = {"date": datetime.date.today().isoformat(), "cores": usable_cores(), "amx": has_amx_bf16()}
     write_record(record_folder() / RECORD, table, facts)
     print(load_chain()[0].to_string())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

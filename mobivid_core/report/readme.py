@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from mobivid_core.command import CommandParser, run_command
 from mobivid_core.errors import RunError
 from mobivid_core.files import read_json, write_text
 from mobivid_core.paths import project_root
@@ -136,5 +139,10 @@ def update() -> None:
         write_text(project_root() / document, wanted)
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: rewrite the tables; returns the exit status."""
+    return run_command(lambda options: update(), CommandParser("mobivid_core.report.readme", __doc__), arguments)
+
+
 if __name__ == "__main__":
-    update()
+    sys.exit(main())

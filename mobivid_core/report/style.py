@@ -44,9 +44,13 @@ PALETTE_ERROR = 0.25
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults for the notebook: palette, size, light grid, fixed hash salt."""
+    """Set matplotlib's defaults for the notebook: palette, size, light grid, fixed hash salt.
+
+    What a user's matplotlibrc says is undone first: the same figure is the same bytes on every machine.
+    """
     import matplotlib as mpl
 
+    mpl.rcdefaults()
     mpl.rcParams.update(
         {
             "figure.figsize": FIGURE_SIZE,

@@ -1,6 +1,6 @@
 """Make the exercise notebooks: `python -m mobivid_core.teaching --edition student --out FOLDER`.
 
-Exit codes: 0 done, 1 a master is malformed or the folder holds other files, 2 a bad argument.
+Exit codes: 0 done, 2 a bad argument, a malformed master or a folder that holds other files.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from mobivid_core.errors import MobiVidError, ParameterError
+from mobivid_core.command import CommandParser, given_path, run_command
 from mobivid_core.teaching.editions import EDITIONS, write_editions
 
 
@@ -23,20 +22,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.teaching", description=__doc__.splitlines()[0])
+    parser = CommandParser("mobivid_core.teaching", __doc__)
     parser.add_argument("--edition", required=True, help=" or ".join(EDITIONS))
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="an empty or new folder")
-    arguments = parser.parse_args(argv)
-    try:
-        written = write_editions(arguments.edition, arguments.out)
-    except ParameterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except MobiVidError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{len(written)} notebooks, {arguments.edition} edition, in {arguments.out}")
-    return 0
+    parser.add_argument("--out", required=True, type=given_path, metavar="FOLDER", help="an empty or new folder")
+    return run_command(_write, parser, argv)
+
+
+def _write(options: argparse.Namespace) -> None:
+    written = write_editions(options.edition, options.out)
+    print(f"{len(written)} notebooks, {options.edition} edition, in {options.out}")
 
 
 if __name__ == "__main__":

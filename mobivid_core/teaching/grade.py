@@ -1,31 +1,40 @@
 """Grade handed-in notebooks: `python -m mobivid_core.teaching.grade FOLDER --out GRADES.csv`.
 
-Each notebook of the folder is run with the master's own check cells in place of the student's. This runs the students'
-code: do it where you would run any stranger's program.
+Each notebook of the folder is run with the master's own check cells in place of the student's, in a process of its own
+with limits (`confined`). This runs the students' code: do it where you would run any stranger's program. Whatever is
+wrong with a hand-in is one row of the table, and the others are graded all the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import nbformat
 import pandas as pd
-from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from mobivid_core.errors import MobiVidError, TeachingError
+from mobivid_core.command import CommandParser, above_zero, given_path, run_command
+from mobivid_core.errors import TeachingError
+from mobivid_core.teaching.confined import Limits, run_confined, without_network
+from mobivid_core.teaching.hand_ins import Found, find_checks, find_hand_ins, kin, read_hand_in
 from mobivid_core.teaching.masters import Master, read_masters
-from mobivid_core.teaching.verdict import VERDICT_MIME
+
+COLUMNS = ("file", "exercise", "status", "message")
+#: Status of a row about a file as a whole.
+NOT_GRADED = "not graded"
+_LONGEST = 300
+Row = dict[str, str]
 
 
-def grade_notebook(handed_in: NotebookNode, master: Master, timeout: int = 120) -> list[dict[str, str]]:
+def grade_notebook(handed_in: NotebookNode, master: Master, timeout: float = Limits.cell_s) -> list[Row]:
     """Run a student's notebook with the master's checks.
 
     Args:
-        handed_in: The student's notebook; its check cells are found by their ids, as the edition wrote them.
+        handed_in: The student's notebook; its check cells are found as `find_checks` says.
         master: Its master.
         timeout: Seconds a cell may take.
 
@@ -33,65 +42,114 @@ def grade_notebook(handed_in: NotebookNode, master: Master, timeout: int = 120) 
         One row an exercise: exercise, status ("right", "wrong", "open"), message.
 
     Raises:
-        TeachingError: A check cell was deleted.
+        TeachingError: A check cell was deleted, a cell took too long, or the kernel died.
     """
-    cells = {cell.id: cell for cell in handed_in.cells}
-    for exercise in master.exercises:
-        if master.cells[exercise.check].id not in cells:
-            raise TeachingError(f"the check cell of {exercise.title!r} is missing: hand out that notebook again")
-        cells[master.cells[exercise.check].id].source = master.cells[exercise.check].source
-    NotebookClient(handed_in, kernel_name="python3", allow_errors=True, timeout=timeout, startup_timeout=300).execute()
-    return [{"exercise": e.title, **_verdict_of(cells[master.cells[e.check].id])} for e in master.exercises]
+    return _graded(handed_in, master, Limits(cell_s=timeout))
 
 
-def grade_folder(folder: Path) -> pd.DataFrame:
+def _graded(handed_in: NotebookNode, master: Master, limits: Limits) -> list[Row]:
+    places = find_checks(handed_in, master)
+    for place, exercise in zip(places, master.exercises, strict=True):
+        handed_in.cells[place].source = master.cells[exercise.check].source
+    verdicts = run_confined(handed_in, places, limits)
+    return [{"exercise": e.title, **verdict} for e, verdict in zip(master.exercises, verdicts, strict=True)]
+
+
+def grade_folder(
+    folder: Path, limits: Limits | None = None, take: Callable[[Row], None] = lambda row: None
+) -> pd.DataFrame:
     """Grade all notebooks below a folder that are named after a master, e.g. `ana/ex02_flow.ipynb`.
 
+    Args:
+        folder: Hidden files and folders in it are passed over.
+        limits: What a notebook may use.
+        take: Gets each row as soon as it is known.
+
     Returns:
-        One row an exercise: file, exercise, status, message.
+        One row an exercise: file, exercise, status, message; one row a file that could not be graded (`NOT_GRADED`) or
+        that looks like a hand-in under another name.
 
     Raises:
-        TeachingError: No notebook there has a master's name.
+        TeachingError: No folder, or neither a hand-in nor anything like one in it.
     """
-    found = [(path, m) for m in read_masters() for path in sorted(Path(folder).rglob(f"*{m.name}*.ipynb"))]
-    if not found:
+    folder, masters = Path(folder), read_masters()
+    found = find_hand_ins(folder, masters)
+    if not found.hand_ins and not found.stray:
         raise TeachingError(
             f"no handed-in notebooks in {folder}: their names have to hold a master's, such as ex02_flow"
         )
     rows = []
-    for path, master in found:
+    for row in _rows(folder, found, masters, limits or Limits()):
+        rows.append(row)
+        take(row)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _rows(folder: Path, found: Found, masters: Sequence[Master], limits: Limits) -> Iterator[Row]:
+    for path, master in found.hand_ins:
         try:
-            graded = grade_notebook(nbformat.read(path, as_version=4), master)
+            notebook = read_hand_in(path)
+            graded = _graded(notebook, master, limits)
         except TeachingError as error:
-            graded = [{"exercise": "", "status": "wrong", "message": str(error)}]
-        rows += [{"file": str(path.relative_to(folder)), **row} for row in graded]
-    return pd.DataFrame(rows)
+            graded = [{"exercise": "", "status": NOT_GRADED, "message": str(error)}]
+            with contextlib.suppress(TeachingError):
+                other = kin(read_hand_in(path), masters)
+                if other not in (None, master):
+                    graded[0]["message"] += f" (its cells are those of {other.name})"
+        yield from (_row(path, folder, **row) for row in graded)
+    for path, why in found.stray:
+        yield _row(path, folder, "", NOT_GRADED, why)
 
 
-def _verdict_of(cell: NotebookNode) -> dict[str, str]:
-    for output in cell.outputs:
-        if VERDICT_MIME in output.get("data", {}):
-            status = output["data"][VERDICT_MIME]["status"]
-            return {"status": status, "message": output["data"]["text/plain"]}
-    errors = [f"{o.ename}: {o.evalue}" for o in cell.outputs if o.output_type == "error"]
-    return {"status": "open", "message": errors[0] if errors else "the check did not run"}
+def _row(path: Path, folder: Path, exercise: str, status: str, message: str) -> Row:
+    """One line a row, of text that can be written whatever a file's name or a student's message holds."""
+    values = (path.relative_to(folder).as_posix(), exercise, status, message)
+    clean = (" ".join(str(v).encode("utf-8", "backslashreplace").decode().split())[:_LONGEST] for v in values)
+    return dict(zip(COLUMNS, clean, strict=True))
+
+
+@contextlib.contextmanager
+def _table(path: Path | None) -> Iterator[Callable[[Row], None]]:
+    """What takes rows: prints each, and writes it to `path` at once, so that a long grading can be stopped."""
+    with contextlib.ExitStack() as stack:
+        writer = stream = None
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(path.open("w", encoding="utf-8", newline=""))
+            writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+
+        def take(row: Row) -> None:
+            if writer and stream:
+                writer.writerow(row)
+                stream.flush()
+            print("  ".join(value for value in row.values() if value), flush=True)
+
+        yield take
+
+
+def _run(options: argparse.Namespace) -> None:
+    limits = Limits(options.timeout, options.total, options.memory)
+    found = find_hand_ins(options.folder, read_masters())  # refused before an earlier table is written over
+    if not found.hand_ins and not found.stray:
+        grade_folder(options.folder)
+    if found.hidden:
+        print(f"note: {found.hidden} hidden file(s), copies of an editor or a Mac, passed over", file=sys.stderr)
+    if not without_network():
+        print("note: this system does not let notebooks be cut off from the network", file=sys.stderr)
+    with _table(options.out) as take:
+        grade_folder(options.folder, limits, take)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0, or 1 if there is nothing to grade."""
-    parser = argparse.ArgumentParser(prog="python -m mobivid_core.teaching.grade", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="handed-in notebooks, in any subfolders")
-    parser.add_argument("--out", type=Path, metavar="CSV", help="write the table there as well")
-    arguments = parser.parse_args(argv)
-    try:
-        table = grade_folder(arguments.folder)
-    except MobiVidError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(table.to_string(index=False))
-    if arguments.out:
-        table.to_csv(arguments.out, index=False)
-    return 0
+    """Run the command line; returns the exit status."""
+    parser = CommandParser("mobivid_core.teaching.grade", __doc__)
+    parser.add_argument("folder", type=given_path, help="handed-in notebooks, in any subfolders")
+    parser.add_argument("--out", type=given_path, metavar="CSV", help="write the table there as well, row by row")
+    parser.add_argument("--timeout", type=above_zero, default=Limits.cell_s, help="seconds a cell may take (120)")
+    parser.add_argument("--total", type=above_zero, default=Limits.total_s, help="seconds a notebook may take (900)")
+    parser.add_argument("--memory", type=above_zero, default=Limits.memory_gb, help="GiB a notebook may take (8)")
+    return run_command(_run, parser, argv, interrupted="interrupted: the rows that are written are kept")
 
 
 if __name__ == "__main__":

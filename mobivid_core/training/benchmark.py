@@ -15,12 +15,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 import torch
 
+from mobivid_core.command import CommandParser, above_zero, at_least_one, given_path, run_command
 from mobivid_core.errors import TrainingError
 from mobivid_core.models.config import MINI_SERVER, SMOKE_SERVER, DiTConfig
 from mobivid_core.models.text import MAX_LENGTH
@@ -177,15 +178,18 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
     }
 
 
-def main() -> None:
-    """Command line: measure, print and write a CSV."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: measure, print and write a CSV; returns the exit status."""
+    parser = CommandParser("mobivid_core.training.benchmark", main.__doc__)
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", choices=SIZES, default="mini")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of measured steps in each arm")
-    parser.add_argument("--out", type=Path, help="CSV file to write")
-    options = parser.parse_args()
+    parser.add_argument("--batch", type=at_least_one, default=64)
+    parser.add_argument("--seconds", type=above_zero, default=10.0, help="of measured steps in each arm")
+    parser.add_argument("--out", type=given_path, help="CSV file to write")
+    return run_command(_measure, parser, arguments)
+
+
+def _measure(options: argparse.Namespace) -> None:
     if options.arm:
         request = json.loads(options.arm)
         row = _run(Arm(**request["arm"]), SIZES[request["sizes"]], request["batch"], request["seconds"])
@@ -201,4 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

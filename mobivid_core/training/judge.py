@@ -9,7 +9,8 @@ that it restarts rather than resumes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mobivid_core.command import CommandParser, at_least_one, at_least_zero, given_path, run_command
 from mobivid_core.data.captions import ATTRIBUTES, VOCABULARY, label_indices
 from mobivid_core.data.render import render_clips
 from mobivid_core.errors import TrainingError
@@ -215,15 +217,18 @@ def publish_judge(
     return judge
 
 
-def main() -> None:
-    """Command line: train the judge of a profile and publish it."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: train the judge of a profile and publish it; returns the exit status."""
+    parser = CommandParser("mobivid_core.training.judge", main.__doc__)
     parser.add_argument("--profile", default="scratch")
-    parser.add_argument("--steps", type=int, help="instead of the profile's")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="folder to write; default: the run's stage `judge`")
+    parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
+    parser.add_argument("--seed", type=at_least_zero, default=0)
+    parser.add_argument("--out", type=given_path, help="folder to write; default: the run's stage `judge`")
     precision.add_argument(parser)
-    arguments = parser.parse_args()
+    return run_command(_train_and_publish, parser, arguments)
+
+
+def _train_and_publish(arguments: argparse.Namespace) -> None:
     profile = get_profile(arguments.profile)
     bf16 = precision.asked(arguments.bf16, precision.CONVOLUTIONAL)
     # no cache: it would keep the first step's bfloat16 weights for as long as the context lasts
@@ -247,4 +252,4 @@ def save(judge: Judge, log: pd.DataFrame, measured: pd.DataFrame, profile: Profi
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

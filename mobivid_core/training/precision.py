@@ -16,6 +16,7 @@ import hashlib
 import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mobivid_core.command import CommandParser, run_command
 from mobivid_core.errors import RunError
 from mobivid_core.files import read_json, write_json
 from mobivid_core.models.config import MINI_SERVER
@@ -245,8 +247,12 @@ def _machine(threads: int) -> str:
     return f"{name}, {platform.system()} {digest}, torch {torch.__version__}, {threads} threads"
 
 
-def main() -> None:
-    """Command line: what this machine gets, for each kind of layer."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: what this machine gets, for each kind of layer; returns the exit status."""
+    return run_command(_say, CommandParser("mobivid_core.training.precision", main.__doc__), arguments)
+
+
+def _say(options: argparse.Namespace) -> None:
     from mobivid_core.training.speed import usable_cores
 
     torch.set_num_threads(usable_cores())
@@ -255,4 +261,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,11 +12,14 @@ communication buffers beyond two gathered blocks, fused attention (no scores are
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
 
+from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.models.config import MOBILE, SERVER, SMOKE_SERVER, DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
@@ -145,12 +148,15 @@ def try_sharding(steps: int = 3) -> list[float]:
     return [row["loss"] for row in result.log]
 
 
-def main() -> None:
-    """Command line: print the memory of paper-scale training, or try sharding on a tiny model."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: print the memory of paper-scale training, or try sharding; returns the exit status."""
+    parser = CommandParser("mobivid_core.training.scale", main.__doc__)
     parser.add_argument("--try-sharding", action="store_true", help="run under accelerate launch or torchrun")
-    parser.add_argument("--clips", type=int, default=1, help="clips a GPU and micro-batch")
-    options = parser.parse_args()
+    parser.add_argument("--clips", type=at_least_one, default=1, help="clips a GPU and micro-batch")
+    return run_command(_show, parser, arguments)
+
+
+def _show(options: argparse.Namespace) -> None:
     if options.try_sharding:
         from mobivid_core.training.distributed import processes
 
@@ -166,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,12 +13,13 @@ Simplified: flushing denormals is left out (weights do not get that small in the
 
 from __future__ import annotations
 
+import argparse
 import copy
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from mobivid_core.command import CommandParser, run_command
 from mobivid_core.diffusion.flow import predicted_velocity
 from mobivid_core.diffusion.sampling import in_bfloat16
 from mobivid_core.runner.kernel import GLIBC_ENVIRONMENT
@@ -148,11 +150,15 @@ def relaunch() -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | GLIBC_ENVIRONMENT | {_RELAUNCHED: "1"})
 
 
-def main() -> None:
-    """Command line: say what this machine gets."""
-    relaunch()
-    print(SpeedPlan.detect())
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: say what this machine gets; returns the exit status."""
+
+    def say(options: argparse.Namespace) -> None:
+        relaunch()
+        print(SpeedPlan.detect())
+
+    return run_command(say, CommandParser("mobivid_core.training.speed", main.__doc__), arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,12 +8,15 @@ Paper: the 2 B server DiT, trained on data that are not public; here a miniature
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.diffusion.flow import flow_batch, flow_error
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
@@ -103,32 +106,37 @@ def train_teacher(
     return gathered.eval(), result
 
 
-def main() -> None:
-    """Command line: train the teacher of a profile and publish it."""
-    import argparse
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: train the teacher of a profile and publish it; returns the exit status."""
+    from mobivid_core.training.precision import add_argument
 
+    parser = CommandParser("mobivid_core.training.teacher", main.__doc__)
+    parser.add_argument("--profile", default="scratch")
+    parser.add_argument(
+        "--data", type=given_path, help="your own captioned videos: captions.csv beside them, or shards"
+    )
+    parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
+    parser.add_argument("--batch", type=at_least_one, help="clips a step, instead of the profile's")
+    parser.add_argument("--clips", type=at_least_one, help="training clips, instead of the profile's")
+    parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
+    add_argument(parser)
+    parser.add_argument("--compile", action="store_true", help="compile the model (needs a C++ compiler)")
+    parser.add_argument("--accumulate", type=at_least_one, default=1, help="micro-batches, for less memory")
+    parser.add_argument("--shard", action="store_true", help="shard the model over all processes (FSDP2)")
+    return run_command(_train_and_publish, parser, arguments)
+
+
+def _train_and_publish(arguments: argparse.Namespace) -> None:
     from mobivid_core.artifacts import describe, find, load_model, publish, save_model
     from mobivid_core.models.vae import MobiVidVAE
     from mobivid_core.paths import runs_dir
     from mobivid_core.profiles import get_profile
     from mobivid_core.training.latents import latent_dataset
     from mobivid_core.training.own_videos import captioned_latents
-    from mobivid_core.training.precision import DIT, add_argument, asked
+    from mobivid_core.training.precision import DIT, asked
     from mobivid_core.training.speed import SpeedPlan, relaunch
     from mobivid_core.training.state import folder_for
 
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--profile", default="scratch")
-    parser.add_argument("--data", type=Path, help="your own captioned videos: a folder with captions.csv, or shards")
-    parser.add_argument("--steps", type=int, help="instead of the profile's")
-    parser.add_argument("--batch", type=int, help="clips a step, instead of the profile's")
-    parser.add_argument("--clips", type=int, help="training clips, instead of the profile's")
-    parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
-    add_argument(parser)
-    parser.add_argument("--compile", action="store_true", help="compile the model (needs a C++ compiler)")
-    parser.add_argument("--accumulate", type=int, default=1, help="micro-batches of a process, for less memory")
-    parser.add_argument("--shard", action="store_true", help="shard the model over all processes (FSDP2)")
-    arguments = parser.parse_args()
     plan = None
     if arguments.fast:
         relaunch()
@@ -173,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

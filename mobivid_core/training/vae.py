@@ -9,12 +9,15 @@ are disturbed by noise. What makes pictures crisp beyond that: `training.sharpen
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from mobivid_core.command import CommandParser, at_least_one, device_name, given_path, run_command
 from mobivid_core.data.film import film_clips
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import Profile
@@ -178,10 +181,20 @@ def edge_error(decoded: Tensor, clips: Tensor) -> Tensor:
     return (parts[0] + parts[1]) / 2 - _CHARBONNIER
 
 
-def main() -> None:
-    """Command line: train the main VAE of a profile and publish it."""
-    import argparse
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: train the main VAE of a profile and publish it; returns the exit status."""
+    from mobivid_core.training import precision
 
+    parser = CommandParser("mobivid_core.training.vae", main.__doc__)
+    parser.add_argument("--profile", default="scratch")
+    parser.add_argument("--data", type=given_path, help="a folder of your own videos instead of the film")
+    parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
+    precision.add_argument(parser)
+    parser.add_argument("--device", type=device_name, help="instead of the profile's")
+    return run_command(_train_and_publish, parser, arguments)
+
+
+def _train_and_publish(arguments: argparse.Namespace) -> None:
     from mobivid_core.artifacts import publish, save_model
     from mobivid_core.data.folder import folder_pool
     from mobivid_core.evaluate.metrics import psnr
@@ -191,13 +204,6 @@ def main() -> None:
     from mobivid_core.training import precision
     from mobivid_core.training.state import folder_for
 
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--profile", default="scratch")
-    parser.add_argument("--data", type=Path, help="a folder of your own videos instead of the film")
-    parser.add_argument("--steps", type=int, help="instead of the profile's")
-    precision.add_argument(parser)
-    parser.add_argument("--device", help="instead of the profile's")
-    arguments = parser.parse_args()
     profile = get_profile(arguments.profile)
     folder = stage = runs_dir(profile.name) / "training" / ("vae-own" if arguments.data else "vae")
     own = folder_pool(arguments.data, frames=profile.frames, size=profile.size) if arguments.data else None
@@ -229,4 +235,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -131,5 +131,5 @@ def test_a_pool_without_anything_to_measure_on_is_refused(tmp_path):
 def test_the_check_command_reports(folder, capsys):
     assert main([str(folder), "--size", "32"]) == 0
     assert "skipped  broken.mp4" in capsys.readouterr().out
-    assert main([str(folder / "nowhere")]) == 1
+    assert main([str(folder / "nowhere")]) == 2
     assert "not a folder" in capsys.readouterr().err

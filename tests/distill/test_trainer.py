@@ -174,34 +174,37 @@ def test_muon_trains_the_blocks_matrices_and_resumes(student, trajectories, tmp_
 
 
 def test_command_line_says_what_the_recipe_is():
-    from mobivid_core.distill.__main__ import parse, recipe_of
+    from mobivid_core.distill.__main__ import make_parser, recipe_of
     from mobivid_core.profiles import get_profile
 
     asked = ["--regression-steps", "2000", "--muon", "5e-3", "--batch", "64", "--adversarial-steps", "40"]
-    recipe = recipe_of(parse(asked), get_profile("laptop"))
+    recipe = recipe_of(make_parser().parse_args(asked), get_profile("laptop"))
     assert (recipe.regression.steps, recipe.regression.muon, recipe.regression.batch) == (2000, 5e-3, 64)
     assert (recipe.adversarial.steps, recipe.adversarial.batch, recipe.adversarial.discriminator_warmup) == (40, 16, 10)
     assert recipe.teacher_steps == 8 and recipe.adversarial.muon == 0 and recipe.own is None
     none = ["--regression-steps", "0", "--adversarial-steps", "0"]
-    own = recipe_of(parse([*none, "--own-rounds", "2", "--own-clips", "512"]), get_profile("laptop"))
+    own = recipe_of(make_parser().parse_args([*none, "--own-rounds", "2", "--own-clips", "512"]), get_profile("laptop"))
     assert own.adversarial is own.regression is None
     assert (own.own.rounds, own.own.clips, own.own.settings.steps) == (2, 512, 400)
     assert own.own.of(1).seed == own.own.settings.seed + 1 and own.own.settings.rate < recipe.regression.rate
     with pytest.raises(ParameterError, match="nothing to train"):
-        recipe_of(parse(none), get_profile("laptop"))
+        recipe_of(make_parser().parse_args(none), get_profile("laptop"))
 
 
 def test_command_line_says_in_one_line_what_cannot_be_had(capsys):
     from mobivid_core.distill.__main__ import main
 
     for asked, said in (
-        (["--own-rounds", "1", "--own-steps", "0"], "at least one step"),
         (["--regression-steps", "0", "--adversarial-steps", "0"], "nothing to train"),
         (["--start", "nowhere"], "no config.json in nowhere"),
     ):
         assert main(asked) == 2
         error = capsys.readouterr().err
         assert said in error and error.startswith("error: ") and error.count("\n") == 1
+    with pytest.raises(SystemExit, match="2"):
+        main(["--own-rounds", "1", "--own-steps", "0"])
+    error = capsys.readouterr().err
+    assert "--own-steps: expected a whole number above zero" in error and error.count("\n") == 1
 
 
 def test_seconds_end_a_training_and_the_rates_follow_the_time():

@@ -148,7 +148,7 @@ def test_sizes_that_do_not_fit_name_the_nearest(pipe):
         ({"prompt": ["a", "b"], "negative_prompt": ["c"] * 3}, "one a prompt"),
         ({"prompt": "a", "output_type": "gif"}, "np, pt, pil, latent"),
         ({"prompt": "a", "latents": torch.zeros(1)}, "latents must be"),
-        ({"prompt": "a", "num_inference_steps": 0}, "at least one"),
+        ({"prompt": "a", "num_inference_steps": 0}, "at least 1"),
     ],
 )
 def test_bad_calls_say_what_is_expected(pipe, bad, message):

@@ -185,7 +185,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
     assert main(["--edition", "pupil", "--out", str(tmp_path / "new")]) == 2
     assert "unknown edition 'pupil'" in capsys.readouterr().err
     (tmp_path / "out" / "other.txt").write_text("")
-    assert main(["--edition", "student", "--out", str(tmp_path / "out")]) == 1
+    assert main(["--edition", "student", "--out", str(tmp_path / "out")]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("error: ") and errors.count("\n") == 1
 

@@ -1,0 +1,160 @@
+"""Command lines that end alike: a user's mistake is one line and status 2, Ctrl-C one line and 130.
+
+Every `python -m mobivid_core...` builds a `CommandParser` and hands its work to `run_command`. A closed pipe (`| head`)
+ends a command without a word. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, TypeVar
+
+from mobivid_core.errors import MobiVidError
+
+N = TypeVar("N", int, float)
+#: Exit statuses beside 0 and a command's own 1.
+MISTAKE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line.
+
+    Args:
+        module: Dotted name of the command's module.
+        description: Its docstring; the help shows the first line.
+    """
+
+    def __init__(self, module: str = "", description: str | None = None, **settings: object) -> None:
+        if module:
+            settings["prog"] = f"python -m {module.removesuffix('.__main__')}"
+        first = description.splitlines()[0] if description else None
+        super().__init__(description=first, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with status 2."""
+        self.exit(MISTAKE, f"error: {_one_line(message)} ({self.prog} --help says more)\n")
+
+
+def run_command(
+    work: Callable[[argparse.Namespace], int | None],
+    parser: CommandParser,
+    arguments: Sequence[str] | None = None,
+    *,
+    failed: tuple[type[MobiVidError], ...] = (),
+    interrupted: str = "interrupted",
+) -> int:
+    """Parse, work, and turn what goes wrong into one line and a status.
+
+    Args:
+        work: Gets the options; returns a status, or None for 0.
+        parser: The command's.
+        arguments: Without the program's name; None takes the process's own.
+        failed: Errors that are no mistake of the user, but the work's own failure: status 1.
+        interrupted: What Ctrl-C says.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SystemExit: From the parser, after a bad argument (2) or `--help` (0).
+    """
+    with contextlib.suppress(AttributeError, ValueError):  # a name that the terminal cannot show is no failure
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = work(parser.parse_args(arguments)) or 0
+        sys.stdout.flush()
+        return status
+    except MobiVidError as error:
+        _say(f"error: {_one_line(error)}")
+        return 1 if isinstance(error, failed) else MISTAKE
+    except KeyboardInterrupt:
+        _say(f"\n{interrupted}" if sys.stderr.isatty() else interrupted)  # a terminal has shown ^C in this line
+        return INTERRUPTED
+    except BrokenPipeError:
+        _forget_output()
+        return CLOSED_PIPE
+    except OSError as error:  # a path of the user's that cannot be read or written
+        _say(f"error: {_one_line(error)}")
+        return MISTAKE
+
+
+def given_path(text: str) -> Path:
+    """An option's path; a shell leaves the "~" of `--out=~/x` to the program."""
+    return Path(os.path.expanduser(text))
+
+
+def at_least_one(text: str) -> int:
+    """An option's whole number above zero."""
+    return _number(text, int, lambda n: n >= 1, "a whole number above zero")
+
+
+def at_least_zero(text: str) -> int:
+    """An option's whole number from zero up."""
+    return _number(text, int, lambda n: n >= 0, "a whole number from zero up")
+
+
+def above_zero(text: str) -> float:
+    """An option's finite number above zero."""
+    return _number(text, float, lambda x: math.isfinite(x) and x > 0, "a number above zero")
+
+
+def not_negative(text: str) -> float:
+    """An option's finite number from zero up."""
+    return _number(text, float, lambda x: math.isfinite(x) and x >= 0, "a number from zero up")
+
+
+def device_name(text: str) -> str:
+    """An option's torch device, which has to work here; "" leaves the choice open."""
+    if text:
+        import torch
+
+        try:
+            torch.empty(0, device=text)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise argparse.ArgumentTypeError(f"no device {text!r} on this machine") from error
+    return text
+
+
+def quiet_start() -> None:
+    """Ctrl-C while a command still imports its libraries is one line too."""
+    sys.excepthook = _excepthook
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    _say("interrupted")
+    os._exit(INTERRUPTED)  # Python would kill itself with the signal, which subprocesses see as -2
+
+
+def _number(text: str, kind: type[N], good: Callable[[N], bool], wanted: str) -> N:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not good(value):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+    return value
+
+
+def _one_line(message: object) -> str:
+    return "; ".join(line.strip() for line in str(message).splitlines() if line.strip())
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody may be listening any more
+        print(line, file=sys.stderr, flush=True)
+
+
+def _forget_output() -> None:
+    """Python flushes standard output once more when it ends; let that go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,176 @@
+"""Every command ends alike: a mistake is one line and status 2, Ctrl-C one line and 130, a closed pipe silent."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mobivid_core
+from mobivid_core import command
+from mobivid_core.command import (
+    CommandParser,
+    above_zero,
+    at_least_one,
+    at_least_zero,
+    device_name,
+    not_negative,
+    run_command,
+)
+from mobivid_core.errors import ParameterError, RunError
+
+PACKAGE = Path(mobivid_core.__file__).parent
+
+
+def _is_command(path: Path) -> bool:
+    """Whether a module has an `if __name__ == "__main__"`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tests = [ast.unparse(node.test) for node in tree.body if isinstance(node, ast.If)]
+    return "__name__ == '__main__'" in tests
+
+
+COMMANDS = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if _is_command(path)
+)
+every_command = pytest.mark.parametrize("name", COMMANDS)
+
+
+def _raising(error: BaseException) -> Callable:
+    def parse(self: CommandParser, *arguments: object) -> None:
+        raise error
+
+    return parse
+
+
+@every_command
+def test_every_command_ends_alike(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = importlib.import_module(name).main
+    with pytest.raises(SystemExit) as left:
+        main(["--no-such-option"])
+    out, err = capsys.readouterr()
+    assert left.value.code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert left.value.code == 0 and f"python -m {name.removesuffix('.__main__')}" in said
+
+    class Closed:
+        """Standard output whose reader is gone."""
+
+        def fileno(self) -> int:
+            raise ValueError("none")
+
+    for error, status, text in (
+        (ParameterError("the first\n  and the second line"), 2, "error: the first; and the second line\n"),
+        (FileNotFoundError(2, "No such file", "x.mp4"), 2, "error: [Errno 2] No such file: 'x.mp4'\n"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (BrokenPipeError(), 141, ""),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(CommandParser, "parse_args", _raising(error))
+            if not text:
+                patch.setattr(command.sys, "stdout", Closed())
+            assert main([]) == status
+        out, err = capsys.readouterr()
+        assert not out and err.startswith(text) and err.count("\n") == bool(text), err
+
+
+@every_command
+def test_every_number_that_a_command_takes_is_checked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[argparse.Action] = []
+
+    def collect(self: CommandParser, *arguments: object) -> None:
+        parsers = [self]
+        while parsers:
+            parser = parsers.pop()
+            seen.extend(parser._actions)
+            for action in parser._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    parsers += action.choices.values()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CommandParser, "parse_args", collect)
+    importlib.import_module(name).main([])
+    for action in seen:
+        bare = action.type in (int, float) and not action.choices
+        assert not bare, f"{action.option_strings} takes any number: use a type of mobivid_core.command"
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "wrong"),
+    [
+        (at_least_one, {"1": 1, "12": 12}, ["0", "-1", "1.5", "x", ""]),
+        (at_least_zero, {"0": 0, "7": 7}, ["-1", "0.0", "nan"]),
+        (above_zero, {"0.5": 0.5, "2": 2.0}, ["0", "-1", "nan", "inf", "x"]),
+        (not_negative, {"0": 0.0, "1e-3": 1e-3}, ["-0.1", "nan", "inf"]),
+        (device_name, {"cpu": "cpu", "": ""}, ["abacus", "cuda:99"]),
+    ],
+)
+def test_numbers_and_devices(kind: Callable, good: dict, wrong: list[str]) -> None:
+    assert {text: kind(text) for text in good} == good
+    for text in wrong:
+        with pytest.raises(argparse.ArgumentTypeError):
+            kind(text)
+
+
+@pytest.mark.parametrize("arguments", [["--steps", "0"], ["--steps", "-3"], ["--steps", "many"]])
+def test_a_training_without_steps_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from mobivid_core.training.vae import main
+
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "argument --steps: expected a whole number above zero" in capsys.readouterr().err
+
+
+def test_a_failure_of_the_work_is_no_mistake() -> None:
+    def fail(options: argparse.Namespace) -> None:
+        raise RunError("a notebook failed")
+
+    assert run_command(fail, CommandParser("a.b"), [], failed=(RunError,)) == 1
+    assert run_command(fail, CommandParser("a.b"), []) == 2
+    assert run_command(lambda options: 7, CommandParser("a.b"), []) == 7
+    assert run_command(lambda options: None, CommandParser("a.b"), []) == 0
+
+
+def _started(*arguments: str, **settings: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings
+    )
+
+
+def test_a_reader_that_leaves_is_met_with_silence() -> None:
+    many = (
+        "import sys; from mobivid_core.command import CommandParser, run_command\n"
+        "sys.exit(run_command(lambda o: [print(i) for i in range(10**6)] and None, CommandParser('a'), []))"
+    )
+    process = _started("-c", many)
+    assert process.stdout and process.stderr
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait(60) == 141
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is a signal there")
+def test_interrupting_the_imports_is_one_line_too(tmp_path: Path) -> None:
+    """A command spends its first seconds importing: `torch` here is a module that takes its time."""
+    (tmp_path / "torch.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{PACKAGE.parent}"}
+    process = _started("-m", "mobivid_core.training.scale", env=environment)
+    assert process.stdout and process.stdout.readline() == "importing\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == "interrupted\n"
