@@ -80,7 +80,7 @@ def test_bad_registrations_are_refused(results: Results) -> None:
     frame = pd.DataFrame({"a": [1]})
     with pytest.raises(ParameterError, match="lower-case"):
         results.table("Bad id", frame, finding="x", evidence="measured")
-    with pytest.raises(ParameterError, match="evidence 'guess' of 'a' must be one of measured, derived"):
+    with pytest.raises(ParameterError, match="evidence 'guess' of 'a' must be one of measured, recorded, derived"):
         results.table("a", frame, finding="x", evidence="guess")
     with pytest.raises(ParameterError, match="needs a finding"):
         results.table("a", frame, finding=" ", evidence="measured")
