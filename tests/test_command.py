@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -146,9 +147,10 @@ def test_a_failure_of_the_work_is_no_mistake() -> None:
 
 
 def _started(*arguments: str, **settings: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings
-    )
+    """A process that heeds Ctrl-C, which a shell's background jobs, and whatever they start, ignore."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen([sys.executable, *arguments], preexec_fn=heed, **pipes, **settings)
 
 
 def test_a_reader_that_leaves_is_met_with_silence() -> None:
