@@ -48,7 +48,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 # For maintainers, with uv (pip install uv): the lock again, for all systems; pins that still fit stay.
 lock:
-	grep -v '^#' requirements.lock | sed 's/ *;.*//' | sort -u -t= -k1,1 > $(VENV)-lock.txt
+	grep -v '^#' requirements.lock | sed 's/ *;.*//' | sort -t= -k1,1 -k3,3Vr | sort -su -t= -k1,1 > $(VENV)-lock.txt
 	uv pip compile --universal --extra dev pyproject.toml $(ENVIRONMENTS) -o $(VENV)-lock.txt > /dev/null
 	(grep '^#' requirements.lock; grep -vE '^($(UNLOCKED))' $(VENV)-lock.txt) > $(VENV)-lock.new
 	mv $(VENV)-lock.new requirements.lock && rm $(VENV)-lock.txt
