@@ -18,7 +18,7 @@ from mobivid_core.teaching.checks import distillation, flow, phone, pruning, sco
 from mobivid_core.teaching.verdict import Verdict, checked, require, run, unsolved, wrong_if
 
 TOY = LineMixture(means=(-1.0, 2.0), widths=(0.25, 0.25), weights=(0.25, 0.75))
-STATEMENTS = {"fast": "C01", "small": "C13", "ours": "mobile_params"}
+STATEMENTS = {"fast": "C01", "small": "C13", "ours": "server_params"}
 RIGHT_CLASSES = {"fast": "paper", "small": "third-party", "ours": "derived"}
 SCORES = {"exact": np.arange(9.0), "good": np.arange(9.0) ** 3, "poor": np.array([3.0, 1, 8, 0, 2, 7, 4, 6, 5])}
 CLAIMS = pd.DataFrame(
