@@ -186,10 +186,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=at_least_one, default=64)
     parser.add_argument("--seconds", type=above_zero, default=10.0, help="of measured steps in each arm")
     parser.add_argument("--out", type=given_path, help="CSV file to write")
-    return run_command(_measure, parser, arguments)
+    return run_command(_command, parser, arguments)
 
 
-def _measure(options: argparse.Namespace) -> None:
+def _command(options: argparse.Namespace) -> None:
     if options.arm:
         request = json.loads(options.arm)
         row = _run(Arm(**request["arm"]), SIZES[request["sizes"]], request["batch"], request["seconds"])
