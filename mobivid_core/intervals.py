@@ -2,7 +2,7 @@
 
 | function | what varies | method |
 |---|---|---|
-| `mean`, `statistic` | clips | percentile bootstrap, widened for small samples (Hesterberg 2015) |
+| `mean` | clips | percentile bootstrap, widened for small samples (Hesterberg 2015) |
 | `share` | clips that are right or wrong | Wilson's score interval |
 | `difference`, `ratio` | clips, in pairs | as `mean`; of right and wrong, closed forms that also hold at 0 and 1 |
 | `over_seeds` | seeds | Student's t |
@@ -17,7 +17,7 @@ each kind holds it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
@@ -77,22 +77,6 @@ def mean(values: np.ndarray, *, over: str = "clips", resamples: int = RESAMPLES,
         return share(int(values.sum()), len(values), over=over)
     draws = values[picks(len(values), resamples, seed)].mean(1)
     return from_draws(values.mean(), draws, n=len(values), over=over)
-
-
-def statistic(
-    rows: np.ndarray, function: Callable[[np.ndarray], float], *, over: str = "clips", resamples: int = RESAMPLES,
-    seed: int = 0, centred: bool = False,
-) -> Interval:  # fmt: skip
-    """A statistic of (N, ...) rows; arguments as `from_draws`.
-
-    Raises:
-        ParameterError: No rows.
-    """
-    rows = np.asarray(rows, dtype=np.float64)
-    if not len(rows):
-        raise ParameterError("an interval needs at least one value, got none")
-    draws = np.array([float(function(rows[chosen])) for chosen in picks(len(rows), resamples, seed)])
-    return from_draws(float(function(rows)), draws, n=len(rows), over=over, centred=centred)
 
 
 def picks(n: int, resamples: int, seed: int) -> np.ndarray:

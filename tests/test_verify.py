@@ -11,6 +11,7 @@ import pytest
 
 from mobivid_core import verify
 from mobivid_core.errors import ParameterError, RunError
+from mobivid_core.intervals import Interval
 from mobivid_core.paths import project_root
 from mobivid_core.report.readme import headline_names
 from mobivid_core.report.results import HEADLINES, Results, read_headlines
@@ -22,7 +23,8 @@ def _run(changes: dict[str, float] | None = None, x: float = 2.0, columns: tuple
     values = {"decoder_kflop_per_pixel": 42.0, "vae_psnr_db": 26.0, "sens_time_ratio": 0.03} | (changes or {})
     vae = Results(notebook="01_vae_compression", profile="laptop")
     vae.headline("decoder_kflop_per_pixel", values["decoder_kflop_per_pixel"], unit="kFLOP", evidence="derived")
-    vae.headline("vae_psnr_db", values["vae_psnr_db"], 25, 27, unit="dB", n=9)
+    psnr = Interval(values["vae_psnr_db"], 25, 27, kind="95 % bootstrap", over="clips", n=9)
+    vae.headline("vae_psnr_db", psnr, unit="dB")
     frame = pd.DataFrame({columns[0]: ["a", "b"], columns[1]: [1.0, x]})
     vae.table("counts", frame, finding="Counts.", evidence="derived")
     vae.table("measures", frame, finding="Measures.", evidence="measured")

@@ -17,6 +17,7 @@ import pandas as pd
 from mobivid_core.deploy.devices import NEURAL_ENGINE, Device, load_devices
 from mobivid_core.deploy.roofline import Stage, clip_seconds
 from mobivid_core.errors import ParameterError
+from mobivid_core.intervals import Interval
 from mobivid_core.report.published import calibration
 
 
@@ -99,7 +100,7 @@ def leave_one_out(by: str = "chip") -> pd.DataFrame:
 def fps_interval(
     stages: Sequence[Stage], device: Device, efficiency: Efficiency, frames: int, *, level: float = 0.8,
     decoder_tflop: tuple[float, float] | None = None, draws: int = 4000, seed: int = 0,
-) -> tuple[float, float, float]:  # fmt: skip
+) -> Interval:  # fmt: skip
     """Predicted frames/s with its interval: (median, low, high).
 
     Args:
@@ -124,4 +125,4 @@ def fps_interval(
         for e, tflop in zip(efficiency.draws(draws, seed), extra, strict=True)
     ]
     low, middle, high = np.quantile(rates, [0.5 - level / 2, 0.5, 0.5 + level / 2])
-    return float(middle), float(low), float(high)
+    return Interval(middle, low, high, kind=f"{100 * level:.0f} % prediction", over="published speeds", n=efficiency.n)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-Interval = tuple[float, float, float]
+from mobivid_core.intervals import Interval
 
 
 @dataclass(frozen=True)

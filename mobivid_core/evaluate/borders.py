@@ -21,11 +21,11 @@ from torch import Tensor
 
 from mobivid_core import intervals
 from mobivid_core.errors import ParameterError
+from mobivid_core.intervals import Interval
 
 if TYPE_CHECKING:
     from mobivid_core.evaluate.measures import ClipMeasures
 
-Interval = tuple[float, float, float]
 
 #: Height and width of a token in pixels: the paper's spatial ratio.
 TOKEN = 32

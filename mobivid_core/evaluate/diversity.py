@@ -4,16 +4,41 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
+from mobivid_core import intervals
 from mobivid_core.data.captions import caption
 from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.errors import ParameterError
 from mobivid_core.evaluate.metrics import pairwise_distance
+from mobivid_core.intervals import Interval
 
 _LABELS_SCANNED = 20_000
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How far apart clips of one caption lie, for several captions.
+
+    Attributes:
+        generated: (C,) mean pairwise distance of features within each caption, of generated clips.
+        real: (C,) the same of real clips through the VAE.
+    """
+
+    generated: np.ndarray
+    real: np.ndarray
+
+    @property
+    def ratio(self) -> Interval:
+        """1 when generated clips are as different as real ones, 0 when they are all alike; over captions."""
+        return intervals.ratio(self.generated, self.real, over="captions")
+
+    def over(self, other: Diversity) -> Interval:
+        """Spread of our clips over another model's, of the same captions."""
+        return intervals.ratio(self.generated, other.generated, over="captions")
 
 
 def caption_diversity(
@@ -25,9 +50,8 @@ def caption_diversity(
     repeats: int,
     frames: int,
     size: int,
-    resamples: int = 1000,
-) -> dict[str, float]:
-    """Spread of generated clips within a caption, as a share of that of real clips.
+) -> Diversity:
+    """Spread of generated clips within a caption, beside that of real clips.
 
     Args:
         make: From repeats of one caption and the numbers of their noises to clips (R, 3, T, H, W).
@@ -37,11 +61,6 @@ def caption_diversity(
         repeats: Clips of each.
         frames: Frames of a real clip.
         size: Its height and width in pixels.
-        resamples: Bootstrap resamples, over captions.
-
-    Returns:
-        `generated` and `real`: mean pairwise distance of features within a caption; their `ratio`, 1 when generated
-        clips are as different as real ones and 0 when they are all alike, and its 95 % interval `low` to `high`.
 
     Raises:
         ParameterError: The test captions do not repeat as often.
@@ -53,16 +72,7 @@ def caption_diversity(
         generated.append(pairwise_distance(features(made)))
         clips = render_clips("test", indices, frames=frames, size=size).clips
         real.append(pairwise_distance(features(reconstruct(clips))))
-    ours, theirs = np.array(generated), np.array(real)
-    rows = np.random.default_rng(0).integers(captions, size=(resamples, captions))
-    low, high = np.quantile(ours[rows].mean(1) / np.maximum(theirs[rows].mean(1), 1e-9), [0.025, 0.975])
-    return {
-        "generated": float(ours.mean()),
-        "real": float(theirs.mean()),
-        "ratio": float(ours.mean() / max(theirs.mean(), 1e-9)),
-        "low": float(low),
-        "high": float(high),
-    }
+    return Diversity(np.array(generated), np.array(real))
 
 
 def repeated_labels(captions: int, repeats: int) -> list[list[int]]:

@@ -51,7 +51,7 @@ def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: in
         resamples: Bootstrap resamples.
 
     Returns:
-        (share right among trained - share right among held-out, low, high), both kinds resampled together.
+        Share right among trained captions minus that among held-out ones: see `intervals.unpaired_difference`.
 
     Raises:
         ParameterError: The captions are all of one kind.

@@ -19,7 +19,7 @@ from mobivid_core.data.render import label_of
 from mobivid_core.diffusion.guidance import Guidance, as_guidance
 from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.diversity import caption_diversity
+from mobivid_core.evaluate.diversity import Diversity, caption_diversity
 from mobivid_core.evaluate.judge import Judge
 from mobivid_core.evaluate.kept import Measured, evaluation_file, read_measured, write_measured
 from mobivid_core.evaluate.measures import ClipMeasures, measure
@@ -308,7 +308,7 @@ class Evaluator:
         guidance: float | Guidance | None = None,
         solver: str = "euler",
         seed: int = 0,
-    ) -> dict[str, float]:
+    ) -> Diversity:
         """How different clips of one caption are: 1 is as varied as real clips, 0 a collapsed generator.
 
         Args:
@@ -321,7 +321,7 @@ class Evaluator:
             seed: See `steps`.
 
         Returns:
-            As `caption_diversity`, in judge features: `generated`, `real`, `ratio`, `low` and `high`.
+            As `caption_diversity`, in judge features.
         """
         sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver)
         return caption_diversity(

@@ -165,17 +165,17 @@ def _judged(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _distance_change(
     intact: ClipMeasures, moved: ClipMeasures, reference: Reference, name: str, resamples: int, seed: int
-) -> tuple[float, tuple[float, float, float], float]:
+) -> tuple[float, intervals.Interval, float]:
     """Distance of intact clips, the paired change with its interval, and half the width of the first's interval."""
     pair = [FrechetTarget(*distance_features(m, reference, name)) for m in (intact, moved)]
     rng = np.random.default_rng(seed)
     rows = [rng.integers(len(intact), size=len(intact)) for _ in range(resamples)]
     before, after = (np.array([side.distance(), *(side.distance(r) for r in rows)]) for side in pair)
-    change = after - before
-    low, high = np.quantile(change[1:] + change[0] - change[1:].mean(), [0.025, 0.975])
-    ends = np.quantile(before[1:], [0.025, 0.975])
-    noise = max(float(ends[1] - ends[0]) / 2, 1e-9)
-    return float(before[0]), (float(change[0]), float(low), float(high)), noise
+    first, change = (
+        intervals.from_draws(float(draws[0]), draws[1:], n=len(intact), centred=True)
+        for draws in (before, after - before)
+    )
+    return first.value, change, max((first.high - first.low) / 2, 1e-9)
 
 
 def _render(start: int, count: int, frames: int, size: int) -> RenderedClips:

@@ -54,10 +54,11 @@ def headline_table(rows: list[dict[str, str]]) -> str:
     if not rows:
         return "*No headline numbers yet: they appear after the first `make reproduce`.*"
     names = headline_names()
-    lines = ["| number | value | interval (95 % unless said) | evidence | notebook |", "|---|---|---|---|---|"]
+    lines = ["| number | value | interval | evidence | notebook |", "|---|---|---|---|---|"]
     for row in rows:
         meaning = names.get(row["id"], row["id"].replace("_", " "))
-        interval = f"{_short(row['low'])} to {_short(row['high'])}" if row["low"] and row["high"] else ""
+        over = f" ({row['interval']}, n = {row['n']})" if row.get("interval") else ""
+        interval = f"{_short(row['low'])} to {_short(row['high'])}{over}" if row["low"] and row["high"] else ""
         value = f"{_short(row['value'])} {row['unit']}".strip()
         link = f"[{row['notebook'][:2]}](notebooks/{row['notebook']}.ipynb)"
         lines.append(f"| {meaning} | {value} | {interval} | {row['evidence']} | {link} |")

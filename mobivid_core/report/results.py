@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import disk_errors, read_json, replacing, sha256, write_bytes, write_json, write_text
+from mobivid_core.intervals import Interval
 from mobivid_core.paths import figures_dir, runs_dir
 from mobivid_core.profiles import get_profile
 from mobivid_core.report.evidence import EVIDENCE
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-HEADLINE_COLUMNS = ("id", "value", "low", "high", "unit", "n", "evidence", "profile", "notebook")
+HEADLINE_COLUMNS = ("id", "value", "low", "high", "unit", "n", "interval", "evidence", "profile", "notebook")
 MANIFEST = "manifest.json"
 HEADLINES = "headlines.csv"
 RUN_ID_VARIABLE = "MOBIVID_RUN_ID"
@@ -173,24 +174,15 @@ class Results:
         self._register("media", result_id, finding, evidence, paper_item, files)
 
     def headline(
-        self,
-        result_id: str,
-        value: float,
-        low: float | None = None,
-        high: float | None = None,
-        unit: str = "",
-        n: int | None = None,
-        evidence: str = "measured",
+        self, result_id: str, value: float | Interval, unit: str = "", n: int | None = None, evidence: str = "measured"
     ) -> None:
         """Record a headline number in `headlines.csv` (upsert by id).
 
         Args:
             result_id: Lower-case identifier, unique in the project; a literal.
-            value: The number.
-            low: Lower end of its 95 % interval, where there is one.
-            high: Upper end.
+            value: The number; with an interval, which says what it is over and how many.
             unit: Unit of the value.
-            n: Number of samples behind it.
+            n: Number of samples behind it; None for the interval's own.
             evidence: Evidence class.
 
         Raises:
@@ -198,19 +190,22 @@ class Results:
             RunError: The file cannot be written.
         """
         self._check(result_id, evidence, "a headline has no finding")
-        value = float(value)
-        if not math.isfinite(value):
-            raise ParameterError(f"headline {result_id!r} is {value}: a headline must be a finite number")
-        interval = "" if low is None or high is None else f"  [{float(low):.4g}, {float(high):.4g}]"
-        cells = [_number(value), _number(low), _number(high), unit, "" if n is None else str(int(n)), evidence]
+        found = value if isinstance(value, Interval) else None
+        number = found.value if found else float(value)
+        if not math.isfinite(number):
+            raise ParameterError(f"headline {result_id!r} is {number}: a headline must be a finite number")
+        low, high = (found.low, found.high) if found and math.isfinite(found.high - found.low) else (None, None)
+        n, over = (found.n if n is None else n, f"{found.kind}, {found.over}") if found else (n, "")
+        cells = [*map(_number, (number, low, high)), unit, "" if n is None else str(int(n)), over, evidence]
         row = dict(zip(HEADLINE_COLUMNS, [result_id, *cells, self.profile.name, self.notebook], strict=True))
+        interval = f"  [{low:.4g}, {high:.4g}], {over}, n = {n}" if low is not None else ""
         path = self.folder / HEADLINES
         with self._locked():
             rows = {r["id"]: r for r in read_headlines(path)}
             rows[result_id] = row
             _write_headlines(path, rows.values())
         stamp = "" if self.profile.meaningful else f"   ({self.profile.name}: meaningless)"
-        print(f"headline {result_id} = {value:.4g} {unit}{interval}  ({evidence}){stamp}".replace("  (", " (", 1))
+        print(f"headline {result_id} = {number:.4g} {unit}{interval}  ({evidence}){stamp}".replace("  (", " (", 1))
         self._note(result_id, "headline", {result_id: "|".join(row.values())})
 
     def forget_others(self, ids: set[str]) -> list[str]:

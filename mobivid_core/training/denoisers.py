@@ -25,6 +25,7 @@ from mobivid_core.evaluate.judge import Judge, accuracy
 from mobivid_core.evaluate.metrics import psnr
 from mobivid_core.evaluate.reconstruction import reconstruct
 from mobivid_core.evaluate.subscores import brief_scores
+from mobivid_core.intervals import Interval
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
@@ -32,7 +33,6 @@ from mobivid_core.training.latents import LatentDataset, with_captions
 from mobivid_core.training.loop import TrainSettings, train
 from mobivid_core.training.pool import to_float
 
-Interval = tuple[float, float, float]
 Captioned = tuple[Tensor, Sequence[ClipLabel]]
 #: A backward pass costs twice its forward pass.
 _TRAINING_OVER_FORWARD = 3

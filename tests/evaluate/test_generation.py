@@ -120,9 +120,10 @@ class _Still(torch.nn.Module):
 
 def test_a_collapsed_generator_has_no_diversity(evaluator: Evaluator) -> None:
     found = evaluator.diversity(_Still(), captions=2, repeats=3, steps=2, guidance=1.0)
-    assert found["real"] > 0.1
-    assert found["ratio"] < 1e-2  # float32 division leaves a trace of the noise
-    assert found["low"] <= found["ratio"] <= found["high"]
+    assert found.real.mean() > 0.1
+    assert found.ratio.value < 1e-2  # float32 division leaves a trace of the noise
+    assert found.ratio.low <= found.ratio.value <= found.ratio.high and found.ratio.n == 2
+    assert found.over(dataclasses.replace(found, generated=2 * found.generated)).value == pytest.approx(0.5)
 
 
 def test_real_clips_are_as_diverse_as_real_clips(judge: Judge) -> None:
@@ -137,7 +138,7 @@ def test_real_clips_are_as_diverse_as_real_clips(judge: Judge) -> None:
     found = diversity.caption_diversity(
         draw, lambda c: c, lambda c: judge.read(c)[1], captions=6, repeats=3, frames=17, size=64
     )
-    assert found["ratio"] == pytest.approx(1, abs=0.35)
+    assert found.ratio.value == pytest.approx(1, abs=0.35)
 
 
 def _with_classes(evaluator: Evaluator, change: torch.Tensor):

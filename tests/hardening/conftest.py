@@ -26,7 +26,9 @@ NOTEBOOKS = {
             for part in range(5):
                 (folder / f"{part}.json").write_text(str([part] * 1000))
         """,
-        'results.headline("toy_first", 1.25, 1, 2, unit="dB", n=3)',
+        "from mobivid_core.intervals import Interval\n"
+        'found = Interval(1.25, 1, 2, kind="95 % t", over="seeds", n=3)\n'
+        'results.headline("toy_first", found, unit="dB")',
         'results.table("toy_table", pd.DataFrame({"x": range(50)}), finding="It counts.", evidence="derived")',
     ),
     "02_second": (

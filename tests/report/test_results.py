@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ import torch
 
 from mobivid_core.errors import ParameterError, ProfileError
 from mobivid_core.files import read_json, sha256, write_json
+from mobivid_core.intervals import Interval, share
 from mobivid_core.report import results as registry
 from mobivid_core.report.results import Results
 from mobivid_core.report.style import use_style
@@ -54,14 +56,18 @@ def test_blank_cells_stay_blank_and_the_index_shows_only_if_named(results: Resul
 
 
 def test_headlines_are_replaced_by_id_and_sorted(results: Results) -> None:
-    results.headline("psnr", 20.0, 19, 21, unit="dB", n=4)
+    results.headline("psnr", Interval(20.0, 19, 21, kind="95 % bootstrap", over="clips", n=4), unit="dB")
     results.headline("accuracy", 0.5)
     results.headline("psnr", 21.123456789, unit="dB")
+    results.headline("ratio", Interval(2, math.nan, math.nan, kind="no interval", over="runs", n=1))
+    results.headline("share", share(3, 4))
     text = (results.folder / registry.HEADLINES).read_text().splitlines()
-    assert text[0] == "id,value,low,high,unit,n,evidence,profile,notebook"
+    assert text[0] == "id,value,low,high,unit,n,interval,evidence,profile,notebook"
     assert text[1:] == [
-        "accuracy,0.5,,,,,measured,smoke,01_vae_compression",
-        "psnr,21.1235,,,dB,,measured,smoke,01_vae_compression",
+        "accuracy,0.5,,,,,,measured,smoke,01_vae_compression",
+        "psnr,21.1235,,,dB,,,measured,smoke,01_vae_compression",
+        'ratio,2,,,,1,"no interval, runs",measured,smoke,01_vae_compression',
+        'share,0.75,0.300642,0.954413,,4,"95 % Wilson, clips",measured,smoke,01_vae_compression',
     ]
     assert registry.headlines("smoke").set_index("id").loc["psnr", "value"] == pytest.approx(21.1235)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mobivid_core.intervals import Interval
 from mobivid_core.report import published as book
 from mobivid_core.report import scorecard
 from mobivid_core.report.results import Results
@@ -79,7 +80,8 @@ def test_registered_results_answer_what_they_name(runs: Path) -> None:
     results = Results(notebook="04_tri_level_pruning", profile="smoke")
     frame = pd.DataFrame({"a": [1]})
     results.table("arms", frame, finding="Heads alone lose.", evidence="measured", paper_item="Table 4, R1.2")
-    results.headline("iphone_fps", 12, 8, 16, unit="frames/s", evidence="derived")
+    speed = Interval(12, 8, 16, kind="80 % prediction", over="published speeds", n=9)
+    results.headline("iphone_fps", speed, unit="frames/s", evidence="derived")
     reviews = reviews_table("smoke").set_index("id")
     assert reviews.loc["R1.2", ["shown in", "answer"]].tolist() == ["04: arms", "Heads alone lose. (measured)"]
     items = scorecard.paper_items("smoke").set_index("item")
