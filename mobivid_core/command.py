@@ -56,7 +56,7 @@ def run_command(
         work: Gets the options; returns a status, or None for 0.
         parser: The command's.
         arguments: Without the program's name; None takes the process's own.
-        failed: Errors that are no mistake of the user, but the work's own failure: status 1.
+        failed: Errors that are no mistake of the user, but the work's own failure: status 1, the message as it is.
         interrupted: What Ctrl-C says.
 
     Returns:
@@ -72,8 +72,11 @@ def run_command(
         sys.stdout.flush()
         return status
     except MobiVidError as error:
+        if isinstance(error, failed):  # it may quote what failed, line by line
+            _say(f"error: {error}")
+            return 1
         _say(f"error: {_one_line(error)}")
-        return 1 if isinstance(error, failed) else MISTAKE
+        return MISTAKE
     except KeyboardInterrupt:
         _say(f"\n{interrupted}" if sys.stderr.isatty() else interrupted)  # a terminal has shown ^C in this line
         return INTERRUPTED

@@ -123,7 +123,8 @@ def test_a_collapsed_generator_has_no_diversity(evaluator: Evaluator) -> None:
     assert found.real.mean() > 0.1
     assert found.ratio.value < 1e-2  # float32 division leaves a trace of the noise
     assert found.ratio.low <= found.ratio.value <= found.ratio.high and found.ratio.n == 2
-    assert found.over(dataclasses.replace(found, generated=2 * found.generated)).value == pytest.approx(0.5)
+    real = dataclasses.replace(found, generated=found.real)
+    assert real.over(real).value == real.ratio.value == 1 and found.over(real) == found.ratio
 
 
 def test_real_clips_are_as_diverse_as_real_clips(judge: Judge) -> None:
