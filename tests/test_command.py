@@ -136,12 +136,14 @@ def test_a_training_without_steps_is_refused(arguments: list[str], capsys: pytes
     assert "argument --steps: expected a whole number above zero" in capsys.readouterr().err
 
 
-def test_a_failure_of_the_work_is_no_mistake() -> None:
+def test_a_failure_of_the_work_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(options: argparse.Namespace) -> None:
-        raise RunError("a notebook failed")
+        raise RunError("a notebook failed in cell 3:\n    x = 1\n    y = z")
 
     assert run_command(fail, CommandParser("a.b"), [], failed=(RunError,)) == 1
+    assert capsys.readouterr().err == "error: a notebook failed in cell 3:\n    x = 1\n    y = z\n"  # as quoted
     assert run_command(fail, CommandParser("a.b"), []) == 2
+    assert capsys.readouterr().err.count("\n") == 1
     assert run_command(lambda options: 7, CommandParser("a.b"), []) == 7
     assert run_command(lambda options: None, CommandParser("a.b"), []) == 0
 
