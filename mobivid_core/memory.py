@@ -1,6 +1,6 @@
 """Freed memory goes back to the system.
 
-The runner asks glibc to keep freed memory (`runner.kernel.GLIBC_ENVIRONMENT`), which saves page faults in training.
+The runner asks glibc to keep freed memory (`GLIBC_ENVIRONMENT`), which saves page faults in training.
 Work of many sizes in a row then leaves a heap full of holes, and a notebook's memory grows to twice what it uses.
 """
 
@@ -16,6 +16,13 @@ import psutil
 
 #: Above this many bytes in memory the keeper hands freed memory back: well below the 6 GB that the README promises.
 KEEP_BELOW = 3 * 2**30
+#: Training on the processor allocates and frees large buffers all the time; glibc hands each back to the
+#: system. Keeping them makes elementwise layers up to seven times faster.
+GLIBC_ENVIRONMENT = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "68719476736",
+    "MALLOC_TOP_PAD_": "268435456",
+}
 _CHECK_EVERY_S, _TRIM_EVERY_S = 0.25, 2.0
 _NAME = "mobivid-memory"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mobivid_core.diffusion.guidance import Guidance
 from mobivid_core.errors import ProfileError
+from mobivid_core.flow.guidance import Guidance
 from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, SMOKE_MOBILE, SMOKE_SERVER, DiTConfig
 
 

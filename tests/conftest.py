@@ -41,7 +41,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def judge():
     """The shipped judge."""
     from mobivid_core.artifacts import load_model
-    from mobivid_core.evaluate.judge import Judge
+    from mobivid_core.measure.judge import Judge
     from mobivid_core.paths import checkpoints_dir
 
     return load_model(Judge, checkpoints_dir() / "judge").eval()
@@ -51,7 +51,7 @@ def judge():
 def linear_evaluator(judge, tmp_path_factory: pytest.TempPathFactory):
     """Makes evaluators at smoke sizes with a linear codec and the shipped judge; arguments as `Evaluator.prepare`."""
     from mobivid_core.data.render import render_clips
-    from mobivid_core.evaluate.generation import Evaluator
+    from mobivid_core.measure.generation import Evaluator
     from mobivid_core.models.vae import MobiVidVAE
     from mobivid_core.profiles import get_profile
 

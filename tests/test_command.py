@@ -129,7 +129,7 @@ def test_numbers_and_devices(kind: Callable, good: dict, wrong: list[str]) -> No
 
 @pytest.mark.parametrize("arguments", [["--steps", "0"], ["--steps", "-3"], ["--steps", "many"]])
 def test_a_training_without_steps_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    from mobivid_core.training.vae import main
+    from mobivid_core.train.vae import main
 
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
@@ -172,7 +172,7 @@ def test_interrupting_the_imports_is_one_line_too(tmp_path: Path) -> None:
     """A command spends its first seconds importing: `torch` here is a module that takes its time."""
     (tmp_path / "torch.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{PACKAGE.parent}"}
-    process = _started("-m", "mobivid_core.training.scale", env=environment)
+    process = _started("-m", "mobivid_core.train.scale", env=environment)
     assert process.stdout and process.stdout.readline() == "importing\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mobivid_core import intervals
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.coverage import experiments, simulate
-from mobivid_core.intervals import Interval
+from mobivid_core.measure import intervals
+from mobivid_core.measure.intervals import Interval
+from mobivid_core.studies.coverage import experiments, simulate
 
 DRAWS = 400
 #: Two in ten thousand counts of a true 95 % lie further off than this.

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mobivid_core import memory
-from mobivid_core.runner.kernel import GLIBC_ENVIRONMENT
+from mobivid_core.memory import GLIBC_ENVIRONMENT
 
 # 400 MB in pieces with a small one left between each two: a heap that glibc alone cannot shrink from its end
 PROGRAM = """

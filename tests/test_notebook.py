@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobivid_core import notebook, reproduce
 from mobivid_core.errors import MobiVidError, ParameterError, ProfileError
+from mobivid_core.lab import reproduce
+from mobivid_core.show import notebook
 
 
 @pytest.mark.parametrize(

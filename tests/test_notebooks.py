@@ -10,12 +10,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from mobivid_core.lab.reviews import ANSWERED_BY
+from mobivid_core.lab.runner.chain import Chain
+from mobivid_core.lab.runner.parameters import declared
+from mobivid_core.lab.runner.source import NotebookSource, cell_hash, read_chain
+from mobivid_core.lab.scorecard import CHECKS
 from mobivid_core.paths import notebooks_dir, project_root
-from mobivid_core.report.reviews import ANSWERED_BY
-from mobivid_core.report.scorecard import CHECKS
-from mobivid_core.runner.chain import Chain
-from mobivid_core.runner.parameters import declared
-from mobivid_core.runner.source import NotebookSource, cell_hash, read_chain
 
 CHAIN = read_chain(notebooks_dir())
 every_notebook = pytest.mark.parametrize("notebook", CHAIN, ids=lambda notebook: notebook.name)
@@ -122,7 +122,7 @@ def test_outputs_were_made_by_the_code_beside_them(notebook: NotebookSource) -> 
             made_by = cell.metadata.get("mobivid", {}).get("source_sha256")
             assert made_by == cell_hash(cell.source), (
                 f"{notebook.name}, cell {index}, changed since its output was made: run "
-                "`python -m mobivid_core.reproduce --profile laptop --commit-outputs`"
+                "`python -m mobivid_core.lab.reproduce --profile laptop --commit-outputs`"
             )
 
 

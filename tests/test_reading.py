@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from mobivid_core.paths import notebooks_dir
-from mobivid_core.report.media import EMBED_LIMIT
+from mobivid_core.show.media import EMBED_LIMIT
 
 NOTEBOOKS = sorted(notebooks_dir().rglob("*.ipynb"))
 IMAGE_BYTES = 150_000

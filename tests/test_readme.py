@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from mobivid_core.errors import RunError
+from mobivid_core.evidence import MEANING
+from mobivid_core.lab import readme
 from mobivid_core.paths import checkpoints_dir, data_dir, project_root
 from mobivid_core.profiles import PROFILES
-from mobivid_core.report import readme
-from mobivid_core.report.evidence import MEANING
-from mobivid_core.report.results import HEADLINES, read_headlines
+from mobivid_core.show.results import HEADLINES, read_headlines
 
 TEXT = (project_root() / "README.md").read_text(encoding="utf-8")
 
@@ -38,7 +38,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("document", [readme.README, readme.GUIDE])
 def test_generated_tables_are_in_step_with_the_committed_results(document: Path, committed: Path) -> None:
     now, should_be = readme.current(committed)[document]
-    assert now == should_be, "run `python -m mobivid_core.report.readme`, and commit it with the results"
+    assert now == should_be, "run `python -m mobivid_core.lab.readme`, and commit it with the results"
 
 
 def test_minutes_are_rounded_up() -> None:

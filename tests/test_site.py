@@ -9,10 +9,10 @@ import nbformat
 import pytest
 import yaml
 
-from mobivid_core import site
 from mobivid_core.errors import MobiVidError
+from mobivid_core.lab import site
+from mobivid_core.lab.teaching.masters import read_masters
 from mobivid_core.paths import notebooks_dir, project_root
-from mobivid_core.teaching.masters import read_masters
 
 
 def test_the_source_holds_every_notebook_and_all_that_pages_link_to(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mobivid_core import verify
 from mobivid_core.errors import ParameterError, RunError
-from mobivid_core.intervals import Interval
+from mobivid_core.lab import verify
+from mobivid_core.lab.readme import headline_names
+from mobivid_core.lab.tolerances import EXACT, EXCEPTIONS, MEASURED, SECONDS, WITH_INTERVAL, Tolerance, of_headline
+from mobivid_core.measure.intervals import Interval
 from mobivid_core.paths import project_root
-from mobivid_core.report.readme import headline_names
-from mobivid_core.report.results import HEADLINES, Results, read_headlines
-from mobivid_core.report.tolerances import EXACT, EXCEPTIONS, MEASURED, SECONDS, WITH_INTERVAL, Tolerance, of_headline
+from mobivid_core.show.results import HEADLINES, Results, read_headlines
 
 
 def _run(changes: dict[str, float] | None = None, x: float = 2.0, columns: tuple[str, str] = ("name", "x")) -> None:

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobivid_core.diffusion.flow import normal
 from mobivid_core.distill.discriminator import TeacherDiscriminator
 from mobivid_core.distill.regression import unroll
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trajectory import Trajectories
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.path import normal
 
 if TYPE_CHECKING:
-    from mobivid_core.training.latents import LatentDataset
+    from mobivid_core.data.latents import LatentDataset
 
 LOSSES = ("hinge", "relativistic")
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobivid_core.diffusion.flow import clean_estimate
 from mobivid_core.distill.trajectory import (
     STUDENT_STEPS,
     Condition,
@@ -26,6 +25,7 @@ from mobivid_core.distill.trajectory import (
     step_generator,
     student_sigmas,
 )
+from mobivid_core.flow.path import clean_estimate
 from mobivid_core.models.text import encode_text
 
 

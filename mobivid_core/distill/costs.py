@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mobivid_core.diffusion.guidance import Guidance, as_guidance
-from mobivid_core.diffusion.sampling import textbook_sigmas
 from mobivid_core.distill.own_states import shown_evaluations
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trajectory import STUDENT_STEPS, student_sigmas
+from mobivid_core.flow.guidance import Guidance, as_guidance
+from mobivid_core.flow.sampling import textbook_sigmas
 
 
 @dataclass(frozen=True)

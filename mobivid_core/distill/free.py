@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import pandas as pd
 from torch import nn
 
-from mobivid_core.diffusion.guidance import Guidance, as_guidance
-from mobivid_core.distill.comparison import distance_ratio, mean_change
 from mobivid_core.distill.knots import search_knots, validation_condition
 from mobivid_core.distill.solvers import SOLVERS, Sampler
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate import minivbench
-from mobivid_core.evaluate.generation import Evaluation, Evaluator
-from mobivid_core.evaluate.screening import COARSE, rank, screen, screened_table
+from mobivid_core.flow.guidance import Guidance, as_guidance
+from mobivid_core.measure import minivbench
+from mobivid_core.measure.comparison import distance_ratio, mean_change
+from mobivid_core.measure.generation import Evaluation, Evaluator
+from mobivid_core.measure.screening import COARSE, rank, screen, screened_table
 
 #: Network evaluations at which students are compared: their own four, and four guided steps.
 BUDGETS = (4, 8)

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobivid_core.diffusion.flow import clean_estimate, null_condition
-from mobivid_core.diffusion.guidance import Guidance, as_guidance
 from mobivid_core.distill.adversarial import renoise
 from mobivid_core.distill.regression import unroll
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trajectory import Condition, Trajectories
+from mobivid_core.flow.guidance import Guidance, as_guidance
+from mobivid_core.flow.path import clean_estimate, null_condition
 
 
 def matching_loss(samples: Tensor, teacher_clean: Tensor, student_clean: Tensor) -> Tensor:

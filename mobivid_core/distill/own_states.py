@@ -19,11 +19,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mobivid_core.diffusion.guidance import Guidance, as_guidance
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trajectory import Trajectories, Velocity, euler_path, guided_velocity, tensors_digest
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_tensors, write_bytes
+from mobivid_core.flow.guidance import Guidance, as_guidance
 
 #: Midpoint steps of the teacher for one of the student's, two evaluations each. One is too few: see CHANGELOG, "Tried".
 SEGMENT_STEPS = 2

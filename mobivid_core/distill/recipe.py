@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mobivid_core.deploy.counts import dit_flops
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.discriminator import TeacherDiscriminator
@@ -33,10 +32,11 @@ from mobivid_core.distill.trajectory import (
     tensors_digest,
 )
 from mobivid_core.errors import ParameterError
+from mobivid_core.models.counts import dit_flops
 from mobivid_core.profiles import Profile
 
 if TYPE_CHECKING:
-    from mobivid_core.training.latents import LatentDataset
+    from mobivid_core.data.latents import LatentDataset
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.diffusion.guidance import Guidance, as_guidance
 from mobivid_core.distill.trajectory import Condition, guided_velocity, solver_path, student_sigmas
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.guidance import Guidance, as_guidance
 from mobivid_core.models.text import encode_text
 
 GRIDS = ("textbook", "diffusers default", "optimised steps")

@@ -27,8 +27,8 @@ from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trajectory import Trajectories, step_generator
 from mobivid_core.errors import ParameterError, TrainingError
 from mobivid_core.files import replacing
-from mobivid_core.training.muon import Muon, muon_matrices
-from mobivid_core.training.state import load_state, save_state
+from mobivid_core.train.muon import Muon, muon_matrices
+from mobivid_core.train.state import load_state, save_state
 
 COLUMNS = ("step", "regression", "adversarial", "discriminator", "real_logit", "fake_logit", "r1", "seconds")
 

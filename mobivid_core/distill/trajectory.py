@@ -23,15 +23,15 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mobivid_core.diffusion import sampling
-from mobivid_core.diffusion.flow import TIMESTEP_SCALE, null_condition
-from mobivid_core.diffusion.guidance import Guidance, as_guidance
-from mobivid_core.diffusion.sampling import make_scheduler, set_sigmas, textbook_sigmas
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_tensors, write_bytes
+from mobivid_core.flow import sampling
+from mobivid_core.flow.guidance import Guidance, as_guidance
+from mobivid_core.flow.path import TIMESTEP_SCALE, null_condition
+from mobivid_core.flow.sampling import make_scheduler, set_sigmas, textbook_sigmas
 
 if TYPE_CHECKING:
-    from mobivid_core.training.latents import LatentDataset
+    from mobivid_core.data.latents import LatentDataset
 
 #: Steps of the distilled student (claim C03).
 STUDENT_STEPS = 4

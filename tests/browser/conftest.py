@@ -24,10 +24,10 @@ import pandas as pd
 import pytest
 
 from mobivid_core.errors import CheckpointError
+from mobivid_core.lab.browser import RECORD, browser_record
+from mobivid_core.lab.runner.kernel import own_kernel
 from mobivid_core.paths import data_dir, notebooks_dir, project_root
-from mobivid_core.report.browser import RECORD, browser_record
-from mobivid_core.report.records import write_record
-from mobivid_core.runner.kernel import own_kernel
+from mobivid_core.studies.records import write_record
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

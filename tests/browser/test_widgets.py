@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 
+from mobivid_core.lab.runner.source import read_chain
 from mobivid_core.paths import notebooks_dir
-from mobivid_core.runner.source import read_chain
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from mobivid_core.distill import arms
-from mobivid_core.distill.arms import ARMS, Stage, arm_stages, run_arm
 from mobivid_core.distill.consistency import consistency_loss, consistency_sample
 from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.matching import Matching, make_matching, matching_loss
@@ -16,6 +14,8 @@ from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import Trajectories
 from mobivid_core.errors import ParameterError
+from mobivid_core.studies import distillation_arms as arms
+from mobivid_core.studies.distillation_arms import ARMS, Stage, arm_stages, run_arm
 
 ANCHOR = DistillSettings(1, batch=4, rate=3e-3, rate_warmup=1)
 SECOND = DistillSettings(1, batch=4, adversarial_weight=0.1, discriminator_warmup=2, gradient_steps=2)

@@ -6,7 +6,11 @@ import torch
 
 from mobivid_core.data.captions import label_indices
 from mobivid_core.data.render import label_of
-from mobivid_core.distill.comparison import (
+from mobivid_core.distill.recipe import Recipe
+from mobivid_core.distill.student import STUDENTS
+from mobivid_core.errors import ParameterError
+from mobivid_core.measure.bars import bars_table
+from mobivid_core.measure.comparison import (
     DISTILL_BARS,
     OVER,
     Beside,
@@ -19,13 +23,9 @@ from mobivid_core.distill.comparison import (
     mean_ratio,
     measure_seconds,
 )
-from mobivid_core.distill.recipe import Recipe
-from mobivid_core.distill.student import STUDENTS
-from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.bars import bars_table
-from mobivid_core.evaluate.generation import Evaluation
-from mobivid_core.evaluate.minivbench import ClipMeasures, Reference, score
-from mobivid_core.evaluate.quality import ImagingReference
+from mobivid_core.measure.generation import Evaluation
+from mobivid_core.measure.minivbench import ClipMeasures, Reference, score
+from mobivid_core.measure.quality import ImagingReference
 from mobivid_core.profiles import get_profile
 
 LABELS = [label_of("test", i) for i in range(40)]

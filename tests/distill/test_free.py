@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import torch
 
-from mobivid_core.diffusion.guidance import Guidance
 from mobivid_core.distill.free import (
     FreeBaseline,
     candidates,
@@ -18,7 +17,8 @@ from mobivid_core.distill.free import (
 )
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.errors import ParameterError
-from mobivid_core.evaluate.generation import Evaluator
+from mobivid_core.flow.guidance import Guidance
+from mobivid_core.measure.generation import Evaluator
 
 SHAPE = (4, 2, 2, 2)
 N = 8

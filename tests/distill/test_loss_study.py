@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from mobivid_core.distill.arms import ARMS, BOTH, REGRESSION
-from mobivid_core.distill.bench import Trial
-from mobivid_core.distill.loss_record import LossRecord
-from mobivid_core.distill.loss_study import run_study, trials
 from mobivid_core.errors import CheckpointError
+from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION
+from mobivid_core.studies.distillation_bench import Trial
+from mobivid_core.studies.loss_record import LossRecord
+from mobivid_core.studies.loss_study import run_study, trials
 
 FACTS = {"date": "2026-01-01", "teacher": "abc", "start": "student", "clips": 4, "seeds": 3, "torch": "2"}
 
@@ -52,7 +52,7 @@ def test_interrupted_study_goes_on_with_what_is_missing(tmp_path):
 
 
 def test_missing_record_says_how_to_make_it(tmp_path):
-    with pytest.raises(CheckpointError, match="make it again: python -m mobivid_core.distill.loss_study losses"):
+    with pytest.raises(CheckpointError, match="make it again: python -m mobivid_core.studies.loss_study losses"):
         LossRecord.load("losses", "abc", tmp_path)
 
 

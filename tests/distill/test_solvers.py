@@ -2,7 +2,6 @@ import pandas as pd
 import pytest
 import torch
 
-from mobivid_core.diffusion.guidance import Guidance
 from mobivid_core.distill.solvers import (
     Sampler,
     baselines,
@@ -14,6 +13,7 @@ from mobivid_core.distill.solvers import (
 )
 from mobivid_core.distill.trajectory import student_sigmas
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.guidance import Guidance
 
 
 def test_default_grid_wastes_its_last_step():

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mobivid_core.distill.discriminator import default_depths
-from mobivid_core.distill.study import load_study, trials
 from mobivid_core.errors import CheckpointError
+from mobivid_core.studies.discriminator_study import load_study, trials
 
 
 def test_each_trial_changes_one_thing(teacher):

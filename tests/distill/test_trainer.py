@@ -174,7 +174,7 @@ def test_muon_trains_the_blocks_matrices_and_resumes(student, trajectories, tmp_
 
 
 def test_command_line_says_what_the_recipe_is():
-    from mobivid_core.distill.__main__ import make_parser, recipe_of
+    from mobivid_core.distill.command import make_parser, recipe_of
     from mobivid_core.profiles import get_profile
 
     asked = ["--regression-steps", "2000", "--muon", "5e-3", "--batch", "64", "--adversarial-steps", "40"]
@@ -192,7 +192,7 @@ def test_command_line_says_what_the_recipe_is():
 
 
 def test_command_line_says_in_one_line_what_cannot_be_had(capsys):
-    from mobivid_core.distill.__main__ import main
+    from mobivid_core.distill.command import main
 
     for asked, said in (
         (["--regression-steps", "0", "--adversarial-steps", "0"], "nothing to train"),

@@ -1,8 +1,6 @@
 import pytest
 import torch
 
-from mobivid_core.diffusion.guidance import Guidance
-from mobivid_core.diffusion.sampling import sample_latents
 from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.own_states import own_states
 from mobivid_core.distill.regression import draw_chords, regression_loss, unroll
@@ -18,6 +16,8 @@ from mobivid_core.distill.trajectory import (
     teacher_states,
 )  # fmt: skip
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.guidance import Guidance
+from mobivid_core.flow.sampling import sample_latents
 
 SHAPE = (4, 2, 2, 2)
 

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from mobivid_core.files import sha256
 
-SETUP = 'from mobivid_core.report.results import Results\nresults = Results(notebook="{name}", profile=PROFILE)'
+SETUP = 'from mobivid_core.show.results import Results\nresults = Results(notebook="{name}", profile=PROFILE)'
 NOTEBOOKS = {
     "01_first": (
         """
@@ -26,7 +26,7 @@ NOTEBOOKS = {
             for part in range(5):
                 (folder / f"{part}.json").write_text(str([part] * 1000))
         """,
-        "from mobivid_core.intervals import Interval\n"
+        "from mobivid_core.measure.intervals import Interval\n"
         'found = Interval(1.25, 1, 2, kind="95 % t", over="seeds", n=3)\n'
         'results.headline("toy_first", found, unit="dB")',
         'results.table("toy_table", pd.DataFrame({"x": range(50)}), finding="It counts.", evidence="derived")',
@@ -44,7 +44,7 @@ NOTEBOOKS = {
     "03_third": (
         """
         import matplotlib.pyplot as plt
-        from mobivid_core.report.results import headlines
+        from mobivid_core.show.results import headlines
         values = headlines(PROFILE).set_index("id")["value"]
         fig, axis = plt.subplots()
         axis.plot([values["toy_first"], values["toy_second"]])
@@ -73,7 +73,7 @@ class Project:
 
     def start(self, *arguments: str, prefix: tuple[str, ...] = (), **options: object) -> subprocess.Popen:
         """Start the runner's command line, in the folder `cwd` if given."""
-        command = [*prefix, sys.executable, "-m", "mobivid_core.reproduce", "--profile", "smoke", *arguments]
+        command = [*prefix, sys.executable, "-m", "mobivid_core.lab.reproduce", "--profile", "smoke", *arguments]
         settings = {"env": self.environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, **(settings | options))
 

@@ -14,11 +14,11 @@ import mobivid_core
 from mobivid_core import artifacts
 from mobivid_core.distill.student import STUDENTS, load_student, shipped_student
 from mobivid_core.errors import CheckpointError
-from mobivid_core.evaluate.judge import Judge
+from mobivid_core.measure.judge import Judge
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.pipeline import MobiVidPipeline
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import data_dir, notebooks_dir
+from mobivid_core.pipeline.pipeline import MobiVidPipeline
 
 CLASSES = {
     "vae": MobiVidVAE,

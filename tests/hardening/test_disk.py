@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from mobivid_core import artifacts
-from mobivid_core.compress.scores import Scores
 from mobivid_core.distill.trajectory import Condition, collect_trajectories
 from mobivid_core.errors import RunError
 from mobivid_core.files import read_json
-from mobivid_core.report import results as registry
-from mobivid_core.report.results import Results
+from mobivid_core.sensitivity.scores import Scores
+from mobivid_core.show import results as registry
+from mobivid_core.show.results import Results
 
 MEGABYTE = 1 << 20
 FULL = "no space left on the disk while writing"

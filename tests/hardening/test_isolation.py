@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from mobivid_core.errors import RunError
-from mobivid_core.models.pipeline import MobiVidPipeline
+from mobivid_core.lab.runner.chain import Chain
 from mobivid_core.paths import project_root
-from mobivid_core.runner.chain import Chain
+from mobivid_core.pipeline.pipeline import MobiVidPipeline
 
 AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
@@ -85,7 +85,7 @@ def test_results_in_a_read_only_folder_say_what_to_set(runs: Path) -> None:
 from pathlib import Path
 from mobivid_core.errors import RunError
 from mobivid_core.files import write_text
-from mobivid_core.report.results import Results
+from mobivid_core.show.results import Results
 for write in (lambda: write_text(Path({str(folder)!r}) / "a" / "b.txt", "x"),
               lambda: Results(notebook="00_start_here", profile="smoke").headline("x", 1.0)):
     try:
@@ -147,7 +147,7 @@ def test_a_notebook_runs_on_a_machine_without_network(runs: Path) -> None:
     tried = subprocess.run([*OFFLINE, sys.executable, "-c", probe], capture_output=True, text=True)
     if "unreachable" not in tried.stderr:
         pytest.skip(f"no network namespace here: {tried.stderr.strip()[-200:]}")
-    command = [*OFFLINE, sys.executable, "-m", "mobivid_core.reproduce", "--profile", "smoke", "--only", "00"]
+    command = [*OFFLINE, sys.executable, "-m", "mobivid_core.lab.reproduce", "--profile", "smoke", "--only", "00"]
     environment = os.environ | {"MOBIVID_ROOT": str(project_root()), "OMP_NUM_THREADS": "1"}
     environment.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)

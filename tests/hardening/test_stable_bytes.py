@@ -14,9 +14,9 @@ from mobivid_core.paths import project_root
 
 MAKE = """
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
-from mobivid_core.report.diagram import pipeline_figure
-from mobivid_core.report.results import Results
-from mobivid_core.report.style import use_style
+from mobivid_core.show.diagram import pipeline_figure
+from mobivid_core.show.results import Results
+from mobivid_core.show.style import use_style
 use_style()
 results = Results(notebook="01_vae_compression", profile="smoke")
 fig, axes = plt.subplots(1, 2)
@@ -68,6 +68,6 @@ def test_every_kind_of_result_is_stable_to_the_byte_across_processes(tmp_path: P
 
 @pytest.mark.slow
 def test_a_notebooks_figures_are_stable_to_the_byte(tmp_path: Path) -> None:
-    command = ["-m", "mobivid_core.reproduce", "--profile", "smoke", "--only", "00"]
+    command = ["-m", "mobivid_core.lab.reproduce", "--profile", "smoke", "--only", "00"]
     first, second = (_made(tmp_path / seed, seed, command) for seed in ("1", "2"))
     assert first == second and "start_clips.mp4" in first and "start_pipeline.png" in first

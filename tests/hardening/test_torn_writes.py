@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mobivid_core import artifacts
 from mobivid_core.files import clear_leftovers, read_json
-from mobivid_core.report import results as registry
-from mobivid_core.report.results import Results
+from mobivid_core.show import results as registry
+from mobivid_core.show.results import Results
 
 #: Every way in which the code under test changes the disk.
 OPERATIONS = ("replace", "rename", "fsync", "unlink", "chmod", "mkdir", "rmdir")

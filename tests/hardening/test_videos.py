@@ -13,11 +13,11 @@ from PIL import Image
 
 from mobivid_core.data.film import CHECKSUMS, film_clips, film_shots
 from mobivid_core.data.folder import clips_from_folder
+from mobivid_core.data.pool import film_pool
 from mobivid_core.data.video_io import read_video, write_video
 from mobivid_core.errors import VideoError
 from mobivid_core.files import sha256
 from mobivid_core.paths import data_dir
-from mobivid_core.training.pool import film_pool
 
 FRAMES = 60
 #: Share of the bytes that is left. From 0.9 on, containers that declare no number of frames may pass as complete.
@@ -141,7 +141,7 @@ def test_the_shipped_film_cut_short_names_its_remedy(copied_film: Path, split: s
 def test_training_notices_the_last_missing_frames(copied_film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # FFmpeg takes a file that lost under a tenth of its frames for whole: the table of shots knows better
     monkeypatch.setattr(
-        "mobivid_core.training.pool.iterate_frames", lambda path: iter([np.zeros((8, 8, 3), "u1")] * 50)
+        "mobivid_core.data.pool.iterate_frames", lambda path: iter([np.zeros((8, 8, 3), "u1")] * 50)
     )
     with pytest.raises(VideoError, match="train.mp4: breaks off after 50 of .*git checkout -- data/clips"):
         film_pool()

@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from mobivid_core.diffusion.sampling import make_scheduler, sample_latents
 from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.flow.sampling import make_scheduler, sample_latents
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.pipeline import MobiVidPipeline
 from mobivid_core.models.text import encode_text, load_text_encoder, load_tokenizer
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.training import precision
+from mobivid_core.pipeline.pipeline import MobiVidPipeline
+from mobivid_core.train import precision
 
 SIZES = DiTConfig.uniform(blocks=2, heads=2, ffn=8, hidden=16, head_dim=8, in_channels=4, text_dim=12)
 SMALL = {"num_frames": 9, "height": 32, "width": 64, "num_inference_steps": 2}

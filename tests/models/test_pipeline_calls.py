@@ -15,14 +15,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
-from mobivid_core.diffusion.sampling import check_scheduler, make_scheduler
 from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.flow.sampling import check_scheduler, make_scheduler
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.first_frame import encode_image
-from mobivid_core.models.pipeline import MobiVidPipeline
 from mobivid_core.models.text import load_tokenizer
 from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.pipeline.pipeline import MobiVidPipeline
 
 SIZES = DiTConfig.uniform(blocks=1, heads=2, ffn=8, hidden=16, head_dim=8, in_channels=4, text_dim=12)
 SMALL = {"num_frames": 9, "height": 32, "width": 64, "num_inference_steps": 2, "output_type": "latent"}

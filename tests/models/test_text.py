@@ -4,14 +4,14 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from mobivid_core.diffusion.sampling import make_scheduler
 from mobivid_core.errors import CheckpointError
+from mobivid_core.flow.sampling import make_scheduler
 from mobivid_core.models import text
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.pipeline import MobiVidPipeline
 from mobivid_core.models.text import MAX_LENGTH, TEXT_DIM, encode_text, load_text_encoder, load_tokenizer, token_states
 from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.pipeline.pipeline import MobiVidPipeline
 
 
 def pooled(captions: list[str]) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""Core ML graphs, conversion, packages, their verification on any machine, the app loop."""

@@ -1,0 +1,180 @@
+"""The app's loop over its packages, run on any machine: caption to clip through text encoder, steps and decoder.
+
+Paper: the on-device section (text encoder, four transformer steps, light decoder). What an app does in Swift is done
+here on top of the executor, so that whole clips can be compared with torch before any phone is involved, and so that
+the price of smaller weights is seen on clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mobivid_core.coreml.graphs import MASKED
+from mobivid_core.coreml.mil import Program, execute
+from mobivid_core.coreml.packages import load_program
+from mobivid_core.coreml.steps import DiTStep
+from mobivid_core.errors import ExportError
+from mobivid_core.measure.judge import Judge, accuracy
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.vae import MobiVidVAE
+
+
+@dataclass(frozen=True)
+class App:
+    """The packages of one bundle and the host's tables.
+
+    Attributes:
+        text_encoder: Token ids to states.
+        steps: The transformer, whole or in parts, in order.
+        decoder: Latents to clip.
+        tables: From `bundle.timestep_tables`.
+    """
+
+    text_encoder: Program
+    steps: Sequence[Program]
+    decoder: Program
+    tables: dict[str, Tensor]
+
+    @classmethod
+    def load(cls, folder: Path, tables: dict[str, Tensor], bits: int = 16) -> App:
+        """Read the packages of a folder made by `export`.
+
+        Args:
+            folder: Holds the packages.
+            tables: The host's tables.
+            bits: Bits of a weight of transformer and decoder; the text encoder keeps 16.
+
+        Raises:
+            ExportError: A package is missing or unreadable.
+        """
+        end = "" if bits == 16 else f"_{bits}bit"
+        parts = sorted(folder.glob(f"dit_part*{end}.mlpackage")) or [folder / f"dit{end}.mlpackage"]
+        text_encoder, decoder = (load_program(folder / f"{n}.mlpackage") for n in ("text_encoder", f"decoder{end}"))
+        return cls(text_encoder, [load_program(part) for part in parts], decoder, tables)
+
+    def clip(self, caption: str, noise: Tensor, mode: str = "fp16") -> Tensor:
+        """One clip (1, 3, T, H, W) of a caption and its noise (1, C, t, h, w)."""
+        ids, mask = tokens(caption)
+        additive = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
+        text = execute(self.text_encoder, {"input_ids": ids, "text_mask": additive}, mode)["states"]
+        latents = sample(package_step(self.steps, mode), noise, text, mask, self.tables)
+        return execute(self.decoder, {"latents": latents}, mode)["clip"]
+
+
+def tokens(caption: str) -> tuple[Tensor, Tensor]:
+    """Token ids (1, L) int32 of a caption, padded, and the mask (1, L) that is True for real tokens."""
+    from mobivid_core.models.text import MAX_LENGTH, load_tokenizer
+
+    made = load_tokenizer()(
+        [caption], padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+    )
+    return made["input_ids"].int(), made["attention_mask"].bool()
+
+
+def torch_clip(
+    model: MobiVidTransformer3DModel, vae: MobiVidVAE, caption: str, noise: Tensor, tables: dict[str, Tensor]
+) -> Tensor:
+    """The same clip by torch in float32, with the models as they were trained: what the packages are measured against.
+
+    Args:
+        model: The transformer.
+        vae: Decodes.
+        caption: What to show.
+        noise: (1, C, t, h, w).
+        tables: The host's tables.
+
+    Returns:
+        (1, 3, T, H, W) in [-1, 1].
+    """
+    from mobivid_core.models.text import encode_text
+
+    text, mask = encode_text([caption])
+    with torch.no_grad():
+        return vae.decode_latents(sample(DiTStep(model, tuple(noise.shape[2:])), noise, text, mask, tables))
+
+
+def sample(
+    step: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], noise: Tensor, text: Tensor, mask: Tensor,
+    tables: dict[str, Tensor],
+) -> Tensor:  # fmt: skip
+    """The app's loop: Euler steps of the velocity from noise to latents.
+
+    Args:
+        step: (latents, text, additive mask, modulation) -> velocity: a torch graph or packages.
+        noise: (1, C, t, h, w).
+        text: (1, L, D) token states.
+        mask: (1, L) bool, True for real tokens.
+        tables: From `timestep_tables`.
+
+    Returns:
+        (1, C, t, h, w) normalised latents.
+    """
+    additive = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
+    sigmas, latents = tables["sigmas"], noise
+    for i in range(len(sigmas) - 1):
+        velocity = step(latents, text, additive, tables["modulation"][i : i + 1])
+        latents = latents + (sigmas[i + 1] - sigmas[i]) * velocity
+    return latents
+
+
+def package_step(programs: Program | Sequence[Program], mode: str) -> Callable[..., Tensor]:
+    """A transformer package, or the chain of its parts in order, as `sample`'s step."""
+    parts = [programs] if isinstance(programs, Program) else list(programs)
+
+    def step(latents: Tensor, text: Tensor, text_mask: Tensor, modulation: Tensor) -> Tensor:
+        x, used = latents, 0
+        for program in parts:
+            x_name, text_name, mask_name, rows_name = [slot.name for slot in program.inputs]
+            taken = program.inputs[3].shape[1]
+            rows = modulation[:, used : used + taken]
+            made = execute(program, {x_name: x, text_name: text, mask_name: text_mask, rows_name: rows}, mode)
+            used += taken
+            x, text = (*made.values(), text)[:2]
+        return x
+
+    return step
+
+
+def psnr_db(got: Tensor, expected: Tensor) -> float:
+    """Peak signal-to-noise ratio of clips in [-1, 1] in decibels; infinite if they are equal."""
+    return 10 * torch.log10(4 / (got - expected).square().mean()).item()
+
+
+def weight_cost(
+    clips: Mapping[int, Tensor], reference: Tensor, megabytes: Mapping[int, float], judge: Judge, truth: Tensor
+) -> pd.DataFrame:
+    """What smaller weights cost, seen on clips of the same captions and noise.
+
+    Args:
+        clips: Bits of a weight -> (N, 3, T, H, W) through the packages.
+        reference: The same clips by torch in float32.
+        megabytes: Bits -> size of the packages that differ.
+        judge: Reads the captions' attributes back.
+        truth: (N, 4) classes that the captions ask for.
+
+    Returns:
+        One row a number of bits: size, PSNR against torch (median and worst clip), share of clips that the judge reads
+        as torch's, and share with all attributes as asked for.
+
+    Raises:
+        ExportError: Numbers of clips differ.
+    """
+    if any(c.shape != reference.shape for c in clips.values()):
+        raise ExportError("the clips to compare differ in number or size")
+    said = judge.predict(reference)
+    rows = []
+    for bits, made in clips.items():
+        each = torch.tensor([psnr_db(a, b) for a, b in zip(made, reference, strict=True)])
+        read = judge.predict(made)
+        rows.append({
+            "bits": bits, "MB": megabytes[bits], "PSNR to torch, median (dB)": each.median().item(),
+            "worst clip (dB)": each.min().item(), "read as torch's": (read == said).all(1).float().mean().item(),
+            "all attributes right": accuracy(read, truth)["all"].mean().item(), "clips": len(made),
+        })  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,159 @@
+r"""Command: time verified packages on a connected iPhone through coremltools' remote benchmarker, or import records.
+
+    python -m mobivid_core.coreml.export --config mobile-block --out packages/block
+    python -m mobivid_core.coreml.device_benchmark \
+        --device "iPhone 16 Pro Max" --bundle packages/block --team ABCDE12345
+    python -m mobivid_core.coreml.device_benchmark --import theirs.json --bundle packages/block
+
+Paper: the speed on an iPhone 16 Pro Max. Needs macOS 14.4, Xcode, a signing team and an unlocked iPhone in Developer
+Mode; what is missing is said. Each remote call waits ten seconds at most, so a block, the decoder and
+the text encoder are timed one by one and composed. The remote part follows coremltools 9's code; it has not been run
+by the project, which has no such phone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
+from mobivid_core.coreml.library import import_coremltools
+from mobivid_core.coreml.packages import package_hash
+from mobivid_core.errors import ExportError, ParameterError
+from mobivid_core.phone.records import (
+    COMPUTE_UNITS,
+    THERMAL_STATES,
+    DeviceRecord,
+    compose,
+    import_record,
+    keep_record,
+    verified_packages,
+)
+
+_MACOS = (14, 4)
+_SOURCE = "coremltools MLModelBenchmarker over devicectl"
+
+
+def missing_requirements(team: str | None) -> list[str]:
+    """What this machine lacks to time a package on a phone, one sentence each; empty if nothing."""
+    lacks = []
+    if platform.system() != "Darwin":
+        lacks.append(f"macOS 14.4 or later is needed; this is {platform.system()}")
+    elif tuple(int(n) for n in platform.mac_ver()[0].split(".")[:2]) < _MACOS:
+        lacks.append(f"macOS 14.4 or later is needed; this is {platform.mac_ver()[0]}")
+    if shutil.which("xcrun") is None:
+        lacks.append("Xcode's command-line tools are needed (`xcode-select --install`, then Xcode 15 or later)")
+    elif subprocess.run(["xcrun", "--find", "devicectl"], capture_output=True, check=False).returncode:
+        lacks.append("`devicectl` is not in this Xcode; install Xcode 15 or later")
+    if not team:
+        lacks.append("a signing team is needed: pass --team with the ten-character id of your Apple developer team")
+    return lacks
+
+
+def checked_hash(package: Path, verified: Mapping[str, dict]) -> str:
+    """Hash of a package, which must be that of a verified one.
+
+    Raises:
+        ExportError: The package is not what was verified.
+    """
+    digest = package_hash(package)
+    if digest not in verified:
+        raise ExportError(
+            f"{package} has the hash {digest[:12]}, which is none of the packages that passed verification: it was "
+            "changed since, or failed. Convert it again with `python -m mobivid_core.coreml.export`"
+        )
+    return digest
+
+
+async def _connect(team: str) -> object:
+    """The first connected iPhone, with coremltools' model runner started on it."""
+    import_coremltools()
+    from coremltools.models.ml_program.experimental.remote_device import AppSigningCredentials, Device, DeviceType
+
+    phones = Device.get_connected_devices(DeviceType.IPHONE)
+    if not phones:
+        raise ExportError("no iPhone is connected; connect one by cable, unlock it and switch Developer Mode on")
+    return await phones[0].prepare_for_model_debugging(AppSigningCredentials(development_team=team))
+
+
+async def _time_package(phone: object, package: Path, units: str, iterations: int) -> tuple[list[float], list[float]]:
+    """Load and predict samples in milliseconds."""
+    ct = import_coremltools()
+    from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
+
+    benchmarker = MLModelBenchmarker(ct.models.MLModel(str(package), compute_units=ct.ComputeUnit[units]), phone)
+    loads = await benchmarker.benchmark_load(iterations=3)
+    predictions = await benchmarker.benchmark_predict(iterations=iterations, warmup=True)
+    return list(loads.samples), list(predictions.samples)
+
+
+async def time_bundle(options: argparse.Namespace, verified: Mapping[str, dict]) -> list[DeviceRecord]:
+    """Time every verified package of the bundle on the phone, one after the other.
+
+    Raises:
+        ExportError: No phone, or a package is not what was verified.
+    """
+    packages = sorted(options.bundle.glob("*.mlpackage"))
+    digests = {package: checked_hash(package, verified) for package in packages}
+    phone = await _connect(options.team)
+    records = []
+    for package, digest in digests.items():
+        loads, predictions = await _time_package(phone, package, options.units, options.iterations)
+        record = DeviceRecord(
+            options.device, f"iOS {phone.os_version}", options.units, package.name, digest, loads, predictions,
+            options.thermal, _SOURCE,
+        )  # fmt: skip
+        print(keep_record(record, options.out))
+        records.append(record)
+    return records
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; 0 if records were written or imported, 2 if something is missing."""
+    return run_command(_run, _parser(), arguments)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if not options.records and (lacks := missing_requirements(options.team)):
+        raise ExportError(f"cannot time on a phone from here: {'; '.join(lacks)}")
+    verified = verified_packages(options.bundle)
+    if options.records:
+        records = [import_record(path, verified) for path in options.records]  # all are right, or none is kept
+        for record in records:
+            print(keep_record(record, options.out))
+    else:
+        records = asyncio.run(time_bundle(options, verified))
+    for record in records:
+        row = record.as_row()
+        print(f"{row['device']}, {row['units']}: {row['package']} {row['predict ms']:.2f} ms (median)")
+    try:
+        composed = compose(records, verified)
+        print(f"a clip: {composed['clip']:.2f} s, {composed['frames/s']:.1f} frames/s (composed)")
+    except ParameterError as error:
+        print(f"not composed to a clip: {error}")
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("mobivid_core.coreml.device_benchmark", __doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--device", help="time on the connected iPhone; its product name goes into the records")
+    what.add_argument(
+        "--import", dest="records", type=given_path, nargs="+", help="records of others to check and keep"
+    )
+    parser.add_argument("--bundle", type=given_path, default=Path("packages/block"), help="folder of deploy.export")
+    parser.add_argument("--team", help="Apple developer team id, for signing coremltools' model runner")
+    parser.add_argument("--units", choices=COMPUTE_UNITS, default="CPU_AND_NE", help="default: CPU_AND_NE")
+    parser.add_argument("--iterations", type=at_least_one, default=10, help="timed after one warm-up (default: 10)")
+    parser.add_argument("--thermal", choices=THERMAL_STATES, default="unknown", help="the phone's thermal state")
+    parser.add_argument("--out", type=given_path, default=Path("measurements"), help="folder of the records")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

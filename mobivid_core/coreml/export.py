@@ -1,0 +1,193 @@
+"""Command: convert to Core ML packages, verify each, and write them with a manifest.
+
+    python -m mobivid_core.coreml.export --config mini --out packages/mini
+    python -m mobivid_core.coreml.export --config mobile-block --out packages/block
+    python -m mobivid_core.coreml.export --config mobile --out packages/mobile --bits 8 4
+
+`mini` takes trained checkpoints (distilled student, else teacher; VAE; text encoder). The paper's weights were never
+published, so the two paper-scale configurations have random weights: right for size, operations and timing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from mobivid_core import artifacts
+from mobivid_core.command import CommandParser, given_path, run_command
+from mobivid_core.coreml import graphs, text_graphs
+from mobivid_core.coreml.app import tokens
+from mobivid_core.coreml.bundle import STEPS, load_generator, timestep_tables, write_bundle
+from mobivid_core.coreml.verify import Verification, compress_and_verify, convert_and_verify
+from mobivid_core.coreml.weight_bits import SCHEMES
+from mobivid_core.errors import ExportError
+from mobivid_core.models.config import MOBILE
+from mobivid_core.models.counts import dit_params, latent_grid
+from mobivid_core.phone.references import light_vae
+from mobivid_core.profiles import Profile, get_profile
+
+CONFIGS = ("mini", "mobile-block", "mobile")
+#: Clip and text of the paper (claims C17, C18 and C27): 49 frames of 512 x 384, 77 CLIP tokens.
+PAPER_FRAMES, PAPER_TEXT = 49, 77
+PAPER_GRID = latent_grid(PAPER_FRAMES, 384, 512)
+#: Peak memory of a conversion and check in parts, measured: 0.35 GB and 7 bytes a parameter.
+_BYTES_PER_PARAMETER = 7
+
+
+def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
+    """Transformer step, decoder and text encoder of a profile, from its artefacts.
+
+    The modules are copies: conversion rounds their weights.
+    """
+    from mobivid_core.models.text import MAX_LENGTH, encode_text, load_text_encoder
+    from mobivid_core.models.vae import MobiVidVAE
+
+    vae = artifacts.load_model(MobiVidVAE, artifacts.find("vae", profile.name).path)
+    shape = vae.latent_shape(profile.frames, profile.size, profile.size)
+    generator = load_generator(profile.name)
+    graph = graphs.dit_graph(generator.model, shape[1:], MAX_LENGTH)
+    states, mask = encode_text(["a red star moving right"])
+    graph.inputs.update(
+        text=states[:, :MAX_LENGTH], text_mask=torch.zeros(mask.shape).masked_fill(~mask, graphs.MASKED)
+    )
+    yield graph
+    yield graphs.decoder_graph(vae, shape)
+    encoder = copy.deepcopy(load_text_encoder())
+    yield text_graphs.text_graph(encoder, *tokens("a red star moving right"), causal=False)
+
+
+def mobile_graphs() -> Iterator[graphs.Graph]:
+    """Paper scale with random weights: the 0.96 B transformer in parts below 1 GB, then what runs around it."""
+    from mobivid_core.models.dit import MobiVidTransformer3DModel
+
+    torch.manual_seed(0)
+    model = MobiVidTransformer3DModel.from_sizes(MOBILE).eval()
+    for block in model.blocks:  # these start at zero: the packages would hold branches that add nothing
+        torch.nn.init.normal_(block.attn2.to_out.weight, std=MOBILE.hidden**-0.5)
+    torch.nn.init.normal_(model.proj_out.weight, std=MOBILE.hidden**-0.5)
+    yield from graphs.dit_chunks(model, PAPER_GRID, PAPER_TEXT, name="mobile_dit")
+    del model
+    yield from _around()
+
+
+def block_graphs() -> Iterator[graphs.Graph]:
+    """One paper-scale block, decoder and text encoder with random weights: what is timed on a device and composed."""
+    yield graphs.block_graph(MOBILE, PAPER_GRID, PAPER_TEXT, name="mobile_block")
+    yield from _around()
+
+
+def _around() -> Iterator[graphs.Graph]:
+    """A light decoder and a CLIP-shaped text encoder at paper scale."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        vae = light_vae().eval()
+    yield graphs.decoder_graph(vae, (MOBILE.in_channels, *PAPER_GRID), name="mobile_decoder")
+    yield text_graphs.clip_text_graph(length=PAPER_TEXT, name="mobile_text_encoder")
+
+
+def runs_a_clip(name: str, blocks: int, steps: int) -> int:
+    """How often an app calls a package for one clip, by the package's name."""
+    if "block" in name:
+        return blocks * steps
+    return steps if "dit" in name else 1
+
+
+def export(
+    config: str, out: Path, profile: Profile, bits: Sequence[int] = (), say: Callable[[str], None] = print
+) -> list[Verification]:
+    """Convert and verify one configuration into `out`, with progress lines.
+
+    Args:
+        config: One of `CONFIGS`.
+        out: Folder of the packages and their manifest.
+        profile: Whose checkpoints `mini` takes.
+        bits: Further copies with weights of so many bits (8, 6, 4).
+        say: Takes the progress lines.
+
+    Raises:
+        ExportError: Too little memory or disk, or a conversion is refused or fails.
+        CheckpointError: A checkpoint of `mini` is missing.
+    """
+    check_resources(config, out)
+    tables, source = None, "random weights (the paper's are not published)"
+    blocks, steps, frames = MOBILE.blocks, STEPS, PAPER_FRAMES
+    if config == "mini":
+        chosen = load_generator(profile.name)
+        tables, source = timestep_tables(chosen.model, chosen.sigmas), chosen.source
+        blocks, steps, frames = len(chosen.model.blocks), len(chosen.sigmas), profile.frames
+    sources = {
+        "mini": lambda: mini_graphs(profile),
+        "mobile-block": block_graphs,
+        "mobile": mobile_graphs,
+    }
+    done = []
+    for graph in sources[config]():
+        params = sum(p.numel() for p in graph.module.parameters())
+        say(f"[{time.strftime('%H:%M:%S')}] {graph.name}: converting {params:,} parameters ...")
+        result = convert_and_verify(graph, out)
+        results = [result, *(compress_and_verify(graph, result, n, out) for n in bits)]
+        done += results
+        for made in results:
+            say(f"[{time.strftime('%H:%M:%S')}] {_line(made)}")
+    runs = {v.package.path.name: runs_a_clip(v.package.path.stem, blocks, steps) for v in done}
+    say(f"manifest: {write_bundle(out, done, tables, source=source, runs=runs, frames=frames)}")
+    return done
+
+
+def _line(result: Verification) -> str:
+    """What came of one package, in one line."""
+    package, inside = result.package, "" if result.passed else ", outside the gates"
+    return (
+        f"{package.path.stem}: {package.megabytes:,.1f} MB in {package.seconds:.0f} s, {sum(package.ops.values())} "
+        f"operations; relative error {result.fp32_error:.1e} (float32), {result.fp16_error:.1e} (float16){inside}"
+    )
+
+
+def check_resources(config: str, out: Path) -> None:
+    """Refuse early what would fail after minutes.
+
+    Raises:
+        ExportError: The disk or the memory is too small for the paper-scale model.
+    """
+    import psutil
+
+    params = {"mini": 30_000_000, "mobile-block": 212_000_000, "mobile": dit_params(MOBILE)["total"]}[config]
+    place = next(p for p in (out, *out.parents) if p.exists())
+    disk, memory = 2.2 * 2 * params / 1e9, 0.35 + _BYTES_PER_PARAMETER * params / 1e9
+    free_disk, free_memory = shutil.disk_usage(place).free / 1e9, psutil.virtual_memory().available / 1e9
+    if free_disk < disk:
+        raise ExportError(f"{config} needs {disk:.1f} GB of disk, {place.resolve()} has {free_disk:.1f} GB free")
+    if free_memory < memory:
+        raise ExportError(
+            f"{config} needs about {memory:.1f} GB of memory, {free_memory:.1f} GB are available; "
+            "close other programs, or take --config mobile-block"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; 0 if all packages are within the gates, 1 if one is not, 2 on an error."""
+    parser = CommandParser("mobivid_core.coreml.export", __doc__)
+    parser.add_argument("--config", choices=CONFIGS, required=True, help="which models to convert")
+    parser.add_argument("--out", type=given_path, required=True, help="folder for the packages and their manifest")
+    parser.add_argument(
+        "--bits", type=int, nargs="*", default=[], choices=sorted(SCHEMES), help="further copies with smaller weights"
+    )
+    parser.add_argument("--profile", default="laptop", help="whose checkpoints `mini` takes (default: laptop)")
+    return run_command(_export, parser, arguments)
+
+
+def _export(options: argparse.Namespace) -> int:
+    done = export(options.config, options.out, get_profile(options.profile), options.bits)
+    # At paper scale the gates are those of a deep float16 model, so a miss is reported but does not fail the command.
+    return 0 if options.config != "mini" or all(v.passed for v in done) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

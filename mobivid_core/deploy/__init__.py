@@ -1,1 +1,0 @@
-"""Getting the model onto a phone: counts, tiled FFN, Core ML packages, their verification, device predictions."""

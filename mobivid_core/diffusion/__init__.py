@@ -1,1 +1,0 @@
-"""Flow matching: the training objective and the samplers."""

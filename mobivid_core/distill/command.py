@@ -1,0 +1,178 @@
+"""Longer distillation from the command line: `python -m mobivid_core.distill --profile laptop --fast`.
+
+Made for the shipped students (`--ship` puts one in place). Stop it whenever you like: the same command goes on where it
+was. Trajectories and states are kept under the run's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from mobivid_core import artifacts
+from mobivid_core.command import CommandParser, above_zero, at_least_one, at_least_zero, not_negative, run_command
+from mobivid_core.data.latents import latent_dataset
+from mobivid_core.distill.own_states import OwnRounds
+from mobivid_core.distill.recipe import Distilled, Recipe, distill
+from mobivid_core.distill.student import STUDENTS, save_student
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.paths import runs_dir
+from mobivid_core.profiles import PROFILES, Profile, get_profile
+from mobivid_core.train.speed import SpeedPlan, relaunch
+
+#: The recipe of the shipped student, where the command line says nothing else.
+CLIPS, TEACHER_STEPS, BATCH = 15_360, 8, 64
+#: Clips that lend their captions; more trajectories come back to them with other noise and other wordings.
+CAPTIONED = 6144
+REGRESSION_STEPS, ADVERSARIAL_STEPS = 4000, 200
+OWN_CLIPS, OWN_STEPS = 2048, 400
+
+
+def make_parser() -> CommandParser:
+    """Options of the command."""
+    parser = CommandParser("mobivid_core.distill", __doc__)
+    parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and budgets")
+    parser.add_argument(
+        "--start", default="pruned", help="what becomes the student: pruned, teacher, student, a folder"
+    )
+    parser.add_argument("--clips", type=at_least_one, default=CLIPS, help="guided trajectories of the teacher")
+    parser.add_argument("--teacher-steps", type=at_least_one, default=TEACHER_STEPS, help="of each, a multiple of 4")
+    parser.add_argument("--batch", type=at_least_one, default=BATCH, help="clips of an update; adversarial: a quarter")
+    parser.add_argument(
+        "--regression-steps",
+        type=at_least_zero,
+        default=REGRESSION_STEPS,
+        help="regressing updates; 0 leaves them out",
+    )
+    parser.add_argument(
+        "--own-rounds", type=at_least_zero, default=0, help="rounds on the student's own states; 0 leaves them out"
+    )
+    parser.add_argument("--own-clips", type=at_least_one, default=OWN_CLIPS, help="clips of each such round")
+    parser.add_argument("--own-forced", type=at_least_zero, default=0, help="the teacher's added to each round")
+    parser.add_argument(
+        "--own-first", type=at_least_zero, default=0, help="trajectory that the first round begins with"
+    )
+    parser.add_argument("--own-steps", type=at_least_one, default=OWN_STEPS, help="updates of each such round")
+    parser.add_argument("--own-rate", type=above_zero, default=4e-4, help="AdamW's peak rate in them")
+    parser.add_argument("--own-muon", type=not_negative, default=2e-3, help="Muon's peak rate in them")
+    parser.add_argument(
+        "--adversarial-steps",
+        type=at_least_zero,
+        default=ADVERSARIAL_STEPS,
+        help="updates with both; 0 leaves them out",
+    )
+    parser.add_argument("--rate", type=above_zero, default=1e-3, help="AdamW's peak rate in the regression")
+    parser.add_argument("--muon", type=not_negative, default=2e-3, help="Muon's peak rate there; 0 leaves all to AdamW")
+    parser.add_argument("--seed", type=at_least_zero, default=0, help="seed of trajectories and training")
+    parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
+    parser.add_argument("--name", default="student", choices=STUDENTS, help="the artefact that this makes")
+    parser.add_argument("--ship", action="store_true", help="write half-precision weights to data/checkpoints/NAME")
+    return parser
+
+
+def recipe_of(options: argparse.Namespace, profile: Profile) -> Recipe:
+    """The recipe that the options ask for."""
+    base = Recipe.for_profile(profile, clips=options.clips, batch=options.batch, seed=options.seed)
+    first = own = second = None
+    if options.regression_steps:
+        first = replace(
+            base.regression,
+            steps=options.regression_steps,
+            rate=options.rate,
+            muon=options.muon,
+            rate_warmup=min(100, options.regression_steps // 10 + 1),
+            ema=0.998 if options.regression_steps >= 1000 else 0.98,
+            snapshot_every=max(10, options.regression_steps // 40),
+        )
+    if options.own_rounds:
+        settings = replace(
+            base.regression,
+            steps=options.own_steps,
+            rate=options.own_rate,
+            muon=options.own_muon,
+            rate_warmup=20,
+            ema=0.99,
+            snapshot_every=max(10, options.own_steps // 10),
+        )
+        own = OwnRounds(options.own_rounds, options.own_clips, settings, options.own_first, options.own_forced)
+    if options.adversarial_steps:
+        second = replace(
+            base.adversarial,
+            steps=options.adversarial_steps,
+            batch=max(options.batch // 4, 1),
+            discriminator_warmup=max(2, options.adversarial_steps // 4),
+        )
+    return replace(base, teacher_steps=options.teacher_steps, regression=first, adversarial=second, own=own)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line. Returns the exit status: 2 where something that was asked for cannot be had."""
+    goes_on = "interrupted: what is done is kept; the same command goes on from there"
+    return run_command(_run, make_parser(), arguments, interrupted=goes_on)
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Distil, publish the run's artefact (and the shipped one)."""
+    profile = get_profile(options.profile)
+    recipe, run, plan = recipe_of(options, profile), runs_dir(profile.name), None
+    if options.fast:
+        relaunch()
+        plan = SpeedPlan.detect()
+        plan.apply()
+        print(plan)
+    device = profile.device if profile.device == "cpu" or torch.cuda.is_available() else "cpu"
+
+    def model(stage: str) -> MobiVidTransformer3DModel:
+        if stage not in artifacts.STAGES:
+            return artifacts.load_model(MobiVidTransformer3DModel, Path(stage)).to(device)
+        found = artifacts.find(stage, profile.name)
+        print(artifacts.describe(found))
+        return artifacts.load_model(MobiVidTransformer3DModel, found.path).to(device)
+
+    start, teacher = model(options.start), model("teacher")
+    vae = artifacts.load_model(MobiVidVAE, artifacts.find("vae", profile.name).path)
+    dataset = latent_dataset(
+        vae,
+        split="train",
+        count=min(options.clips, CAPTIONED),
+        frames=profile.frames,
+        size=profile.size,
+        cache=run / "latents",
+    )
+    compiled = bool(plan and plan.compiled)
+    result = distill(start, teacher, dataset, recipe, folder=run / "distill", progress=True, compiled=compiled)
+    print(result.costs.to_string(index=False))
+    with artifacts.publish(options.name, profile.name) as folder:
+        _write(result, recipe, folder)
+    print(artifacts.describe(artifacts.find(options.name, profile.name)))
+    if options.ship:
+        with shipped(options.name) as folder:
+            _write(result, recipe, folder, torch.float16)
+        print(f"shipped: {folder} (add a README.md, the model card, and run --ship again)")
+
+
+@contextmanager
+def shipped(name: str) -> Iterator[Path]:
+    """A shipped student's folder; its model card stays, everything is stamped anew at the end."""
+    folder = artifacts.shipped_path(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    artifacts.write_stamp(folder, name)
+
+
+def _write(result: Distilled, recipe: Recipe, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Weights, how to sample, log and costs."""
+    save_student(result.student, folder, asdict(recipe), dtype)
+    result.log.to_csv(folder / "log.csv", index=False)
+    result.costs.to_csv(folder / "costs.csv", index=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

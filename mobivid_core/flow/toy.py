@@ -1,0 +1,74 @@
+"""A flow whose truth is known: two Gaussian bumps on a line, with the velocity in closed form.
+
+It is called as the diffusion transformer is, so that the very sampler of the videos runs on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mobivid_core.flow.path import TIMESTEP_SCALE
+from mobivid_core.flow.sampling import sample_latents
+
+
+@dataclass(frozen=True)
+class LineMixture:
+    """Data on a line: a mixture of Gaussians.
+
+    Attributes:
+        means: Where the bumps lie.
+        widths: Their standard deviations.
+        weights: Their shares; they add up to 1.
+    """
+
+    means: tuple[float, ...] = (-1.5, 1.0)
+    widths: tuple[float, ...] = (0.25, 0.25)
+    weights: tuple[float, ...] = (0.4, 0.6)
+
+    def __call__(self, x: Tensor, timestep: Tensor, text: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Velocity E[noise - x0 | x_sigma = x], the exact minimiser of the flow-matching loss.
+
+        Within one bump x0 and noise are jointly Gaussian with x_sigma = (1 - sigma) x0 + sigma noise, so both
+        expectations are linear in x; the bumps are mixed by how likely each made x.
+
+        Args:
+            x: (B, ...) points.
+            timestep: (B,) 1000 sigma.
+            text: Ignored, and so is `mask`.
+            mask: See `text`.
+        """
+        sigma = (timestep / TIMESTEP_SCALE).view(-1, *[1] * (x.ndim - 1)).to(x)
+        logs, velocities = [], []
+        for mean, width, weight in zip(self.means, self.widths, self.weights, strict=True):
+            variance = (1 - sigma) ** 2 * width**2 + sigma**2
+            off = x - (1 - sigma) * mean
+            velocities.append((sigma - (1 - sigma) * width**2) / variance * off - mean)
+            logs.append(torch.log(torch.tensor(weight)) - 0.5 * off**2 / variance - 0.5 * variance.log())
+        share = torch.stack(logs).softmax(0)
+        return (share * torch.stack(velocities)).sum(0)
+
+    def draw(self, n: int, seed: int = 0) -> Tensor:
+        """True samples (n,)."""
+        generator = torch.Generator().manual_seed(seed)
+        which = torch.multinomial(torch.tensor(self.weights), n, replacement=True, generator=generator)
+        return torch.tensor(self.means)[which] + torch.tensor(self.widths)[which] * torch.randn(n, generator=generator)
+
+    def sample(self, n: int, steps: int, seed: int = 0, solver: str = "euler") -> Tensor:
+        """Samples (n,) by the videos' sampler with the exact velocity: any error is the solver's."""
+        text, mask = torch.zeros(n, 1, 1), torch.ones(n, 1, dtype=torch.bool)
+        found = sample_latents(self, text, mask, (1, 1, 1, 1), steps=steps, solver=solver, generator=seed, batch=n)
+        return found.flatten()
+
+    def paths(self, starts: Sequence[float], steps: int) -> Tensor:
+        """Euler paths (steps + 1, len(starts)) from noise to data."""
+        x = torch.tensor(starts)
+        track = [x]
+        for i in range(steps):
+            sigma = torch.full_like(x, 1 - i / steps)
+            x = x - self(x, TIMESTEP_SCALE * sigma) / steps
+            track.append(x)
+        return torch.stack(track)

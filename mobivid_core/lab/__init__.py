@@ -1,0 +1,1 @@
+"""Runner, verification, scorecard, teaching, site."""

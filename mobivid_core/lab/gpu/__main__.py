@@ -1,0 +1,161 @@
+"""Command line: `pack` what a GPU machine lacks, `run` the whole chain in a slice of time, or one `stage`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mobivid_core.command import (
+    CommandParser,
+    above_zero,
+    at_least_one,
+    at_least_zero,
+    device_name,
+    given_path,
+    not_negative,
+    run_command,
+)
+from mobivid_core.errors import ParameterError
+from mobivid_core.profiles import PROFILES, get_profile
+
+#: Stage -> (share of the time, stages that must be done before, arguments). Stages without open needs run side by side.
+SCHEDULE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
+    "judge": (0.0, (), ("judge",)),
+    "codec": (0.22, (), ("codec",)),
+    "latents": (0.0, ("codec",), ("latents",)),
+    "sharpen": (0.2, ("latents",), ("sharpen",)),
+    "teacher": (0.27, ("latents",), ("teacher",)),
+    "guidance": (0.0, ("teacher", "judge"), ("guidance",)),
+    "prune": (0.0, ("teacher",), ("prune",)),
+    "trajectories": (0.0, ("guidance",), ("trajectories",)),
+    "distilled": (0.11, ("trajectories",), ("regress",)),
+    "student": (0.13, ("trajectories", "prune"), ("regress", "--start", "pruned", "--to", "student-regression")),
+    "contest": (0.12, ("distilled",), ("contest",)),
+    "contest-student": (
+        0.12,
+        ("student",),
+        ("contest", "--start", "student-regression", "--to", "student-adversarial"),
+    ),
+    "compare": (0.0, ("contest", "contest-student", "sharpen"), ("compare",)),
+}
+
+
+def make_parser() -> CommandParser:
+    """Options."""
+    parser = CommandParser("mobivid_core.lab.gpu", __doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    packing = verbs.add_parser("pack", help="write site.zip: weights that a bare machine lacks")
+    packing.add_argument("--out", type=given_path, default=Path("runs/gpu"))
+    for name, text in (("run", "all stages, side by side where they can"), ("stage", "one stage")):
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument("--profile", default="gpu", choices=sorted(PROFILES))
+        verb.add_argument(
+            "--out", type=given_path, default=Path("runs/gpu"), help="folder of the run; it goes on there"
+        )
+        verb.add_argument("--device", type=device_name, default="", help="default: the GPU, else the processor")
+        if name == "run":
+            verb.add_argument("--minutes", type=above_zero, default=12.0, help="time for everything")
+            verb.add_argument(
+                "--only", nargs="*", default=[], choices=SCHEDULE, help="these; what they need must be there"
+            )
+            continue
+        verb.add_argument("stage")
+        verb.add_argument("--seconds", type=above_zero, default=60.0)
+        verb.add_argument("--name")
+        verb.add_argument("--start")
+        verb.add_argument("--to", dest="out_name")
+        verb.add_argument("--encoder-width", type=at_least_zero)
+        verb.add_argument("--channels", type=at_least_one)
+        verb.add_argument("--weight", type=not_negative)
+        verb.add_argument("--rate", type=above_zero)
+        verb.add_argument("--seed", type=at_least_zero)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the verb that was asked for; returns the exit status."""
+    return run_command(_verb, make_parser(), arguments)
+
+
+def _verb(options: argparse.Namespace) -> int:
+    if options.verb == "pack":
+        from mobivid_core.lab.gpu.pack import pack
+
+        target = pack(options.out)
+        print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB")
+        return 0
+    return _run(options) if options.verb == "run" else _stage(options)
+
+
+def _stage(options: argparse.Namespace) -> int:
+    import torch
+
+    from mobivid_core.lab.gpu.stages import STAGES, Place
+
+    if options.stage not in STAGES:
+        raise ParameterError(f"unknown stage {options.stage!r}; the stages are {', '.join(STAGES)}")
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    options.out.mkdir(parents=True, exist_ok=True)
+    sizes = {} if device.type != "cpu" else {"clips": 48, "trajectories": 16, "batch": 4}
+    place = Place(options.out, get_profile(options.profile), device, **sizes)
+    named = {
+        "name": options.name,
+        "start": options.start,
+        "out": options.out_name,
+        "encoder_width": options.encoder_width,
+        "channels": options.channels,
+        "weight": options.weight,
+        "rate": options.rate,
+        "seed": options.seed,
+    }
+    began = time.perf_counter()
+    STAGES[options.stage](place, options.seconds, **{k: v for k, v in named.items() if v is not None})
+    print(f"{options.stage}: {time.perf_counter() - began:.1f} s", flush=True)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Start each stage when what it needs is done; finished ones of an earlier call are not run again."""
+    end = time.monotonic() + 60 * options.minutes
+    marks = options.out / "done"
+    marks.mkdir(parents=True, exist_ok=True)
+    wanted = [name for name in SCHEDULE if not options.only or name in options.only]
+    running: dict[str, subprocess.Popen] = {}
+    failed: set[str] = set()
+    while True:
+        for name, process in list(running.items()):
+            if process.poll() is None:
+                continue
+            del running[name]
+            (marks / name).touch() if process.returncode == 0 else failed.add(name)
+            spent, outcome = 60 * options.minutes - (end - time.monotonic()), "FAILED" if process.returncode else "done"
+            print(f"[{spent:5.0f} s] {name} {outcome}", flush=True)
+        left = [n for n in wanted if not (marks / n).exists() and n not in running and n not in failed]
+        ready = [n for n in left if all((marks / need).exists() for need in SCHEDULE[n][1])]
+        for name in ready:
+            share, _, arguments = SCHEDULE[name]
+            log = (options.out / f"{name}.txt").open("w")
+            command = [sys.executable, "-m", "mobivid_core.lab.gpu", "stage", *arguments]
+            command += ["--profile", options.profile, "--out", str(options.out), "--device", options.device]
+            command += ["--seconds", f"{share * 60 * options.minutes:.0f}"]
+            running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        if not running:
+            break
+        if time.monotonic() > end:
+            for process in running.values():
+                process.terminate()
+            print(f"time is up; unfinished: {', '.join(running)}")
+            return 1
+        time.sleep(0.2)
+    for name in sorted(failed):
+        print(f"--- {name}\n" + (options.out / f"{name}.txt").read_text()[-2500:])
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Compression, pruning and distillation, alone and stacked: what each saves at the paper's scale (R3.1).
+
+All eight combinations are counted and priced by the phone's device model; quality stands beside the combinations that
+were trained here. Without compression means the usual 4x8x8 VAE with 2x2 patches, as Wan2.1 has it.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+
+from mobivid_core.models.config import MOBILE, SERVER
+from mobivid_core.models.counts import clip_flops, dit_flops, dit_params, latent_grid
+from mobivid_core.phone.devices import Device
+from mobivid_core.phone.efficiency import calibration_rows, fit_efficiency
+from mobivid_core.phone.roofline import clip_seconds, clip_stages
+
+#: Tokens of the usual codec: 4x8x8, and two by two latents to a token.
+USUAL = (4, 16, 16)
+COMPRESSED = (8, 32, 32)
+TEXT_TOKENS = 77
+
+
+def stacked_costs(
+    device: Device, clip: tuple[int, int, int] = (49, 384, 512), steps: tuple[int, int] = (40, 4)
+) -> pd.DataFrame:
+    """Eight rows: tokens, parameters, FLOPs and predicted seconds of one clip, without decoder.
+
+    Args:
+        device: The phone's engine.
+        clip: (frames, height, width).
+        steps: Guided steps before, unguided steps after distillation.
+
+    Returns:
+        Columns compressed, pruned, distilled (bool), tokens, parameters (B), TFLOP a clip, seconds (predicted), cheaper
+        (times, by FLOPs, than nothing of the three).
+    """
+    efficiency = fit_efficiency(calibration_rows()).typical
+    rows = []
+    for compressed, pruned, distilled in itertools.product((False, True), repeat=3):
+        grid = latent_grid(*clip, COMPRESSED if compressed else USUAL)
+        sizes = MOBILE if pruned else SERVER
+        count, guided = (steps[1], False) if distilled else (steps[0], True)
+        flops = clip_flops(dit_flops(sizes, grid, TEXT_TOKENS)["total"], steps=count, guidance=guided)
+        stages = clip_stages(sizes, grid, text_tokens=TEXT_TOKENS, steps=count, guidance=guided)
+        rows.append(
+            {
+                "compressed": compressed,
+                "pruned": pruned,
+                "distilled": distilled,
+                "tokens": grid[0] * grid[1] * grid[2],
+                "parameters (B)": dit_params(sizes)["total"] / 1e9,
+                "TFLOP a clip": flops / 1e12,
+                "seconds (predicted)": clip_seconds(stages, device, efficiency),
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.assign(cheaper=table["TFLOP a clip"].iloc[0] / table["TFLOP a clip"])
+
+
+def with_quality(costs: pd.DataFrame, stacking: pd.DataFrame) -> pd.DataFrame:
+    """The eight rows with the miniature's measured ratios where there are any; blank means not trained here.
+
+    Args:
+        costs: From `stacked_costs`.
+        stacking: Record of `mobivid_core.studies.stacking`; its undistilled rows in few steps are left out.
+    """
+    full = ~stacking["distilled"] & stacking["sampler"].str.contains(", guided")
+    kept = stacking[full | stacking["distilled"]].assign(compressed=True)
+    columns = ["accuracy / teacher", "Frechet / teacher"]
+    keys = ["compressed", "pruned", "distilled"]
+    renamed = {name: f"{name} (miniature)" for name in columns}
+    return costs.merge(kept[keys + columns], on=keys, how="left").rename(columns=renamed)

@@ -1,0 +1,84 @@
+"""Reproduce every table and figure: `python -m mobivid_core.lab.reproduce --profile laptop`.
+
+Exit codes: 0 done, 1 a notebook or a check failed, 2 a bad argument, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from mobivid_core.command import CommandParser, run_command
+from mobivid_core.errors import RunError
+from mobivid_core.profiles import PROFILES
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("mobivid_core.lab.reproduce", __doc__)
+    parser.add_argument("--profile", default="laptop", help=f"one of {', '.join(PROFILES)} (default: laptop)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebooks to run, e.g. --only 03 04")
+    parser.add_argument("--force", action="store_true", help="run notebooks even if nothing changed")
+    parser.add_argument("--list", action="store_true", help="show what would run and why, and run nothing")
+    parser.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="a notebook parameter, checked against the notebooks' own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--commit-outputs", action="store_true",
+        help="afterwards copy the outputs into notebooks/ and the headline table into README.md",
+    )  # fmt: skip
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from mobivid_core.lab.runner.chain import Chain
+
+    chain = Chain(arguments.profile, arguments.only, [tuple(pair) for pair in arguments.parameter])
+    if arguments.list:
+        _list(chain)
+        return
+    if arguments.commit_outputs:
+        from mobivid_core.lab.runner.outputs import check_committable, commit_outputs
+
+        check_committable(chain)
+    chain.run(force=arguments.force)
+    if arguments.commit_outputs:
+        commit_outputs(chain)
+
+
+def _list(chain: object) -> None:
+    from mobivid_core.lab.runner.parameters import resolve
+    from mobivid_core.lab.runner.record import expected_seconds
+
+    notebooks = chain.selected()
+    for notebook, given in zip(notebooks, resolve(notebooks, chain.profile, chain.given), strict=True):
+        seconds = expected_seconds(notebook.name, chain.profile)
+        cost = f"{seconds:6.0f} s" if seconds is not None else "       ?"
+        print(f"{notebook.name:32s}{cost}  {chain.why(notebook, given) or 'unchanged'}")
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    before = signal.signal(signal.SIGTERM, _stop)  # a polite kill leaves as clean a state as Ctrl-C
+    try:
+        goes_on = "interrupted: finished notebooks are kept; the same command goes on from there"
+        return run_command(_run, _parser(), argv, failed=(RunError,), interrupted=goes_on)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The chain of notebooks: what must run, in order, with progress, and a record of the run.
+
+Ways to fail are all loud: a cell that raises, a kernel that dies, a registered result that was not
+written, a full disk. Whatever finished before stays finished, and the next run goes on from there.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from filelock import FileLock, Timeout
+
+import mobivid_core
+from mobivid_core import artifacts
+from mobivid_core.errors import ParameterError, RunError
+from mobivid_core.files import clear_leftovers, disk_errors, sha256
+from mobivid_core.lab.runner import stamps
+from mobivid_core.lab.runner.fingerprint import changed, fingerprint
+from mobivid_core.lab.runner.kernel import MemoryWatch, execute, own_kernel
+from mobivid_core.lab.runner.parameters import own_folder, resolve
+from mobivid_core.lab.runner.record import RunRecord, changed_results, expected_seconds
+from mobivid_core.lab.runner.source import INJECTED_TAG, NotebookSource, read_chain
+from mobivid_core.paths import data_dir, figures_dir, notebooks_dir, runs_dir
+from mobivid_core.profiles import get_profile
+
+SHOWN_LINES = 8
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The notebooks of one run.
+
+    Attributes:
+        profile: Name of the profile.
+        only: Numbers or names of the notebooks to run; empty means all.
+        given: Pairs of parameter name and text.
+        notebooks: Folder of the notebooks; also the kernels' working directory.
+        package: Folder of the package whose modules are tracked.
+        data: Folder of the shipped data.
+        say: Shows one line of progress.
+    """
+
+    profile: str
+    only: Sequence[str] = ()
+    given: Sequence[tuple[str, str]] = ()
+    notebooks: Path = field(default_factory=notebooks_dir)
+    package: Path = Path(mobivid_core.__file__).parent
+    data: Path = field(default_factory=data_dir)
+    say: Callable[[str], None] = lambda line: print(line, flush=True)
+
+    def selected(self) -> list[NotebookSource]:
+        """The notebooks asked for, in order.
+
+        Raises:
+            ProfileError: Unknown profile.
+            ParameterError: `only` names a notebook that is not there.
+            RunError: A notebook cannot be read.
+        """
+        get_profile(self.profile)
+        chain = read_chain(self.notebooks)
+        for asked in self.only:
+            if not any(asked in (n.number, n.name) for n in chain):
+                raise ParameterError(f"no notebook {asked!r}; there are {', '.join(n.name for n in chain)}")
+        return [n for n in chain if not self.only or n.number in self.only or n.name in self.only]
+
+    def parts(self, notebook: NotebookSource, parameters: dict) -> dict[str, str]:
+        """Hash of each part that `notebook` depends on, as things are now."""
+        return fingerprint(
+            notebook,
+            parameters,
+            self.package,
+            self.data,
+            self._artefacts_before(notebook),
+            stamps.content_of_others(notebook.name, self.profile),
+            own_folder(notebook, parameters),
+        )
+
+    def _artefacts_before(self, notebook: NotebookSource) -> dict[str, str]:
+        """Stage -> digest of what notebooks before this one made."""
+        makers = dict(artifacts.MADE_BY)
+        for other in read_chain(self.notebooks):
+            stamp = stamps.read(other.name, self.profile)
+            makers |= dict.fromkeys(stamp.stages, other.name) if stamp else {}
+        states = stamps.stage_states(self.profile)
+        return {s: state[2] for s, state in states.items() if makers[s] < notebook.name}
+
+    def why(self, notebook: NotebookSource, parameters: dict) -> str:
+        """Why `notebook` must run, in words; empty if it need not."""
+        stamp = stamps.read(notebook.name, self.profile)
+        if stamp is None:
+            return "not run yet"
+        differences = changed(stamp.parts, self.parts(notebook, parameters))
+        if differences:
+            more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+            return "changed: " + ", ".join(differences[:3]) + more
+        return stamps.lost(stamp, self.profile)
+
+    def run(self, force: bool = False) -> RunRecord:
+        """Run what must be run.
+
+        Args:
+            force: Run every selected notebook, cached or not.
+
+        Returns:
+            The record, also written to `runs/<profile>/manifest.json`.
+
+        Raises:
+            ProfileError: Unknown profile.
+            ParameterError: Unknown notebook or parameter.
+            RunError: A notebook failed, a result is missing, the disk is full, or another run is going on.
+            KeyboardInterrupt: The run was interrupted; the next one resumes.
+        """
+        selected = self.selected()
+        parameters = resolve(selected, self.profile, self.given)
+        folder = runs_dir(self.profile)
+        lock = FileLock(folder / ".run.lock", timeout=0)
+        try:
+            with disk_errors(str(folder)):
+                folder.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
+        except Timeout as error:
+            raise RunError(
+                f"another run of profile {self.profile!r} is going on in {folder}; wait for it, or set MOBIVID_RUNS "
+                "to another folder"
+            ) from error
+        run_id = uuid.uuid4().hex[:12]
+        try:
+            self._recover()
+            with own_kernel(run_id):
+                return self._run(selected, parameters, run_id, force)
+        finally:
+            lock.release()
+
+    def _recover(self) -> None:
+        """Clear up after a run that was killed."""
+        artifacts.restore(self.profile)
+        for name in ("stamps", "registered", ""):
+            clear_leftovers(runs_dir(self.profile) / name)
+        clear_leftovers(figures_dir(self.profile))
+
+    def _run(self, selected: list[NotebookSource], parameters: list[dict], run_id: str, force: bool) -> RunRecord:
+        record = RunRecord.begin(self.profile, run_id)
+        expected = [expected_seconds(n.name, self.profile) for n in selected]
+        try:
+            for i, (notebook, given) in enumerate(zip(selected, parameters, strict=True)):
+                head = f"[{i + 1}/{len(selected)}] {notebook.name}"
+                reason = "forced" if force else self.why(notebook, given)
+                if not reason:
+                    self.say(f"{head}  unchanged, skipped")
+                    record.cached(stamps.read(notebook.name, self.profile))
+                    continue
+                self.say(f"{head}  running ({reason}){_estimate(expected[i:])}")
+                record.running(notebook.name)
+                stamp = self._run_one(notebook, given, run_id)
+                record.finished(stamp)
+                self.say(f"{head}  done in {_minutes(stamp.seconds)}, peak {stamp.peak_mb / 1000:.1f} GB")
+        except KeyboardInterrupt:
+            record.end("interrupted")
+            raise
+        except (RunError, OSError):
+            record.end("failed")
+            raise
+        record.end("complete")
+        self.say(f"all {len(selected)} notebooks done; tables and figures are in {figures_dir(self.profile)}")
+        for line in changed_results(figures_dir(self.profile)):
+            self.say(line)
+        return record
+
+    def _run_one(self, notebook: NotebookSource, parameters: dict, run_id: str) -> stamps.Stamp:
+        target = stamps.executed_path(notebook.name, self.profile)
+        going, failed = target.with_suffix(".running.ipynb"), target.with_suffix(".failed.ipynb")
+        before = stamps.stage_states(self.profile)
+        parts = self.parts(notebook, parameters)  # taken before: an edit during the run must count as a change
+        began = time.monotonic()
+        with disk_errors(str(target)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with MemoryWatch() as memory:
+                self._execute(notebook, going, failed, parameters)
+            seconds = time.monotonic() - began
+            files, headlines = stamps.collect(notebook, self.profile, run_id)
+            going.replace(target)
+            failed.unlink(missing_ok=True)
+        for result in stamps.prune(notebook, self.profile):
+            self.say(f"      removed {result}, which this notebook no longer registers")
+        after = stamps.stage_states(self.profile)
+        stamp = stamps.Stamp(
+            notebook=notebook.name,
+            parts=parts,
+            run=run_id,
+            seconds=round(seconds, 1),
+            peak_mb=round(memory.peak_bytes / 1e6, 1),
+            executed=sha256(target),
+            files=files,
+            headlines=headlines,
+            stages={s: state[2] for s, state in after.items() if before.get(s) != state},
+        )
+        stamps.write(stamp, self.profile)
+        return stamp
+
+    def _execute(self, notebook: NotebookSource, going: Path, failed: Path, parameters: dict) -> None:
+        from nbclient.exceptions import DeadKernelError
+        from papermill.exceptions import PapermillExecutionError
+
+        try:
+            execute(notebook.path, going, parameters, self.notebooks, progress=sys.stderr.isatty())
+        except PapermillExecutionError as error:
+            going.replace(failed)
+            raise RunError(_failure(notebook, failed, error.ename, error.evalue)) from error
+        except DeadKernelError as error:
+            if going.exists():
+                going.replace(failed)
+            raise RunError(
+                f"the kernel of {notebook.name} died, most likely for want of memory (the manifest has its peak). "
+                f"What it had done is in {failed}."
+            ) from error
+
+
+def _failure(notebook: NotebookSource, failed: Path, ename: str, evalue: str) -> str:
+    """Where a notebook failed: cell, its first lines and the error, counted in the reader's own copy."""
+    index, source = -1, ""
+    for cell in nbformat.read(failed, as_version=4).cells:
+        tags = cell.metadata.get("tags", [])
+        if "papermill-error-cell-tag" in tags:
+            continue
+        if INJECTED_TAG not in tags:
+            index += 1
+        if cell.cell_type == "code" and any(output.output_type == "error" for output in cell.outputs):
+            source = cell.source
+            break
+    lines = source.rstrip().splitlines()
+    shown = "\n".join(f"    {line}" for line in lines[:SHOWN_LINES]) + ("\n    ..." if len(lines) > SHOWN_LINES else "")
+    return (
+        f"{notebook.name} failed in cell {index} (counted from 0):\n{shown}\n{ename}: {evalue}\n"
+        f"The notebook up to there is kept in {failed}. Fix it and run the same command again: it resumes."
+    )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def _estimate(seconds: Sequence[float | None]) -> str:
+    if not seconds or seconds[0] is None:
+        return ", no estimate yet"
+    known = [s for s in seconds if s is not None]
+    return f", about {_minutes(seconds[0])}; {_minutes(sum(known))} to the end if none is cached"

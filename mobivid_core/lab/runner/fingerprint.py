@@ -1,0 +1,183 @@
+"""Everything a notebook's results depend on, as hashes: unchanged means that it need not run again.
+
+A notebook depends on its code cells (not its prose), its parameters, the package modules it imports (found
+in the syntax tree, transitively, imports inside functions included), the data and artefacts it reads,
+the files of a folder given as the parameter FOLDER, and the versions of the libraries that compute.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import platform
+from collections.abc import Collection, Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mobivid_core.errors import RunError
+from mobivid_core.files import find_files, sha256, tree_hashes
+from mobivid_core.lab.runner.source import NotebookSource
+
+COMPUTING = ("torch", "numpy", "diffusers", "coremltools")
+#: Folder of the shipped data -> modules through which it is read; without such an import it does not count.
+READ_THROUGH = {
+    "paper": ("published",),
+    "benchmarks": ("studies.records",),
+    "checkpoints/student": ("distill.student", "pipeline.pipeline"),
+    "checkpoints/distilled": ("distill.student", "pipeline.pipeline"),
+}
+#: Importing this one means that it reads what other notebooks registered.
+READS_RESULTS = "lab.scorecard"
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a JSON-serialisable value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def module_files(trees: Iterable[ast.Module], package: Path) -> dict[str, Path]:
+    """Files of `package` that the code imports, directly or not.
+
+    Args:
+        trees: Syntax trees of the code.
+        package: Folder of the package, e.g. `mobivid_core/`.
+
+    Returns:
+        Dotted module name without the package's own -> file; the package's `__init__` is "".
+    """
+    found: dict[str, Path] = {}
+    waiting = [name for tree in trees for name in _imported(tree, package.name, "")]
+    while waiting:
+        for module, path in _resolve(waiting.pop(), package):
+            if module in found:
+                continue
+            found[module] = path
+            inside = module if path.name == "__init__.py" else module.rpartition(".")[0]
+            try:
+                tree = ast.parse(path.read_text(encoding="utf-8"))
+            except SyntaxError as error:
+                raise RunError(f"{path} is not valid Python: {error}") from error
+            waiting += _imported(tree, package.name, inside)
+    return dict(sorted(found.items()))
+
+
+def _imported(tree: ast.Module, package: str, inside: str) -> set[str]:
+    """Names below the package that a tree imports; `inside` is the package relative imports start from."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = [package, *filter(None, inside.split("."))]
+                parents = parents[: len(parents) - node.level + 1]
+                base = ".".join([*parents, base]).rstrip(".")
+            # `from a import b`: b is a module or a name inside a; `_resolve` tries both.
+            names |= {f"{base}.{alias.name}" for alias in node.names} | {base}
+    return {n.removeprefix(package).removeprefix(".") for n in names if n == package or n.startswith(package + ".")}
+
+
+def _resolve(name: str, package: Path) -> list[tuple[str, Path]]:
+    """The module `name` and the packages around it, as far as they exist as files."""
+    parts = name.split(".") if name else []
+    resolved = []
+    for depth in range(len(parts) + 1):
+        module = ".".join(parts[:depth])
+        base = package.joinpath(*parts[:depth])
+        for path in (base / "__init__.py", base.with_suffix(".py")):
+            if path.is_file() and (depth or path.name == "__init__.py"):
+                resolved.append((module, path))
+                break
+    return resolved
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that compute."""
+    versions = {"python": platform.python_version()}
+    for name in COMPUTING:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "missing"
+    return versions
+
+
+def data_hashes(data: Path, modules: Collection[str]) -> dict[str, str]:
+    """Hashes of the shipped data, one an entry; those of `READ_THROUGH` only where they are read.
+
+    Args:
+        data: Folder of the shipped data.
+        modules: Modules that the notebook imports, directly or not.
+    """
+    hashes = {}
+    for entry in _entries(data):
+        name = entry.relative_to(data).as_posix()
+        if name in READ_THROUGH and not any(reader in modules for reader in READ_THROUGH[name]):
+            continue
+        hashes[name] = digest(tree_hashes(entry)) if entry.is_dir() else sha256(entry)
+    return hashes
+
+
+def _entries(data: Path) -> list[Path]:
+    """What lies in the shipped data, hidden names apart; a folder of which `READ_THROUGH` names parts, divided."""
+    divided = {Path(name).parts[0] for name in READ_THROUGH if "/" in name}
+    entries = []
+    for entry in data.iterdir() if data.is_dir() else ():
+        entries += entry.iterdir() if entry.is_dir() and entry.name in divided else [entry]
+    return sorted(entry for entry in entries if not entry.name.startswith("."))
+
+
+def fingerprint(
+    notebook: NotebookSource,
+    parameters: dict,
+    package: Path,
+    data: Path,
+    artefacts: dict[str, str],
+    results: Sequence[str],
+    folder: Path | None = None,
+) -> dict[str, str]:
+    """Hash of each part that a notebook depends on.
+
+    Args:
+        notebook: The notebook.
+        parameters: What will be passed to it.
+        package: Folder of the package it imports from.
+        data: Folder of the shipped data.
+        artefacts: Stage -> digest of what earlier notebooks of this run made.
+        results: What other notebooks registered; used only if the notebook reads it.
+        folder: A folder of the user's that the notebook reads.
+
+    Returns:
+        Part -> hash; a difference names the part that changed.
+    """
+    modules = module_files(notebook.syntax(), package)
+    parts = {"code": digest(notebook.code()), "parameters": digest(parameters)}
+    parts |= {f"module {name or package.name}": sha256(path) for name, path in modules.items()}
+    parts |= {f"data {name}": value for name, value in data_hashes(data, modules).items()}
+    if folder:
+        parts["files of your folder"] = digest(_content(folder))
+    parts |= {f"artefact {stage}": value for stage, value in artefacts.items()}
+    parts |= {f"version of {name}": value for name, value in library_versions().items()}
+    if READS_RESULTS in modules:
+        parts["results of other notebooks"] = digest(list(results))
+    return parts
+
+
+def _content(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a folder somebody else made, and why others are not read."""
+    if not folder.is_dir():
+        return {}
+    inside, content = find_files(folder), {}
+    for path in inside.files:
+        try:
+            content[str(path)] = sha256(path)
+        except OSError as error:
+            content[str(path)] = str(error)
+    return content | inside.passed
+
+
+def changed(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Parts that differ, named."""
+    return sorted(part for part in old.keys() | new.keys() if old.get(part) != new.get(part))

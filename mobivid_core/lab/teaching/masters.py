@@ -1,0 +1,143 @@
+"""Masters: one notebook without outputs for each main notebook, whose cell tags say what each cell is for.
+
+An exercise is a markdown cell tagged `exercise`, any given cells, one code cell tagged `solution`, one tagged `check`.
+Cells tagged `instructor` may stand anywhere. Nothing but the check may need what a solution defines: so each exercise
+can be worked on without the ones before it.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from mobivid_core.errors import TeachingError
+from mobivid_core.lab.teaching.placeholder import bound_names, used_names
+from mobivid_core.paths import notebooks_dir
+
+TAGS = ("exercise", "solution", "check", "instructor")
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise: its title and the places of its cells in the master."""
+
+    title: str
+    task: int
+    solution: int
+    check: int
+
+
+@dataclass(frozen=True)
+class Master:
+    """A master that passed all checks.
+
+    Attributes:
+        path: The file.
+        cells: Its cells.
+        exercises: In order.
+    """
+
+    path: Path
+    cells: tuple[NotebookNode, ...]
+    exercises: tuple[Exercise, ...]
+
+    @property
+    def name(self) -> str:
+        """The file's stem, e.g. "ex03_sensitivity"."""
+        return self.path.stem
+
+
+def masters_dir() -> Path:
+    """Where the masters lie."""
+    return notebooks_dir() / "teaching"
+
+
+def tag_of(cell: NotebookNode) -> str | None:
+    """The teaching tag of a cell, if it has one."""
+    return next((tag for tag in cell.metadata.get("tags", []) if tag in TAGS), None)
+
+
+def read_masters(folder: Path | None = None) -> list[Master]:
+    """All masters of a folder (default: the project's), in order.
+
+    Raises:
+        TeachingError: There is none, or one is malformed.
+    """
+    folder = folder or masters_dir()
+    paths = sorted(folder.glob("ex[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise TeachingError(f"no masters (such as ex03_sensitivity.ipynb) in {folder}")
+    return [read_master(path) for path in paths]
+
+
+def read_master(path: Path) -> Master:
+    """Read and check one master.
+
+    Raises:
+        TeachingError: It is no notebook, a cell is not Python, tags do not match, or a cell outside a check needs
+            what a solution defines.
+    """
+    try:
+        cells = tuple(nbformat.read(path, as_version=4).cells)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError) as error:
+        raise TeachingError(f"{path.name} cannot be read as a notebook: {str(error).splitlines()[0]}") from error
+    for index, cell in enumerate(cells):
+        if cell.cell_type == "code":
+            try:
+                ast.parse(cell.source)
+            except SyntaxError as error:
+                raise TeachingError(f"{path.name}, cell {index}, is not valid Python: {error}") from error
+    master = Master(path, cells, tuple(_exercises(path, cells)))
+    _check_names(master)
+    return master
+
+
+def _exercises(path: Path, cells: tuple[NotebookNode, ...]) -> list[Exercise]:
+    found: list[Exercise] = []
+    for cell in cells:
+        unknown = [tag for tag in cell.metadata.get("tags", []) if tag not in TAGS]
+        if unknown:
+            raise TeachingError(f"{path.name} has a cell tagged {unknown[0]!r}; the tags are {', '.join(TAGS)}")
+    tagged = [(i, tag) for i, cell in enumerate(cells) if (tag := tag_of(cell)) and tag != "instructor"]
+    if not tagged:
+        raise TeachingError(f"{path.name} has no exercise: tag a markdown cell `exercise`")
+    for start in range(0, len(tagged), 3):
+        group = tagged[start : start + 3]
+        title = cells[group[0][0]].source.splitlines()[0].lstrip("# ")
+        tags = [tag for _, tag in group]
+        if tags != ["exercise", "solution", "check"]:
+            raise TeachingError(
+                f"{path.name}: {title!r} has the tags {', '.join(tags)}; each exercise needs one cell "
+                "tagged `exercise`, "
+                "then one `solution`, then one `check`"
+            )
+        kinds = [cells[i].cell_type for i, _ in group]
+        if kinds != ["markdown", "code", "code"]:
+            raise TeachingError(f"{path.name}: {title!r} needs its task in markdown, its solution and check in code")
+        found.append(Exercise(title, *(i for i, _ in group)))
+    return found
+
+
+def _check_names(master: Master) -> None:
+    """Refuse masters whose student edition would fail with a NameError or say nothing."""
+    solved: dict[str, str] = {}
+    for exercise in master.exercises:
+        bound = bound_names(master.cells[exercise.solution].source)
+        solved |= dict.fromkeys(bound, exercise.title)
+        if not set(bound) & used_names(master.cells[exercise.check].source):
+            raise TeachingError(
+                f"{master.path.name}: the check of {exercise.title!r} reads nothing that its solution defines"
+            )
+    for index, cell in enumerate(master.cells):
+        if cell.cell_type == "code" and tag_of(cell) is None:
+            needed = sorted(used_names(cell.source) & set(solved))
+            if needed:
+                raise TeachingError(
+                    f"{master.path.name}, cell {index}, needs {needed[0]!r}, which the solution of "
+                    f"{solved[needed[0]]!r} "
+                    "defines: students run it unsolved. Move it into the check, or define the name before the exercise"
+                )

@@ -1,0 +1,223 @@
+"""Compare a run with the committed results: `python -m mobivid_core.lab.verify`, after `make reproduce`.
+
+Every headline number and table that the run registered (`runs/<profile>/registered`) is set beside the one committed in
+git; `mobivid_core/lab/tolerances.py` says how far each may lie. Exit codes: 0 all within, 1 one is outside or
+nothing can be compared, 2 a bad argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobivid_core.command import CommandParser, run_command
+from mobivid_core.errors import ParameterError, RunError
+from mobivid_core.files import read_json, sha256
+from mobivid_core.lab.tolerances import EXACT, of_headline, table_is_exact
+from mobivid_core.paths import figures_dir, project_root, runs_dir
+from mobivid_core.profiles import get_profile
+from mobivid_core.show.results import HEADLINE_COLUMNS, HEADLINES, MANIFEST
+
+WITHIN, OUTSIDE, NOT_RUN, NEW = "within", "OUTSIDE", "not run", "new"
+#: Reads one file of the committed figures folder; None if it is not there.
+Committed = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison: a headline's or table's id, both sides in words, the tolerance and the verdict."""
+
+    number: str
+    committed: str
+    ours: str
+    tolerance: str
+    verdict: str
+
+
+def committed_reader(against: str | None) -> Committed:
+    """Read the committed results.
+
+    Args:
+        against: A git revision or a folder of figures; None takes git's HEAD, or the checkout's `figures/` where git
+            cannot tell and the run wrote elsewhere.
+
+    Raises:
+        RunError: There are no committed results to be read.
+    """
+
+    def from_folder(folder: Path) -> Committed:
+        return lambda name: (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else None
+
+    def from_git(name: str) -> str | None:
+        command = ["git", "show", f"{against or 'HEAD'}:./figures/{name}"]
+        try:
+            done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        if "dubious ownership" in done.stderr:
+            raise RunError(
+                f"git does not read {project_root()}, which belongs to another user; allow it with\n"
+                f"  git config --global --add safe.directory {project_root()}"
+            )
+        return done.stdout if done.returncode == 0 else None
+
+    folder = Path(against) if against else project_root() / "figures"
+    apart = against is not None or figures_dir("laptop") != folder
+    read = from_folder(folder) if against and folder.is_dir() else from_git
+    if read(HEADLINES) is None and apart:
+        read = from_folder(folder)
+    if read(HEADLINES) is None:
+        raise RunError(
+            f"no committed {HEADLINES} at {against or 'HEAD'}: give a git revision, or the figures/ folder of an "
+            "untouched copy, with --against"
+        )
+    return read
+
+
+def compare(profile: str, committed: Committed, only: Sequence[str] = ()) -> list[Line]:
+    """Set every registered result of the run beside the committed one.
+
+    Args:
+        profile: Name of the profile.
+        committed: From `committed_reader`.
+        only: Numbers of notebooks, such as "03"; empty means all.
+
+    Raises:
+        ProfileError: Unknown profile.
+        ParameterError: A profile whose numbers mean nothing.
+        RunError: Nothing has been run.
+    """
+    if not get_profile(profile).meaningful:
+        raise ParameterError(f"the numbers of profile {profile!r} mean nothing; run and compare profile 'laptop'")
+    noted: dict[str, dict] = {}
+    for path in sorted((runs_dir(profile) / "registered").glob("*.json")):
+        noted |= {name: entry | {"notebook": path.stem} for name, entry in read_json(path, {}).items()}
+    if not noted:
+        raise RunError(
+            f"nothing has been run in {runs_dir(profile)}; "
+            f"run `python -m mobivid_core.lab.reproduce --profile {profile}` first"
+        )
+    return _headlines(noted, committed, only) + _tables(noted, committed, only, figures_dir(profile))
+
+
+def _asked(notebook: str, only: Sequence[str]) -> bool:
+    return not only or notebook[:2] in only
+
+
+def _headlines(noted: dict[str, dict], committed: Committed, only: Sequence[str]) -> list[Line]:
+    theirs = {row["id"]: row for row in _rows(committed(HEADLINES))}
+    ours = {
+        name: dict(zip(HEADLINE_COLUMNS, entry["content"][name].split("|"), strict=True))
+        for name, entry in noted.items()
+        if entry["kind"] == "headline"
+    }
+    lines = []
+    for name in sorted(theirs | ours):
+        if not _asked((theirs.get(name) or ours[name])["notebook"], only):
+            continue
+        if name not in theirs:
+            lines.append(Line(name, "", _number(ours[name]["value"]), "", NEW))
+            continue
+        row, tolerance = theirs[name], of_headline(theirs[name])
+        low, high = (float(row[c]) if row[c] else None for c in ("low", "high"))
+        shown = _number(row["value"]) + ("" if low is None or high is None else f" [{low:.4g}, {high:.4g}]")
+        if name not in ours:
+            lines.append(Line(name, shown, "", str(tolerance), NOT_RUN))
+            continue
+        value = float(ours[name]["value"])
+        verdict = WITHIN if tolerance.holds(value, float(row["value"]), low, high) else OUTSIDE
+        lines.append(Line(name, shown, _number(ours[name]["value"]), str(tolerance), verdict))
+    return lines
+
+
+def _number(text: str) -> str:
+    """Counts whole, the rest as recorded."""
+    return f"{int(text):,}" if text.isdigit() else text
+
+
+def _tables(noted: dict[str, dict], committed: Committed, only: Sequence[str], folder: Path) -> list[Line]:
+    import json
+
+    lines = []
+    for name, entry in sorted(json.loads(committed(MANIFEST) or "{}").items()):
+        files = [file for file in entry["files"] if file.endswith(".csv")]
+        if not files or not _asked(entry["notebook"], only):
+            continue
+        exact = table_is_exact(entry["evidence"], entry["notebook"])
+        theirs, tolerance = _rows(committed(files[0])), str(EXACT) if exact else "same columns"
+        shown = f"table of {len(theirs)} rows"
+        if name not in noted:
+            lines.append(Line(name, shown, "", tolerance, NOT_RUN))
+            continue
+        path = folder / files[0]
+        if not path.is_file() or sha256(path) != noted[name]["content"].get(files[0]):
+            lines.append(Line(name, shown, "missing, or changed since the run", tolerance, OUTSIDE))
+            continue
+        ours = _rows(path.read_text(encoding="utf-8"))
+        difference = _difference(theirs, ours, exact)
+        words = difference or f"table of {len(ours)} rows"
+        lines.append(Line(name, shown, words, tolerance, OUTSIDE if difference else WITHIN))
+    return lines
+
+
+def _rows(text: str | None) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text or "")))
+
+
+def _difference(theirs: list[dict[str, str]], ours: list[dict[str, str]], exact: bool) -> str:
+    """What differs first between two tables, in words; empty if nothing does."""
+    if theirs and ours and list(theirs[0]) != list(ours[0]):
+        return f"other columns: {', '.join(sorted(set(theirs[0]) ^ set(ours[0]))) or 'in another order'}"
+    if not exact:
+        return ""
+    if len(theirs) != len(ours):
+        return f"table of {len(ours)} rows"
+    for index, (old, new) in enumerate(zip(theirs, ours, strict=True)):
+        for column in old:
+            if not _same(old[column], new[column]):
+                return f"row {index}, {column}: {new[column]!r} for {old[column]!r}"
+    return ""
+
+
+def _same(old: str, new: str) -> bool:
+    try:
+        return EXACT.holds(float(new), float(old))
+    except ValueError:
+        return old == new
+
+
+def rendered(lines: Sequence[Line]) -> str:
+    """The comparison as an aligned table with a last line that counts."""
+    head = Line("number", "committed", "this run", "tolerance", "verdict")
+    cells = [(line.number, line.committed, line.ours, line.tolerance, line.verdict) for line in (head, *lines)]
+    widths = [max(len(row[k]) for row in cells) for k in range(5)]
+    text = [" | ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    text.insert(1, "-+-".join("-" * width for width in widths))
+    counts = {verdict: sum(line.verdict == verdict for line in lines) for verdict in (WITHIN, OUTSIDE, NOT_RUN, NEW)}
+    return "\n".join([*text, "", ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = CommandParser("mobivid_core.lab.verify", __doc__)
+    parser.add_argument("--profile", default="laptop", help="profile of the run (default: laptop)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="compare these notebooks' results only")
+    parser.add_argument("--against", metavar="REV|FOLDER", help="committed results: a git revision (HEAD) or a folder")
+    return run_command(_run, parser, argv)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """1 if a number lies outside its tolerance."""
+    lines = compare(options.profile, committed_reader(options.against), options.only)
+    print(rendered(lines))
+    return int(any(line.verdict == OUTSIDE for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What clips are judged by, and every interval."""

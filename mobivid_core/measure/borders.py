@@ -1,0 +1,177 @@
+"""Token borders and sharpness: the two faults of a highly compressed codec that can be seen, and counted in pixels.
+
+Paper: the highly compressed VAE, 8x32x32. Every token is decoded from its own latent, so what the codec or the
+denoiser gets wrong differs from token to token, and steps appear every 32 pixels. A decoder trained on squared error
+gives blur instead. Neither measure needs a network, a reference clip or the CPU.
+
+Simplified: both read differences of neighbouring pixels, so noise raises sharpness and hides borders, and borders
+raise sharpness a little. Read them together, beside a distance that passed the trials (`trust.trusted_space`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mobivid_core.errors import ParameterError
+from mobivid_core.measure import intervals
+from mobivid_core.measure.intervals import Interval
+
+if TYPE_CHECKING:
+    from mobivid_core.measure.measures import ClipMeasures
+
+
+#: Height and width of a token in pixels: the paper's spatial ratio.
+TOKEN = 32
+#: Added to both sides of a ratio, an eightieth of an 8-bit step: a constant clip has ratio 1, others keep theirs.
+_EPSILON = 1e-4
+
+
+def border_ratio(clips: Tensor, patch: int = TOKEN) -> Tensor:
+    """How much more neighbouring pixels differ across token borders than inside tokens.
+
+    Args:
+        clips: (N, 3, T, H, W) in [-1, 1], on any device.
+        patch: Side of a token in pixels.
+
+    Returns:
+        (N,) mean |difference of neighbouring pixels| across borders over the same away from them, both axes together:
+        near 1 for clips that know nothing of tokens; 1 for a constant clip; NaN where a frame is one token.
+
+    Raises:
+        ParameterError: Not clips, or a patch below two pixels.
+    """
+    _check(clips)
+    if patch < 2:
+        raise ParameterError(f"a token has two pixels or more on a side, got {patch}")
+    sums = {"across": clips.new_zeros(len(clips), dtype=torch.float64), "inside": 0.0}
+    counts = {"across": 0, "inside": 0}
+    for axis in (3, 4):
+        # the mean over channels, frames and the other axis: one value a pair of neighbouring lines
+        lines = clips.float().diff(dim=axis).abs().mean(tuple(d for d in (1, 2, 3, 4) if d != axis)).double()
+        border = (torch.arange(lines.shape[1], device=clips.device) + 1) % patch == 0
+        # lines of another axis may be longer: weigh by the pixel pairs that they stand for
+        pairs = clips.shape[7 - axis]
+        for name, chosen in (("across", border), ("inside", ~border)):
+            sums[name] = sums[name] + pairs * lines[:, chosen].sum(1)
+            counts[name] += pairs * int(chosen.sum())
+    if not counts["across"]:
+        return clips.new_full((len(clips),), torch.nan, dtype=torch.float32)
+    across, inside = (sums[name] / counts[name] for name in ("across", "inside"))
+    return ((across + _EPSILON) / (inside + _EPSILON)).float()
+
+
+def sharpness(clips: Tensor) -> Tensor:
+    """Energy of the spatial Laplacian: what blur takes away first.
+
+    Args:
+        clips: (N, 3, T, H, W) in [-1, 1], H and W of 3 pixels or more, on any device.
+
+    Returns:
+        (N,) mean square of the five-point Laplacian over channels, frames and inner pixels, in squared units of
+        [-1, 1]; 0 for constant frames and for linear ramps.
+
+    Raises:
+        ParameterError: Not clips, or too small.
+    """
+    _check(clips)
+    if min(clips.shape[-2:]) < 3:
+        raise ParameterError(f"a Laplacian needs frames of 3x3 pixels or more, got {tuple(clips.shape[-2:])}")
+    x = clips.float()
+    inner = x[..., 1:-1, 1:-1]
+    laplacian = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:] - 4 * inner
+    return laplacian.square().mean((1, 2, 3, 4))
+
+
+def sharpness_ratio(
+    ours: Tensor | np.ndarray, real: Tensor | np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Mean energy over that of real clips of the same captions: 1 is as sharp, 0 has no detail.
+
+    Args:
+        ours: (N,) from `sharpness`.
+        real: (N,) of real clips, clip i for the same caption as clip i of `ours`.
+        resamples: Bootstrap resamples of captions, both clips of one together.
+        seed: Seed of the resampling.
+
+    Returns:
+        (ratio, low, high), the 95 % interval over captions.
+
+    Raises:
+        ParameterError: Other numbers of clips.
+    """
+    a, b = (np.asarray(torch.as_tensor(x).detach().cpu(), dtype=np.float64) for x in (ours, real))
+    if a.shape != b.shape or a.ndim != 1:
+        raise ParameterError(f"a paired ratio needs one energy a clip on both sides, got {a.shape} and {b.shape}")
+    return intervals.ratio(a, b, resamples=resamples, seed=seed)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Both measures of some clips, one value a clip.
+
+    Attributes:
+        borders: (N,) from `border_ratio`.
+        sharpness: (N,) from `sharpness`.
+    """
+
+    borders: Tensor
+    sharpness: Tensor
+
+    @classmethod
+    def of(cls, clips: Tensor) -> Faults:
+        """Of clips (N, 3, T, H, W) in [-1, 1]."""
+        return cls(border_ratio(clips).cpu(), sharpness(clips).cpu())
+
+
+@dataclass(frozen=True)
+class FaultTable:
+    """Border ratio and sharpness of several versions of the same captions' clips.
+
+    Attributes:
+        table: A row a version, real clips first: clips, n, border_ratio and sharpness (over real clips') with `_low`
+            and `_high`.
+        intervals: {version: {"borders": interval, "sharpness": interval}}, as bars and headlines take them.
+    """
+
+    table: pd.DataFrame
+    intervals: dict[str, dict[str, Interval]]
+
+    def told(self, name: str) -> str:
+        """One sentence for a finding on one version."""
+        own, real = (self.table.set_index("clips").loc[which] for which in (name, "real clips"))
+        return (
+            f"Neighbouring pixels differ {own['border_ratio']:.2f} times as much across token borders as inside tokens "
+            f"({name}; real clips {real['border_ratio']:.2f}), and the energy of the Laplacian is "
+            f"{own['sharpness']:.0%} of real clips'"
+        )
+
+
+def fault_table(versions: Mapping[str, Faults | ClipMeasures], real: Faults | ClipMeasures) -> FaultTable:
+    """Set versions of clips beside the real clips of the same captions.
+
+    Args:
+        versions: {title: what was measured}, N clips each, clip i for the same caption in all.
+        real: Of the real clips.
+    """
+    rows, by_title = [], {}
+    for title, own in {"real clips": real, **versions}.items():
+        found = {
+            "borders": intervals.mean(own.borders),
+            "sharpness": sharpness_ratio(own.sharpness, real.sharpness),
+        }
+        by_title[title] = found
+        rows.append((title, len(own.borders), *found["borders"], *found["sharpness"]))
+    names = [f"{name}{end}" for name in ("border_ratio", "sharpness") for end in ("", "_low", "_high")]
+    return FaultTable(pd.DataFrame(rows, columns=["clips", "n", *names]), by_title)
+
+
+def _check(clips: Tensor) -> None:
+    if clips.ndim != 5:
+        raise ParameterError(f"expected clips (N, 3, T, H, W), got a tensor of shape {tuple(clips.shape)}")

@@ -1,0 +1,288 @@
+"""Comparing generators on the same captions and noises: ratios with paired intervals, and seconds a clip.
+
+Answers question R1.3 (motion beside quality) and the paper's claim of a 20-fold faster sampler (C24). All rows of a
+table share captions and noise, so resampling whole clips for both rows at once removes the luck of the draw.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mobivid_core.data.captions import ClipLabel
+from mobivid_core.errors import ParameterError
+from mobivid_core.measure import intervals
+from mobivid_core.measure.bars import BORDERS, SHARPNESS, Bar
+from mobivid_core.measure.borders import sharpness_ratio
+from mobivid_core.measure.frechet import excess_ratio_interval, ratio_interval
+from mobivid_core.measure.intervals import Interval
+from mobivid_core.measure.minivbench import ClipMeasures, Reference, dimension_table, space_features
+
+if TYPE_CHECKING:
+    from mobivid_core.measure.generation import Evaluation
+
+#: Timed calls of a short sampler for each of a long one: a tenth of a second is easily disturbed.
+SHORT_CALLS = 5
+
+
+def mean_ratio(
+    ours: ClipMeasures,
+    theirs: ClipMeasures,
+    labels: Sequence[ClipLabel],
+    reference: Reference,
+    name: str,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Ratio of two models' mean scores, with a 95 % interval from resampling clips in pairs.
+
+    Args:
+        ours: Measures of the model in the numerator, in the order of `labels`.
+        theirs: Of the model in the denominator, same captions and noises.
+        labels: What each caption asked for.
+        reference: As in `evaluate`.
+        name: A dimension, e.g. "all_together" or "dynamic_degree".
+        resamples: Bootstrap resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        (ratio, low, high). A denominator below one clip in n counts as one clip, so that the ratio is finite.
+
+    Raises:
+        ParameterError: Different numbers of clips.
+    """
+    _check(ours, theirs, labels)
+    a, b = (dimension_table(m, labels, reference)[name] for m in (ours, theirs))
+    return intervals.ratio(a, b, resamples=resamples, seed=seed)
+
+
+def mean_change(
+    ours: ClipMeasures,
+    theirs: ClipMeasures,
+    labels: Sequence[ClipLabel],
+    reference: Reference,
+    name: str = "all_together",
+) -> Interval:
+    """Difference of two models' mean scores with a 95 % interval over clips in pairs; arguments as `mean_ratio`."""
+    _check(ours, theirs, labels)
+    a, b = (dimension_table(m, labels, reference)[name] for m in (ours, theirs))
+    return intervals.difference(a, b)
+
+
+def distance_ratio(
+    ours: ClipMeasures,
+    theirs: ClipMeasures,
+    reference: Reference,
+    *,
+    to: str = "real",
+    resamples: int = 50,
+    seed: int = 0,
+) -> Interval:
+    """Ratio of two models' Frechet distances in the trusted space, clips resampled in pairs.
+
+    Args:
+        ours: Measures of the model in the numerator.
+        theirs: Of the model in the denominator, same captions and noises.
+        reference: Says in which space, and what the distances are from.
+        to: "real" clips, or their "reconstruction" by the codec, which leaves the codec's own faults out.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resampling.
+
+    Raises:
+        ParameterError: Different numbers of clips, or features that were not measured.
+    """
+    _check(ours, theirs, ours.classes)
+    (a, target), (b, _) = (space_features(m, reference, to) for m in (ours, theirs))
+    return ratio_interval(a, b, target, resamples=resamples, seed=seed)
+
+
+def above_floor(
+    ours: ClipMeasures, theirs: ClipMeasures, floor: ClipMeasures, reference: Reference, *, seed: int = 0
+) -> Interval:
+    """What our distance from real clips has above the codec's, over what theirs has: see `excess_ratio_interval`.
+
+    Args:
+        ours: Measures of the model in the numerator.
+        theirs: Of the model in the denominator.
+        floor: Of reconstructions of the same captions' real clips.
+        reference: Says in which space.
+        seed: Seed of the resampling.
+    """
+    _check(ours, theirs, floor.classes)
+    (a, target), (b, _), (c, _) = (space_features(m, reference) for m in (ours, theirs, floor))
+    return excess_ratio_interval(a, b, c, target, seed=seed)
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Seconds a clip of several samplers, measured in turns in one run.
+
+    Attributes:
+        taken: {sampler: the median of each turn}, as many turns each.
+    """
+
+    taken: Mapping[str, Sequence[float]]
+
+    def table(self) -> pd.DataFrame:
+        """Columns sampler, seconds (median a clip), fastest, slowest (of the turns)."""
+        rows = [(name, float(np.median(s)), min(s), max(s)) for name, s in self.taken.items()]
+        return pd.DataFrame(rows, columns=["sampler", "seconds", "fastest", "slowest"])
+
+    def faster(self, slow: str, fast: str) -> Interval:
+        """How many times faster `fast` is, turn by turn; see `intervals.speed`."""
+        return intervals.speed([self.taken[slow]], [self.taken[fast]])
+
+
+def measure_seconds(
+    samplers: dict[str, Callable[[], object]], *, turns: int = 6, clips: int = 1, long: Collection[str] = ()
+) -> Seconds:
+    """Time several samplers in turns, so that a busy moment hits all of them.
+
+    Args:
+        samplers: Each makes `clips` clips when called.
+        turns: Turns, after one call each that is not timed. Six hold a median in 97 of 100 cases.
+        clips: Clips made by a call.
+        long: Names of samplers that take so long that a first call is like any other: all of theirs are timed. For each
+            call of theirs the others are called `SHORT_CALLS` times, of which the median counts.
+    """
+    for name in samplers.keys() - set(long):
+        samplers[name]()
+    taken: dict[str, list[float]] = {name: [] for name in samplers}
+    calls = {name: SHORT_CALLS if long and name not in long else 1 for name in samplers}
+    for _ in range(turns):
+        for name, count in calls.items():
+            lasted = []
+            for _ in range(count):
+                began = time.perf_counter()
+                samplers[name]()
+                lasted.append((time.perf_counter() - began) / clips)
+            taken[name].append(float(np.median(lasted)))
+    return Seconds(taken)
+
+
+def _check(ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[object]) -> None:
+    """Pairs need the same clips."""
+    if not len(ours) == len(theirs) == len(labels):
+        raise ParameterError(
+            f"paired comparison of {len(ours)} and {len(theirs)} clips with {len(labels)} labels: evaluate both "
+            "models on the same captions"
+        )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a student's clips are held against, all of the same captions.
+
+    Attributes:
+        teacher: The guided teacher in full steps, same noises.
+        free: {network evaluations a clip: the best training-free sampler at that many, same noises}; 4 and 8.
+        codec: Measures of the real clips through the VAE.
+        real: Measures of the real clips.
+    """
+
+    teacher: Evaluation
+    free: Mapping[int, Evaluation]
+    codec: ClipMeasures
+    real: ClipMeasures
+
+
+def compare(ours: Evaluation, beside: Beside, reference: Reference, *, seed: int = 0) -> dict[str, Interval]:
+    """What `DISTILL_BARS` ask of a student's clips, all on the same captions and noises.
+
+    Args:
+        ours: The student.
+        beside: What it is compared with.
+        reference: As in `evaluate`; says in which space distances are taken.
+        seed: Seed of the resampling.
+
+    Returns:
+        Intervals: "accuracy" and "dynamic" over the teacher's; "distance" over the teacher's, and "above_floor" after
+        the codec's own is taken off both; "free4", "free8": distance over the best training-free sampler's at so
+        many network evaluations; "borders", the border ratio; "sharpness", the energy over real clips'.
+    """
+    teacher, seeded = beside.teacher.measures, {"seed": seed}
+    pair = (ours.measures, teacher, ours.labels, reference)
+    return {
+        "accuracy": mean_ratio(*pair, "all_together", **seeded),
+        "dynamic": mean_ratio(*pair, "dynamic_degree", **seeded),
+        "distance": distance_ratio(ours.measures, teacher, reference, **seeded),
+        "above_floor": above_floor(ours.measures, teacher, beside.codec, reference, **seeded),
+        **{
+            f"free{count}": distance_ratio(ours.measures, rival.measures, reference, **seeded)
+            for count, rival in beside.free.items()
+        },
+        "borders": ours.scores.values["border_ratio"],
+        "sharpness": sharpness_ratio(ours.measures.sharpness, beside.real.sharpness, **seeded),
+    }
+
+
+@dataclass(frozen=True)
+class BesideTable:
+    """Students' distances over those of what they are compared with.
+
+    Attributes:
+        table: A row a student and comparison: clips, over, value, low, high.
+    """
+
+    table: pd.DataFrame
+
+    def told(self) -> str:
+        """One sentence for a finding: the ratios that bars ask for, and on which side of 1 each lies beyond chance."""
+        asked = self.table[~self.table["over"].isin([OVER["distance"], OVER["free8"]])]
+        parts = [
+            f"{row.clips} over {row.over} {row.value:.2f} [{row.low:.2f}, {row.high:.2f}], {_side(row.low, row.high)}"
+            for row in asked.itertuples()
+        ]
+        return f"Ratios of distances: {'; '.join(parts)}."
+
+
+#: Keys of `compare` that are ratios of distances, and what stands below the line.
+OVER = {
+    "distance": "the teacher",
+    "above_floor": "the teacher, both above the codec's",
+    "free4": "the best training-free four evaluations",
+    "free8": "the best training-free eight evaluations",
+}
+
+
+def beside_table(students: Mapping[str, Mapping[str, Interval]], four_over_forty: Interval) -> BesideTable:
+    """Students' distances, and what the full sampler gains on four steps, as one table.
+
+    Args:
+        students: {title: from `compare`}.
+        four_over_forty: The teacher's distance in four guided Euler steps over that in full steps.
+    """
+    rows = [("teacher, 4 guided steps", "its full sampler", *four_over_forty)]
+    rows += [(who, OVER[key], *own[key]) for who, own in students.items() for key in OVER if key in own]
+    return BesideTable(pd.DataFrame(rows, columns=["clips", "over", "value", "low", "high"]))
+
+
+def _side(low: float, high: float) -> str:
+    return "closer beyond chance" if high < 1 else "farther beyond chance" if low > 1 else "within chance"
+
+
+def _bars(who: str, speed: float) -> dict[str, Bar]:
+    """What a four-step student has to reach; distances are in the space that passed the trials of the measures."""
+    return {
+        "accuracy": Bar(f"{who}: all attributes right, over the 40-step guided teacher", 0.95),
+        "above_floor": Bar(f"{who}: distance above the codec's, over the teacher's", 1.25, at_least=False),
+        "dynamic": Bar(f"{who}: dynamic degree over the teacher's", 0.9),
+        "diversity": Bar(f"{who}: diversity over the teacher's", 0.9),
+        "free4": Bar(f"{who}: distance over the best training-free four evaluations", 1.0, at_least=False),
+        "borders": Bar(f"{who}: {BORDERS}", 1.8, at_least=False),
+        "sharpness": Bar(f"{who}: {SHARPNESS}", 0.5),
+        "speed": Bar(f"{who}: times faster than the teacher", speed),
+    }
+
+
+#: What the students have to reach, set beforehand.
+DISTILL_BARS: dict[str, dict[str, Bar]] = {
+    "student": _bars("pruned student", 35.0),
+    "distilled": _bars("distilled teacher", 18.0),
+}

@@ -1,0 +1,168 @@
+"""Beyond what was trained: attribute combinations that were held out, and wordings that no training caption uses."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mobivid_core.data.captions import (
+    ATTRIBUTES,
+    TRAIN_WORDINGS,
+    VOCABULARY,
+    ClipLabel,
+    caption,
+    label_indices,
+)
+from mobivid_core.data.render import label_of
+from mobivid_core.errors import ParameterError
+from mobivid_core.measure import intervals
+from mobivid_core.measure.intervals import Interval
+from mobivid_core.measure.judge import accuracy
+from mobivid_core.measure.minivbench import SEMANTIC
+from mobivid_core.models.text import encode_text
+
+if TYPE_CHECKING:
+    from mobivid_core.measure.generation import Evaluation
+
+#: Wordings whose captions are compared: trained ones of four templates, and held-out ones of all four templates.
+#: The latter use both held-out phrases of every part of the grammar that has two.
+PROBED_TRAINED = (0, 22, 33, 50)
+PROBED_UNSEEN = (512, 515, 525, 526)
+PROBED = PROBED_TRAINED + PROBED_UNSEEN
+
+#: Captions that the reading of the text encoder is fitted on; test captions start at 0 and never reach them.
+_PROBE_START = 5_000_000
+_PROBE_CAPTIONS = 2 * TRAIN_WORDINGS  # every trained wording twice
+
+
+def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: int = 1000) -> Interval:
+    """How much better captions are met whose (shape, colour, motion) was trained than held-out ones.
+
+    Args:
+        evaluation: Clips of both kinds of captions.
+        name: "all_together" or a semantic dimension.
+        resamples: Bootstrap resamples.
+
+    Returns:
+        Share right among trained captions minus that among held-out ones: see `intervals.unpaired_difference`.
+
+    Raises:
+        ParameterError: The captions are all of one kind.
+    """
+    values = _right(evaluation, name)
+    unseen = np.array([label.unseen for label in evaluation.labels])
+    if unseen.all() or not unseen.any():
+        raise ParameterError("the gap needs both trained and held-out captions; evaluate two clips or more")
+    return intervals.unpaired_difference(values[~unseen], values[unseen], resamples=resamples)
+
+
+def paraphrases(runs: Sequence[Evaluation], readable: Sequence[float]) -> pd.DataFrame:
+    """Table of the probed wordings: the same captions and noises, said in each way.
+
+    Args:
+        runs: One evaluation a wording of `PROBED`, in order, of the same captions.
+        readable: For each of these wordings, `readable_share`.
+
+    Returns:
+        A row a wording: wording, trained (yes or no), example, text_readable, all_together, change (from the mean of
+        the trained wordings, clip by clip), low and high (its 95 % interval), n.
+
+    Raises:
+        ParameterError: Not one evaluation and one share a wording.
+    """
+    right, count = _probed(runs), len(PROBED_TRAINED)
+    if len(readable) != len(PROBED):
+        raise ParameterError(f"expected one share for each of the {len(PROBED)} probed wordings; got {len(readable)}")
+    trained = right[:count].mean(0)
+    rows = []
+    for number, (wording, run, share) in enumerate(zip(PROBED, runs, readable, strict=True)):
+        change = intervals.difference(right[number], trained)
+        known = "yes" if number < count else "no"
+        example = caption(replace(run.labels[0], wording=wording))
+        rows.append((wording, known, example, share, right[number].mean(), *change, len(run.labels)))
+    names = ["wording", "trained", "example", "text_readable", "all_together", "change", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def wording_gap(runs: Sequence[Evaluation]) -> Interval:
+    """How much better captions are met in trained wordings than in held-out ones.
+
+    Args:
+        runs: As in `paraphrases`.
+
+    Returns:
+        (share right in `PROBED_TRAINED` - share right in `PROBED_UNSEEN`, low, high). Each clip's difference is
+        between its own two means over wordings; the 95 % interval resamples clips.
+
+    Raises:
+        ParameterError: Not one evaluation a wording, or not of the same captions.
+    """
+    right, count = _probed(runs), len(PROBED_TRAINED)
+    return intervals.difference(right[:count].mean(0), right[count:].mean(0))
+
+
+def _probed(runs: Sequence[Evaluation]) -> np.ndarray:
+    """(wordings, N) 1 where a clip met its caption; rows in the order of `PROBED`."""
+    if len(runs) != len(PROBED):
+        raise ParameterError(f"expected one evaluation for each of the {len(PROBED)} probed wordings; got {len(runs)}")
+    meant = [[replace(label, wording=0) for label in run.labels] for run in runs]
+    if any(labels != meant[0] for labels in meant):
+        raise ParameterError("the evaluations are of different captions; evaluate the same clips in every wording")
+    return np.stack([_right(run, "all_together") for run in runs])
+
+
+def readable_share(wording: int, n: int = 256, *, ridge: float = 1.0) -> float:
+    """Share of captions from whose encoding a linear reading, fitted on trained wordings, gets every attribute right.
+
+    The reading sees the mean token state, so it asks less than the diffusion model, which sees the tokens.
+
+    Args:
+        wording: How the captions read are worded.
+        n: Captions read.
+        ridge: Penalty of the least squares.
+    """
+    read = [replace(label_of("test", i), wording=wording) for i in range(n)]
+    centre, weights = _reading(ridge)
+    scores = (_pooled(read) - centre) @ weights
+    sizes = [len(VOCABULARY[name]) for name in ATTRIBUTES]
+    found = torch.stack([part.argmax(1) for part in scores.split(sizes, 1)], 1)
+    return accuracy(found, label_indices(read))["all"].mean().item()
+
+
+@functools.cache
+def _reading(ridge: float) -> tuple[Tensor, Tensor]:
+    """Centre (D,) and weights (D, classes) of the linear reading, fitted on captions in all trained wordings."""
+    fitted = [replace(label_of("val", _PROBE_START + i), wording=i % TRAIN_WORDINGS) for i in range(_PROBE_CAPTIONS)]
+    x = _pooled(fitted)
+    centre = x.mean(0)
+    gram = (x - centre).T @ (x - centre) + ridge * torch.eye(x.shape[1])
+    return centre, torch.linalg.solve(gram, (x - centre).T @ _one_hot(fitted))
+
+
+def _pooled(labels: Sequence[ClipLabel]) -> Tensor:
+    """Mean token states (N, D)."""
+    states, mask = encode_text([caption(label) for label in labels])
+    return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def _one_hot(labels: Sequence[ClipLabel]) -> Tensor:
+    """(N, classes of all attributes), each attribute centred."""
+    columns = label_indices(labels).unbind(1)
+    parts = [
+        torch.nn.functional.one_hot(column, len(VOCABULARY[name])).float() - 1 / len(VOCABULARY[name])
+        for name, column in zip(ATTRIBUTES, columns, strict=True)
+    ]
+    return torch.cat(parts, 1)
+
+
+def _right(evaluation: Evaluation, name: str) -> np.ndarray:
+    """(N,) 1 where the caption, or one dimension of it, was met."""
+    right = accuracy(evaluation.measures.classes, label_indices(evaluation.labels))
+    return right["all" if name == "all_together" else SEMANTIC[name]].numpy()

@@ -1,0 +1,340 @@
+"""Generates clips for test captions and scores them, in bounded memory.
+
+Clips are sampled, decoded, measured and dropped batch by batch: 256 clips of 17x128x128 would take a gigabyte.
+The noise of clip i depends on (seed, i) alone, so that rows of a table differ by the model and not by luck.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mobivid_core.data.captions import ClipLabel, caption
+from mobivid_core.data.render import label_of
+from mobivid_core.errors import ParameterError
+from mobivid_core.flow.guidance import Guidance, as_guidance
+from mobivid_core.flow.sampling import sample_latents
+from mobivid_core.measure.diversity import Diversity, caption_diversity
+from mobivid_core.measure.judge import Judge
+from mobivid_core.measure.kept import Measured, evaluation_file, read_measured, write_measured
+from mobivid_core.measure.measures import ClipMeasures, measure
+from mobivid_core.measure.minivbench import Reference, Scores, score, shuffled
+from mobivid_core.measure.reference import measured_reference
+from mobivid_core.models.text import encode_text
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.profiles import Profile
+
+_RENDER_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model's generated clips, measured.
+
+    Attributes:
+        scores: A row of the quality table.
+        measures: Of each clip, in the order of `labels`.
+        labels: What each caption asked for.
+        clips: (K, 3, T, H, W), the first few clips, to look at.
+        seconds_per_clip: Sampling time a clip, guidance included, decoding not.
+        decode_seconds_per_clip: Decoding time a clip.
+    """
+
+    scores: Scores
+    measures: ClipMeasures
+    labels: list[ClipLabel]
+    clips: Tensor
+    seconds_per_clip: float
+    decode_seconds_per_clip: float
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """How generated clips are measured; the fields are arguments of `Evaluator.evaluate`."""
+
+    seed: int
+    batch: int
+    keep: int
+    quality: bool
+    independent: bool
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Scores models of one profile against one VAE, judge and reference.
+
+    Attributes:
+        vae: Decodes.
+        judge: Reads clips back.
+        profile: Sizes.
+        reference: Real and reconstructed clips to measure distances against.
+        real: Measures of the real clips of the evaluated captions.
+        reconstruction: Measures of the same clips through the VAE.
+        labels: Labels of the evaluated captions, in order.
+        split: Which captions these are: "test", or "val" to choose settings on.
+    """
+
+    vae: MobiVidVAE
+    judge: Judge
+    profile: Profile
+    reference: Reference
+    real: ClipMeasures
+    reconstruction: ClipMeasures
+    labels: list[ClipLabel]
+    split: str = "test"
+
+    @classmethod
+    def prepare(
+        cls,
+        vae: MobiVidVAE,
+        judge: Judge,
+        profile: Profile,
+        *,
+        n: int | None = None,
+        split: str = "test",
+        cache: bool = True,
+        progress: bool = True,
+    ) -> Evaluator:
+        """Measure the real clips and their reconstructions; later notebooks of a run reuse what is cached.
+
+        Args:
+            vae: A trained VAE.
+            judge: A trained judge.
+            profile: Sizes.
+            n: Evaluated clips and reference clips; None for the profile's `eval_clips`.
+            split: "test" for what is reported, "val" to choose settings on; the reference clips are of the same split.
+            cache: Keep the measures under `runs/<profile>/evaluation`.
+            progress: Show a progress bar.
+        """
+        n = profile.eval_clips if n is None else n
+        reference, real, reconstruction = measured_reference(
+            vae, judge, profile, n, split=split, cache=cache, progress=progress
+        )
+        labels = [label_of(split, i) for i in range(n)]
+        return cls(vae, judge, profile, reference, real, reconstruction, labels, split)
+
+    def rows(self) -> dict[str, Scores]:
+        """The three reference rows: what is best, what the codec allows, and what ignoring captions gives."""
+        return {
+            "real clips": self.score(self.real, self.labels),
+            "VAE reconstructions": self.score(self.reconstruction, self.labels),
+            "real clips, shuffled captions": self.score(self.real, shuffled(self.labels)),
+        }
+
+    def score(self, measures: ClipMeasures, labels: Sequence[ClipLabel]) -> Scores:
+        """Score measured clips against labels."""
+        return score(measures, labels, self.reference)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        *,
+        n: int | None = None,
+        steps: int | None = None,
+        guidance: float | Guidance | None = None,
+        solver: str = "euler",
+        wording: int | None = None,
+        seed: int = 0,
+        batch: int = 32,
+        keep: int = 8,
+        quality: bool = True,
+        independent: bool | None = None,
+        progress: bool = True,
+    ) -> Evaluation:
+        """Generate clips for the first `n` captions and score them; a large evaluation is kept (`kept.py`).
+
+        Args:
+            model: Called as the diffusion model; see `sample_latents`.
+            n: Clips; None for all the evaluator's captions.
+            steps: Sampling steps; None for the profile's teacher.
+            guidance: Scale of classifier-free guidance, 1 is without, or a `Guidance`; None for the profile's teacher.
+            solver: See `sample_latents`.
+            wording: Word every caption this way; None keeps the test captions' own wordings.
+            seed: Seed of the noise.
+            batch: Clips in memory at once.
+            keep: Clips to keep for looking at.
+            quality: False leaves the quality measures out: see `measures.measure`.
+            independent: Also measure distances in features of a network that never saw these clips; None where the
+                trusted space is of that network.
+            progress: Show a progress bar.
+
+        Raises:
+            ParameterError: `n` exceeds the evaluator's captions.
+        """
+        n = len(self.labels) if n is None else n
+        independent = self._independent(independent)
+        if not 1 <= n <= len(self.labels):
+            raise ParameterError(f"n is {n}; this evaluator was prepared with {len(self.labels)} captions")
+        steps, guidance = self._steps(steps), self._guidance(guidance)
+        sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver, batch=batch)
+        file = None
+        if quality:
+            # what the plan computes, not its reasons: those hold timings, which are others elsewhere
+            kind = type(model).__qualname__, getattr(getattr(model, "plan", None), "computes", None)
+            settings = (self.split, steps, guidance.key, solver, wording, seed, keep, *kind)
+            file = evaluation_file([self.vae, self.judge, model], settings, self.profile, n)
+        found = read_measured(file, independent)
+        if found is None:
+            chosen = self._labels(n, wording)
+            found = self._measured(sampler, chosen, _Measuring(seed, batch, keep, quality, independent, progress))
+            write_measured(file, found)
+        return self._scored(found, self._labels(n, wording))
+
+    def evaluate_sampler(
+        self,
+        sampler: Callable[[Sequence[str], Tensor], Tensor],
+        *,
+        n: int,
+        wording: int | None = None,
+        seed: int = 0,
+        batch: int = 32,
+        keep: int = 8,
+        quality: bool = True,
+        independent: bool | None = None,
+        progress: bool = True,
+    ) -> Evaluation:
+        """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents; nothing is kept."""
+        labels, independent = self._labels(n, wording), self._independent(independent)
+        how = _Measuring(seed, batch, keep, quality, independent, progress)
+        return self._scored(self._measured(sampler, labels, how), labels)
+
+    def first(self, evaluation: Evaluation, n: int) -> Evaluation:
+        """The first n clips of an evaluation, scored by themselves."""
+        measured = (evaluation.measures[:n], evaluation.clips[:n])
+        return self._scored(
+            (*measured, evaluation.seconds_per_clip, evaluation.decode_seconds_per_clip), evaluation.labels[:n]
+        )
+
+    def _steps(self, steps: int | None) -> int:
+        return self.profile.teacher_sampling_steps if steps is None else steps
+
+    def _guidance(self, guidance: float | Guidance | None) -> Guidance:
+        return as_guidance(self.profile.guidance if guidance is None else guidance)
+
+    def _independent(self, asked: bool | None) -> bool:
+        return self.reference.space.column == "image_features" if asked is None else asked
+
+    def _labels(self, n: int, wording: int | None) -> list[ClipLabel]:
+        """The first n captions, worded anew where a wording is asked for."""
+        return [x if wording is None else replace(x, wording=wording) for x in self.labels[:n]]
+
+    def _scored(self, measured: Measured, labels: list[ClipLabel]) -> Evaluation:
+        """Measures with their scores."""
+        measures, clips, sampling, decoding = measured
+        return Evaluation(self.score(measures, labels), measures, labels, clips, sampling, decoding)
+
+    def _measured(
+        self,
+        sampler: Callable[[Sequence[str], Tensor], Tensor],
+        labels: list[ClipLabel],
+        how: _Measuring,
+    ) -> Measured:
+        """Sample, decode and measure, batch by batch."""
+        parts, kept, seconds, decoding = [], [], 0.0, 0.0
+        n, bar = len(labels), {"desc": "generating", "ascii": True, "mininterval": 2}
+        for start in tqdm(range(0, n, how.batch), disable=not how.progress, **bar):
+            chosen = labels[start : start + how.batch]
+            began = time.perf_counter()
+            latents = sampler([caption(x) for x in chosen], self.noise(range(start, start + len(chosen)), how.seed))
+            seconds += time.perf_counter() - began
+            for part in latents.split(_RENDER_BATCH):
+                began = time.perf_counter()
+                clips = self.decode(part)
+                decoding += time.perf_counter() - began
+                parts.append(measure(clips, self.judge, how.quality, how.independent))
+                if sum(map(len, kept)) < how.keep:
+                    kept.append(clips)
+        shape = (0, 3, self.profile.frames, self.profile.size, self.profile.size)
+        clips = torch.cat(kept)[: how.keep] if kept else torch.empty(shape)
+        return ClipMeasures.join(parts), clips, seconds / n, decoding / n
+
+    def sampler(
+        self,
+        model: nn.Module,
+        *,
+        steps: int | None = None,
+        guidance: float | Guidance | None = None,
+        solver: str = "euler",
+        batch: int = 32,
+    ) -> Callable[[Sequence[str], Tensor], Tensor]:
+        """A function from (captions, noise) to latents that runs `model`; arguments as in `evaluate`."""
+        steps, guidance = self._steps(steps), self._guidance(guidance)
+        null_pair = encode_text([""])
+        device = next(model.parameters()).device
+
+        def sample(captions: Sequence[str], noise: Tensor) -> Tensor:
+            text, mask, start, null, null_real = (x.to(device) for x in (*encode_text(captions), noise, *null_pair))
+            return sample_latents(
+                model,
+                text,
+                mask,
+                tuple(noise.shape[1:]),
+                steps=steps,
+                guidance=guidance,
+                null_text=null,
+                null_mask=null_real,
+                solver=solver,
+                noise=start,
+                batch=batch,
+            ).cpu()
+
+        return sample
+
+    def noise(self, indices: Sequence[int], seed: int = 0) -> Tensor:
+        """Starting noise (B, C, t, h, w) of some clips, each a function of (seed, index)."""
+        shape = self.vae.latent_shape(self.profile.frames, self.profile.size, self.profile.size)
+        drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + i)) for i in indices]
+        return torch.stack(drawn)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Clips (B, 3, T, H, W) of normalised latents, in small batches."""
+        parts = latents.to(self.vae.device).split(_RENDER_BATCH)
+        return torch.cat([self.vae.decode_latents(part).cpu() for part in parts])
+
+    def diversity(
+        self,
+        model: nn.Module,
+        *,
+        captions: int = 8,
+        repeats: int = 6,
+        steps: int | None = None,
+        guidance: float | Guidance | None = None,
+        solver: str = "euler",
+        seed: int = 0,
+    ) -> Diversity:
+        """How different clips of one caption are: 1 is as varied as real clips, 0 a collapsed generator.
+
+        Args:
+            model: The diffusion model.
+            captions: Captions to look at.
+            repeats: Clips a caption.
+            steps: As in `evaluate`, and so are `guidance`, `solver` and `seed`.
+            guidance: See `steps`.
+            solver: See `steps`.
+            seed: See `steps`.
+
+        Returns:
+            As `caption_diversity`, in judge features.
+        """
+        sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver)
+        return caption_diversity(
+            lambda words, numbers: self.decode(sampler(words, self.noise(numbers, seed))),
+            self.reconstruct,
+            lambda clips: self.judge.read(clips)[1],
+            captions=captions,
+            repeats=repeats,
+            frames=self.profile.frames,
+            size=self.profile.size,
+        )
+
+    @torch.no_grad()
+    def reconstruct(self, clips: Tensor) -> Tensor:
+        """Clips through the VAE and back."""
+        return self.decode(self.vae.encode_latents(clips.to(self.vae.device)))

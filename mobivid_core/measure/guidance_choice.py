@@ -1,0 +1,169 @@
+"""Which guidance suits a model: constant scales, intervals of noise levels and rescaling, on validation captions.
+
+Paper: guidance of the server model; its scale is not public. Guided latents are wider than real ones and saturate
+colours, so the table says the spread of the latents and the accuracy of colours beside accuracy and distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from mobivid_core.data.render import render_clips
+from mobivid_core.errors import ParameterError
+from mobivid_core.flow.guidance import Guidance, as_guidance
+from mobivid_core.flow.sampling import textbook_sigmas
+from mobivid_core.measure.generation import Evaluation, Evaluator
+from mobivid_core.measure.screening import COARSE, rank, screen, screened_table
+
+#: What is tried: scales at all noise levels, in the middle of the path, from the start down to a low level, rescaled.
+GUIDANCES: tuple[Guidance, ...] = (
+    *(Guidance(scale) for scale in (1.0, 1.5, 2.0, 3.0, 4.5)),
+    *(Guidance(scale, 0.2, 0.8) for scale in (3.0, 4.5)),
+    *(Guidance(scale, 0.0, 0.8) for scale in (3.0, 4.5)),
+    *(Guidance(scale, rescale=0.7) for scale in (3.0, 4.5)),
+    Guidance(4.5, 0.2, 0.8, 0.7),
+)
+_RENDER_BATCH = 16
+
+
+@dataclass(frozen=True)
+class GuidanceChoice:
+    """What a choice of guidance found.
+
+    Attributes:
+        table: One row a setting, the chosen one first among the final round.
+        best: The chosen guidance.
+        space: In which features distances were taken, and what the trials say of them.
+        sampler: E.g. "unipc in 8 steps".
+    """
+
+    table: pd.DataFrame
+    best: Guidance
+    space: str
+    sampler: str
+
+    def told(self) -> str:
+        """One sentence for a finding."""
+        rows = self.table[self.table["round"] == "final"]
+        chosen, plain = rows.iloc[0], rows[(rows["low"] == 0) & (rows["high"] == 1) & (rows["rescale"] == 0)]
+        rival = plain[plain["guidance"] != chosen["guidance"]].head(1)
+        beside = "".join(
+            f"; the best constant scale beside it, {r.guidance}: {r.all_together:.0%}, {r.distance:.3g}, {r.spread:.2f}"
+            for r in rival.itertuples()
+        )
+        return (
+            f"Chosen on {chosen.n} validation captions ({self.sampler}): guidance {chosen.guidance}; every attribute "
+            f"right in {chosen.all_together:.0%}, distance {chosen.distance:.3g}, latents {chosen.spread:.2f} times as "
+            f"wide as real ones{beside}. Distances in {self.space}."
+        )
+
+
+def choose_guidance(
+    evaluator: Evaluator,
+    model: nn.Module,
+    *,
+    settings: Sequence[float | Guidance] = GUIDANCES,
+    n: int | None = None,
+    coarse: int = COARSE,
+    finalists: int = 4,
+    steps: int | None = None,
+    solver: str = "euler",
+    seed: int = 0,
+    batch: int = 32,
+) -> GuidanceChoice:
+    """Choose among guidance settings on validation captions; the same noises for each, so the choice is deterministic.
+
+    Among the settings whose share of clips with every attribute right is within chance of the best, the one closest
+    to real clips in the trusted space is chosen (`screening.rank`).
+
+    Args:
+        evaluator: Prepared with `split="val"`, n captions or more.
+        model: The diffusion model, on any device.
+        settings: What to try.
+        n: Captions of the final round; None for all the evaluator's. Take 256 or more where numbers mean something.
+        coarse: Captions of the coarse round.
+        finalists: Settings that reach the final round.
+        steps: Steps; None for the profile's teacher.
+        solver: As in `Evaluator.evaluate`.
+        seed: Seed of the noises.
+        batch: Clips in memory at once.
+
+    Returns:
+        The table has guidance, scale, low, high, rescale, evaluations (of the network, a clip), n, all_together and
+        distance with intervals, colour, spread (std of the latents over that of the same captions' real clips), round.
+
+    Raises:
+        ParameterError: The evaluator holds other captions than validation ones.
+    """
+    if evaluator.split != "val":
+        raise ParameterError(
+            f"settings are chosen on validation captions, this evaluator holds {evaluator.split!r}: prepare one with "
+            'split="val"'
+        )
+    n = len(evaluator.labels) if n is None else n
+    steps = evaluator.profile.teacher_sampling_steps if steps is None else steps
+    chosen = [as_guidance(s) for s in settings]
+    spreads: dict[Guidance, float] = {}
+
+    def evaluation(guidance: Guidance) -> Callable[[int], Evaluation]:
+        """From a number of captions to the evaluation; notes the spread of the latents in passing."""
+
+        def run(count: int) -> Evaluation:
+            sampler = evaluator.sampler(model, steps=steps, guidance=guidance, solver=solver, batch=batch)
+            moments = _Moments()
+            run = evaluator.evaluate_sampler(
+                lambda captions, noise: moments.see(sampler(captions, noise)),
+                n=count, seed=seed, batch=batch, keep=0, quality=False, progress=False,
+            )  # fmt: skip
+            spreads[guidance] = moments.std()
+            return run
+
+        return run
+
+    found = screen({g: evaluation(g) for g in chosen}, evaluator.reference, n=n, coarse=coarse, finalists=finalists)
+    real = real_spread(evaluator, n)
+    cells = {
+        g: {
+            "guidance": g.name, "scale": g.scale, "low": g.low, "high": g.high, "rescale": g.rescale,
+            "evaluations": g.evaluations(textbook_sigmas(steps)), "spread": spreads[g] / real,
+        }
+        for g in chosen
+    }  # fmt: skip
+    table = screened_table(found, evaluator.reference, cells)
+    best = rank(found.final, evaluator.reference)[0]
+    return GuidanceChoice(table, best, evaluator.reference.space.told(), f"{solver} in {steps} steps")
+
+
+@torch.no_grad()
+def real_spread(evaluator: Evaluator, n: int) -> float:
+    """Standard deviation of the normalised latents of the first n real clips of the evaluator's captions."""
+    moments, profile, vae = _Moments(), evaluator.profile, evaluator.vae
+    for start in range(0, n, _RENDER_BATCH):
+        chosen = range(start, min(start + _RENDER_BATCH, n))
+        clips = render_clips(evaluator.split, chosen, frames=profile.frames, size=profile.size).clips
+        moments.see(vae.encode_latents(clips.to(vae.device)))
+    return moments.std()
+
+
+class _Moments:
+    """Standard deviation of all elements seen, in one pass."""
+
+    def __init__(self) -> None:
+        self.count, self.sum, self.squares = 0, 0.0, 0.0
+
+    def see(self, latents: Tensor) -> Tensor:
+        """Count a batch in and hand it on."""
+        values = latents.double()
+        self.count += values.numel()
+        self.sum += values.sum().item()
+        self.squares += values.square().sum().item()
+        return latents
+
+    def std(self) -> float:
+        mean = self.sum / self.count
+        return max(self.squares / self.count - mean**2, 0.0) ** 0.5

@@ -1,0 +1,287 @@
+"""MiniVBench: VBench's names, formulae and total, on clips whose truth is known.
+
+The paper reports VBench's quality, semantic and total scores; VBench's networks are downloads. The
+measures here carry VBench's names and its total (4 quality + semantic) / 5, and are a miniature: compare rows
+of one table, never with a published VBench score. VBench's aesthetic quality is left out, since nothing here
+could stand for taste.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from mobivid_core.data.captions import ATTRIBUTES, ClipLabel, label_indices
+from mobivid_core.errors import ParameterError
+from mobivid_core.measure import intervals
+from mobivid_core.measure.frechet import distance_interval
+from mobivid_core.measure.image_features import ImageAxes
+from mobivid_core.measure.judge import accuracy
+from mobivid_core.measure.measures import ClipMeasures
+from mobivid_core.measure.quality import ImagingReference
+from mobivid_core.measure.readback import READABLE
+
+#: Quality dimensions and (floor, ceiling) of each normalisation to [0, 1], as VBench normalises. Differences of frames
+#: have the floor 2/3: frames of independent uniform noise differ by 1/3. The others have a natural 0 and 1.
+QUALITY: dict[str, tuple[float, float]] = {
+    "subject_consistency": (0.0, 1.0),
+    "background_consistency": (2 / 3, 1.0),
+    "temporal_flickering": (2 / 3, 1.0),
+    "motion_smoothness": (2 / 3, 1.0),
+    "dynamic_degree": (0.0, 1.0),
+    "imaging_quality": (0.0, 1.0),
+}
+#: VBench counts dynamic degree half.
+WEIGHTS = {name: 0.5 if name == "dynamic_degree" else 1.0 for name in QUALITY}
+#: Semantic dimensions, each the judge's accuracy on one attribute of the caption.
+SEMANTIC: dict[str, str] = {"object_class": "shape", "color": "colour", "action": "motion", "scene": "background"}
+#: Distances, and where their features lie in `ClipMeasures` and in `Reference`: the judge's features, and those of a
+#: network that never saw these clips.
+DISTANCES: dict[str, tuple[str, str]] = {
+    "frechet_real": ("features", "real"),
+    "frechet_reconstruction": ("features", "reconstruction"),
+    "image_frechet_real": ("image_features", "image_real"),
+    "image_frechet_reconstruction": ("image_features", "image_reconstruction"),
+}
+
+
+@dataclass(frozen=True)
+class Space:
+    """A feature space in which distances are taken.
+
+    Attributes:
+        title: As shown.
+        column: Its features in `ClipMeasures`.
+        real: Name of the distance from real clips, in `DISTANCES`.
+        reconstruction: Name of the distance from the same clips through the VAE.
+        missed: Damage that its distance from real clips did not see; empty where it passed, None where not tried.
+    """
+
+    title: str
+    column: str
+    real: str
+    reconstruction: str
+    missed: tuple[str, ...] | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the trials of the measures let it speak for a headline."""
+        return self.missed == ()
+
+    def told(self) -> str:
+        """One clause for a finding: which features, and what the trials say of them."""
+        tried = "not tried" if self.missed is None else f"missed {', '.join(self.missed)}" if self.missed else "passed"
+        return f"{self.title} (trials of the measures: {tried})"
+
+
+#: The feature spaces of `DISTANCES`; `trust.trusted_space` chooses the one that headlines and bars are taken from.
+SPACES: dict[str, Space] = {
+    "judge": Space("the judge's features", "features", "frechet_real", "frechet_reconstruction"),
+    "image": Space(
+        "features of an ImageNet network", "image_features", "image_frechet_real", "image_frechet_reconstruction"
+    ),
+}
+#: What needs no network at all: {measure: attribute of the caption}. Reported beside the judge's, not in the total.
+READBACK: dict[str, str] = {"color_pixels": "colour", "action_flow": "motion"}
+
+#: Faults of the codec that are read off pixels (`borders.py`), and their column in `ClipMeasures`. Not in the total.
+PIXELS: dict[str, str] = {"border_ratio": "borders", "sharpness": "sharpness"}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What distances and imaging quality are measured against; made from clips that are not evaluated.
+
+    Attributes:
+        imaging: Sharpness and noise of real clips.
+        real: (N, F) judge features of real clips.
+        reconstruction: (N, F) judge features of the same clips through the VAE; None before there is one.
+        image_axes: Axes that image features are compared in; None where they are not measured.
+        image_real: (N, K) projected image features of real clips.
+        image_reconstruction: (N, K) of the same clips through the VAE.
+        dropped: Dimensions that failed their test (`trials.failing`) and count in no average.
+        space: Where headline distances are taken (`trust.trusted_space`).
+    """
+
+    imaging: ImagingReference
+    real: Tensor
+    reconstruction: Tensor | None = None
+    image_axes: ImageAxes | None = None
+    image_real: Tensor | None = None
+    image_reconstruction: Tensor | None = None
+    dropped: tuple[str, ...] = ()
+    space: Space = SPACES["judge"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One row of a quality table.
+
+    Attributes:
+        values: {name: (value, low, high)} with 95 % bootstrap intervals over clips.
+        n: Clips measured.
+    """
+
+    values: dict[str, tuple[float, float, float]]
+    n: int
+
+    def __getitem__(self, name: str) -> float:
+        """The value of one measure.
+
+        Raises:
+            ParameterError: It was not measured.
+        """
+        if name not in self.values:
+            raise ParameterError(f"no score {name!r}; there are {', '.join(self.values)}")
+        return self.values[name][0]
+
+
+def score(
+    measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, *, resamples: int = 200, seed: int = 0
+) -> Scores:
+    """Scores of measured clips against the captions they should show.
+
+    Args:
+        measures: N clips.
+        labels: N labels, what each clip's caption asked for.
+        reference: Real clips to compare with.
+        resamples: Bootstrap resamples.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The quality and semantic dimensions on [0, 1], `quality`, `semantic`, `total`, `all_together` (every attribute
+        right), `warping_error`, `PIXELS` and the distances; without what was left blank.
+
+    Raises:
+        ParameterError: The numbers of clips and labels differ.
+    """
+    if len(labels) != len(measures):
+        raise ParameterError(f"got {len(measures)} clips but {len(labels)} labels; each clip needs its own")
+    table = dimension_table(measures, labels, reference)
+    names = list(table)
+    rows = np.stack([table[name] for name in names], 1)
+    values = {name: intervals.mean(rows[:, i], resamples=resamples, seed=seed) for i, name in enumerate(names)}
+    column = {name: i for i, name in enumerate(names)}
+    for name, columns, weights in _aggregates(column, reference.dropped):
+        values[name] = intervals.mean(rows[:, columns] @ weights, resamples=resamples, seed=seed)
+    values = {name: triple for name, triple in values.items() if not np.isnan(triple[0])}
+    for name in DISTANCES:
+        pair = distance_features(measures, reference, name)
+        if pair and len(measures) > 1:
+            # a quarter of the resamples: each needs a singular value decomposition
+            values[name] = distance_interval(*pair, resamples=max(20, resamples // 4), seed=seed)
+    return Scores(values, len(measures))
+
+
+def distance_features(measures: ClipMeasures, reference: Reference, name: str) -> tuple[Tensor, Tensor] | None:
+    """The features (N, F) and (M, F) between which a distance of `DISTANCES` is taken; None where not measured."""
+    ours, theirs = DISTANCES[name]
+    features, target = getattr(measures, ours), getattr(reference, theirs)
+    if features is None or target is None:
+        return None
+    return (reference.image_axes.project(features) if ours == "image_features" else features), target
+
+
+def space_features(measures: ClipMeasures, reference: Reference, name: str = "real") -> tuple[Tensor, Tensor]:
+    """The features (N, F) and (M, F) of a distance in the trusted space.
+
+    Args:
+        measures: N clips.
+        reference: Says which space.
+        name: "real" or "reconstruction": which clips the distance is taken from.
+
+    Raises:
+        ParameterError: That space was not measured on the clips, or the reference lacks it.
+    """
+    wanted = getattr(reference.space, name)
+    pair = distance_features(measures, reference, wanted)
+    if pair is None:
+        raise ParameterError(
+            f"the distance {wanted} was not measured: evaluate with independent=True, against a reference with "
+            f"{DISTANCES[wanted][1]}"
+        )
+    return pair
+
+
+def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference) -> dict[str, np.ndarray]:
+    """Every dimension of every clip, on [0, 1] after normalisation: {name: (N,)}."""
+    raw = {name: getattr(measures, name) for name in QUALITY if name != "imaging_quality"}
+    raw["imaging_quality"] = reference.imaging.score(measures.imaging)
+    right = accuracy(measures.classes, label_indices(labels))
+    table = {name: normalise(raw[name], *limits) for name, limits in QUALITY.items()}
+    table |= {name: right[attribute] for name, attribute in SEMANTIC.items()}
+    table |= {"all_together": right["all"], "warping_error": measures.warping_error}
+    pixels = {name: getattr(measures, column) for name, column in PIXELS.items()}
+    table |= {name: value for name, value in pixels.items() if value is not None}
+    if measures.readback is not None:
+        truth = label_indices(labels)[:, [ATTRIBUTES.index(name) for name in READABLE]]
+        met = dict(zip(READABLE, (measures.readback == truth).float().T, strict=True))
+        table |= {name: met[attribute] for name, attribute in READBACK.items()}
+    return {name: value.numpy().astype(np.float64) for name, value in table.items()}
+
+
+def normalise(values: Tensor, floor: float, ceiling: float) -> Tensor:
+    """(value - floor) / (ceiling - floor), held within [0, 1], as VBench does before it averages."""
+    return ((values - floor) / (ceiling - floor)).clamp(0, 1)
+
+
+def total_score(quality: float | np.ndarray, semantic: float | np.ndarray) -> float | np.ndarray:
+    """VBench's total: (4 quality + semantic) / 5."""
+    return (4 * quality + semantic) / 5
+
+
+def shuffled(labels: Sequence[ClipLabel], seed: int = 0) -> list[ClipLabel]:
+    """The labels in another order: what a generator that ignores its caption would score."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return [labels[i] for i in order]
+
+
+def table(rows: dict[str, Scores], names: Sequence[str]) -> pd.DataFrame:
+    """Scores as a table with three columns a measure: value, low and high.
+
+    Args:
+        rows: {row title: scores}.
+        names: Measures to show, in order; one that a row lacks is left empty.
+    """
+    records = []
+    for title, scores in rows.items():
+        record: dict[str, object] = {"clips": title, "n": scores.n}
+        for name in names:
+            record[name], record[f"{name}_low"], record[f"{name}_high"] = scores.values.get(name, (np.nan,) * 3)
+        records.append(record)
+    return pd.DataFrame(records)
+
+
+def compare(rows: dict[str, Scores], names: Sequence[str], intervals_of: str) -> pd.DataFrame:
+    """Scores with a line a measure and a column a row title: short to read where rows are few.
+
+    Args:
+        rows: {row title: scores}.
+        names: Measures to show, in order.
+        intervals_of: The row title whose intervals are shown as well.
+    """
+    frame = pd.DataFrame({"measure": list(names)})
+    for title, scores in rows.items():
+        triples = [scores.values.get(name, (np.nan,) * 3) for name in names]
+        frame[title] = [value for value, _, _ in triples]
+        if title == intervals_of:
+            frame[f"{title}, low"] = [low for _, low, _ in triples]
+            frame[f"{title}, high"] = [high for _, _, high in triples]
+    return frame
+
+
+def _aggregates(column: dict[str, int], dropped: Sequence[str]) -> list[tuple[str, list[int], np.ndarray]]:
+    """(name, columns, weights) of quality, semantic and total: all are weighted means of per-clip values."""
+    quality, semantic = ([name for name in group if name not in dropped] for group in (QUALITY, SEMANTIC))
+    parts = []
+    for names, counts in ((quality, WEIGHTS), (semantic, dict.fromkeys(SEMANTIC, 1.0))):
+        weights = np.array([counts[name] for name in names])
+        # an average of nothing is unknown
+        parts.append(([column[n] for n in names], weights / weights.sum()) if names else ([0], np.array([np.nan])))
+    (first, q), (second, s) = parts
+    both = ("total", first + second, np.concatenate([total_score(q, 0), total_score(0, s)]))
+    return [("quality", first, q), ("semantic", second, s), both]

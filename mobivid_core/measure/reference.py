@@ -1,0 +1,162 @@
+"""What generated clips are compared with: real clips and what the VAE makes of them.
+
+Measuring them takes a good part of a minute, and notebooks 02, 04 and 05 need the same ones: the measures are kept
+under `runs/<profile>/evaluation`, named by a hash of everything they depend on, the measuring code included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mobivid_core.data.render import render_clips
+from mobivid_core.files import read_tensors, write_bytes
+from mobivid_core.measure.image_features import ImageAxes
+from mobivid_core.measure.judge import Judge
+from mobivid_core.measure.measures import ClipMeasures, measure
+from mobivid_core.measure.minivbench import SPACES, Reference
+from mobivid_core.measure.quality import ImagingReference, imaging_statistics
+from mobivid_core.measure.trials import TESTED, failing, run_trials
+from mobivid_core.measure.trust import trusted_space
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.paths import runs_dir
+from mobivid_core.profiles import Profile
+
+#: Reference clips have indices from here on, so that they are never among the evaluated ones.
+REFERENCE_START = 1_000_000
+#: Clips that are damaged to test the measures.
+TRIAL_CLIPS = 96
+_RENDER_BATCH = 16
+
+
+def measured_reference(
+    vae: MobiVidVAE,
+    judge: Judge,
+    profile: Profile,
+    n: int,
+    *,
+    split: str = "test",
+    cache: bool = True,
+    progress: bool = True,
+) -> tuple[Reference, ClipMeasures, ClipMeasures]:
+    """Measure n real clips of a split, the same clips through the VAE, and n other clips as the reference of distances.
+
+    Args:
+        vae: A trained VAE.
+        judge: A trained judge.
+        profile: Sizes.
+        n: Clips of each set.
+        split: "test", or "val" for settings that are chosen before anything is reported.
+        cache: Keep the measures, and use them if they are there.
+        progress: Show a progress bar.
+
+    Returns:
+        The reference, the measures of the real clips and those of the reconstructions.
+    """
+    vae.eval()
+    judge.eval()
+    key = evaluation_key([vae, judge], (split, n), profile) if cache else ""
+    file = evaluation_folder(profile) / f"{key}.safetensors" if cache else None
+    stored = read_tensors(file)
+    if stored is None or None in (_unpack("real", stored), _unpack("reconstruction", stored)):
+        stored = _measure_real(vae, judge, profile, n, split, progress)
+        if file:
+            write_bytes(file, save(stored))
+    imaging = ImagingReference.fit(stored["reference.imaging"])
+    axes = ImageAxes.fit(stored["reference.image_real"])
+    looks = {f"image_{name}": axes.project(stored[f"reference.image_{name}"]) for name in ("real", "reconstruction")}
+    dropped, space = (), SPACES["judge"]
+    # at profiles whose numbers mean nothing the judge is not trained, and no measure could pass
+    if profile.meaningful:
+        trials = measured_trials(judge, profile, cache=cache, progress=progress)
+        dropped, space = failing(trials), trusted_space(trials)
+    features = stored["reference.real"], stored["reference.reconstruction"]
+    reference = Reference(imaging, *features, image_axes=axes, **looks, dropped=dropped, space=space)
+    return reference, _unpack("real", stored), _unpack("reconstruction", stored)
+
+
+def measured_trials(
+    judge: Judge, profile: Profile, *, n: int | None = None, cache: bool = True, progress: bool = True
+) -> pd.DataFrame:
+    """What known damage does to each measure; see `trials.effects`.
+
+    Args:
+        judge: A trained judge.
+        profile: Sizes.
+        n: Clips; None for `TRIAL_CLIPS`, or for as many as are evaluated where those are fewer.
+        cache: Keep the table, and use it if it is there.
+        progress: Show a progress bar.
+    """
+    n = min(TRIAL_CLIPS, profile.eval_clips) if n is None else n
+    file = evaluation_folder(profile) / f"trials-{evaluation_key([judge], n, profile)}.csv" if cache else None
+    if not (file and file.is_file() and set(_read_trials(file).measure) == set(TESTED)):
+        frame = run_trials(judge, frames=profile.frames, size=profile.size, n=n, progress=progress)
+        if not file:
+            return frame
+        write_bytes(file, frame.to_csv(index=False).encode())
+    return _read_trials(file)
+
+
+def _read_trials(file: Path) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(file.read_bytes()), keep_default_na=False, dtype={"expected": str, "seen": str})
+
+
+@torch.no_grad()
+def _measure_real(
+    vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, split: str, progress: bool
+) -> dict[str, Tensor]:
+    """Measures of n real clips and their reconstructions, and the statistics of n others as the reference."""
+    found: dict[str, list[ClipMeasures]] = {"real": [], "reconstruction": []}
+    imaging: list[Tensor] = []
+    others: dict[str, list[ClipMeasures]] = {"real": [], "reconstruction": []}
+    starts = [*range(0, n, _RENDER_BATCH), *range(REFERENCE_START, REFERENCE_START + n, _RENDER_BATCH)]
+    for start in tqdm(starts, desc="measuring real clips", disable=not progress, ascii=True, mininterval=2):
+        end = n if start < n else REFERENCE_START + n
+        drawn = render_clips(
+            split, range(start, min(start + _RENDER_BATCH, end)), frames=profile.frames, size=profile.size
+        )
+        again = vae.decode_latents(vae.encode_latents(drawn.clips.to(vae.device))).cpu()
+        pair = {"real": drawn.clips, "reconstruction": again}
+        for name, clips in pair.items():
+            evaluated = start < n
+            (found if evaluated else others)[name].append(measure(clips, judge, quality=evaluated, independent=True))
+        if start >= n:
+            imaging.append(imaging_statistics(drawn.clips))
+    packed = {"reference.imaging": torch.cat(imaging)}
+    for name, parts in others.items():
+        joined = ClipMeasures.join(parts)
+        packed |= {f"reference.{name}": joined.features, f"reference.image_{name}": joined.image_features}
+    for name, parts in found.items():
+        packed |= {f"{name}.{k}": column.contiguous() for k, column in ClipMeasures.join(parts).columns().items()}
+    return packed
+
+
+def _unpack(name: str, stored: dict[str, Tensor]) -> ClipMeasures | None:
+    """The measures of one set; None where a file was written by code that measured other things."""
+    prefix = f"{name}."
+    return ClipMeasures.of({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
+
+
+def evaluation_folder(profile: Profile) -> Path:
+    """Where measures of a run are kept."""
+    return runs_dir(profile.name) / "evaluation"
+
+
+def evaluation_key(models: Sequence[nn.Module], settings: object, profile: Profile) -> str:
+    """Hash of all that measures depend on: weights, settings, sizes, and the code that draws, samples and measures."""
+    digest = hashlib.sha256(repr((settings, profile.frames, profile.size)).encode())
+    for value in (tensor for model in models for tensor in model.state_dict().values()):
+        digest.update(value.detach().cpu().numpy().tobytes())
+    here = Path(__file__).parent
+    for folder in (here, *(here.parent / name for name in ("data", "flow", "models", "pipeline"))):
+        for source in sorted(folder.glob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]

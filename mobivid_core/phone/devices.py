@@ -1,0 +1,76 @@
+"""The devices that are compared: peak, bandwidth, memory, each with its source and evidence class.
+
+Paper: an iPhone 16 Pro Max and an A100. Values come from data/paper/devices.csv; unknown ones stay None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mobivid_core.errors import ParameterError
+from mobivid_core.published import devices
+
+NEURAL_ENGINE = "Neural Engine"
+NPU = "Hexagon NPU"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One engine of one device; unknown values are None.
+
+    Attributes:
+        name: The product.
+        chip: Its chip.
+        engine: "Neural Engine", "GPU", ...
+        tflops: Peak float16 TFLOP/s.
+        int8_tops: Advertised integer peak in 1e12 operations/s.
+        gb_s: Memory bandwidth in GB/s.
+        ram_gb: Memory in GB.
+        evidence: Class of the weakest of these numbers.
+        source: Where they come from.
+    """
+
+    name: str
+    chip: str
+    engine: str
+    tflops: float | None
+    int8_tops: float | None
+    gb_s: float | None
+    ram_gb: float | None
+    evidence: str
+    source: str
+
+
+def load_devices() -> list[Device]:
+    """All devices of data/paper/devices.csv; blank cells become None."""
+    rows = devices().astype(object)
+    rows = rows.where(rows.notna(), None).to_dict("records")
+    return [
+        Device(r["device"] or r["chip"], r["chip"], r["engine"], r["fp16_tflops"], r["nominal_tops"],
+               r["dram_gb_s"], r["ram_gb"], r["evidence"], r["source"])
+        for r in rows
+    ]  # fmt: skip
+
+
+def find_device(chip: str, engine: str = NEURAL_ENGINE) -> Device:
+    """One device by chip and engine.
+
+    Raises:
+        ParameterError: None or several match.
+    """
+    found = [d for d in load_devices() if (d.chip, d.engine) == (chip, engine)]
+    if len(found) != 1:
+        known = ", ".join(sorted({f"{d.chip} ({d.engine})" for d in load_devices()}))
+        raise ParameterError(f"{len(found)} devices are {chip!r} ({engine}); the known ones are {known}")
+    return found[0]
+
+
+def with_assumed_peak(device: Device) -> Device:
+    """A device whose float16 peak is unknown, with half of its advertised integer peak: a scenario, class `assumed`.
+
+    That is what data/paper/devices.csv takes for Apple's 35 TOPS chips. A device with a known peak, or with neither,
+    comes back unchanged.
+    """
+    if device.tflops is not None or device.int8_tops is None:
+        return device
+    return replace(device, tflops=device.int8_tops / 2, evidence="assumed")

@@ -1,0 +1,256 @@
+"""Measurements from real devices as JSON records: validated by a schema, tied to a package by its hash, composed.
+
+Paper: its device numbers come without a way to check them. A record here names device, system, compute units, every
+sample, and the SHA-256 of the package that ran, which must be the hash of a package verified on this machine. The
+project ships no record: put yours, or others', into a folder and read it with `load_records`. The schema is
+device_record.schema.json beside this file, for writers in other languages.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from mobivid_core.errors import ParameterError
+from mobivid_core.files import read_json, write_json
+
+SCHEMA = Path(__file__).with_name("device_record.schema.json")
+
+
+@cache
+def schema() -> dict:
+    """The JSON schema of a record."""
+    return json.loads(SCHEMA.read_text(encoding="utf-8"))
+
+
+COMPUTE_UNITS: tuple[str, ...] = tuple(schema()["properties"]["compute_units"]["enum"])
+THERMAL_STATES: tuple[str, ...] = tuple(schema()["properties"]["thermal_state"]["enum"])
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """One package timed on one device.
+
+    Attributes:
+        device: Product, e.g. "iPhone 16 Pro Max".
+        os_version: System and version, e.g. "iOS 18.5".
+        compute_units: One of `COMPUTE_UNITS`.
+        package: File name of the package.
+        sha256: `packages.package_hash` of it.
+        load_ms: Samples of the loading time in milliseconds; may be empty.
+        predict_ms: Samples of one prediction in milliseconds.
+        thermal_state: One of `THERMAL_STATES`.
+        source: Who measured, and how.
+        schema: Version of the schema.
+
+    Raises:
+        ParameterError: A value does not fit the schema.
+    """
+
+    device: str
+    os_version: str
+    compute_units: str
+    package: str
+    sha256: str
+    load_ms: list[float]
+    predict_ms: list[float]
+    thermal_state: str
+    source: str
+    schema: int = 1
+
+    def __post_init__(self) -> None:
+        _validate(asdict(self))
+
+    def as_row(self) -> dict[str, object]:
+        """Row of a table: medians, evidence and source."""
+        return {
+            "device": self.device, "os": self.os_version, "units": self.compute_units, "package": self.package,
+            "load ms": statistics.median(self.load_ms) if self.load_ms else None,
+            "predict ms": statistics.median(self.predict_ms), "samples": len(self.predict_ms),
+            "thermal": self.thermal_state, "evidence": "third-party", "source": self.source,
+        }  # fmt: skip
+
+
+def keep_record(record: DeviceRecord, folder: Path) -> Path:
+    """Save a record in a folder under a name made of what it measured; returns the file.
+
+    A name never leads out of the folder, and a file that holds another record is never written over: the next one gets
+    a number. The same record goes into the same file again.
+    """
+    parts = (record.device, record.os_version, Path(record.package).stem, record.compute_units)
+    # the middle of a long name may go: other records of that name get a number
+    stem = "-".join(re.sub(r"[^A-Za-z0-9.+-]+", "_", part).strip("._")[:60] or "x" for part in parts)
+    taken = {path.name.casefold() for path in Path(folder).glob("*")}  # some disks do not tell capitals apart
+    for name in itertools.chain([f"{stem}.json"], (f"{stem}-{n}.json" for n in itertools.count(2))):
+        path = Path(folder) / name
+        if name.casefold() not in taken or _holds(path, record):
+            write_record(record, path)
+            return path
+    raise AssertionError("unreachable: there is always a next number")
+
+
+def _holds(path: Path, record: DeviceRecord) -> bool:
+    try:
+        return read_record(path) == record
+    except ParameterError:
+        return False
+
+
+def write_record(record: DeviceRecord, path: Path) -> None:
+    """Save a record as JSON."""
+    write_json(Path(path), asdict(record))
+
+
+def read_record(path: Path) -> DeviceRecord:
+    """Read and validate one record.
+
+    Raises:
+        ParameterError: Names the file and what is wrong with it.
+    """
+    try:
+        data = Path(path).read_bytes()
+        encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+        values = json.loads(data.decode(encoding))
+        if isinstance(values, list):
+            raise ParameterError(f"it holds a list of {len(values)}; a file holds one record, so write one file each")
+        if isinstance(values, dict) and isinstance(values.get("sha256"), str):
+            values["sha256"] = values["sha256"].lower()  # some tools print hashes in capitals
+        _validate(values)
+        return DeviceRecord(**values)
+    except (OSError, ValueError, RecursionError, ParameterError) as error:
+        raise ParameterError(f"{path} is no valid device record: {error}") from error
+
+
+def verified_packages(*bundles: Path) -> dict[str, dict]:
+    """SHA-256 -> manifest entry of the packages in `export`'s folders that passed verification.
+
+    Raises:
+        ParameterError: A folder has no manifest.
+    """
+    found: dict[str, dict] = {}
+    for bundle in map(Path, bundles):
+        manifest = read_json(bundle / "manifest.json", None)
+        if manifest is None:
+            raise ParameterError(f"{bundle} has no manifest.json; write it with `python -m mobivid_core.coreml.export`")
+        try:
+            for name, entry in manifest["packages"].items():
+                if entry["gates_passed"]:
+                    found[entry["sha256"]] = {"name": name, "frames": manifest["frames"], **entry}
+        except (KeyError, TypeError, AttributeError) as error:
+            path = bundle / "manifest.json"
+            raise ParameterError(f"{path} is damaged ({error!r}); export the bundle again") from error
+    return found
+
+
+def import_record(path: Path, verified: Mapping[str, object] | set[str]) -> DeviceRecord:
+    """Read a record and tie it to a verified package.
+
+    Args:
+        path: JSON file.
+        verified: SHA-256 of packages that passed verification on this machine.
+
+    Raises:
+        ParameterError: The record is malformed, or of a package that was not verified.
+    """
+    record = read_record(path)
+    if record.sha256 not in verified:
+        raise ParameterError(
+            f"{path} timed {record.package} with hash {record.sha256[:12]}, which is none of the packages verified "
+            "here: it may be another model. Convert and verify that package first, or leave the record out"
+        )
+    return record
+
+
+def load_records(folder: Path, verified: Mapping[str, object] | set[str]) -> pd.DataFrame:
+    """All records of a folder; every one must be of a package verified here.
+
+    Args:
+        folder: Holds `*.json`; may be missing.
+        verified: SHA-256 of packages that passed verification on this machine.
+
+    Returns:
+        One row a record (none if there are none).
+
+    Raises:
+        ParameterError: A record is malformed, or of a package that was not verified.
+    """
+    files = sorted(Path(folder).glob("*.json")) if Path(folder).is_dir() else []
+    return pd.DataFrame([import_record(path, verified).as_row() for path in files])
+
+
+def compose(records: Sequence[DeviceRecord], verified: Mapping[str, dict]) -> dict[str, float]:
+    """Seconds and frames/s of a clip from records of its packages, each run as often as the clip needs it.
+
+    The transformer counts once: its whole or its parts where they were timed, else one block times their number.
+
+    Args:
+        records: Of one device and one setting.
+        verified: From `verified_packages`.
+
+    Returns:
+        Package name -> seconds a clip, "clip" and "frames/s".
+
+    Raises:
+        ParameterError: Records of several devices, systems or settings, several of one package, or no record of the
+            transformer or the decoder.
+    """
+    if len({(r.device, r.os_version, r.compute_units) for r in records}) != 1:
+        raise ParameterError("a clip is composed from records of one device, one system and one setting of its units")
+    if len({r.sha256 for r in records}) < len(records):
+        raise ParameterError("a clip is composed from one record a package; there are several of one")
+    entries = {r.sha256: verified[r.sha256] for r in records}
+    models = [re.sub(r"_\d+bit(?=\.|$)", "", entry["name"]) for entry in entries.values()]
+    if len(set(models)) < len(models):
+        raise ParameterError("a clip is composed from one record a model; one has records with weights of several bits")
+    times = {
+        entries[r.sha256]["name"]: statistics.median(r.predict_ms) / 1e3 * entries[r.sha256]["runs_a_clip"]
+        for r in records
+    }
+    whole = {name: s for name, s in times.items() if "dit" in name}
+    if whole:
+        times = {name: s for name, s in times.items() if "block" not in name}
+    if not any("dit" in n or "block" in n for n in times) or not any("decoder" in n for n in times):
+        raise ParameterError(f"a clip needs the transformer (or a block) and the decoder; there is {', '.join(times)}")
+    total = sum(times.values())
+    frames = next(iter(entries.values()))["frames"]
+    return times | {"clip": total, "frames/s": frames / total}
+
+
+def _validate(values: object) -> None:
+    """Refuse what the schema refuses, naming the place.
+
+    Raises:
+        ParameterError: What was got, and what the schema asks for.
+    """
+    import jsonschema
+
+    _check_values(values)
+    validator = jsonschema.Draft202012Validator(schema())
+    error = jsonschema.exceptions.best_match(validator.iter_errors(values))
+    if error is not None:
+        place = "/".join(map(str, error.absolute_path)) or "the record"
+        raise ParameterError(f"{place}: {error.message:.300}")
+
+
+def _check_values(values: object, place: str = "the record") -> None:
+    """Refuse what JSON schemas let through: numbers that are none, text that cannot be written."""
+    if isinstance(values, float) and not math.isfinite(values):
+        name = "NaN" if math.isnan(values) else str(values)
+        raise ParameterError(f"{place}: {name} is no finite number; leave out samples that failed")
+    if isinstance(values, str) and not values.isascii():
+        try:
+            values.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ParameterError(f"{place}: text that is no valid Unicode") from error
+    inside = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in inside:
+        _check_values(value, str(key) if place == "the record" else f"{place}/{key}")

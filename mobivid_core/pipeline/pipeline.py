@@ -1,0 +1,339 @@
+"""Text to video in one call: text encoder, diffusion transformer and VAE behind diffusers' pipeline interface.
+
+Paper: the whole inference path, server (40 guided steps) or mobile (4 steps, no guidance). The text encoder comes from
+an installed package and is not part of a checkpoint folder; another one with diffusers' CLIP interface may be passed.
+Arguments are checked in `pipeline_inputs`, folders read in `pipeline_folder`.
+
+Simplified: one clip length and size a call, no memory offloading of its own beyond what diffusers gives.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from diffusers import SchedulerMixin
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from torch import Tensor
+
+from mobivid_core import artifacts
+from mobivid_core.errors import ParameterError
+from mobivid_core.files import read_json
+from mobivid_core.flow.guidance import Guidance
+from mobivid_core.flow.sampling import (
+    check_scheduler,
+    guided_velocity,
+    in_bfloat16,
+    make_scheduler,
+    set_textbook_sigmas,
+)
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.first_frame import FirstFrame, ImageInput, encode_image
+from mobivid_core.models.text import MAX_LENGTH, load_text_encoder, load_tokenizer
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.pipeline.folder import LocalPipeline
+from mobivid_core.pipeline.inputs import (
+    CALLBACK_TENSORS,
+    Condition,
+    as_condition,
+    as_prompts,
+    asked_guidance,
+    check_callback_tensors,
+    check_exclusive,
+    check_fit,
+    start_noise,
+    whole_number,
+)
+from mobivid_core.pipeline.output import (
+    MobiVidPipelineOutput,
+    OutputType,
+    as_frames,
+    check_output_type,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+#: Clips decoded together: bounds memory, changes no result.
+_DECODE_BATCH = 8
+#: How a transformer that was not distilled is sampled if the call says nothing: the paper's server.
+_TEACHER = {"steps": 40, "guidance": 3.0}
+
+
+class MobiVidPipeline(LocalPipeline):
+    """Text-to-video pipeline.
+
+    Example:
+        `MobiVidPipeline.from_shipped()("a red star moving right on a plain background").frames`
+
+    Args:
+        vae: Video autoencoder.
+        transformer: Velocity predictor trained on that autoencoder's latents.
+        scheduler: A flow-matching solver, as `make_scheduler` builds; it is put on the textbook grid in every call.
+        tokenizer: None for the packaged one.
+        text_encoder: None for the packaged one (frozen MiniLM). A copy of it is taken, so that moving this pipeline to
+            another device leaves `encode_text` alone.
+        distilled: For a distilled student, how it was made to be sampled (its `distilled.json`): its steps and guidance
+            become the defaults of a call, and other ones warn. The transformer remembers it, so that another pipeline
+            around the same transformer samples it the same way; None takes what the transformer remembers.
+
+    Raises:
+        ParameterError: The transformer does not fit the VAE's latents or the text encoder's width, or the scheduler is
+            not one for flow matching.
+        CheckpointError: The packaged text encoder is not installed.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _optional_components = ["tokenizer", "text_encoder"]
+    _callback_tensor_inputs = list(CALLBACK_TENSORS)
+
+    def __init__(
+        self,
+        vae: MobiVidVAE,
+        transformer: MobiVidTransformer3DModel,
+        scheduler: SchedulerMixin,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        text_encoder: PreTrainedModel | None = None,
+        distilled: dict | None = None,
+    ) -> None:
+        super().__init__()
+        if (tokenizer is None) != (text_encoder is None):
+            raise ParameterError(
+                "tokenizer and text_encoder belong together: pass both, or neither for the packaged ones"
+            )
+        self._packaged_text = text_encoder is None
+        if self._packaged_text:
+            tokenizer, text_encoder = load_tokenizer(), copy.deepcopy(load_text_encoder())
+        check_fit(vae, transformer, text_encoder)
+        check_scheduler(scheduler)
+        distilled = getattr(transformer, "distilled", None) if distilled is None else distilled
+        if distilled is not None:
+            distilled = transformer.distilled = {name: distilled[name] for name in _TEACHER}
+        self.register_to_config(distilled=distilled)
+        self.register_modules(
+            vae=vae, transformer=transformer, scheduler=scheduler, tokenizer=tokenizer, text_encoder=text_encoder
+        )
+
+    @classmethod
+    def from_shipped(cls, stage: Literal["teacher", "student", "distilled"] = "teacher") -> MobiVidPipeline:
+        """The pipeline around a shipped checkpoint.
+
+        Args:
+            stage: Which shipped transformer: the teacher, the pruned and distilled student, or the distilled teacher.
+
+        Raises:
+            CheckpointError: The checkpoint is missing or corrupt.
+        """
+        vae = artifacts.load_model(MobiVidVAE, artifacts.shipped_path("vae"))
+        folder = artifacts.shipped_path(stage)
+        transformer = artifacts.load_model(MobiVidTransformer3DModel, folder)
+        # a student without its card would be sampled like a teacher, and badly
+        card = read_json(artifacts.verify_file(folder, "distilled.json")) if stage != "teacher" else None
+        return cls(vae, transformer, make_scheduler("euler"), distilled=card)
+
+    @torch.no_grad()
+    def encode_prompt(self, prompt: str | list[str]) -> tuple[Tensor, Tensor]:
+        """Token states of prompts.
+
+        Args:
+            prompt: N captions, or one.
+
+        Returns:
+            States (N, L, D) in the transformer's type, zero at padding, and mask (N, L) bool, on the pipeline's device:
+            a call takes them as `prompt_embeds` and `prompt_attention_mask`.
+        """
+        prompt = as_prompts(prompt)
+        tokens = self.tokenizer(
+            prompt, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+        )
+        for text, ids in zip(prompt, self.tokenizer(prompt)["input_ids"], strict=True):
+            if len(ids) > MAX_LENGTH:
+                warnings.warn(f"{len(ids)} tokens, cut to {MAX_LENGTH}: {text!r}", stacklevel=2)
+        ids, mask = (tokens[key].to(self._execution_device) for key in ("input_ids", "attention_mask"))
+        states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states.to(self.transformer.dtype) * mask[..., None].to(self.transformer.dtype), mask.bool()
+
+    @property
+    def guidance_scale(self) -> float | Guidance:
+        """Guidance of the call in progress; a callback may set `_guidance_scale`."""
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the call in progress."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Set `_interrupt` in a callback to leave out the steps that are left."""
+        return self._interrupt
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | None = None,
+        num_frames: int = 17,
+        height: int = 128,
+        width: int = 128,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | Guidance | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        image: ImageInput | None = None,
+        output_type: OutputType = "np",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[MobiVidPipeline, int, Tensor, dict], dict] | None = None,
+        bf16: bool | None = False,
+        num_videos_per_prompt: int = 1,
+        prompt_embeds: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> MobiVidPipelineOutput | tuple:
+        """Generate clips: B = prompts * `num_videos_per_prompt`, those of one prompt beside each other.
+
+        Args:
+            prompt: One caption or a list of them.
+            negative_prompt: What guidance moves away from; None or "" is plain classifier-free guidance. One, or one a
+                prompt.
+            num_frames: 1 + a multiple of the VAE's time ratio.
+            height: In pixels, a multiple of the VAE's ratio.
+            width: See `height`.
+            num_inference_steps: Solver steps on the textbook grid; None: 40, or what a distilled student was made for.
+            guidance_scale: v_negative + scale * (v_prompt - v_negative); 0 and 1 turn guidance off (and halve the
+                cost); a `Guidance` limits it to some noise levels or rescales it. None: 3, or what a student was made
+                for.
+            generator: Source of the noise; a list has one a clip.
+            latents: (B, C, t, h, w) noise instead of drawing.
+            image: Image to video: the clip starts with this image (one, or one a prompt or a clip), see
+                `models.first_frame` for the kinds.
+            output_type: "np", "pt", "pil" or "latent"; see `MobiVidPipelineOutput`.
+            return_dict: False returns (frames,).
+            callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step; may return a dict with
+                other ones.
+            bf16: Sample and decode in bfloat16 (steps and guidance stay in the pipeline's type): other clips by less
+                than a grey level on average. None: where it is faster on this machine, which is timed once.
+            num_videos_per_prompt: Clips of each prompt.
+            prompt_embeds: (prompts, L, D) states instead of `prompt`, e.g. from `encode_prompt`.
+            prompt_attention_mask: (prompts, L), true at real tokens; None takes the rows that are not all zero.
+            negative_prompt_embeds: The same instead of `negative_prompt`.
+            negative_prompt_attention_mask: See `prompt_attention_mask`.
+            callback_on_step_end_tensor_inputs: What the callback is given: latents, prompt_embeds,
+                negative_prompt_embeds.
+
+        Raises:
+            ParameterError: Sizes that do not fit the VAE (the message names the nearest valid ones), an unknown output
+                type, a prompt that is no string, tensors or lists of another shape, or a scheduler that was put in
+                place of the pipeline's and is not one for flow matching.
+        """
+        check_output_type(output_type)
+        check_exclusive(prompt, prompt_embeds, prompt_attention_mask, "prompt", needed=True)
+        check_exclusive(
+            negative_prompt, negative_prompt_embeds, negative_prompt_attention_mask, "negative_prompt", needed=False
+        )
+        check_scheduler(self.scheduler)
+        sizes = {"num_frames": num_frames, "height": height, "width": width}
+        latent_shape = self.vae.latent_shape(*(whole_number(name, value) for name, value in sizes.items()))
+        copies = whole_number("num_videos_per_prompt", num_videos_per_prompt)
+        steps, self._guidance_scale = self._asked(num_inference_steps, guidance_scale)
+        self._num_timesteps, self._interrupt = steps, False
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        wanted = check_callback_tensors(callback_on_step_end_tensor_inputs)
+
+        text = self._condition("prompt", prompt, prompt_embeds, prompt_attention_mask)
+        prompts, null = len(text.states), None
+        shape, dtype = (prompts * copies, *latent_shape), self.transformer.dtype
+        x = start_noise(shape, generator, latents, self._execution_device, dtype)
+        if self._guidance_scale.needed:
+            negative = ("" if negative_prompt is None else negative_prompt), negative_prompt_embeds
+            null = self._condition("negative_prompt", *negative, negative_prompt_attention_mask, prompts)
+            longest = max(c.states.shape[1] for c in (text, null))
+            text, null = (c.padded(longest).repeated(copies) for c in (text, null))
+        else:
+            text = text.repeated(copies)
+        first = None
+        if image is not None:
+            first = FirstFrame(encode_image(self.vae, image, (prompts, len(x)), height, width, x.device), x[:, :, :1])
+
+        set_textbook_sigmas(self.scheduler, steps, x.device)
+        bf16 = self._faster_in_bfloat16() if bf16 is None else bf16
+        model = in_bfloat16(self.transformer) if bf16 else self.transformer
+        with self.progress_bar(total=steps) as bar:
+            for step, timestep in enumerate(self.scheduler.timesteps):
+                if self._interrupt:
+                    break
+                x = x if first is None else first.hold(x, float(self.scheduler.sigmas[step]))
+                negative = None if null is None else (null.states, null.mask)
+                guidance = asked_guidance(self._guidance_scale)
+                v = guided_velocity(model, x, timestep, text.states, text.mask, negative, guidance)
+                x = self.scheduler.step(v, timestep, x, return_dict=False)[0]
+                if callback_on_step_end is not None:
+                    x = self._call_back(callback_on_step_end, step, timestep, x, text, null, wanted)
+                bar.update()
+        x = x if first is None else first.hold(x, 0.0)
+        frames = x if output_type == "latent" else self._decode(x, output_type, bf16)
+        self.maybe_free_model_hooks()
+        return MobiVidPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _asked(self, steps: int | None, guidance: float | Guidance | None) -> tuple[int, Guidance]:
+        """Steps and guidance of a call: what it asks for, else the transformer's own; a student warns about others."""
+        own = self.config.distilled or _TEACHER
+        steps = own["steps"] if steps is None else whole_number("num_inference_steps", steps)
+        guidance = asked_guidance(own["guidance"] if guidance is None else guidance)
+        if self.config.distilled and (steps, guidance) != (own["steps"], asked_guidance(own["guidance"])):
+            warnings.warn(
+                f"this transformer was distilled for {own['steps']} steps at guidance {own['guidance']:g}, asked for "
+                f"{steps} at {guidance:g}: expect worse clips; leave both out, or use the teacher",
+                stacklevel=3,
+            )
+        return steps, guidance
+
+    def _condition(
+        self, name: str, prompt: object, embeds: Tensor | None, mask: Tensor | None, count: int | None = None
+    ) -> Condition:
+        """States and mask of prompts, or those that were given in their place."""
+        if embeds is None:
+            return Condition(*self.encode_prompt(as_prompts(prompt, count, name)))
+        like = torch.empty(0, device=self._execution_device, dtype=self.transformer.dtype)
+        return as_condition(f"{name}_embeds", embeds, mask, self.transformer.config.text_dim, like, count)
+
+    def _call_back(
+        self, call: Callable, step: int, timestep: Tensor, x: Tensor, text: Condition, null: Condition | None,
+        wanted: Sequence[str],
+    ) -> Tensor:  # fmt: skip
+        """Give a callback the tensors it wants and take over what it returns: the latents to go on with."""
+        offered = {"latents": x, "prompt_embeds": text.states}
+        offered["negative_prompt_embeds"] = None if null is None else null.states
+        returned = call(self, step, timestep, {name: offered[name] for name in wanted})
+        if returned is None:
+            return x
+        if not isinstance(returned, dict):
+            raise ParameterError(f"callback_on_step_end must return a dict or None, got {type(returned).__name__}")
+        text.states = returned.get("prompt_embeds", text.states)
+        if null is not None:
+            null.states = returned.get("negative_prompt_embeds", null.states)
+        return returned.get("latents", x)
+
+    def _faster_in_bfloat16(self) -> bool:
+        if self._execution_device.type != "cpu":
+            return True
+        from mobivid_core.train.precision import DIT, choose
+
+        precision = choose(DIT)
+        print(f"sampling in {precision}")
+        return precision.bf16
+
+    def _decode(self, latents: Tensor, output_type: OutputType, bf16: bool) -> np.ndarray | Tensor | list[list[Image]]:
+        """Normalised latents to frames of the asked type."""
+        parts = latents.to(self.vae.dtype).split(_DECODE_BATCH)
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=bf16):
+            clips = torch.cat([self.vae.decode_latents(part) for part in parts])
+        return as_frames(clips, output_type)

@@ -1,0 +1,1 @@
+"""Plans under a budget, surgery, refit and recovery."""

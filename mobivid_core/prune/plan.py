@@ -1,0 +1,220 @@
+"""The pruning plan: which blocks, heads and FFN neurons stay. A small JSON file, independent of any weights.
+
+Paper: tri-level pruning (blocks, attention heads, FFN width). A plan made on the miniature applies to the paper's
+model by proportion (`PruningPlan.scale_to`), so that it can be counted there on the meta device.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.files import write_text
+from mobivid_core.models.config import DiTConfig
+from mobivid_core.prune.costs import parameter_cost
+
+LEVELS = ("blocks", "heads", "ffn")
+_FORMAT = 1
+Kept = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """What is kept, as indices into the source model.
+
+    Attributes:
+        source: Sizes of the model the indices refer to.
+        keep_blocks: Kept blocks, ascending.
+        self_heads: For each kept block the kept self-attention heads, ascending.
+        cross_heads: Likewise for cross-attention.
+        ffn: Likewise for FFN neurons.
+        notes: How the plan was made (method, budget ...), JSON values only.
+    """
+
+    source: DiTConfig
+    keep_blocks: tuple[int, ...]
+    self_heads: Kept
+    cross_heads: Kept
+    ffn: Kept
+    notes: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_indices("keep_blocks", self.keep_blocks, self.source.blocks)
+        for name, widths in self._widths().items():
+            kept = getattr(self, name)
+            if len(kept) != len(self.keep_blocks):
+                raise ParameterError(
+                    f"plan.{name} has {len(kept)} entries; expected one a kept block, {len(self.keep_blocks)}"
+                )
+            for block, units in zip(self.keep_blocks, kept, strict=False):
+                _check_indices(f"{name} of block {block}", units, widths[block])
+
+    def _widths(self) -> dict[str, tuple[int, ...]]:
+        return {
+            "self_heads": self.source.self_heads,
+            "cross_heads": self.source.cross_heads,
+            "ffn": self.source.ffn_widths,
+        }
+
+    @classmethod
+    def keep_all(cls, sizes: DiTConfig) -> PruningPlan:
+        """The plan that removes nothing."""
+        whole = {name: tuple(tuple(range(w)) for w in widths) for name, widths in _units(sizes).items()}
+        return cls(sizes, tuple(range(sizes.blocks)), **whole)
+
+    @property
+    def sizes(self) -> DiTConfig:
+        """Sizes of the pruned model."""
+        s = self.source
+        return DiTConfig(
+            s.hidden,
+            s.head_dim,
+            _lengths(self.self_heads),
+            _lengths(self.cross_heads),
+            _lengths(self.ffn),
+            s.in_channels,
+            s.text_dim,
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the pruned model, by arithmetic."""
+        return int(parameter_cost(self.source).total(self.sizes))
+
+    @property
+    def removed_blocks(self) -> tuple[int, ...]:
+        """Blocks that the plan removes."""
+        return tuple(b for b in range(self.source.blocks) if b not in self.keep_blocks)
+
+    def scale_to(self, target: DiTConfig) -> PruningPlan:
+        """The same plan, by proportion, for a larger model: each unit stands for a run of neighbours.
+
+        Args:
+            target: Sizes whose blocks and heads are whole multiples of the source's, and whose FFN is no narrower.
+
+        Raises:
+            ParameterError: Blocks or heads of `target` are no multiples of the source's, or its FFN is narrower.
+        """
+        blocks = _spread(self.keep_blocks, self.source.blocks, target.blocks, "blocks")
+        per_block = target.blocks // self.source.blocks
+        grown = {}
+        for name, widths in self._widths().items():
+            wanted = _units(target)[name]
+            grow = _stretch if name == "ffn" else functools.partial(_spread, what=name)
+            grown[name] = tuple(
+                grow(getattr(self, name)[i // per_block], widths[self.keep_blocks[i // per_block]], wanted[b])
+                for i, b in enumerate(blocks)
+            )
+        return PruningPlan(target, blocks, **grown, notes=dict(self.notes))
+
+    def to_json(self) -> str:
+        """Readable JSON; kept units are written as runs, e.g. "0-5 7 9-12"."""
+        kept = {n: [_to_runs(units) for units in getattr(self, n)] for n in self._widths()}
+        record = {
+            "format": _FORMAT,
+            "source": self.source.as_kwargs(),
+            "parameters": self.parameters,
+            "notes": self.notes,
+            "keep_blocks": list(self.keep_blocks),
+            **kept,
+        }
+        # One line a key, one line a block: short enough to read and to compare in a diff.
+        lines = []
+        for key, value in record.items():
+            text = json.dumps(value)
+            if key in kept:
+                text = "[\n" + ",\n".join(f"  {json.dumps(block)}" for block in value) + "\n ]"
+            lines.append(f" {json.dumps(key)}: {text}")
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> PruningPlan:
+        """Inverse of `to_json`.
+
+        Raises:
+            CheckpointError: The text is not a plan.
+        """
+        try:
+            record = json.loads(text)
+            if record["format"] != _FORMAT:
+                raise CheckpointError(f"plan format {record['format']!r} is unknown; this version reads {_FORMAT}")
+            source = DiTConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in record["source"].items()})
+            kept = {n: tuple(_from_runs(units) for units in record[n]) for n in ("self_heads", "cross_heads", "ffn")}
+            plan = cls(source, tuple(record["keep_blocks"]), **kept, notes=record["notes"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"not a pruning plan: {error!r}; make it again with notebook 04") from error
+        return plan
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON."""
+        write_text(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> PruningPlan:
+        """Read a plan; `CheckpointError` when it is missing or not a plan."""
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CheckpointError(f"no readable pruning plan at {path} ({error}); make it with notebook 04") from error
+
+
+def _units(sizes: DiTConfig) -> dict[str, tuple[int, ...]]:
+    """Widths of a model under the plan's names."""
+    return {"self_heads": sizes.self_heads, "cross_heads": sizes.cross_heads, "ffn": sizes.ffn_widths}
+
+
+def _lengths(kept: Kept) -> tuple[int, ...]:
+    return tuple(len(k) for k in kept)
+
+
+def _check_indices(what: str, indices: Sequence[int], width: int) -> None:
+    if list(indices) != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < width):
+        raise ParameterError(f"{what} must be ascending, distinct and within 0..{width - 1}; got {list(indices)[:12]}")
+
+
+def _spread(kept: Sequence[int], width: int, target: int, what: str) -> tuple[int, ...]:
+    """Each of `width` units becomes target / width neighbours."""
+    if width == 0 or target % width:
+        raise ParameterError(
+            f"cannot scale a plan over {width} {what} to {target}: the target must be a whole multiple"
+        )
+    times = target // width
+    return tuple(u * times + i for u in kept for i in range(times))
+
+
+def _stretch(kept: Sequence[int], width: int, target: int) -> tuple[int, ...]:
+    """Neurons by proportion: each becomes a run of target / width neighbours, rounded so that the count is kept."""
+    if width == 0 or target < width:
+        raise ParameterError(f"cannot scale a plan over {width} ffn to {target}: the target must be wider")
+    wanted, chosen = round(len(kept) * target / width), set(kept)
+    taken = [j for j in range(target) if j * width // target in chosen]
+    if len(taken) > wanted:
+        drop = {taken[i * len(taken) // (len(taken) - wanted)] for i in range(len(taken) - wanted)}
+        return tuple(j for j in taken if j not in drop)
+    left = [j for j in range(target) if j * width // target not in chosen]
+    missing = wanted - len(taken)
+    return tuple(sorted([*taken, *(left[i * len(left) // missing] for i in range(missing))]))
+
+
+def _to_runs(indices: Sequence[int]) -> str:
+    """(0, 1, 2, 5) -> "0-2 5"."""
+    runs: list[list[int]] = []
+    for i in indices:
+        if runs and i == runs[-1][1] + 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def _from_runs(text: str) -> tuple[int, ...]:
+    """Inverse of `_to_runs`."""
+    indices: list[int] = []
+    for part in text.split():
+        first, _, last = part.partition("-")
+        indices.extend(range(int(first), int(last or first) + 1))
+    return tuple(indices)

@@ -1,0 +1,173 @@
+"""Recovery: a pruned student learns to answer as its teacher does (KD on output and features, real data optional).
+
+Paper: KD-guided recovery after pruning. Teacher answers depend on (seed, step) alone, so all arms of a comparison see
+the same batches, and `TeacherBank` computes each answer once for all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mobivid_core.flow.path import TIMESTEP_SCALE, drop_condition, interpolate, sample_sigmas, velocity
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.prune.matching import matched_features
+from mobivid_core.prune.plan import PruningPlan
+from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, MatchedFeatures, kd_loss
+from mobivid_core.train.loop import TrainResult, TrainSettings, train
+
+if TYPE_CHECKING:
+    from mobivid_core.data.latents import LatentDataset
+
+
+@dataclass(frozen=True)
+class RecoverySettings:
+    """How to recover.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch: Clips a step.
+        learning_rate: Peak rate of AdamW; cosine decay to 2 %.
+        feature_weight: Weight of the feature term; 0 leaves the output term alone.
+        data_weight: Weight of the flow-matching loss on the clips' own velocities; 0 learns from the teacher only.
+        drop_text: Share of unconditional samples.
+        seed: Seed of batches; `TeacherBank` draws from it.
+    """
+
+    steps: int
+    batch: int = 32
+    learning_rate: float = 1e-3
+    feature_weight: float = FEATURE_WEIGHT
+    data_weight: float = 0.0
+    drop_text: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One batch with the teacher's answer.
+
+    Attributes:
+        noisy: (B, C, t, h, w).
+        timestep: (B,).
+        text: (B, L, D).
+        mask: (B, L).
+        velocity: (B, C, t, h, w) of the data.
+        output: (B, C, t, h, w) the teacher's.
+        features: Teacher block -> (B, N, hidden).
+    """
+
+    noisy: Tensor
+    timestep: Tensor
+    text: Tensor
+    mask: Tensor
+    velocity: Tensor
+    output: Tensor
+    features: dict[int, Tensor]
+
+
+class TeacherBank:
+    """Batches with the teacher's answers, by step.
+
+    Args:
+        teacher: Frozen.
+        data: Training clips.
+        batch: Clips a step.
+        features: Teacher blocks whose states may be asked for.
+        drop_text: Share of unconditional samples.
+        seed: Batches are a function of (seed, step).
+        keep: Remember answers (about 0.5 MB each for the miniature), for several students in turn.
+    """
+
+    def __init__(
+        self,
+        teacher: MobiVidTransformer3DModel,
+        data: LatentDataset,
+        batch: int,
+        features: Sequence[int] = (),
+        drop_text: float = 0.1,
+        seed: int = 0,
+        keep: bool = False,
+    ) -> None:
+        self.teacher, self.data, self.batch = teacher.eval(), data, batch
+        self.features, self.drop_text, self.seed = tuple(sorted(set(features))), drop_text, seed
+        self._kept: dict[int, Lesson] | None = {} if keep else None
+
+    @torch.no_grad()
+    def lesson(self, step: int) -> Lesson:
+        """The batch of one step."""
+        if self._kept is not None and step in self._kept:
+            return self._kept[step]
+        generator = torch.Generator().manual_seed((self.seed * 7_368_787 + 1_000 + step) % 2**63)
+        clean, text, mask = self.data.draw(self.batch, generator)
+        text, mask = drop_condition(text, mask, self.data.null_text, self.data.null_mask, self.drop_text, generator)
+        sigma, noise = sample_sigmas(self.batch, generator), torch.randn(clean.shape, generator=generator)
+        noisy, timestep = interpolate(clean, noise, sigma), TIMESTEP_SCALE * sigma
+        output, states = self.teacher(noisy, timestep, text, mask, feature_blocks=self.features, return_dict=False)
+        features = dict(zip(self.features, states, strict=False))
+        lesson = Lesson(noisy, timestep, text, mask, velocity(clean, noise), output, features)
+        if self._kept is not None:
+            self._kept[step] = lesson
+        return lesson
+
+
+def recover(
+    student: MobiVidTransformer3DModel,
+    plan: PruningPlan,
+    bank: TeacherBank,
+    settings: RecoverySettings,
+    *,
+    folder: Path | None = None,
+    title: str = "recovery",
+    progress: bool = True,
+) -> tuple[MobiVidTransformer3DModel, TrainResult]:
+    """Train a copy of a pruned student against its teacher.
+
+    Args:
+        student: `prune(teacher, plan)`, refitted or not; left untouched.
+        plan: Matches student blocks with teacher blocks.
+        bank: Teacher answers; its features must hold the matched blocks (`feature_blocks_for`).
+        settings: See `RecoverySettings`.
+        folder: Keeps the training state, so that an interrupted recovery resumes.
+        title: Shown beside the progress bar.
+        progress: Show a bar.
+
+    Returns:
+        (recovered copy, training result with its log).
+    """
+    student = copy.deepcopy(student).requires_grad_(True)
+    matched = matched_features(plan) if settings.feature_weight else MatchedFeatures()
+
+    def loss(step: int, _: torch.Generator) -> dict[str, Tensor]:
+        lesson = bank.lesson(step)
+        answer = student(
+            lesson.noisy, lesson.timestep, lesson.text, lesson.mask, feature_blocks=matched.student, return_dict=False
+        )
+        terms = kd_loss(answer, (lesson.output, [lesson.features[b] for b in matched.teacher]), settings.feature_weight)
+        if settings.data_weight:
+            data = (answer[0] - lesson.velocity).square().sum() / lesson.velocity.square().sum()
+            terms = {**terms, "data": data, "loss": terms["loss"] + settings.data_weight * data}
+        return terms
+
+    schedule = TrainSettings(
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        warmup=max(1, settings.steps // 20),
+        weight_decay=0.0,
+        ema=0.0,
+        log_every=max(1, settings.steps // 20),
+        seed=settings.seed,
+    )
+    result = train(student, loss, schedule, folder, title=title, progress=progress)
+    return student.eval(), result
+
+
+def feature_blocks_for(plans: Sequence[PruningPlan]) -> tuple[int, ...]:
+    """Teacher blocks whose states any of the plans' students is matched with."""
+    return tuple(sorted({b for plan in plans for b in matched_features(plan).teacher}))

@@ -1,0 +1,177 @@
+"""Closed-form refit: the remaining out-projections are solved for, layer by layer, on calibration activations.
+
+Pruning drops columns of every output projection (attention out, FFN down). The columns that stay can take over much of
+what the dropped ones did: for each layer in order, with a the inputs the *pruned* model gives it and gate m from adaLN,
+
+    min over W, b of  sum |m * (W a + b) - r|^2 + ridge |(W, b) - (W0, b0)|^2
+
+r is what brings the residual stream to the teacher's (target "state": earlier layers' errors and removed blocks are
+made up for as well), or the teacher's own layer output (target "layer"). m differs by sample and channel, so each
+output channel has normal equations of its own: conjugate gradients solve them all at once, preconditioned by one
+Cholesky factor they share (`mobivid_core.prune.least_squares`). The ridge pulls towards the pruned weights, hence
+the calibration error of a layer does not rise.
+
+The refit starts the recovery, it does not replace it.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mobivid_core.errors import ParameterError
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.prune.least_squares import GatedLeastSquares
+from mobivid_core.prune.matching import stands_for
+from mobivid_core.prune.plan import PruningPlan
+from mobivid_core.sensitivity.calibration import CalibrationSet
+from mobivid_core.sensitivity.kd import BATCH
+from mobivid_core.sensitivity.staged import (
+    SUBLAYERS,
+    Context,
+    advance,
+    enter,
+    final_input,
+    output_projection,
+    run_sublayer,
+)
+
+
+@dataclass
+class RefitReport:
+    """Relative error of each refitted layer's target on the calibration set, before and after.
+
+    Attributes:
+        layers: Names such as "blocks.3.ffn" and "proj_out".
+        before: |m * out - r|^2 / |r|^2 with the pruned weights (given the refitted layers before it).
+        after: The same with the solved weights.
+    """
+
+    layers: list[str] = field(default_factory=list)
+    before: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+
+
+@torch.no_grad()
+def refit(
+    student: MobiVidTransformer3DModel,
+    teacher: MobiVidTransformer3DModel,
+    plan: PruningPlan,
+    calibration: CalibrationSet,
+    *,
+    ridge: float = 1e-2,
+    target: str = "state",
+    progress: bool = True,
+) -> tuple[MobiVidTransformer3DModel, RefitReport]:
+    """Solve for every output projection of a pruned model.
+
+    Args:
+        student: `prune(teacher, plan)`; left untouched.
+        teacher: The plan's source model.
+        plan: Says which teacher block each student block came from.
+        calibration: Inputs; at least a few times as many tokens as the widest layer has inputs.
+        ridge: Pull towards the pruned weights, relative to the mean diagonal of the Gram matrix.
+        target: "state" or "layer", see the module's text.
+        progress: Show a bar.
+
+    Returns:
+        (a refitted copy, report by layer).
+    """
+    if target not in ("state", "layer"):
+        raise ParameterError(f"unknown refit target {target!r}; use 'state' or 'layer'")
+    if student.sizes != plan.sizes or teacher.sizes != plan.source:
+        raise ParameterError(
+            "student and teacher do not match the plan; pass prune(teacher, plan), teacher and that plan"
+        )
+    student, report = copy.deepcopy(student).eval(), RefitReport()
+    parts = [part for _, part in calibration.batches(BATCH)]
+    ours = [enter(student, part) for part in parts]  # equal to the teacher's until the first pruned layer
+    theirs = [x for x, _ in ours]
+    contexts = [context for _, context in ours]
+    states = [x for x, _ in ours]
+    reached = 0  # teacher blocks already run
+    for i, b in enumerate(tqdm(plan.keep_blocks, desc="refit", disable=not progress, ascii=True, mininterval=2.0)):
+        while reached < b:
+            theirs = [_teacher_block(teacher, reached, x, c)[-1] for x, c in zip(theirs, contexts, strict=False)]
+            reached += 1
+        inside = [_teacher_block(teacher, b, x, c) for x, c in zip(theirs, contexts, strict=False)]
+        goals = {"attn1": [g[1] for g in inside], "attn2": [g[2] for g in inside], "ffn": [g[3] for g in inside]}
+        starts = {name: [g[k] for g in inside] for k, name in enumerate(SUBLAYERS)}
+        reached = b + 1
+        theirs = goals["ffn"]
+        while reached <= stands_for(plan, i):
+            theirs = [_teacher_block(teacher, reached, x, c)[-1] for x, c in zip(theirs, contexts, strict=False)]
+            reached += 1
+        if target == "state":
+            goals["ffn"] = theirs
+        for name in SUBLAYERS:
+            states = _refit_sublayer(
+                student,
+                i,
+                name,
+                states,
+                contexts,
+                starts[name] if target == "layer" else None,
+                goals[name],
+                ridge,
+                report,
+            )
+    _refit_output(student, teacher, states, theirs, contexts, ridge, report)
+    return student, report
+
+
+def _teacher_block(teacher: MobiVidTransformer3DModel, b: int, x: Tensor, context: Context) -> list[Tensor]:
+    """Residual stream before block b and after each of its three sublayers."""
+    stream = [x]
+    for name in SUBLAYERS:
+        _, out, gate = run_sublayer(teacher.blocks[b], name, stream[-1], context)
+        stream.append(advance(stream[-1], out, gate))
+    return stream
+
+
+def _refit_sublayer(
+    student: MobiVidTransformer3DModel,
+    i: int,
+    name: str,
+    states: list[Tensor],
+    contexts: list[Context],
+    starts: list[Tensor] | None,
+    goals: list[Tensor],
+    ridge: float,
+    report: RefitReport,
+) -> list[Tensor]:
+    """Solve one output projection; returns the residual stream after it."""
+    block = student.blocks[i]
+    layer = output_projection(block, name)
+    runs = [run_sublayer(block, name, x, c) for x, c in zip(states, contexts, strict=False)]
+    problem = GatedLeastSquares()
+    for (inner, _, gate), goal, start in zip(runs, goals, starts or states, strict=False):
+        problem.add(inner, gate, goal - start)
+    before, after = problem.solve(layer, ridge)
+    report.layers.append(f"blocks.{i}.{name}")
+    report.before.append(before)
+    report.after.append(after)
+    return [advance(x, layer(inner), gate) for x, (inner, _, gate) in zip(states, runs, strict=False)]
+
+
+def _refit_output(
+    student: MobiVidTransformer3DModel,
+    teacher: MobiVidTransformer3DModel,
+    states: list[Tensor],
+    theirs: list[Tensor],
+    contexts: list[Context],
+    ridge: float,
+    report: RefitReport,
+) -> None:
+    """The output projection itself, against the teacher's velocity."""
+    problem = GatedLeastSquares()
+    for x, goal, context in zip(states, theirs, contexts, strict=False):
+        problem.add(final_input(student, x, context), None, teacher.proj_out(final_input(teacher, goal, context)))
+    before, after = problem.solve(student.proj_out, ridge)
+    report.layers.append("proj_out")
+    report.before.append(before)
+    report.after.append(after)

@@ -1,0 +1,37 @@
+"""Measured time of two models, side by side: does a pruned model run faster by as much as was counted?"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from mobivid_core.measure.intervals import Interval, speed
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.sensitivity.calibration import CalibrationSet
+from mobivid_core.sensitivity.kd import forward
+
+
+@torch.no_grad()
+def time_ratio(
+    small: MobiVidTransformer3DModel, large: MobiVidTransformer3DModel, batch: CalibrationSet, repeats: int = 10
+) -> Interval:
+    """Seconds of `small` over seconds of `large`, in turns, so that a busy machine slows both alike.
+
+    Args:
+        small: The pruned model.
+        large: Its teacher.
+        batch: Inputs of both.
+        repeats: Pairs of runs, after one warm-up of each.
+
+    Returns:
+        The median ratio over pairs; see `intervals.speed`.
+    """
+    taken: tuple[list[float], list[float]] = [], []
+    for i in range(repeats + 1):
+        for model, seconds in zip((small, large), taken, strict=True):
+            began = time.perf_counter()
+            forward(model, batch)
+            if i:
+                seconds.append(time.perf_counter() - began)
+    return speed([taken[0]], [taken[1]])

@@ -1,0 +1,124 @@
+"""Published numbers, each with its evidence class; `data/paper/` is the only place they are written.
+
+A blank cell is unknown and stays blank (NaN): nothing here fills one in. See data/paper/README.md for
+what could be read of the paper and what could not.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pandas as pd
+
+from mobivid_core.errors import MobiVidError, ParameterError
+from mobivid_core.evidence import EVIDENCE
+from mobivid_core.paths import data_dir
+
+_COLUMNS = {
+    "claims": ("id", "location", "claim", "value", "unit", "evidence", "source"),
+    "published": (
+        "system",
+        "year",
+        "task",
+        "params_b",
+        "width",
+        "height",
+        "frames",
+        "steps",
+        "device",
+        "latency_s",
+        "gen_fps",
+        "vbench_total",
+        "vbench_quality",
+        "vbench_semantic",
+        "technique",
+        "source",
+        "evidence",
+    ),
+    "vaes": ("system", "year", "time", "height", "width", "latent_channels", "source", "evidence"),
+    "tables": ("item", "title as far as known", "evidence", "known cells", "unknown"),
+    "reviews": ("id", "ask", "experiment that answers it", "notebook"),
+    "devices": ("device", "chip", "engine", "nominal_tops", "fp16_tflops", "dram_gb_s", "ram_gb", "evidence", "source"),
+    "calibration": ("chip", "engine", "workload", "tflop_per_iteration", "iterations_per_s", "source", "evidence"),
+}
+
+
+@cache
+def _read(name: str) -> pd.DataFrame:
+    path = data_dir() / "paper" / f"{name}.csv"
+    if not path.is_file():
+        raise MobiVidError(f"{path} is missing; restore it with `git checkout -- data/paper`")
+    frame = pd.read_csv(path)
+    missing = [c for c in _COLUMNS[name] if c not in frame.columns]
+    if missing:
+        raise MobiVidError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(frame.columns)}")
+    if "evidence" in frame:
+        unknown = sorted(set(frame["evidence"].dropna()) - set(EVIDENCE))
+        if unknown or frame["evidence"].isna().any():
+            raise MobiVidError(f"{path} has rows without a known evidence class (found {unknown or 'blanks'})")
+    if "id" in frame and frame["id"].duplicated().any():
+        raise MobiVidError(f"{path} lists {frame.loc[frame['id'].duplicated(), 'id'].iloc[0]} twice")
+    return frame
+
+
+def claims() -> pd.DataFrame:
+    """The paper's claims: id, location, claim, value (text, may be blank), unit, evidence, source."""
+    return _read("claims").copy()
+
+
+def claim(claim_id: str) -> pd.Series:
+    """One row of `claims()`.
+
+    Raises:
+        ParameterError: No claim has that id.
+    """
+    frame = claims().set_index("id")
+    if claim_id not in frame.index:
+        raise ParameterError(f"unknown claim {claim_id!r}; the claims are {', '.join(frame.index)}")
+    return frame.loc[claim_id]
+
+
+def claim_value(claim_id: str) -> float:
+    """A claim's value as a number.
+
+    Raises:
+        ParameterError: Unknown claim, or its value is blank or no number.
+    """
+    value = claim(claim_id)["value"]
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"claim {claim_id} has the value {value!r}, not one number") from error
+    if number != number:
+        raise ParameterError(f"claim {claim_id} has a blank value: it is not known, and a blank stays blank")
+    return number
+
+
+def vaes() -> pd.DataFrame:
+    """Published compression of video VAEs: ratio time x height x width and latent channels (blank where unknown)."""
+    return _read("vaes").copy()
+
+
+def published() -> pd.DataFrame:
+    """Systems and their published numbers (parameters in billions, latency in seconds)."""
+    return _read("published").copy()
+
+
+def tables() -> pd.DataFrame:
+    """The paper's tables and figures as far as they are known."""
+    return _read("tables").copy()
+
+
+def reviews() -> pd.DataFrame:
+    """What the reviewers asked that an experiment can answer, and the notebook that should."""
+    return _read("reviews").copy()
+
+
+def devices() -> pd.DataFrame:
+    """Phones and GPUs: nominal TOPS, fp16 TFLOP/s, DRAM GB/s, memory in GB."""
+    return _read("devices").copy()
+
+
+def calibration() -> pd.DataFrame:
+    """Published speeds of known workloads, to calibrate the latency model on."""
+    return _read("calibration").copy()

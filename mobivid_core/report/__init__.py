@@ -1,1 +1,0 @@
-"""Tables, figures and moving pictures: how results are registered, compared and shown."""

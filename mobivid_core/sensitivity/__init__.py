@@ -1,0 +1,1 @@
+"""What the loss of each block, head and FFN neuron costs."""

@@ -1,0 +1,50 @@
+"""Which heads look at other frames: attention that leaves a token's own latent frame (reviewer question R1.5)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobivid_core.models.dit import MobiVidTransformer3DModel, TransformerBlock
+from mobivid_core.models.rope import RotaryTable, rotate
+from mobivid_core.sensitivity.calibration import CalibrationSet
+from mobivid_core.sensitivity.kd import BATCH
+from mobivid_core.sensitivity.staged import enter, run_block
+
+
+@torch.no_grad()
+def other_frame_attention(model: MobiVidTransformer3DModel, calibration: CalibrationSet) -> tuple[np.ndarray, ...]:
+    """Share of each self-attention head's weight that lies on tokens of other latent frames.
+
+    Args:
+        model: The teacher.
+        calibration: Inputs.
+
+    Returns:
+        One (H_b,) array a block. A head that looks everywhere alike has 1 - 1/t, with t latent frames.
+    """
+    total = [np.zeros(h) for h in model.sizes.self_heads]
+    for _, batch in calibration.batches(BATCH):
+        x, context = enter(model, batch)
+        t, h, w = context.grid
+        frame = torch.arange(t).repeat_interleave(h * w)
+        other = frame[:, None] != frame[None, :]
+        for b, block in enumerate(model.blocks):
+            weights = _weights(block, x, context.modulation, context.table)
+            outside = (weights * other).sum(-1).mean(-1)
+            total[b] += outside.double().sum(0).numpy()
+            x = run_block(model, b, x, context)
+    return tuple(values / len(calibration) for values in total)
+
+
+def _weights(block: TransformerBlock, x: Tensor, modulation: Tensor, table: RotaryTable) -> Tensor:
+    """(B, H, N, N) self-attention weights of a block, as its forward pass computes them."""
+    shift, scale = (block.scale_shift_table + modulation)[:, :2, None].unbind(1)
+    normed = F.rms_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    attention = block.attn1
+    heads = (attention.heads, attention.head_dim)
+    query, key = (layer(normed).unflatten(-1, heads).transpose(1, 2) for layer in (attention.to_q, attention.to_k))
+    query, key = rotate(attention.norm_q(query), table), rotate(attention.norm_k(key), table)
+    return (query @ key.transpose(-1, -2) * attention.head_dim**-0.5).softmax(-1)

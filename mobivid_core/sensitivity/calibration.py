@@ -1,0 +1,112 @@
+"""Calibration batches: fixed (noisy latents, timestep, text) on which every recipe is measured.
+
+Paper: KD-guided sensitivity on calibration clips over timesteps. Noise levels are stratified (the quantiles of the
+logit-normal law used in training), so that a small set still covers all timesteps evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mobivid_core.errors import ParameterError
+
+if TYPE_CHECKING:
+    from mobivid_core.data.latents import LatentDataset
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Model inputs with their flow-matching targets.
+
+    Attributes:
+        noisy: (N, C, t, h, w) x_t = (1 - sigma) x0 + sigma noise.
+        timestep: (N,) 1000 * sigma.
+        text: (N, L, D) token states.
+        mask: (N, L) bool, True for real tokens.
+        velocity: (N, C, t, h, w) the data's own target noise - x0.
+    """
+
+    noisy: Tensor
+    timestep: Tensor
+    text: Tensor
+    mask: Tensor
+    velocity: Tensor
+
+    def __len__(self) -> int:
+        return len(self.noisy)
+
+    def rows(self, start: int, stop: int) -> CalibrationSet:
+        """Samples start..stop-1."""
+        return CalibrationSet(*(getattr(self, f.name)[start:stop] for f in fields(self)))
+
+    def first(self, samples: int) -> CalibrationSet:
+        """The first samples (a random subset of clips and noise levels: the order is shuffled)."""
+        return self.rows(0, samples)
+
+    def batches(self, size: int) -> Iterator[tuple[slice, CalibrationSet]]:
+        """Consecutive parts of at most `size` samples, with their rows."""
+        for start in range(0, len(self), size):
+            rows = slice(start, min(start + size, len(self)))
+            yield rows, self.rows(rows.start, rows.stop)
+
+
+def stratified_sigmas(samples: int, generator: torch.Generator) -> Tensor:
+    """(samples,) noise levels: the quantiles (i + 1/2) / samples of the logit-normal law, shuffled."""
+    quantiles = (torch.arange(samples, dtype=torch.float64) + 0.5) / samples
+    sigmas = torch.sigmoid(torch.special.ndtri(quantiles)).float()
+    return sigmas[torch.randperm(samples, generator=generator)]
+
+
+def calibration_set(
+    latents: Tensor,
+    text: Tensor,
+    mask: Tensor,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    null: tuple[Tensor, Tensor] | None = None,
+    drop_text: float = 0.1,
+) -> CalibrationSet:
+    """Draw calibration samples from encoded clips; the same arguments always give the same set.
+
+    Args:
+        latents: (M, C, t, h, w) normalised latents.
+        text: (M, L, D) token states.
+        mask: (M, L) bool.
+        samples: Samples to draw, M if None. More than M reuses clips with other noise.
+        seed: Seed of clip order, noise and noise levels.
+        null: (text (1, L, D), mask (1, L)) of the empty caption. If given, a share `drop_text` of the samples is
+            unconditional, as guided sampling calls the model without text too.
+        drop_text: See `null`.
+
+    Raises:
+        ParameterError: No clips, or lengths that differ.
+    """
+    if not len(latents) == len(text) == len(mask) or not len(latents):
+        raise ParameterError(
+            f"need as many texts and masks as latents, got {len(latents)}, {len(text)} and {len(mask)}"
+        )
+    samples = samples or len(latents)
+    generator = torch.Generator().manual_seed(seed)
+    rounds = [torch.randperm(len(latents), generator=generator) for _ in range(-(-samples // len(latents)))]
+    chosen = torch.cat(rounds)[:samples]
+    clean, text, mask = latents[chosen].float(), text[chosen].float(), mask[chosen]
+    noise = torch.randn(clean.shape, generator=generator)
+    sigma = stratified_sigmas(samples, generator)
+    if null is not None:
+        dropped = torch.randperm(samples, generator=generator)[: round(drop_text * samples)]
+        text[dropped], mask[dropped] = null[0].float(), null[1]
+    level = sigma[:, None, None, None, None]
+    return CalibrationSet((1 - level) * clean + level * noise, 1000 * sigma, text, mask, noise - clean)
+
+
+def calibration_from(dataset: LatentDataset, *, samples: int | None = None, seed: int = 0) -> CalibrationSet:
+    """`calibration_set` of a latent dataset with each clip's own caption, one sample in ten unconditional."""
+    latents, text, mask = dataset.batch(torch.arange(len(dataset)))
+    null = (dataset.null_text, dataset.null_mask)
+    return calibration_set(latents, text, mask, samples=samples, seed=seed, null=null)

@@ -1,0 +1,255 @@
+"""KD sensitivity: the damage of removing each block, head and FFN neuron, exactly and from a few backward passes.
+
+Paper: sensitivity-aware tri-level pruning. With L the KD loss and g the gates, teacher and student are the same model
+at g = 1, so L = 0 and dL/dg = 0 there: a first-order Taylor score is identically zero. The second order is exact to
+compute:
+
+    L(1 - e_u) ~ 1/2 d2L/dg_u2 = sum_k s_k |dy_k/dg_u|^2 = E_v[(sum_k sqrt(s_k) v_k . dy_k/dg_u)^2]
+
+for random sign vectors v_k on the outputs y_k (velocity and features) with scales s_k. One backward pass with one gate
+per sample gives the bracket for every unit and sample at once (a Gauss-Newton diagonal; at g = 1 it is the true
+Hessian).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mobivid_core.errors import ParameterError
+from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.gates import Gates
+from mobivid_core.sensitivity.kd import BATCH, Reference, forward
+from mobivid_core.sensitivity.scores import Scores, slice_starts
+from mobivid_core.sensitivity.staged import Context, enter, leave, run_block
+
+_KINDS = {"blocks": ("blocks",), "heads": ("self_heads", "cross_heads"), "ffn": ("ffn",)}
+FFN_SLICES = 8
+
+
+@dataclass(frozen=True)
+class ExactSensitivity:
+    """Result of one-at-a-time removal.
+
+    Attributes:
+        scores: Rise of the KD loss; `ffn` holds slices.
+        motion_share: Share of each removal's output error that varies over latent time, in 0..1 (the rest is static:
+            appearance). Same layout as `scores`.
+    """
+
+    scores: Scores
+    motion_share: Scores
+
+
+@torch.no_grad()
+def exact_sensitivity(
+    model: MobiVidTransformer3DModel,
+    reference: Reference,
+    units: Sequence[str] = ("blocks", "heads", "ffn"),
+    slices: int = FFN_SLICES,
+    progress: bool = True,
+) -> ExactSensitivity:
+    """Remove every unit in turn and measure the KD loss.
+
+    Args:
+        model: The teacher.
+        reference: Its own answers on the calibration set.
+        units: Any of "blocks", "heads", "ffn".
+        slices: Contiguous FFN slices a block (single neurons would take a pass each).
+        progress: Show a bar.
+
+    Returns:
+        Scores (nan for kinds not asked for) and motion shares. `passes` counts forward equivalents over the set; states
+        before the changed block are reused, so a removal in block b of n costs (n - b) / n.
+    """
+    unknown = set(units) - set(_KINDS)
+    if unknown:
+        raise ParameterError(f"unknown units {sorted(unknown)}; use any of {sorted(_KINDS)}")
+    began, sizes = time.perf_counter(), model.sizes
+    probes = [p for p in _one_at_a_time(sizes, slices) if p[0] in {k for u in units for k in _KINDS[u]}]
+    total, motion = torch.zeros(len(probes)), torch.zeros(len(probes))
+    size = len(reference.calibration)
+    bar = tqdm(
+        total=len(probes) * -(-size // BATCH),
+        desc="exact sensitivity",
+        disable=not progress,
+        mininterval=2.0,
+        ascii=True,
+    )
+    for rows, batch in reference.calibration.batches(BATCH):
+        x, context = enter(model, batch)
+        states = []
+        for b in range(sizes.blocks):
+            states.append(x)
+            x = run_block(model, b, x, context)
+        for p, (kind, b, picked) in enumerate(probes):
+            output, features = _without(model, states, context, kind, b, picked, reference.feature_blocks)
+            total[p] += reference.damage(rows, output, features).sum() / size
+            motion[p] += _motion_share(output - reference.output[rows]).sum() / size
+            bar.update()
+    bar.close()
+    passes = 1 + sum((sizes.blocks - b) / sizes.blocks for _, b, _ in probes)
+    notes = {"samples": size, "ffn_slices": slices, "features": list(reference.feature_blocks)}
+    facts = {"passes": passes, "seconds": time.perf_counter() - began, "notes": notes}
+    return ExactSensitivity(
+        _collect(probes, total, sizes, slices, "exact", facts),
+        _collect(probes, motion, sizes, slices, "exact_motion", facts),
+    )
+
+
+def _one_at_a_time(sizes: DiTConfig, slices: int) -> list[tuple[str, int, list[int]]]:
+    """(kind, block, indices switched off together) of every removal."""
+    probes: list[tuple[str, int, list[int]]] = []
+    for b in range(sizes.blocks):
+        probes.append(("blocks", b, []))
+        probes.extend(("self_heads", b, [h]) for h in range(sizes.self_heads[b]))
+        probes.extend(("cross_heads", b, [h]) for h in range(sizes.cross_heads[b]))
+        starts = [*slice_starts(sizes.ffn_widths[b], slices), sizes.ffn_widths[b]]
+        probes.extend(("ffn", b, list(range(i, j))) for i, j in zip(starts, starts[1:], strict=False))
+    return probes
+
+
+def _without(
+    model: MobiVidTransformer3DModel,
+    states: list[Tensor],
+    context: Context,
+    kind: str,
+    b: int,
+    picked: list[int],
+    feature_blocks: Sequence[int],
+) -> tuple[Tensor, list[Tensor]]:
+    """(velocity, features) of the model without one unit, going on from the stored states."""
+    x = states[b]
+    if kind != "blocks":
+        gates = Gates.ones(model.sizes)
+        getattr(gates, kind)[b][picked] = 0
+        x = run_block(model, b, x, context, gates)
+    features = {b: x, **{f: states[f + 1] for f in feature_blocks if f < b}}
+    for i in range(b + 1, len(states)):
+        x = run_block(model, i, x, context)
+        features[i] = x
+    return leave(model, x, context), [features[f] for f in feature_blocks]
+
+
+def _motion_share(error: Tensor) -> Tensor:
+    """(B,) share of an error's power, (B, C, t, h, w), that is not constant over latent time."""
+    whole = error.square().flatten(1).sum(1)
+    moving = (error - error.mean(2, keepdim=True)).square().flatten(1).sum(1)
+    return moving / whole.clamp_min(torch.finfo(whole.dtype).tiny)
+
+
+def _collect(
+    probes: list[tuple[str, int, list[int]]], values: Tensor, sizes: DiTConfig, slices: int, name: str, facts: dict
+) -> Scores:
+    widths = {"self_heads": sizes.self_heads, "cross_heads": sizes.cross_heads, "ffn": (slices,) * sizes.blocks}
+    found = {kind: [[] for _ in range(sizes.blocks)] for kind in ("blocks", *widths)}
+    for (kind, b, _), value in zip(probes, values.tolist(), strict=False):
+        found[kind][b].append(value)
+    blocks = np.array([v[0] if v else np.nan for v in found["blocks"]])
+    parts = {
+        k: tuple(np.array(v) if v else np.full(w[b], np.nan) for b, v in enumerate(found[k])) for k, w in widths.items()
+    }
+    return Scores(blocks, **parts, estimator=name, **facts)
+
+
+def gauss_newton_sensitivity(
+    model: MobiVidTransformer3DModel, reference: Reference, probes: int = 4, slices: int = FFN_SLICES, seed: int = 0
+) -> tuple[Scores, Scores]:
+    """Second-order KD scores of all blocks, heads and single neurons from `probes` backward passes a batch.
+
+    Args:
+        model: The model whose units are scored, in eval mode.
+        reference: Its own answers on the calibration set (only inputs and scales are used).
+        probes: Random sign vectors a batch; the error falls as 1/sqrt(probes * samples).
+        slices: FFN slices of the second result.
+        seed: Seed of the probes.
+
+    Returns:
+        (scores per neuron, the same with `ffn` per contiguous slice removed as a whole, for comparison with
+        `exact_sensitivity`).
+    """
+    began = time.perf_counter()
+    frozen = [p for p in model.parameters() if p.requires_grad]
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    sums: Gates | None = None
+    slice_sums: list[Tensor] = []
+    try:
+        for _, batch in reference.calibration.batches(BATCH):
+            for gradient in _probe_gradients(model, batch, reference, probes, generator):
+                squared = gradient.map(lambda g: g.double().square().sum(0))
+                cut = [_slice_sums(g, slices).double().square().sum(0) for g in gradient.ffn]
+                sums = (
+                    squared
+                    if sums is None
+                    else Gates(
+                        *(
+                            [a + b for a, b in zip(getattr(sums, k), getattr(squared, k), strict=False)]
+                            for k in ("self_heads", "cross_heads", "ffn")
+                        ),
+                        sums.blocks + squared.blocks,
+                    )
+                )
+                slice_sums = [a + b for a, b in zip(slice_sums, cut, strict=False)] if slice_sums else cut
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    mean = sums.map(lambda g: g / (probes * len(reference.calibration)))
+    facts = {
+        "passes": 1 + 2 * probes,
+        "seconds": time.perf_counter() - began,
+        "notes": {"samples": len(reference.calibration), "probes": probes, "features": list(reference.feature_blocks)},
+    }
+    neurons = scores_from_gates(mean, f"gauss_newton_{probes}", facts)
+    sliced = tuple((s / (probes * len(reference.calibration))).numpy() for s in slice_sums)
+    return neurons, Scores(neurons.blocks, neurons.self_heads, neurons.cross_heads, sliced, neurons.estimator, **facts)
+
+
+def _probe_gradients(
+    model: MobiVidTransformer3DModel, batch, reference: Reference, probes: int, generator: torch.Generator
+):
+    """Per-sample gate gradients (B, units) of sum_k sqrt(s_k) v_k . y_k, one set a probe."""
+    gates = Gates.ones(model.sizes, batch=len(batch), device=batch.noisy.device).requires_grad_()
+    sample, features = forward(model, batch, reference.feature_blocks, gates)
+    outputs = (sample, *features)
+    for p in range(probes):
+        signs = [torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1 for y in outputs]
+        total = sum((s**0.5) * (v * y).sum() for s, v, y in zip(reference.scales(), signs, outputs, strict=True))
+        found = torch.autograd.grad(total, gates.tensors(), retain_graph=p < probes - 1, allow_unused=True)
+        flat = iter([torch.zeros_like(g) if d is None else d for d, g in zip(found, gates.tensors(), strict=False)])
+        yield gates.map(lambda _, flat=flat: next(flat))
+
+
+def _slice_sums(gradient: Tensor, slices: int) -> Tensor:
+    """(B, F) -> (B, slices): the gradient of one gate on a whole slice."""
+    starts = [*slice_starts(gradient.shape[1], slices), gradient.shape[1]]
+    return torch.stack([gradient[:, i:j].sum(1) for i, j in zip(starts, starts[1:], strict=False)], dim=1)
+
+
+def scores_from_gates(values: Gates, estimator: str, facts: dict) -> Scores:
+    """Gate-shaped tensors as scores."""
+    parts = {
+        k: tuple(v.detach().double().numpy() for v in getattr(values, k)) for k in ("self_heads", "cross_heads", "ffn")
+    }
+    return Scores(values.blocks.detach().double().numpy(), **parts, estimator=estimator, **facts)
+
+
+def first_order_taylor(model: MobiVidTransformer3DModel, reference: Reference) -> float:
+    """Largest |dL/dg| of the KD loss over all units with student = teacher: zero, which is why it cannot rank them."""
+    rows, batch = next(reference.calibration.batches(BATCH))
+    gates = Gates.ones(model.sizes).requires_grad_()
+    output, features = forward(model, batch, reference.feature_blocks, gates)
+    # The targets come from the same weights without gates, so that no rounding difference enters.
+    with torch.no_grad():
+        targets = forward(model, batch, reference.feature_blocks, Gates.ones(model.sizes))
+    pairs = zip((output, *features), (targets[0], *targets[1]), reference.scales(), strict=True)
+    loss = sum(scale * (s - t).square().sum() for s, t, scale in pairs) / len(batch)
+    gradients = torch.autograd.grad(loss, gates.tensors())
+    return max(float(g.abs().max()) for g in gradients if g.numel())

@@ -1,0 +1,1 @@
+"""Results, style, clips, widgets and figures."""

@@ -1,0 +1,74 @@
+"""The loss while it falls: a plot in the notebook that is drawn again as training goes on.
+
+    plot = LossPlot()
+    train(..., on_log=plot)
+    plot.figure()        # the static twin, for a report
+
+Without a notebook nothing is shown; the figure is there all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mobivid_core.show.style import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SMOOTH = 0.9
+
+
+class LossPlot:
+    """Callback for `train(on_log=...)`.
+
+    Attributes:
+        rows: The rows of the log so far.
+    """
+
+    def __init__(self, title: str = "training loss", every_s: float = 5.0, term: str = "loss") -> None:
+        """Draw at most every `every_s` seconds; `term` is the column of the log that is shown."""
+        self.title, self.term, self.rows = title, term, []
+        self._every_s, self._drawn, self._handle = every_s, 0.0, None
+
+    def __call__(self, row: dict[str, float]) -> None:
+        """Take a row of the log, and draw if it is time."""
+        self.rows.append(row)
+        if time.perf_counter() - self._drawn >= self._every_s:
+            self.show()
+
+    def show(self) -> None:
+        """Draw now, in place of the last drawing; call it once at the end for the last rows."""
+        from IPython import get_ipython
+        from IPython.display import display
+
+        self._drawn = time.perf_counter()
+        if get_ipython() is None or not self.rows:
+            return
+        if self._handle is None:
+            self._handle = display(self.figure(), display_id=True)
+        else:
+            self._handle.update(self.figure())
+
+    def figure(self) -> Figure:
+        """Loss and its running mean against the step."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7.0, 3.0), layout="constrained")
+        axes = figure.subplots()
+        steps, losses = [r["step"] for r in self.rows], [r[self.term] for r in self.rows]
+        axes.plot(steps, losses, color=PALETTE["sky"], linewidth=0.8, label="each logged step")
+        axes.plot(steps, running_mean(losses), color=PALETTE["blue"], label="running mean")
+        axes.set(title=self.title, xlabel="step", ylabel=self.term)
+        axes.legend(frameon=False)
+        return figure
+
+
+def running_mean(values: list[float], decay: float = _SMOOTH) -> list[float]:
+    """Exponential running mean without a bias at the start: of equal values it is that value."""
+    mean, weight, found = 0.0, 0.0, []
+    for value in values:
+        mean, weight = decay * mean + (1 - decay) * value, decay * weight + 1 - decay
+        found.append(mean / weight)
+    return found

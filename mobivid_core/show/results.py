@@ -1,0 +1,376 @@
+"""Results register themselves where they are shown: figure, table, clip or headline number.
+
+Each gets an id, an evidence class and a one-sentence finding, is shown in the notebook, written to
+the profile's figures folder and listed in `manifest.json` there. Ids are string literals: the
+runner finds them in the notebook's source and fails the run unless each was written by that run.
+
+The committed manifest holds content only (no times, no run ids), so that an unchanged result leaves it
+unchanged; which run wrote what is kept in `runs/<profile>/registered/`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobivid_core.errors import ParameterError
+from mobivid_core.evidence import EVIDENCE
+from mobivid_core.files import disk_errors, read_json, replacing, sha256, write_bytes, write_json, write_text
+from mobivid_core.measure.intervals import Interval
+from mobivid_core.paths import figures_dir, runs_dir
+from mobivid_core.profiles import get_profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from matplotlib.figure import Figure
+
+HEADLINE_COLUMNS = ("id", "value", "low", "high", "unit", "n", "interval", "evidence", "profile", "notebook")
+MANIFEST = "manifest.json"
+HEADLINES = "headlines.csv"
+RUN_ID_VARIABLE = "MOBIVID_RUN_ID"
+#: Clips in an animated image: more than this and it is too wide for a page.
+IMAGE_CLIPS = 4
+_ID = re.compile(r"[a-z0-9][a-z0-9_]*")
+
+
+class Results:
+    """Registers one notebook's results.
+
+    Args:
+        notebook: Stem of the notebook's file name, e.g. "03_sensitivity_analysis".
+        profile: Name of the profile that made the numbers.
+
+    Raises:
+        ProfileError: Unknown profile.
+    """
+
+    def __init__(self, notebook: str, profile: str) -> None:
+        self.notebook = notebook
+        self.profile = get_profile(profile)
+        self.folder = figures_dir(profile)
+        self.run_id = os.environ.get(RUN_ID_VARIABLE, f"interactive-{os.getpid()}")
+
+    def figure(
+        self,
+        result_id: str,
+        fig: Figure,
+        *,
+        finding: str,
+        evidence: str,
+        paper_item: str | None = None,
+        data: pd.DataFrame | None = None,
+    ) -> None:
+        """Show a figure and write `<id>.png`, and `<id>.csv` if its data is given.
+
+        Args:
+            result_id: Lower-case identifier, unique in the project; a literal.
+            fig: The figure; closed afterwards, so that it is shown once.
+            finding: One sentence that says what the figure shows.
+            evidence: Evidence class of its numbers.
+            paper_item: The paper's table or figure that it stands beside.
+            data: The numbers drawn.
+
+        Raises:
+            ParameterError: A bad id or an unknown evidence class.
+            RunError: The files cannot be written.
+        """
+        import matplotlib.pyplot as plt
+        from IPython.display import Image, display
+
+        from mobivid_core.show.style import png_bytes
+
+        self._check(result_id, evidence, finding)
+        if not self.profile.meaningful:
+            fig.text(0.5, 0.5, f"{self.profile.name}: numbers are meaningless", ha="center", va="center",
+                     rotation=20, fontsize=16, color="0.5", alpha=0.5, zorder=100)  # fmt: skip
+        image = png_bytes(fig)
+        plt.close(fig)
+        files = [self._write(f"{result_id}.png", image)]
+        if data is not None:
+            files.append(self._write(f"{result_id}.csv", _csv_text(data).encode()))
+        display(Image(data=image, alt=finding))
+        self._caption("Figure", result_id, finding, evidence, paper_item)
+        self._register("figure", result_id, finding, evidence, paper_item, files)
+
+    def table(
+        self, result_id: str, frame: pd.DataFrame, *, finding: str, evidence: str, paper_item: str | None = None
+    ) -> None:
+        """Show a table and write `<id>.csv`. Blank (NaN, None) cells stay blank.
+
+        Args:
+            result_id: Lower-case identifier, unique in the project; a literal.
+            frame: The table; its index is shown only if it is named.
+            finding: One sentence that says what the table shows.
+            evidence: Evidence class of its numbers; where rows differ, give them an `evidence` column.
+            paper_item: The paper's table or figure that it stands beside.
+
+        Raises:
+            ParameterError: A bad id or an unknown evidence class.
+            RunError: The file cannot be written.
+        """
+        from IPython.display import display
+
+        self._check(result_id, evidence, finding)
+        files = [self._write(f"{result_id}.csv", _csv_text(frame).encode())]
+        display(_rendered(frame), raw=True)
+        self._caption("Table", result_id, finding, evidence, paper_item)
+        self._register("table", result_id, finding, evidence, paper_item, files)
+
+    def media(
+        self,
+        result_id: str,
+        clips: torch.Tensor,
+        *,
+        finding: str,
+        evidence: str,
+        titles: Sequence[str] | None = None,
+        fps: int = 8,
+        paper_item: str | None = None,
+    ) -> None:
+        """Show clips as a player with a static strip below, and write `<id>.mp4`, `.webp` and `.jpg`.
+
+        Args:
+            result_id: Lower-case identifier, unique in the project; a literal.
+            clips: (B, 3, T, H, W) in [-1, 1]; the animated image keeps the first four.
+            finding: One sentence that says what the clips show.
+            evidence: Evidence class.
+            titles: One caption a clip.
+            fps: Frames per second of playback.
+            paper_item: The paper's figure that it stands beside.
+
+        Raises:
+            ParameterError: A bad id, an unknown evidence class, or clips of another shape.
+            RunError: The files cannot be written.
+        """
+        import matplotlib.pyplot as plt
+        from IPython.display import Image, display
+
+        from mobivid_core.show import media
+        from mobivid_core.show.style import strip_bytes
+
+        self._check(result_id, evidence, finding)
+        if clips.ndim != 5 or clips.shape[1] != 3:
+            raise ParameterError(f"media {result_id!r} needs clips of shape (B, 3, T, H, W), got {tuple(clips.shape)}")
+        strip = media.frame_strip(clips, titles=titles)
+        image = strip_bytes(strip)
+        plt.close(strip)
+        files = [self._write(f"{result_id}.jpg", image)]
+        for suffix, save, shown in (("mp4", media.save_mp4, len(clips)), ("webp", media.save_webp, IMAGE_CLIPS)):
+            path = self.folder / f"{result_id}.{suffix}"
+            with replacing(path) as temporary:
+                save(temporary, _side_by_side(clips[:shown]), fps)
+            files.append(path)
+        display(media.player(clips, titles=titles, fps=fps))
+        display(Image(data=image, format="jpeg", alt=finding))
+        self._caption("Clips", result_id, finding, evidence, paper_item)
+        self._register("media", result_id, finding, evidence, paper_item, files)
+
+    def headline(
+        self, result_id: str, value: float | Interval, unit: str = "", n: int | None = None, evidence: str = "measured"
+    ) -> None:
+        """Record a headline number in `headlines.csv` (upsert by id).
+
+        Args:
+            result_id: Lower-case identifier, unique in the project; a literal.
+            value: The number; with an interval, which says what it is over and how many.
+            unit: Unit of the value.
+            n: Number of samples behind it; None for the interval's own.
+            evidence: Evidence class.
+
+        Raises:
+            ParameterError: A bad id, an unknown evidence class, or a value that is not finite.
+            RunError: The file cannot be written.
+        """
+        self._check(result_id, evidence, "a headline has no finding")
+        found = value if isinstance(value, Interval) else None
+        number = found.value if found else float(value)
+        if not math.isfinite(number):
+            raise ParameterError(f"headline {result_id!r} is {number}: a headline must be a finite number")
+        low, high = (found.low, found.high) if found and math.isfinite(found.high - found.low) else (None, None)
+        n, over = (found.n if n is None else n, f"{found.kind}, {found.over}") if found else (n, "")
+        cells = [*map(_number, (number, low, high)), unit, "" if n is None else str(int(n)), over, evidence]
+        row = dict(zip(HEADLINE_COLUMNS, [result_id, *cells, self.profile.name, self.notebook], strict=True))
+        interval = f"  [{low:.4g}, {high:.4g}], {over}, n = {n}" if low is not None else ""
+        path = self.folder / HEADLINES
+        with self._locked():
+            rows = {r["id"]: r for r in read_headlines(path)}
+            rows[result_id] = row
+            _write_headlines(path, rows.values())
+        stamp = "" if self.profile.meaningful else f"   ({self.profile.name}: meaningless)"
+        print(f"headline {result_id} = {number:.4g} {unit}{interval}  ({evidence}){stamp}".replace("  (", " (", 1))
+        self._note(result_id, "headline", {result_id: "|".join(row.values())})
+
+    def forget_others(self, ids: set[str]) -> list[str]:
+        """Drop this notebook's results that are not among `ids`: an older version registered them.
+
+        Returns:
+            The ids dropped; their files are deleted.
+        """
+        with self._locked():
+            manifest = read_json(self.folder / MANIFEST, {})
+            rows = read_headlines(self.folder / HEADLINES)
+            gone = [i for i, e in manifest.items() if e["notebook"] == self.notebook and i not in ids]
+            gone_rows = [r["id"] for r in rows if r["notebook"] == self.notebook and r["id"] not in ids]
+            for name in (name for i in gone for name in manifest.pop(i)["files"]):
+                (self.folder / name).unlink(missing_ok=True)
+            if gone:
+                write_json(self.folder / MANIFEST, manifest)
+            if gone_rows:
+                _write_headlines(self.folder / HEADLINES, [r for r in rows if r["id"] not in gone_rows])
+        return sorted(gone + gone_rows)
+
+    def _check(self, result_id: str, evidence: str, finding: str) -> None:
+        if not isinstance(result_id, str) or not _ID.fullmatch(result_id):
+            raise ParameterError(f"result id {result_id!r} must be lower-case letters, digits and underscores")
+        if evidence not in EVIDENCE:
+            raise ParameterError(f"evidence {evidence!r} of {result_id!r} must be one of {', '.join(EVIDENCE)}")
+        if not finding.strip():
+            raise ParameterError(f"{result_id!r} needs a finding: one sentence that says what it shows")
+
+    def _write(self, name: str, data: bytes) -> Path:
+        write_bytes(self.folder / name, data)
+        return self.folder / name
+
+    def _caption(self, kind: str, result_id: str, finding: str, evidence: str, paper_item: str | None) -> None:
+        from IPython.display import Markdown, display
+
+        beside = f", beside the paper's {paper_item}" if paper_item else ""
+        stamp = "" if self.profile.meaningful else f" **({self.profile.name}: numbers are meaningless)**"
+        display(Markdown(f"*{kind} `{result_id}` ({evidence}{beside}).* {finding}{stamp}"))
+
+    def _register(
+        self, kind: str, result_id: str, finding: str, evidence: str, paper_item: str | None, files: Sequence[Path]
+    ) -> None:
+        hashes = {file.name: sha256(file) for file in files}
+        entry = {
+            "id": result_id,
+            "kind": kind,
+            "notebook": self.notebook,
+            "evidence": evidence,
+            "finding": finding,
+            "paper_item": paper_item,
+            "profile": self.profile.name,
+            "meaningful": self.profile.meaningful,
+            "files": hashes,
+        }
+        with self._locked():
+            manifest = read_json(self.folder / MANIFEST, {})
+            # an earlier version may have written other formats
+            for name in set(manifest.get(result_id, {}).get("files", {})) - set(hashes):
+                (self.folder / name).unlink(missing_ok=True)
+            manifest[result_id] = entry
+            write_json(self.folder / MANIFEST, manifest)
+        self._note(result_id, kind, hashes)
+
+    def _note(self, result_id: str, kind: str, hashes: dict[str, str]) -> None:
+        """Remember which run wrote this result; the runner reads it after the notebook has run."""
+        path = registered_path(self.notebook, self.profile.name)
+        with self._locked():
+            noted = read_json(path, {})
+            noted[result_id] = {"run": self.run_id, "kind": kind, "content": hashes}
+            write_json(path, noted)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Two notebooks may run at once: their read-change-write of one file must not interleave."""
+        from filelock import FileLock
+
+        folder = runs_dir(self.profile.name)
+        lock = FileLock(folder / ".figures.lock")
+        with disk_errors(str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def registered_path(notebook: str, profile: str) -> Path:
+    """Where it is noted which run wrote each result of `notebook`."""
+    return runs_dir(profile) / "registered" / f"{notebook}.json"
+
+
+def read_headlines(path: Path) -> list[dict[str, str]]:
+    """Rows of a `headlines.csv` as text; none if the file is missing."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def headlines(profile: str) -> pd.DataFrame:
+    """Headline numbers recorded at `profile`, with typed columns; empty if there are none.
+
+    Raises:
+        ProfileError: Unknown profile.
+    """
+    import pandas as pd
+
+    path = figures_dir(get_profile(profile).name) / HEADLINES
+    if not path.is_file():
+        return pd.DataFrame(columns=list(HEADLINE_COLUMNS))
+    return pd.read_csv(path)
+
+
+def manifest(profile: str) -> dict[str, dict[str, Any]]:
+    """Registered figures, tables and clips at `profile`, by id."""
+    return read_json(figures_dir(get_profile(profile).name) / MANIFEST, {})
+
+
+def _write_headlines(path: Path, rows: Any) -> None:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, HEADLINE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: row["id"]))
+    write_text(path, buffer.getvalue())
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    # Counts are exact. Of the rest six digits: more would differ between thread counts and claim a false precision.
+    return str(int(value)) if float(value).is_integer() else f"{float(value):.6g}"
+
+
+def _csv_text(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=_shows_index(frame), float_format="%.6g", lineterminator="\n")
+
+
+def _shows_index(frame: pd.DataFrame) -> bool:
+    return any(name is not None for name in frame.index.names)
+
+
+def _cell(value: Any) -> str:
+    """Four significant digits, thousands separated, blanks blank."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        if value == 0 or 1e-3 <= abs(value) < 1e6:
+            text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+            return text.replace("-", "\N{MINUS SIGN}")
+        return f"{value:.3g}"
+    return str(value)
+
+
+def _rendered(frame: pd.DataFrame) -> dict[str, str]:
+    """HTML and plain text of a table, without random ids, so that outputs are stable."""
+    shown = frame.reset_index() if _shows_index(frame) else frame
+    text = shown.map(_cell)
+    html = text.to_html(index=False, escape=True, border=0, justify="left")
+    return {"text/html": html, "text/plain": text.to_string(index=False)}
+
+
+def _side_by_side(clips: torch.Tensor) -> torch.Tensor:
+    """(B, 3, T, H, W) -> (3, T, H, B * W)."""
+    import torch
+
+    return torch.cat(list(clips.detach().cpu()), dim=-1)

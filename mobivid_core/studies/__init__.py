@@ -1,0 +1,1 @@
+"""Comparisons that take hours, and their records."""

@@ -1,0 +1,178 @@
+"""Do the intervals hold what they say? Data of a known truth is drawn many times, and each kind's hits are counted.
+
+An interval at 95 % should hold the truth in 950 of 1,000 draws, within the error of such a count. The sizes are those
+that the notebooks have: three seeds, tens to hundreds of clips, a few repeats. Scores are skewed, shares near 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from mobivid_core.measure import intervals
+from mobivid_core.measure.frechet import FrechetTarget, distance_interval, excess_ratio_interval, ratio_interval
+from mobivid_core.measure.intervals import Interval
+from mobivid_core.phone.efficiency import Efficiency
+
+#: One experiment: an interval, and the truth that it should hold.
+Experiment = Callable[[np.random.Generator], tuple[tuple[float, float, float], float]]
+#: Resamples of means, and of distances: fewer than in the notebooks' tables, which have 1,000 and 50.
+_RESAMPLES, _FEW = 200, 50
+#: Features of the distances' sets, and how far these lie from the target.
+_FEATURES = 4
+_SHIFTS = (0.4, 0.8, 1.2)
+
+
+def _scores(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Clip scores in [0, 1], most of them high: mean 5/7."""
+    return rng.beta(5, 2, size=n)
+
+
+def _mean(rng: np.random.Generator) -> tuple[Interval, float]:
+    return intervals.mean(_scores(rng, 48), resamples=_RESAMPLES, seed=int(rng.integers(2**31))), 5 / 7
+
+
+def _share(rng: np.random.Generator) -> tuple[Interval, float]:
+    truth = rng.uniform(0.5, 0.99)
+    return intervals.mean((rng.random(256) < truth).astype(float)), truth
+
+
+def _pairs(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Right and wrong of two models on the same captions: some captions are harder for both."""
+    a, b = rng.uniform(0.7, 0.98, size=2)
+    easy = rng.random(n) < 0.5
+    outcomes = [(rng.random(n) < np.where(easy, (1 + p) / 2, (3 * p - 1) / 2)).astype(float) for p in (a, b)]
+    return outcomes[0], outcomes[1], a, b
+
+
+def _difference(rng: np.random.Generator) -> tuple[Interval, float]:
+    ours, theirs, a, b = _pairs(rng, 128)
+    return intervals.difference(ours, theirs), a - b
+
+
+def _unpaired(rng: np.random.Generator) -> tuple[Interval, float]:
+    a, b = rng.uniform(0.6, 0.98, size=2)
+    return intervals.unpaired_difference(rng.random(200) < a, rng.random(56) < b), a - b
+
+
+def _ratio(rng: np.random.Generator) -> tuple[Interval, float]:
+    ours, theirs, a, b = _pairs(rng, 128)
+    return intervals.ratio(ours, theirs), a / b
+
+
+def _ratio_of_means(rng: np.random.Generator) -> tuple[Interval, float]:
+    base = _scores(rng, 64)
+    ours = base * rng.uniform(0.6, 1.0, size=64)
+    return intervals.ratio(ours, base, resamples=_RESAMPLES, seed=int(rng.integers(2**31))), 0.8
+
+
+def _seeds(rng: np.random.Generator) -> tuple[Interval, float]:
+    return intervals.over_seeds(np.exp(rng.normal(-0.2, 0.1, size=3)), logs=True), float(np.exp(-0.2))
+
+
+def _crossed(rng: np.random.Generator) -> tuple[Interval, float]:
+    seeds, clips = rng.normal(0, 0.05, size=(3, 1)), rng.normal(0, 0.4, size=(1, 128))
+    return intervals.crossed(0.7 + seeds + clips + rng.normal(0, 0.3, size=(3, 128))), 0.7
+
+
+def _speed(rng: np.random.Generator) -> tuple[Interval, float]:
+    runs = rng.normal(0, 0.1, size=(4, 1))
+    slow, fast = (np.exp(base + rng.gamma(1, 0.1, size=(4, 5))) for base in (np.log(30.0), 0.0))
+    return intervals.speed(slow * np.exp(runs), fast), 30.0
+
+
+def _one_run(rng: np.random.Generator) -> tuple[Interval, float]:
+    slow, fast = (np.exp(base + rng.gamma(1, 0.1, size=(1, 12))) for base in (np.log(30.0), 0.0))
+    return intervals.speed(slow, fast), 30.0
+
+
+def _ranks(rng: np.random.Generator) -> tuple[Interval, float]:
+    pearson = rng.uniform(-0.8, 0.8)
+    x, y = rng.multivariate_normal([0, 0], [[1, pearson], [pearson, 1]], size=56).T
+    return intervals.rank_correlation(x, y), 6 / np.pi * np.arcsin(pearson / 2)
+
+
+def _prediction(rng: np.random.Generator) -> tuple[tuple[float, float, float], float]:
+    *seen, another = rng.normal(-1.5, 0.3, size=7)
+    fitted = Efficiency(float(np.mean(seen)), float(np.std(seen, ddof=1)), len(seen))
+    return (fitted.typical, *fitted.interval(0.95)), float(np.exp(another))
+
+
+def _features(rng: np.random.Generator, n: int) -> np.ndarray:
+    return rng.normal(size=(n, _FEATURES))
+
+
+def _sets(rng: np.random.Generator, count: int) -> Iterator[np.ndarray]:
+    return (_features(rng, 256) for _ in range(count))
+
+
+class _Distances:
+    """Frechet distances of 256 clips from a fixed target. The truth is their mean over many sets of as many clips."""
+
+    def __init__(self, sets: int = 400) -> None:
+        self.target, rng = _features(np.random.default_rng(0), 1024), np.random.default_rng(1)
+        found = [[FrechetTarget(x + s, self.target).distance() for s in _SHIFTS] for x in _sets(rng, sets)]
+        self.truth = dict(zip(_SHIFTS, np.mean(found, 0), strict=True))
+
+    def one(self, rng: np.random.Generator) -> tuple[Interval, float]:
+        seed = int(rng.integers(2**31))
+        return distance_interval(_features(rng, 256) + 0.8, self.target, resamples=_FEW, seed=seed), self.truth[0.8]
+
+    def ratio(self, rng: np.random.Generator) -> tuple[Interval, float]:
+        base, seed = _features(rng, 256), int(rng.integers(2**31))
+        found = ratio_interval(base + 0.8, base + 1.2, self.target, resamples=_FEW, seed=seed)
+        return found, self.truth[0.8] / self.truth[1.2]
+
+    def excess(self, rng: np.random.Generator) -> tuple[Interval, float]:
+        base, seed = _features(rng, 256), int(rng.integers(2**31))
+        sets = base + 0.8, base + 1.2, base + 0.4
+        found = excess_ratio_interval(*sets, self.target, resamples=_FEW, seed=seed)
+        floor = self.truth[0.4]
+        return found, (self.truth[0.8] - floor) / (self.truth[1.2] - floor)
+
+
+def experiments() -> dict[str, tuple[Experiment, str]]:
+    """{kind: (experiment, its size in words)}."""
+    far = _Distances()
+    return {
+        "mean of scores": (_mean, "48 clips"),
+        "share right": (_share, "256 clips"),
+        "difference of shares, paired": (_difference, "128 clips"),
+        "difference of shares, unpaired": (_unpaired, "200 and 56 clips"),
+        "ratio of shares, paired": (_ratio, "128 clips"),
+        "ratio of means, paired": (_ratio_of_means, "64 clips"),
+        "mean over seeds": (_seeds, "3 seeds"),
+        "mean over seeds and clips": (_crossed, "3 seeds, 128 clips"),
+        "speed over runs": (_speed, "4 runs of 5"),
+        "speed in one run": (_one_run, "12 repeats"),
+        "rank correlation": (_ranks, "56 units"),
+        "prediction of another chip": (_prediction, "6 chips"),
+        "Frechet distance": (far.one, "256 clips"),
+        "ratio of distances, paired": (far.ratio, "256 clips"),
+        "ratio above the floor, paired": (far.excess, "256 clips"),
+    }
+
+
+def simulate(draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """How often each kind of interval holds the truth.
+
+    Args:
+        draws: Experiments of each kind.
+        seed: Seed.
+
+    Returns:
+        A row a kind: interval, size, draws, held (share of draws whose interval held the truth), and low and high, the
+        Wilson interval of that share.
+    """
+    return pd.DataFrame(_rows(draws, seed), columns=["interval", "size", "draws", "held", "low", "high"])
+
+
+def _rows(draws: int, seed: int) -> Iterator[tuple]:
+    for number, (name, (experiment, size)) in enumerate(experiments().items()):
+        rng, held = np.random.default_rng([seed, number]), 0
+        for _ in range(draws):
+            (_, low, high), truth = experiment(rng)
+            held += low <= truth <= high
+        yield name, size, draws, *intervals.share(held, draws)

@@ -1,0 +1,209 @@
+"""One small denoiser per VAE at equal training compute: does the better codec give the better video (R2.2)?
+
+Every denoiser has the same blocks; only the channels of its first and last layer follow the latent. All get the same
+captioned clips and the same number of floating-point operations, so that a latent of fewer tokens is seen more often.
+They are far too small and short to be good: the question is their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mobivid_core.data.captions import ClipLabel, label_indices
+from mobivid_core.data.latents import LatentDataset, with_captions
+from mobivid_core.data.pool import to_float
+from mobivid_core.errors import ParameterError
+from mobivid_core.flow.path import flow_loss
+from mobivid_core.flow.sampling import sample_latents
+from mobivid_core.measure import intervals
+from mobivid_core.measure.intervals import Interval
+from mobivid_core.measure.judge import Judge, accuracy
+from mobivid_core.measure.metrics import psnr
+from mobivid_core.measure.reconstruction import reconstruct
+from mobivid_core.measure.subscores import brief_scores
+from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.counts import dit_flops
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.train.loop import TrainSettings, train
+
+Captioned = tuple[Tensor, Sequence[ClipLabel]]
+#: A backward pass costs twice its forward pass.
+_TRAINING_OVER_FORWARD = 3
+
+
+@dataclass(frozen=True)
+class SmallDenoiser:
+    """A trained denoiser and what it cost.
+
+    Attributes:
+        model: The denoiser, averaged weights.
+        tokens: Tokens of a clip.
+        forward_gflop: One forward pass of one clip.
+        steps: Optimiser steps that the compute paid for.
+        loss: Mean flow-matching loss over the last tenth of the steps; not comparable between latents.
+        seconds: Training time.
+    """
+
+    model: MobiVidTransformer3DModel
+    tokens: int
+    forward_gflop: float
+    steps: int
+    loss: float
+    seconds: float
+
+
+def small_sizes(channels: int) -> DiTConfig:
+    """Sizes of the small denoiser: 4 blocks of width 64."""
+    return DiTConfig.uniform(blocks=4, heads=4, ffn=256, hidden=64, head_dim=16, in_channels=channels, text_dim=384)
+
+
+def steps_for(forward_flops: float, tflop: float, batch: int) -> int:
+    """Optimiser steps that a compute pays for, at least 1."""
+    return max(1, round(tflop * 1e12 / (_TRAINING_OVER_FORWARD * batch * forward_flops)))
+
+
+@torch.no_grad()
+def encoded(vae: MobiVidVAE, clips: Tensor, labels: Sequence[ClipLabel], batch: int = 16) -> LatentDataset:
+    """Latents of clips (N, 3, T, H, W) uint8 with their captions."""
+    vae.eval()
+    return with_captions(
+        torch.cat([vae.encode_latents(to_float(part)).half() for part in clips.split(batch)]), [*labels]
+    )
+
+
+def train_denoiser(
+    data: LatentDataset, *, tflop: float, batch: int = 8, seed: int = 0, learning_rate: float = 2e-3
+) -> SmallDenoiser:
+    """Train the small denoiser on one VAE's latents.
+
+    Args:
+        data: Latents and captions.
+        tflop: Training compute, 10^12 floating-point operations, forward and backward together.
+        batch: Clips a step.
+        seed: Seed of weights and draws.
+        learning_rate: Peak rate.
+    """
+    channels, *grid = data.latents.shape[1:]
+    sizes = small_sizes(channels)
+    forward = dit_flops(sizes, tuple(grid), data.text.shape[1])["total"]
+    steps = steps_for(forward, tflop, batch)
+    torch.manual_seed(seed)
+    model = MobiVidTransformer3DModel.from_sizes(sizes)
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        return flow_loss(model, *data.draw(batch, generator), generator, drop_text=0.0)
+
+    settings = TrainSettings(
+        steps, learning_rate=learning_rate, warmup=steps // 10 + 1, ema=0.98, seed=seed, log_every=1
+    )
+    result = train(model, loss, settings, progress=False)
+    last = [row["loss"] for row in result.log[-max(1, steps // 10) :]]
+    tokens = grid[0] * grid[1] * grid[2]
+    return SmallDenoiser(result.averaged, tokens, forward / 1e9, steps, sum(last) / len(last), result.seconds)
+
+
+@torch.no_grad()
+def generated(
+    denoiser: SmallDenoiser, vae: MobiVidVAE, asked: LatentDataset, *, steps: int = 8, seed: int = 0, batch: int = 8
+) -> Tensor:
+    """Clips (N, 3, T, H, W) for the captions of `asked`, without guidance; its latents give only the shape.
+
+    Args:
+        denoiser: From `train_denoiser` on the same VAE.
+        vae: Decodes.
+        asked: Captions to generate for.
+        steps: Euler steps.
+        seed: Seed of the noise.
+        batch: Clips at once: fine latents have many tokens.
+    """
+    vae.eval()
+    _, text, mask = asked.batch(torch.arange(len(asked)))
+    latents = sample_latents(
+        denoiser.model, text, mask, tuple(asked.latents.shape[1:]), steps=steps, generator=seed, batch=batch
+    )
+    return torch.cat([vae.decode_latents(part) for part in latents.split(batch)])
+
+
+@dataclass(frozen=True)
+class OneEach:
+    """What one denoiser per VAE generated.
+
+    Attributes:
+        table: A row a VAE: VAE, channels, tokens, steps, GFLOP per forward, PSNR of its reconstructions, Frechet
+            distance of reconstructions, and `brief_scores` of generated clips.
+        right: {VAE: (N,) 1 where a generated clip shows all that its caption asked for}.
+    """
+
+    table: pd.DataFrame
+    right: dict[str, np.ndarray]
+
+    def channels_gain(self) -> tuple[str, str, Interval]:
+        """Among VAEs of the fewest tokens: what fewer channels gain in clips with every attribute right.
+
+        Tokens and training compute are the same, so only the channels of a token and the codec's error differ.
+
+        Returns:
+            (the best VAE with fewer channels, the VAE with most, difference of shares with its 95 % interval over the
+            same captions). The best is picked on these captions, which favours it where several are tried.
+
+        Raises:
+            ParameterError: Only one VAE has so few tokens.
+        """
+        same = self.table[self.table["tokens"] == self.table["tokens"].min()].sort_values("channels")
+        if len(same) < 2:
+            raise ParameterError("the gain needs two VAEs of equal tokens and different channels")
+        wide, fewer = same["VAE"].iloc[-1], same.iloc[:-1]
+        best = fewer.loc[fewer["all"].idxmax(), "VAE"]
+        return best, wide, intervals.difference(self.right[best], self.right[wide])
+
+    def told(self, tflop: float) -> str:
+        """One sentence on channels, for a finding."""
+        best, wide, (gain, low, high) = self.channels_gain()
+        return (
+            f"At equal tokens and {tflop:g} TFLOP of training, {best} against {wide}: {gain:+.2f} "
+            f"[{low:+.2f}, {high:+.2f}] of clips with every attribute right."
+        )
+
+
+def one_each(
+    codecs: Mapping[str, MobiVidVAE], lessons: Captioned, asked: Captioned, judge: Judge, real: Tensor,
+    *, tflop: float, seed: int = 0,
+) -> OneEach:  # fmt: skip
+    """Train one denoiser on each VAE's latents with the same compute, and score what it generates.
+
+    Args:
+        codecs: {title: VAE}.
+        lessons: Clips (M, 3, T, H, W) uint8 to train on, with their labels.
+        asked: Clips (N, 3, T, H, W) uint8 whose captions are generated for.
+        judge: A trained judge.
+        real: (N, F) judge features of other real clips.
+        tflop: Training compute of each.
+        seed: Seed of weights, draws and noise.
+    """
+    rows, right = [], {}
+    clips, labels = to_float(asked[0]), asked[1]
+    for name, codec in codecs.items():
+        denoiser = train_denoiser(encoded(codec, *lessons), tflop=tflop, seed=seed)
+        made = generated(denoiser, codec, encoded(codec, *asked), seed=seed)
+        again = reconstruct(codec, clips)
+        right[name] = accuracy(judge.predict(made), label_indices(labels))["all"].numpy().astype(float)
+        rows.append(
+            {
+                "VAE": name,
+                "channels": codec.config.latent_channels,
+                "tokens": denoiser.tokens,
+                "steps": denoiser.steps,
+                "GFLOP per forward": denoiser.forward_gflop,
+                "PSNR, dB": psnr(again, clips).mean().item(),
+                "frechet of reconstructions": brief_scores(again, labels, judge, real)["frechet"],
+                **brief_scores(made, labels, judge, real),
+            }
+        )
+    return OneEach(pd.DataFrame(rows), right)

@@ -1,0 +1,174 @@
+"""Ways to distil, at equal counted compute: regression, adversarial, both, consistency, distribution matching.
+
+Paper: adversarial step distillation only. The other arms answer question R4.1: what does the adversarial term buy that
+a cheaper or better known loss does not?
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from mobivid_core.distill.consistency import consistency_loss, consistency_sampler
+from mobivid_core.distill.costs import DistillCosts
+from mobivid_core.distill.matching import make_matching
+from mobivid_core.distill.recipe import make_contest
+from mobivid_core.distill.settings import DistillSettings
+from mobivid_core.distill.solvers import Sampler
+from mobivid_core.distill.trainer import Distiller
+from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories
+from mobivid_core.errors import ParameterError
+
+if TYPE_CHECKING:
+    from mobivid_core.data.latents import LatentDataset
+
+REGRESSION, ADVERSARIAL, BOTH = "regression only", "adversarial only", "regression, then both"
+CONSISTENCY, MATCHING = "consistency", "regression, then distribution matching"
+ARMS = (REGRESSION, ADVERSARIAL, BOTH, CONSISTENCY, MATCHING)
+#: Weight of the distribution-matching term beside the regression anchor.
+MATCHING_WEIGHT = 0.25
+#: Rate of the network that follows the student's samples: a whole denoiser, not light heads.
+MATCHING_NETWORK_RATE = 1e-4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of an arm.
+
+    Attributes:
+        settings: Steps, weights, rates.
+        term: What `adversarial_weight` weighs: "adversarial" or "matching".
+        consistent: Whether the anchor is the consistency loss instead of regression.
+    """
+
+    settings: DistillSettings
+    term: str = "adversarial"
+    consistent: bool = False
+
+    def flops(self, costs: DistillCosts) -> float:
+        """Counted FLOPs of this training."""
+        s = self.settings
+        if self.consistent:
+            return s.steps * s.batch * 4.0 * costs.student
+        if self.term == "matching":
+            return s.steps * matching_update(costs, s) + s.discriminator_warmup * _network_update(costs, s)
+        return costs.training(s)
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """A trained arm.
+
+    Attributes:
+        student: Its averaged weights.
+        sample: Function from (captions, noise) to latents with the sampler that fits its loss.
+        updates: Student updates.
+        seconds: Of training.
+        flops: Counted.
+        recoveries: Returns to a good state after non-finite values.
+    """
+
+    student: nn.Module
+    sample: Callable[[Sequence[str], Tensor], Tensor]
+    updates: int
+    seconds: float
+    flops: float
+    recoveries: int
+
+
+def matching_update(costs: DistillCosts, s: DistillSettings) -> float:
+    """FLOPs of one student update with distribution matching: anchor, unrolled student, guided teacher, network."""
+    anchor = 3.0 * costs.student if s.anchor_weight > 0 else 0.0
+    unrolled = (STUDENT_STEPS + 2 * min(s.gradient_steps, STUDENT_STEPS)) * costs.student
+    return s.batch * (anchor + unrolled + 3.0 * costs.teacher) + _network_update(costs, s)
+
+
+def _network_update(costs: DistillCosts, s: DistillSettings) -> float:
+    """FLOPs of one update of the network that follows the student's samples (of the teacher's size)."""
+    return s.batch * (STUDENT_STEPS * costs.student + 3.0 * costs.teacher)
+
+
+def arm_stages(
+    arm: str, budget: float, costs: DistillCosts, regression: DistillSettings, adversarial: DistillSettings
+) -> tuple[Stage, ...]:
+    """The stages of an arm whose counted FLOPs fill `budget`; arms of two stages spend half on each.
+
+    Args:
+        arm: One of `ARMS`.
+        budget: FLOPs.
+        costs: FLOPs of student and teacher.
+        regression: Settings of a regression stage (its steps are replaced).
+        adversarial: Settings of a stage with the anchor and a second term (its steps are replaced).
+
+    Raises:
+        ParameterError: Unknown arm, or a budget below one update.
+    """
+    alone = replace(adversarial, anchor_weight=0.0, adversarial_weight=1.0)
+    matched = replace(adversarial, adversarial_weight=MATCHING_WEIGHT, discriminator_rate=MATCHING_NETWORK_RATE)
+    plans = {
+        REGRESSION: (Stage(regression),),
+        ADVERSARIAL: (Stage(alone),),
+        BOTH: (Stage(regression), Stage(adversarial)),
+        CONSISTENCY: (Stage(regression, consistent=True),),
+        MATCHING: (Stage(regression), Stage(matched, "matching")),
+    }
+    if arm not in plans:
+        raise ParameterError(f"unknown arm {arm!r}; the arms are {', '.join(ARMS)}")
+    return tuple(_fill(stage, budget / len(plans[arm]), costs) for stage in plans[arm])
+
+
+def _fill(stage: Stage, budget: float, costs: DistillCosts) -> Stage:
+    """The stage with as many steps as `budget` FLOPs pay, its warm-up a third of them at most."""
+
+    def sized(steps: int) -> Stage:
+        warmup = min(stage.settings.discriminator_warmup, max(steps // 3, 1))
+        return replace(stage, settings=replace(stage.settings, steps=steps, discriminator_warmup=warmup))
+
+    one, two = sized(1).flops(costs), sized(2).flops(costs)
+    if one > budget:
+        raise ParameterError(
+            f"a budget of {budget / 1e12:.3g} TFLOP pays no update of this arm, the first costs {one / 1e12:.3g}: "
+            "give more"
+        )
+    steps = max(int((budget - one) / (two - one)) + 1, 1)
+    while steps > 1 and sized(steps).flops(costs) > budget:
+        steps -= 1
+    return sized(steps)
+
+
+def run_arm(
+    start: nn.Module,
+    teacher: nn.Module,
+    dataset: LatentDataset,
+    trajectories: Trajectories,
+    stages: Sequence[Stage],
+    costs: DistillCosts,
+    *,
+    synthetic_share: float = 0.5,
+    progress: bool = False,
+) -> ArmResult:
+    """Train the stages one after the other, each from the averaged student of the one before; `start` is copied."""
+    student, updates, seconds, recoveries = start, 0, 0.0, 0
+    for stage in stages:
+        s, contest = stage.settings, None
+        if s.adversarial_weight > 0:
+            if stage.term == "matching":
+                contest = make_matching(teacher, trajectories, s)
+            else:
+                contest = make_contest(teacher, dataset, trajectories, s, synthetic_share)
+        distiller = Distiller(
+            copy.deepcopy(student).requires_grad_(True),
+            trajectories,
+            s,
+            contest=contest,
+            anchor=consistency_loss if stage.consistent else None,
+        )
+        student = distiller.run(progress=progress, title=stage.term if contest else "anchor")
+        updates, seconds = updates + distiller.step, seconds + distiller.log[-1]["seconds"]
+        recoveries += distiller.recoveries
+    own = consistency_sampler if stages[-1].consistent else Sampler("euler", STUDENT_STEPS).on
+    return ArmResult(student, own(student), updates, seconds, sum(x.flops(costs) for x in stages), recoveries)

@@ -1,0 +1,115 @@
+"""What recorded trials of distillation share: models, trajectories, test captions, one student to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from mobivid_core import artifacts
+from mobivid_core.data.latents import latent_dataset
+from mobivid_core.distill.recipe import Recipe, costs_of, teacher_trajectories
+from mobivid_core.distill.solvers import Sampler
+from mobivid_core.distill.trajectory import STUDENT_STEPS, tensors_digest
+from mobivid_core.measure.comparison import distance_ratio, mean_ratio
+from mobivid_core.measure.generation import Evaluation, Evaluator
+from mobivid_core.measure.judge import Judge
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.paths import runs_dir
+from mobivid_core.profiles import Profile
+from mobivid_core.studies.distillation_arms import ArmResult, arm_stages, run_arm
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm at one budget with one seed."""
+
+    arm: str
+    tflop: float
+    seed: int
+
+
+class Bench:
+    """Models, trajectories and test captions that all trials share.
+
+    Attributes:
+        start: What each trial starts from.
+        teacher: Frozen.
+        data: Encoded training clips.
+        recipe: Budgets and settings of the profile's live distillation.
+        trajectories: Of the guided teacher, UniPC in eight steps.
+        costs: FLOPs of start and teacher.
+        clips: Test captions of each score.
+        evaluator: Scores them.
+        before: Evaluation of the start in four unguided steps.
+    """
+
+    def __init__(self, profile: Profile, start: str, *, trajectories: int, clips: int) -> None:
+        """Load everything.
+
+        Args:
+            profile: Sizes and artefacts.
+            start: What each trial starts from: a stage ("student", "pruned"), or a folder with a transformer.
+            trajectories: Guided teacher trajectories.
+            clips: Test captions of each score.
+        """
+        found = {stage: artifacts.find(stage, profile.name).path for stage in ("vae", "judge", "teacher")}
+        place = artifacts.find(start, profile.name).path if start in artifacts.STAGES else Path(start)
+        self.start = artifacts.load_model(MobiVidTransformer3DModel, place)
+        self.teacher = artifacts.load_model(MobiVidTransformer3DModel, found["teacher"]).requires_grad_(False)
+        vae = artifacts.load_model(MobiVidVAE, found["vae"])
+        run = runs_dir(profile.name)
+        sizes = {"frames": profile.frames, "size": profile.size}
+        self.data = latent_dataset(vae, split="train", count=trajectories, cache=run / "latents", **sizes)
+        recipe = Recipe.for_profile(profile, clips=trajectories)
+        self.recipe = replace(recipe, teacher_steps=8, solver="unipc")
+        self.trajectories = teacher_trajectories(
+            self.teacher, self.data, self.recipe, cache=run / "distill" / "trajectories", progress=True
+        )
+        self.costs = costs_of(self.start, self.teacher, self.trajectories)
+        judge = artifacts.load_model(Judge, found["judge"])
+        self.clips, self.evaluator = clips, Evaluator.prepare(vae, judge, profile, n=clips, progress=False)
+        self.before = self.score(Sampler("euler", STUDENT_STEPS).on(self.start))
+
+    def score(self, sample: Callable[[Sequence[str], Tensor], Tensor]) -> Evaluation:
+        """Evaluation of a sampler on the first test captions, always with the same noises."""
+        return self.evaluator.evaluate_sampler(sample, n=self.clips, keep=0, progress=False)
+
+    def key(self, trial: object) -> str:
+        """Short hash of everything that a trial depends on; the trial itself must have a `repr` that tells it apart."""
+        weights = (*self.start.state_dict().values(), *self.teacher.state_dict().values())
+        return tensors_digest(repr((trial, self.recipe, self.clips)), weights)
+
+    def train(self, trial: Trial) -> ArmResult:
+        """Train one trial."""
+        first, second = (
+            replace(s, seed=trial.seed + i) for i, s in enumerate((self.recipe.regression, self.recipe.adversarial))
+        )
+        stages = arm_stages(trial.arm, 1e12 * trial.tflop, self.costs, first, second)
+        return run_arm(self.start, self.teacher, self.data, self.trajectories, stages, self.costs)
+
+    def run(self, trial: Trial) -> dict:
+        """Train and score one trial."""
+        done = self.train(trial)
+        after, reference = self.score(done.sample), self.evaluator.reference
+        over = distance_ratio(after.measures, self.before.measures, reference, seed=trial.seed)
+        right = mean_ratio(after.measures, self.before.measures, after.labels, reference, "all_together")
+        scores = after.scores
+        return {
+            "trial": trial.arm,
+            "seed": trial.seed,
+            "TFLOP (counted)": done.flops / 1e12,
+            "updates": done.updates,
+            "seconds": done.seconds,
+            "all together": float(scores["all_together"]),
+            "motion": float(scores["action"]),
+            "dynamic degree": float(scores["dynamic_degree"]),
+            "Frechet": float(scores[reference.space.real]),
+            **dict(zip(("Frechet / start", "low", "high"), over, strict=True)),
+            "accuracy / start": right[0],
+            "distances in": reference.space.title,
+            "recoveries": done.recoveries,
+        }

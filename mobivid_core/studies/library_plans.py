@@ -1,0 +1,281 @@
+"""What pruning libraries would keep: their own rankings on this project's model, turned into plans.
+
+Paper: the peers that reviewers asked for (R1.2). The libraries choose, everything afterwards (cutting, refit, recovery,
+measuring) is shared, so that arms differ by the choice alone.
+
+* torch-pruning (Fang et al., DepGraph): its pruner and importances, global, whole heads and single neurons, at the
+  pruning ratio that meets the parameter budget. It cannot trace per-head q/k norm and rotary positions, so it walks a
+  shadow of the model: the same linear layers, joined as the attention joins them.
+* NVIDIA modelopt's FastNAS: finds and narrows the FFN layers only here, in steps of 32 neurons.
+
+Neither cuts blocks. Both are optional: see `library_benchmark`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mobivid_core.errors import BudgetError, ParameterError
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.prune.costs import parameter_cost
+from mobivid_core.prune.plan import PruningPlan
+from mobivid_core.prune.surgery import prune
+from mobivid_core.sensitivity.calibration import CalibrationSet
+from mobivid_core.sensitivity.kd import BATCH, Reference, forward, output_errors
+
+IMPORTANCES = ("magnitude", "Taylor", "Hessian")
+#: Halvings of the interval of pruning ratios; 2^-12 of the units is a fraction of a neuron a layer.
+_HALVINGS = 12
+#: What FastNAS may exceed the budget by.
+_FASTNAS_SLACK = 1.02
+
+
+@dataclass(frozen=True)
+class LibraryPlan:
+    """A library's choice.
+
+    Attributes:
+        plan: What stays.
+        seconds: Wall time of choosing, gradients included.
+        library: Name and version.
+    """
+
+    plan: PruningPlan
+    seconds: float
+    library: str
+
+
+class _ShadowBlock(nn.Module):
+    """The linear layers of one block; products couple query, key, value and output as attention does."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.attn1, self.attn2, self.ffn = block.attn1, block.attn2, block.ffn
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        """(1, N, hidden) twice."""
+        for attention, source in ((self.attn1, x), (self.attn2, text)):
+            x = x + attention.to_out(attention.to_q(x) * attention.to_k(source) * attention.to_v(source))
+        return x + self.ffn.down(nn.functional.gelu(self.ffn.up(x)))
+
+
+class _Shadow(nn.Module):
+    """All blocks' linear layers in order."""
+
+    def __init__(self, model: MobiVidTransformer3DModel) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(_ShadowBlock(block) for block in model.blocks)
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        """(1, N, hidden) twice."""
+        for block in self.blocks:
+            x = block(x, text)
+        return x
+
+
+def torch_pruning_plan(
+    model: MobiVidTransformer3DModel,
+    calibration: CalibrationSet,
+    budget: float,
+    importance: str,
+    against: Reference,
+    samples: int | None = None,
+) -> LibraryPlan:
+    """torch-pruning's global choice of heads and neurons within a parameter budget.
+
+    Args:
+        model: The teacher; its weights are left as they are.
+        calibration: Clips whose flow-matching loss gives the gradients.
+        budget: Parameters.
+        importance: One of `IMPORTANCES`.
+        against: Decides between the library's normaliser ("mean", its default) and none: the plan with the lower KD
+            loss right after pruning is returned, in the library's favour.
+        samples: Calibration samples whose gradients are taken (Hessian: one backward pass each); None for all.
+
+    Raises:
+        ParameterError: An unknown importance, or torch-pruning is not installed.
+        BudgetError: No pruning ratio of heads and neurons meets the budget.
+    """
+    tp = needed("torch_pruning")
+    began = time.perf_counter()
+    found = []
+    for normalizer in ("mean", None):
+        work = copy.deepcopy(model).requires_grad_(True)
+        score = {
+            "magnitude": tp.importance.GroupMagnitudeImportance,
+            "Taylor": tp.importance.GroupTaylorImportance,
+            "Hessian": tp.importance.GroupHessianImportance,
+        }.get(importance)
+        if score is None:
+            raise ParameterError(f"unknown importance {importance!r}; use one of {', '.join(IMPORTANCES)}")
+        score = score(normalizer=normalizer)
+        chosen = calibration if samples is None else calibration.first(samples)
+        if importance == "Taylor":
+            for _, batch in chosen.batches(BATCH):
+                _task_loss(work, batch).sum().backward()
+        elif importance == "Hessian":
+            for _, batch in chosen.batches(1):
+                work.zero_grad()
+                _task_loss(work, batch).sum().backward()
+                score.accumulate_grad(work)
+        plan = _at_budget(lambda ratio, w=work, s=score: _torch_pruning_kept(tp, w, s, ratio), model, budget)
+        found.append((float(output_errors(prune(model, plan).eval(), against).mean()), plan, str(normalizer)))
+    _, plan, normalizer = min(found, key=lambda f: f[0])
+    notes = {"method": f"torch-pruning {importance}", "normalizer": normalizer, "budget": budget}
+    return LibraryPlan(
+        replace(plan, notes=notes), time.perf_counter() - began, "torch-pruning " + version("torch-pruning")
+    )
+
+
+def _task_loss(model: MobiVidTransformer3DModel, batch: CalibrationSet) -> Tensor:
+    """(B,) flow-matching loss: the libraries' criteria know no teacher."""
+    return (forward(model, batch)[0] - batch.velocity).square().flatten(1).mean(1)
+
+
+def _torch_pruning_kept(tp: Any, model: MobiVidTransformer3DModel, score: Any, ratio: float) -> PruningPlan:
+    """What one global pruning ratio leaves, as indices."""
+    shadow, sizes = _Shadow(model), model.sizes
+    heads, output = {}, []
+    for block in shadow.blocks:
+        for attention in (block.attn1, block.attn2):
+            heads |= {
+                q: attention.to_q.out_features // sizes.head_dim
+                for q in (attention.to_q, attention.to_k, attention.to_v)
+            }
+            output.append(attention.to_out)
+        output.append(block.ffn.down)
+    example = (torch.randn(1, 4, sizes.hidden), torch.randn(1, 4, sizes.hidden))
+    pruner = tp.pruner.BasePruner(
+        shadow,
+        example,
+        importance=score,
+        global_pruning=True,
+        pruning_ratio=ratio,
+        num_heads=heads,
+        prune_num_heads=True,
+        prune_head_dims=False,
+        head_pruning_ratio=ratio,
+        ignored_layers=output,
+    )
+    gone: dict[nn.Module, set[int]] = {}
+    for group in pruner.step(interactive=True):
+        for dependency, indices in group:
+            if dependency.handler == tp.prune_linear_out_channels:
+                gone.setdefault(dependency.target.module, set()).update(int(i) for i in indices)
+    return _plan_from(sizes, shadow, gone)
+
+
+def _plan_from(sizes: Any, shadow: _Shadow, gone: dict[nn.Module, set[int]]) -> PruningPlan:
+    """Removed output channels of query and up projections -> kept heads and neurons (at least one in each layer)."""
+
+    def heads(layer: nn.Linear, count: int) -> tuple[int, ...]:
+        removed = {i // sizes.head_dim for i in gone.get(layer, ())}
+        return tuple(h for h in range(count) if h not in removed) or (0,)
+
+    def neurons(layer: nn.Linear, count: int) -> tuple[int, ...]:
+        return tuple(i for i in range(count) if i not in gone.get(layer, ())) or (0,)
+
+    blocks = list(shadow.blocks)
+    return PruningPlan(
+        sizes,
+        tuple(range(sizes.blocks)),
+        tuple(heads(b.attn1.to_q, h) for b, h in zip(blocks, sizes.self_heads, strict=True)),
+        tuple(heads(b.attn2.to_q, h) for b, h in zip(blocks, sizes.cross_heads, strict=True)),
+        tuple(neurons(b.ffn.up, f) for b, f in zip(blocks, sizes.ffn_widths, strict=True)),
+    )
+
+
+def _at_budget(kept_at: Callable[[float], PruningPlan], model: MobiVidTransformer3DModel, budget: float) -> PruningPlan:
+    """The largest plan within the budget, by bisection over the pruning ratio."""
+    if not math.isfinite(budget):
+        raise BudgetError(f"a budget is a finite number of parameters, got {budget}")
+    low, high, best = 0.0, 1.0, None
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        plan = kept_at(middle)
+        if plan.parameters > budget:
+            low = middle
+        else:
+            high, best = middle, plan
+    if best is None:
+        floor = parameter_cost(model.sizes).total(model.sizes)
+        raise BudgetError(f"no pruning ratio of heads and neurons brings {floor:,.0f} parameters to {budget:,.0f}")
+    return best
+
+
+def fastnas_plan(
+    model: MobiVidTransformer3DModel, against: Reference, budget: float, checkpoint: str | None = None
+) -> LibraryPlan:
+    """modelopt FastNAS's FFN widths within a parameter budget; its score is the negative KD loss.
+
+    Args:
+        model: The teacher; left as it is.
+        against: Its answers; every candidate is scored on them.
+        budget: Parameters.
+        checkpoint: File that keeps the search's sensitivity map.
+
+    Raises:
+        ParameterError: modelopt (with torchprofile) is not installed.
+        BudgetError: The search ended above the budget: the FFN alone cannot meet it.
+    """
+    mtp = needed("modelopt.torch.prune")
+    began = time.perf_counter()
+    work, batch = copy.deepcopy(model).eval(), against.calibration.first(1)
+    share = budget / parameter_cost(model.sizes).total(model.sizes)
+    settings = {
+        "data_loader": [(batch.noisy, batch.timestep, batch.text, batch.mask)],
+        "score_func": lambda candidate: -float(output_errors(candidate, against).mean()),
+        **({"checkpoint": checkpoint} if checkpoint else {}),
+    }
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            narrowed, _ = mtp.prune(
+                model=work,
+                mode="fastnas",
+                constraints={"params": f"{100 * share:.3f}%"},
+                dummy_input=(batch.noisy, batch.timestep, batch.text, batch.mask),
+                config=settings,
+            )
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise BudgetError(f"FastNAS found no model of {share:.0%} of the parameters: {error}") from error
+    whole = PruningPlan.keep_all(model.sizes)
+    ffn = tuple(_rows_of(new.ffn.up, old.ffn.up) for new, old in zip(narrowed.blocks, model.blocks, strict=True))
+    plan = replace(whole, ffn=ffn, notes={"method": "modelopt FastNAS", "budget": budget})
+    # It also narrows the caption's MLP, which stays whole here: a little above the budget is in its favour.
+    if plan.parameters > _FASTNAS_SLACK * budget:
+        raise BudgetError(f"FastNAS ended at {plan.parameters:,} parameters, above the budget of {budget:,.0f}")
+    return LibraryPlan(plan, time.perf_counter() - began, "nvidia-modelopt " + version("nvidia-modelopt"))
+
+
+def _rows_of(narrow: nn.Linear, wide: nn.Linear) -> tuple[int, ...]:
+    """Which neurons of the teacher a narrowed up projection kept, found by their weights."""
+    kept = torch.cdist(narrow.weight.detach().double(), wide.weight.detach().double()).argmin(1)
+    return tuple(sorted(int(i) for i in kept))
+
+
+def needed(name: str) -> Any:
+    """An optional library.
+
+    Raises:
+        ParameterError: It is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ParameterError(
+            f"{name} cannot be imported ({error}); for the library benchmark: pip install --no-deps "
+            "torch-pruning==1.6.1 nvidia-modelopt==0.47.0 torchprofile==0.0.4, then pip install omegaconf pulp"
+        ) from error

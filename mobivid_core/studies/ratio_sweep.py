@@ -1,0 +1,128 @@
+"""The ratio sweep of the paper's compression section, twice: at equal latent floats and at equal latent channels.
+
+At equal floats, a ratio with twice the volume gets twice the channels: the information is fixed, and only its shape
+changes. At equal channels, the information falls as the ratio grows, as it does for whoever keeps a published VAE's
+channels. Each point has a closed-form PCA codec and a VAE trained briefly around it: same data, steps and seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from torch import Tensor
+
+from mobivid_core.measure import intervals
+from mobivid_core.measure.metrics import psnr, ssim
+from mobivid_core.measure.rate_distortion import truncated
+from mobivid_core.measure.reconstruction import equal_channels, reconstruct
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.phone.latent_costs import ratio_name
+from mobivid_core.train.vae import train_vae
+
+#: Channels of the second sweep: what Wan 2.1, HunyuanVideo and CogVideoX give 4x8x8 (data/paper/vaes.csv).
+EQUAL_CHANNELS = 16
+FLOATS, CHANNELS = "equal floats", "equal channels"
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One ratio with one number of channels.
+
+    Attributes:
+        sweep: "equal floats" or "equal channels".
+        ratio: Compression time x height x width.
+        channels: Latent channels.
+        pca: The closed-form codec; it may have more channels, of which the first `channels` are this point's.
+        vae: The briefly trained one.
+    """
+
+    sweep: str
+    ratio: tuple[int, int, int]
+    channels: int
+    pca: MobiVidVAE
+    vae: MobiVidVAE
+
+    @property
+    def name(self) -> str:
+        """For example "8x32x32 z128"."""
+        return f"{ratio_name(self.ratio)} z{self.channels}"
+
+
+def train_sweep(
+    pool: Tensor,
+    ratios: Sequence[tuple[int, int, int]],
+    *,
+    like: tuple[tuple[int, int, int], int],
+    width: int,
+    steps: int,
+    seed: int = 0,
+    batch: int = 4,
+    crop: int = 64,
+) -> list[SweepPoint]:
+    """Fit and train every point of both sweeps; a point that both share is trained once.
+
+    Args:
+        pool: Training clips (N, 3, T, H, W) uint8.
+        ratios: Compression ratios.
+        like: (ratio, channels) whose floats per pixel the first sweep keeps.
+        width: Width of the convolutional nets.
+        steps: Training steps of each VAE.
+        seed: Seed of weights and crops: every VAE sees the same crops.
+        batch: Crops a step.
+        crop: Side of a crop in pixels.
+
+    Returns:
+        Points in the order of the ratios, the first sweep before the second.
+    """
+    points: list[SweepPoint] = []
+    trained: dict[tuple, MobiVidVAE] = {}
+    codecs: dict[tuple, MobiVidVAE] = {}
+    wanted = [(FLOATS, ratio, equal_channels(ratio, *like)) for ratio in ratios]
+    wanted += [(CHANNELS, ratio, EQUAL_CHANNELS) for ratio in ratios]
+    for sweep, ratio, channels in wanted:
+        if ratio not in codecs:
+            most = max(channels, EQUAL_CHANNELS)
+            codecs[ratio], _ = train_vae(pool, ratio=ratio, channels=most, width=0, steps=0, seed=seed, progress=False)
+        if (ratio, channels) not in trained:
+            trained[ratio, channels], _ = train_vae(
+                pool, ratio=ratio, channels=channels, width=width, steps=steps, seed=seed, batch=batch, crop=crop,
+                progress=False,
+            )  # fmt: skip
+        points.append(SweepPoint(sweep, ratio, channels, codecs[ratio], trained[ratio, channels]))
+    return points
+
+
+def sweep_table(points: Sequence[SweepPoint], held_out: Mapping[str, Tensor]) -> pd.DataFrame:
+    """What every point reconstructs of held-out clips.
+
+    Args:
+        points: From `train_sweep`.
+        held_out: Name of the data -> clips (N, 3, T, H, W) in [-1, 1], of one size.
+
+    Returns:
+        One row a point: `sweep`, `ratio`, `channels`, `tokens`, `latent floats`; for each data PCA's PSNR,
+        the trained VAE's with its 95 % interval over clips, and its SSIM.
+    """
+    rows, seen = [], {}
+    for point in points:
+        shape = point.vae.latent_shape(*next(iter(held_out.values())).shape[2:])
+        tokens = shape[1] * shape[2] * shape[3]
+        row = {"sweep": point.sweep, "ratio": ratio_name(point.ratio), "channels": point.channels, "tokens": tokens,
+               "latent floats": tokens * point.channels}  # fmt: skip
+        if point.name not in seen:
+            seen[point.name] = _measured(point, held_out)
+        rows.append(row | seen[point.name])
+    return pd.DataFrame(rows)
+
+
+def _measured(point: SweepPoint, held_out: Mapping[str, Tensor]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for data, clips in held_out.items():
+        rebuilt = reconstruct(point.vae, clips)
+        values[f"{data} PCA, dB"] = psnr(truncated(point.pca, clips, point.channels), clips).mean().item()
+        value, low, high = intervals.mean(psnr(rebuilt, clips))
+        values |= {f"{data} PSNR, dB": value, f"{data} low": low, f"{data} high": high}
+        values[f"{data} SSIM"] = ssim(rebuilt, clips).mean().item()
+    return values

@@ -1,0 +1,1 @@
+"""One training loop; VAE, judge and teacher."""

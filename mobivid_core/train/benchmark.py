@@ -1,0 +1,208 @@
+"""How much faster the training loop is than a plain one, on this machine, in one run.
+
+    python -m mobivid_core.train.benchmark    # each speed-up alone, then all, as a CSV
+    accelerated()          # in Python: the plain loop and all speed-ups, in under a minute
+
+Every arm trains the miniature teacher on the same random batches in a process of its own, because the allocator reads
+its settings at start. The plain arm is what one writes first: float32, eager, torch's AdamW with its defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import pandas as pd
+import torch
+
+from mobivid_core.command import CommandParser, above_zero, at_least_one, given_path, run_command
+from mobivid_core.errors import TrainingError
+from mobivid_core.memory import GLIBC_ENVIRONMENT
+from mobivid_core.models.config import MINI_SERVER, SMOKE_SERVER, DiTConfig
+from mobivid_core.models.text import MAX_LENGTH
+from mobivid_core.paths import project_root
+from mobivid_core.train.speed import SpeedPlan, usable_cores
+
+#: Sizes that may be measured, by name.
+SIZES = {"mini": MINI_SERVER, "smoke": SMOKE_SERVER}
+_GRID, _TEXT_TOKENS = (3, 4, 4), MAX_LENGTH
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is switched on.
+
+    Attributes:
+        name: Of the arm.
+        malloc: glibc keeps freed memory.
+        bf16: bfloat16 autocast, attention written out.
+        compiled: Blocks are compiled.
+        fused: AdamW in one fused kernel.
+        threads: 0 for one a usable core.
+        processes: Processes that share each batch, with one thread each.
+    """
+
+    name: str
+    malloc: bool = False
+    bf16: bool = False
+    compiled: bool = False
+    fused: bool = False
+    threads: int = 0
+    processes: int = 1
+
+
+PLAIN = Arm("plain float32 eager loop")
+
+
+def arms(plan: SpeedPlan) -> list[Arm]:
+    """Plain, each speed-up that this machine has alone, and all of them."""
+    alone = [Arm("one thread", threads=1), Arm("fused AdamW", fused=True)]
+    glibc = plan.malloc or plan.reasons.get("malloc") == "glibc, not set"
+    alone += [Arm("allocator", malloc=True)] * glibc
+    alone += [Arm("bfloat16", bf16=True)] * plan.bf16
+    alone += [Arm("compiled blocks", compiled=True)] * plan.compiled
+    alone += [Arm("a process for each core", processes=plan.threads)] * (plan.threads > 1)
+    return [PLAIN, *alone, everything(plan)]
+
+
+def everything(plan: SpeedPlan) -> Arm:
+    """All that this machine has."""
+    malloc = plan.malloc or "not set" in plan.reasons.get("malloc", "")
+    return Arm("all together", malloc, plan.bf16, plan.compiled, fused=True, processes=plan.threads)
+
+
+def compare(chosen: list[Arm], *, sizes: str = "mini", batch: int = 64, seconds: float = 6.0) -> pd.DataFrame:
+    """Time each arm.
+
+    Args:
+        chosen: Arms; the first is the baseline of the ratios.
+        sizes: A key of `SIZES`.
+        batch: Clips a step.
+        seconds: Time spent on measured steps in each arm, after warm-up and compiling.
+
+    Returns:
+        One row an arm: `arm`, `seconds_per_step` (median), `cpu_s_per_step` (processor time of all threads, which
+        other programs disturb less), `steps`, `start_s` (first steps, compiling included), `loss` after the same
+        number of steps in all arms, and `speedup` over the first arm.
+
+    Raises:
+        TrainingError: An arm's process failed.
+    """
+    rows = [_measure(arm, sizes, batch, seconds) for arm in chosen]
+    frame = pd.DataFrame(rows)
+    frame["speedup"] = frame["seconds_per_step"].iloc[0] / frame["seconds_per_step"]
+    return frame
+
+
+def accelerated(*, sizes: str = "mini", batch: int = 64, seconds: float = 6.0, brief: bool = False) -> pd.DataFrame:
+    """The plain loop against all speed-ups of this machine: two rows, as `compare`.
+
+    `brief` leaves out what takes a minute to start: compiling, and a process for each core.
+    """
+    arm = everything(SpeedPlan.detect())
+    arm = replace(arm, compiled=False, processes=1) if brief else arm
+    return compare([PLAIN, arm], sizes=sizes, batch=batch, seconds=seconds)
+
+
+def _measure(arm: Arm, sizes: str, batch: int, seconds: float) -> dict[str, object]:
+    request = json.dumps({"arm": asdict(arm), "sizes": sizes, "batch": batch, "seconds": seconds})
+    environment = {k: v for k, v in os.environ.items() if k not in GLIBC_ENVIRONMENT}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(project_root()), environment.get("PYTHONPATH")]))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(arm.processes)]
+    done = subprocess.run(
+        [sys.executable, *launcher * (arm.processes > 1), "-m", "mobivid_core.train.benchmark", "--arm", request],
+        env=environment | (GLIBC_ENVIRONMENT if arm.malloc else {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise TrainingError(f"the arm {arm.name!r} of the speed comparison failed:\n{done.stderr[-2000:]}")
+    return {"arm": arm.name, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, float]:
+    """Train in this process, or in its share of several; returns the measurements of one row."""
+    from mobivid_core.flow.path import flow_batch, flow_error
+    from mobivid_core.models.dit import MobiVidTransformer3DModel
+    from mobivid_core.train.distributed import average_gradients, processes, split, total
+
+    state = processes()
+    torch.set_num_threads(1 if arm.processes > 1 else arm.threads or usable_cores())
+    torch.manual_seed(0)
+    model = MobiVidTransformer3DModel.from_sizes(sizes)
+    if arm.compiled:
+        for block in model.blocks:
+            block.compile()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=arm.fused or None)
+    mask = torch.arange(_TEXT_TOKENS)[None] < 12
+
+    def step(index: int) -> float:
+        generator = torch.Generator().manual_seed(index)
+        latents = torch.randn(batch, sizes.in_channels, *_GRID, generator=generator)
+        text = torch.randn(batch, _TEXT_TOKENS, sizes.text_dim, generator=generator)
+        whole = flow_batch(latents, text, mask.expand(batch, -1), generator, drop_text=0)
+        ((part, share),) = split(whole, state.process_index, state.num_processes)
+        with torch.autocast("cpu", torch.bfloat16, enabled=arm.bf16):
+            loss = flow_error(model, *part)
+        optimizer.zero_grad(set_to_none=True)
+        (loss * share).backward()
+        average_gradients(model)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return total({"loss": loss.item() * share})["loss"]
+
+    began, times, busy = time.perf_counter(), [], []
+    for index in range(3):
+        loss = step(index)
+    start_s = time.perf_counter() - began
+    while len(times) < 3 or total({"seconds": sum(times)})["seconds"] < seconds * state.num_processes:
+        before, busy_before = time.perf_counter(), time.process_time()
+        step(3 + len(times))
+        times.append(time.perf_counter() - before)
+        busy.append(time.process_time() - busy_before)
+    median = sorted(times)[len(times) // 2]
+    cpu = total({"seconds": sorted(busy)[len(busy) // 2]})["seconds"]
+    return {
+        "seconds_per_step": median,
+        "cpu_s_per_step": cpu,
+        "steps": len(times),
+        "start_s": round(start_s, 2),
+        "loss": loss,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: measure, print and write a CSV; returns the exit status."""
+    parser = CommandParser("mobivid_core.train.benchmark", main.__doc__)
+    parser.add_argument("--arm", help=argparse.SUPPRESS)
+    parser.add_argument("--sizes", choices=SIZES, default="mini")
+    parser.add_argument("--batch", type=at_least_one, default=64)
+    parser.add_argument("--seconds", type=above_zero, default=10.0, help="of measured steps in each arm")
+    parser.add_argument("--out", type=given_path, help="CSV file to write")
+    return run_command(_command, parser, arguments)
+
+
+def _command(options: argparse.Namespace) -> None:
+    if options.arm:
+        request = json.loads(options.arm)
+        row = _run(Arm(**request["arm"]), SIZES[request["sizes"]], request["batch"], request["seconds"])
+        if os.environ.get("RANK", "0") == "0":
+            print(json.dumps(row))
+        return
+    plan = SpeedPlan.detect()
+    print(plan)
+    frame = compare(arms(plan), sizes=options.sizes, batch=options.batch, seconds=options.seconds)
+    print(frame.round(3).to_string(index=False))
+    if options.out:
+        frame.to_csv(options.out, index=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,320 @@
+"""One training loop for every stage: resumable to the step, averaged weights, a CSV log, progress.
+
+Randomness is a function of (seed, step) alone: the loss gets a fresh CPU generator each step, so that a run that was
+interrupted and resumed, or is split over several processes, draws what an uninterrupted single one would have drawn.
+With a `SplitLoss` the same code runs on a CPU, on a GPU, and under `accelerate launch` on many.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mobivid_core.errors import ParameterError, TrainingError
+from mobivid_core.train.distributed import (
+    SplitLoss,
+    agreed,
+    average_gradients,
+    processes,
+    shard,
+    split,
+    total,
+    whole,
+)
+from mobivid_core.train.muon import Muon, faster_in_bfloat16
+from mobivid_core.train.schedule import Clock, Schedule
+from mobivid_core.train.state import Keeper
+
+_MOST_BAD_STEPS = 10
+#: Shorter runs print no estimate: the progress bar will do.
+_LONG_RUN = 1000
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train.
+
+    Attributes:
+        steps: Optimiser steps in all.
+        seconds: Training time in all, earlier parts included: the run and its learning rate end with the steps or the
+            time, what comes first. With it, resuming is not exact, since the rate follows the clock.
+        learning_rate: Peak learning rate of AdamW.
+        warmup: Steps of linear warm-up.
+        hold: Share of the steps that stay at the peak before the decay; until then, a longer schedule is the same run.
+        final_rate: Rate at the end as a share of the peak (cosine decay).
+        weight_decay: AdamW's decoupled weight decay.
+        betas: AdamW's moment decays.
+        clip_norm: Gradient norm is clipped to this.
+        ema: Decay of the averaged weights; 0 keeps none.
+        save_every_s: Seconds between saved states.
+        log_every: Steps between rows of the log.
+        seed: Seed of all randomness.
+        slow: Parameter-name prefixes trained at `slow_rate` times the rate.
+        slow_rate: See `slow`.
+        muon: Peak rate of Muon for weight matrices; 0 trains everything with AdamW.
+        muon_not: Parts of parameter names that stay with AdamW all the same: inputs, outputs, embeddings.
+        bf16: Compute in bfloat16 under autocast; weights, averages and moments stay float32.
+        accumulate: Micro-batches that a process splits its share of a batch into, for less memory.
+        sharded: Shard the model over all processes (FSDP2) instead of keeping a copy in each.
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    hold: float = 0.0
+    final_rate: float = 0.02
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    save_every_s: float = 60.0
+    log_every: int = 20
+    seed: int = 0
+    slow: tuple[str, ...] = ()
+    slow_rate: float = 1 / 30
+    muon: float = 0.0
+    muon_not: tuple[str, ...] = ()
+    bf16: bool = False
+    accumulate: int = 1
+    sharded: bool = False
+    seconds: float | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        """How far a run is, and its learning rate."""
+        return Schedule(self.steps, self.seconds, self.warmup, self.hold, self.final_rate)
+
+
+@dataclass
+class TrainResult:
+    """What a training run left.
+
+    Attributes:
+        averaged: The model with averaged weights (the model itself where none were kept).
+        log: Rows `step, loss, ..., seconds`.
+        seconds: Wall time spent training, all resumed parts together.
+        ended: Why `on_log` ended the run early; empty otherwise.
+    """
+
+    averaged: nn.Module
+    log: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    ended: str = ""
+
+
+Optimizers = dict[str, torch.optim.Optimizer]
+Loss = Callable[[int, torch.Generator], "Tensor | dict[str, Tensor]"]
+
+
+def train(
+    model: nn.Module,
+    loss: Loss | SplitLoss,
+    settings: TrainSettings,
+    folder: Path | None = None,
+    *,
+    title: str = "training",
+    progress: bool = True,
+    on_log: Callable[[dict[str, float]], str | None] | None = None,
+) -> TrainResult:
+    """Train `model` to minimise `loss`; with a `folder`, interrupted work is resumed from there.
+
+    Args:
+        model: Trained in place. With a `SplitLoss` it is moved to Accelerate's device, and back at the end.
+        loss: Called with (step, generator); returns a scalar, or a dict whose `loss` is minimised and whose
+            other entries are logged. It should call `model` itself. A `SplitLoss` may also be split over
+            processes and micro-batches.
+        settings: See `TrainSettings`.
+        folder: Where `state.safetensors` and `log.csv` are kept; None keeps nothing.
+        title: Shown beside the progress bar.
+        progress: Show a progress bar, and for long runs an estimate of the time they take.
+        on_log: Called with each row of the log, in the first process; text that it returns ends the run there.
+
+    Returns:
+        The averaged model (in shards if `settings.sharded`), the log and the seconds.
+
+    Raises:
+        ParameterError: The loss cannot be split as the settings or the processes ask.
+        TrainingError: The loss was not finite for ten steps in a row.
+        CheckpointError: The folder's state is corrupt or of another model.
+    """
+    _check_loss(loss, settings, title)
+    first = processes().is_main_process
+    home = next(model.parameters()).device
+    averaged, modules = _place(model, settings, processes().device if isinstance(loss, SplitLoss) else home)
+    optimizers = _optimizers(model, settings)
+    keeper = Keeper(folder, modules, optimizers, settings.save_every_s)
+    start = keeper.load()
+    bar = _bar(title, start, settings, progress and first)
+    clock, schedule = Clock(keeper.seconds, start), settings.schedule
+    model.train()
+    done, bad, whole_run, ended = start, 0, False, ""
+    spent_s = _spent(clock, schedule)
+    try:
+        for step in bar:
+            if schedule.position(step, spent_s) >= settings.steps:
+                break
+            _set_rates(optimizers, schedule.rate(step, spent_s))
+            terms, finite = _step(model, loss, optimizers, settings, step)
+            bad = 0 if finite else bad + 1
+            if bad >= _MOST_BAD_STEPS:
+                raise TrainingError(_diverged(title, bad, step, folder, settings))
+            if settings.ema and finite:
+                _average(averaged, model, min(settings.ema, (1 + step) / (10 + step)))
+            done, spent_s = step + 1, _spent(clock, schedule)
+            if step % settings.log_every == 0 or schedule.position(done, spent_s) >= settings.steps:
+                row = {"step": done, **terms, "seconds": round(clock.seconds, 2)}
+                keeper.log.append(row)
+                bar.set_postfix_str(f"loss {terms['loss']:.4f}", refresh=False)
+                ended = (on_log(row) if on_log and first else None) or ""
+                if total({"ended": float(bool(ended))})["ended"]:
+                    break
+            if clock.tick(done) and progress and first and settings.steps >= _LONG_RUN:
+                bar.write(f"{title}: {clock.estimate(done, schedule)}")
+            if not bad:
+                keeper.save_if_due(done)
+        whole_run = True
+    finally:
+        bar.close()
+        # gathering shards needs every process, and an error in one of them does not wait for the others
+        if not bad and done > start and (whole_run or not settings.sharded):
+            keeper.save(done)
+    if not settings.sharded:
+        for module in modules.values():
+            module.to(home)
+    model.eval()
+    return TrainResult(averaged.eval(), keeper.log, clock.seconds, ended)
+
+
+def _spent(clock: Clock, schedule: Schedule) -> float:
+    """Seconds spent, the same in all processes: they follow the first one's clock."""
+    if schedule.seconds is None:
+        return 0.0
+    return total({"spent": clock.seconds if processes().is_main_process else 0.0})["spent"]
+
+
+def _set_rates(optimizers: Optimizers, share: float) -> None:
+    """Every learning rate to a share of its peak."""
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = share * group["peak"]
+
+
+def _check_loss(loss: Loss | SplitLoss, settings: TrainSettings, title: str) -> None:
+    count = processes().num_processes
+    if (count > 1 or settings.accumulate > 1) and not isinstance(loss, SplitLoss):
+        raise ParameterError(
+            f"{title}: its loss draws its own batch, which {count} processes and {settings.accumulate} "
+            "micro-batches cannot share; pass a SplitLoss, or run one process without accumulation"
+        )
+    if settings.sharded and settings.muon:
+        raise ParameterError(f"{title}: Muon needs whole matrices, which a sharded model has not; set muon=0")
+
+
+def _place(model: nn.Module, settings: TrainSettings, device: torch.device) -> tuple[nn.Module, dict[str, nn.Module]]:
+    """The averaged model, and all models whose state is kept, on the training device."""
+    model.to(device)
+    averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else model
+    modules = {"model": model} | ({"averaged": averaged} if settings.ema else {})
+    if settings.sharded:
+        for module in modules.values():
+            shard(module, bf16=settings.bf16)
+    return averaged, modules
+
+
+def _bar(title: str, start: int, settings: TrainSettings, shown: bool) -> tqdm:
+    steps, total_steps = range(start, settings.steps), settings.steps
+    return tqdm(steps, initial=start, total=total_steps, desc=title, disable=not shown, mininterval=2.0, ascii=True)
+
+
+def _diverged(title: str, bad: int, step: int, folder: Path | None, settings: TrainSettings) -> str:
+    return (
+        f"{title}: the loss was not finite for {bad} steps up to step {step}. The last good state is kept"
+        f"{f' in {folder}' if folder else ''}; lower the learning rate ({settings.learning_rate:g}) and run again"
+    )
+
+
+def _step(
+    model: nn.Module, loss: Loss | SplitLoss, optimizers: Optimizers, settings: TrainSettings, step: int
+) -> tuple[dict[str, float], bool]:
+    generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**63)
+    model.zero_grad(set_to_none=True)
+    terms = _backward(loss, settings, step, generator)
+    average_gradients(model)
+    norm = whole(nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
+    finite = bool(torch.isfinite(norm)) and math.isfinite(terms["loss"])
+    if finite:
+        for optimizer in optimizers.values():
+            optimizer.step()
+    return terms, finite
+
+
+def _backward(
+    loss: Loss | SplitLoss, settings: TrainSettings, step: int, generator: torch.Generator
+) -> dict[str, float]:
+    """Gradients of one step's loss; returns its terms over the whole batch."""
+    if not isinstance(loss, SplitLoss):
+        terms = _as_terms(loss(step, generator))
+        terms["loss"].backward()
+        return {k: float(v.detach() if isinstance(v, Tensor) else v) for k, v in terms.items()}
+    state, summed = processes(), {}
+    # FSDP averages gradients over processes where `average_gradients` sums them
+    factor = state.num_processes if settings.sharded else 1
+    batch = loss.draw(step, generator)
+    for part, share in split(batch, state.process_index, state.num_processes, settings.accumulate):
+        moved = [tensor.to(state.device, non_blocking=True) for tensor in part]
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=settings.bf16):
+            terms = _as_terms(loss.error(*moved))
+        (terms["loss"] * share * factor).backward()
+        for key, value in terms.items():
+            summed[key] = summed.get(key, 0.0) + share * float(value.detach() if isinstance(value, Tensor) else value)
+    return total(summed)
+
+
+def _as_terms(value: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    return value if isinstance(value, dict) else {"loss": value}
+
+
+def _optimizers(model: nn.Module, settings: TrainSettings) -> Optimizers:
+    """AdamW (no weight decay on vectors, a lower rate for the slow prefixes), and Muon where it is asked for."""
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    matrices = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        slow = bool(settings.slow) and name.startswith(settings.slow)
+        if settings.muon and parameter.ndim >= 2 and not slow and not any(part in name for part in settings.muon_not):
+            matrices.append(parameter)
+        else:
+            groups.setdefault((parameter.ndim >= 2, slow), []).append(parameter)
+    adamw = [
+        {
+            "params": parameters,
+            "weight_decay": settings.weight_decay if matrix else 0.0,
+            "peak": settings.learning_rate * (settings.slow_rate if slow else 1.0),
+        }
+        for (matrix, slow), parameters in groups.items()
+    ]
+    found: Optimizers = {
+        "adamw": torch.optim.AdamW(
+            adamw, lr=settings.learning_rate, betas=settings.betas, fused=not settings.sharded or None
+        )
+    }
+    if matrices:
+        group = {"params": matrices, "weight_decay": settings.weight_decay, "peak": settings.muon}
+        found["muon"] = Muon([group], lr=settings.muon, bf16=agreed(faster_in_bfloat16(matrices[0].device)))
+    return found
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    ours, theirs = list(averaged.parameters()), list(model.parameters())
+    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    for mine, other in zip(averaged.buffers(), model.buffers(), strict=False):
+        mine.copy_(other)

@@ -1,0 +1,264 @@
+"""Float32 or bfloat16: both are timed on this machine, for the layers at hand, and the faster one is taken.
+
+A processor's flags do not tell. On Xeons with AMX units bfloat16 is three to five times as fast; among those with
+avx512_bf16 alone it was four times as fast on one and half as fast on another; on the rest it is emulated, ten times
+slower and more. The threads and the library's version count too. Timing takes a tenth of a second and is kept for
+each machine in `runs/precision.json`.
+
+`python -m mobivid_core.train.precision` prints what this machine gets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobivid_core.command import CommandParser, run_command
+from mobivid_core.errors import RunError
+from mobivid_core.files import read_json, write_json
+from mobivid_core.models.config import MINI_SERVER
+from mobivid_core.paths import runs_dir
+
+#: bfloat16 has 8 bits of precision: a smaller gain than this is not worth them, and timings scatter by as much.
+MARGIN = 1.15
+FILE = "precision.json"
+_REPEATS = 7
+#: A slower call is not repeated more than once: emulated bfloat16 takes long, and the verdict is clear.
+_SLOW_S = 0.1
+#: Variables that change which instructions the libraries use.
+_ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
+
+#: A workload: called with True it computes in bfloat16.
+Work = Callable[[bool], object]
+#: Seconds of a workload in float32 and in bfloat16.
+Seconds = tuple[float, float]
+
+
+def _tensor(*shape: int) -> Tensor:
+    # a generator of its own: timing must not move the global one, or cached and timed runs would differ
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).div_(shape[-1] ** 0.5).requires_grad_()
+
+
+def _linear() -> Work:
+    """Up and down a feed-forward layer of the teacher, forward and backward; 32 clips of 48 tokens."""
+    width, inner = MINI_SERVER.hidden, MINI_SERVER.ffn_widths[0]
+    x, up, down = _tensor(32 * 48, width), _tensor(inner, width), _tensor(width, inner)
+
+    def work(half: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            y = F.linear(F.linear(x, up), down)
+        torch.autograd.grad(y.float().sum(), (x, up, down))
+
+    return work
+
+
+def _attention() -> Work:
+    """Written-out attention of 32 clips of 48 tokens, forward and backward."""
+    shape = 32, MINI_SERVER.self_heads[0], 48, MINI_SERVER.head_dim
+    query, key, value = _tensor(*shape), _tensor(*shape), _tensor(*shape)
+
+    def work(half: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            heads = (query @ key.mT).softmax(-1) @ value
+        torch.autograd.grad(heads.float().sum(), (query, key, value))
+
+    return work
+
+
+def _convolution() -> Work:
+    """A 3x3 convolution of 64 channels, forward and backward."""
+    x, kernel = _tensor(8, 64, 32, 32), _tensor(64, 64, 3, 3)
+
+    def work(half: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            y = F.conv2d(x, kernel, padding=1)
+        torch.autograd.grad(y.float().sum(), (x, kernel))
+
+    return work
+
+
+def _orthogonalise() -> Work:
+    """One Newton-Schulz iteration of Muon on a matrix of every block, conversions included."""
+    matrices = _tensor(MINI_SERVER.blocks, MINI_SERVER.hidden, MINI_SERVER.ffn_widths[0]).detach()
+
+    def work(half: bool) -> None:
+        x = matrices.to(torch.bfloat16 if half else torch.float32)
+        gram = x @ x.mT
+        torch.baddbmm(x, torch.baddbmm(gram, gram, gram), x).float()
+
+    return work
+
+
+WORKLOADS: Mapping[str, Callable[[], Work]] = {
+    "linear": _linear,
+    "attention": _attention,
+    "convolution": _convolution,
+    "orthogonalise": _orthogonalise,
+}
+#: What a diffusion transformer, a convolutional net (VAE, judge) and Muon spend their time in.
+DIT, CONVOLUTIONAL, MUON = ("linear", "attention"), ("convolution",), ("orthogonalise",)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What was chosen.
+
+    Attributes:
+        bf16: Compute in bfloat16.
+        reason: Why, for people.
+    """
+
+    bf16: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{'bfloat16' if self.bf16 else 'float32'}: {self.reason}"
+
+
+def choose(kinds: Sequence[str], threads: int | None = None) -> Precision:
+    """Float32 or bfloat16 for layers of these kinds on this machine's processor.
+
+    Args:
+        kinds: Keys of `WORKLOADS`, e.g. `DIT`.
+        threads: Threads that will compute; None for torch's setting.
+    """
+    threads = torch.get_num_threads() if threads is None else threads
+    return decide({kind: _kept(kind, threads, runs_dir("any").parent / FILE) for kind in kinds})
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """`--bf16` and `--no-bf16`; `asked` reads them."""
+    parser.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        help="compute in bfloat16, or in float32; without either, whichever is faster here (timed once)",
+    )
+
+
+def asked(bf16: bool | None, kinds: Sequence[str], device: str = "cpu") -> bool:
+    """What a command line asked for, else what is faster; prints why, in the first of several processes.
+
+    Args:
+        bf16: From `add_argument`.
+        kinds: As in `choose`.
+        device: Type of the device that computes; GPUs are not timed: they take bfloat16 where they have it.
+    """
+    if bf16 is not None:
+        return bf16
+    if device == "cpu":
+        precision = choose(kinds)
+    else:
+        native = device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = Precision(native, f"this {device} device {'has' if native else 'lacks'} it")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"precision: {precision}")
+    return precision.bf16
+
+
+def decide(seconds: Mapping[str, Seconds]) -> Precision:
+    """bfloat16 where all kinds together gain `MARGIN` by it."""
+    single, half = (sum(pair[i] for pair in seconds.values()) for i in (0, 1))
+    gain = single / half
+    speed = f"{gain:.1f} times as fast as" if gain >= 1 else f"{1 / gain:.1f} times slower than"
+    if 1 / MARGIN < gain < MARGIN:
+        speed = "no faster than" if gain < 1.05 else f"hardly faster ({gain:.2f} times) than"
+    return Precision(gain >= MARGIN, f"bfloat16 {speed} float32, timed on {' and '.join(seconds)}")
+
+
+def timed(work: Work, clock: Callable[[], float] = time.perf_counter) -> Seconds:
+    """Least seconds of a workload in float32 and in bfloat16, taken in turn so that both meet the same neighbours."""
+    best = [math.inf, math.inf]
+    for repeat in range(_REPEATS + 1):
+        for half in (False, True):
+            if repeat > 1 and best[half] > _SLOW_S:
+                continue
+            began = clock()
+            work(half)
+            best[half] = min(best[half], clock() - began)
+    return best[0], best[1]
+
+
+@cache
+def _kept(kind: str, threads: int, file: Path) -> Seconds:
+    """The timing of one kind: from `file`, else measured now and written there."""
+    machine = _machine(threads)
+    records = _read(file)
+    found = records.get(machine, {}).get(kind)
+    if _valid(found):
+        return found[0], found[1]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            seconds = timed(WORKLOADS[kind]())
+    finally:
+        torch.set_num_threads(before)
+    records = _read(file)  # another process may have added to it
+    with contextlib.suppress(RunError, OSError):  # a folder that cannot be written costs a tenth of a second a run
+        write_json(file, records | {machine: records.get(machine, {}) | {kind: list(seconds)}})
+    return seconds
+
+
+def _read(file: Path) -> dict[str, dict[str, object]]:
+    """All timings; none where the file is missing or torn."""
+    try:
+        records = read_json(file, {})
+    except (RunError, OSError):
+        return {}
+    well_formed = isinstance(records, dict) and all(isinstance(record, dict) for record in records.values())
+    return records if well_formed else {}
+
+
+def _valid(found: object) -> bool:
+    return (
+        isinstance(found, list)
+        and len(found) == 2
+        and all(isinstance(value, float) and 0 < value < math.inf for value in found)
+    )
+
+
+def _machine(threads: int) -> str:
+    """A name for all that the speed depends on: processor, torch and threads.
+
+    Virtual machines call different processors by one name, hence the flags.
+    """
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    facts = {line.split(":")[0].strip(): line.partition(":")[2].strip() for line in reversed(lines)}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    told = [facts.get(key, "") for key in ("cpu family", "model", "stepping", "flags")]
+    told += [os.environ.get(variable, "") for variable in _ISA_VARIABLES]
+    digest = hashlib.sha256("|".join(told).encode()).hexdigest()[:8]
+    return f"{name}, {platform.system()} {digest}, torch {torch.__version__}, {threads} threads"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: what this machine gets, for each kind of layer; returns the exit status."""
+    return run_command(_say, CommandParser("mobivid_core.train.precision", main.__doc__), arguments)
+
+
+def _say(options: argparse.Namespace) -> None:
+    from mobivid_core.train.speed import usable_cores
+
+    torch.set_num_threads(usable_cores())
+    for name, kinds in {"transformer": DIT, "VAE and judge": CONVOLUTIONAL, "Muon": MUON}.items():
+        print(f"{name}: {choose(kinds)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

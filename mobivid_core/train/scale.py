@@ -1,0 +1,175 @@
+"""What paper-scale training needs: the model on the meta device, and memory per GPU for each number of GPUs.
+
+    python -m mobivid_core.train.scale                    # shapes, and the table
+    torchrun --nproc_per_node 2 -m mobivid_core.train.scale --try-sharding    # FSDP2, here under gloo
+
+Paper: the 2 B server and the 0.9 B mobile DiT (reconstructed sizes). Nothing is trained at that scale here. Weights,
+gradients, AdamW moments and averages are counted exactly and divided by the number of GPUs (FSDP2, fully sharded);
+activations are the bytes that autograd keeps on the meta device. Simplified: no allocator overhead, no
+communication buffers beyond two gathered blocks, fused attention (no scores are kept).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from mobivid_core.command import CommandParser, at_least_one, run_command
+from mobivid_core.models.config import MOBILE, SERVER, SMOKE_SERVER, DiTConfig
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+
+#: Latent grid t, h, w of the paper's 49 x 384 x 512 clips behind its 8x32x32 VAE.
+PAPER_GRID = (7, 12, 16)
+TEXT_TOKENS = 77
+GIB = 2**30
+#: Bytes a parameter: float32 weight, float32 gradient, two AdamW moments, average.
+STATE_BYTES = {"weights": 4, "gradients": 4, "AdamW moments": 8, "averaged weights": 4}
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that one clip's forward pass leaves for the backward pass.
+
+    Attributes:
+        kept: All blocks keep theirs.
+        checkpointed: Blocks keep their input; one block at a time is computed again.
+    """
+
+    kept: int
+    checkpointed: int
+
+
+def meta_model(sizes: DiTConfig) -> MobiVidTransformer3DModel:
+    """The model in bfloat16 without memory: shapes only."""
+    with torch.device("meta"):
+        return MobiVidTransformer3DModel.from_sizes(sizes).bfloat16()
+
+
+def activations(
+    sizes: DiTConfig, grid: tuple[int, int, int] = PAPER_GRID, text_tokens: int = TEXT_TOKENS
+) -> Activations:
+    """Activation bytes of one clip, measured on the meta device in bfloat16."""
+    saved = _saved_bytes(meta_model(sizes), sizes, grid, text_tokens)
+    blocks = [size for index, size in saved.items() if index >= 0]
+    inputs = sizes.blocks * grid[0] * grid[1] * grid[2] * sizes.hidden * 2
+    return Activations(sum(saved.values()), saved[-1] + inputs + max(blocks))
+
+
+def memory_table(
+    sizes: DiTConfig,
+    gpus: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64),
+    clips: int = 1,
+    grid: tuple[int, int, int] = PAPER_GRID,
+) -> pd.DataFrame:
+    """GiB per GPU under FSDP2.
+
+    Args:
+        sizes: Of the model.
+        gpus: Numbers of GPUs.
+        clips: Clips a GPU and micro-batch.
+        grid: Latent tokens along t, h, w.
+
+    Returns:
+        One row a number of GPUs: `gpus`, the parts of the state, `gathered` (two blocks in bfloat16 at a time),
+        `activations` with and without checkpointing, and both totals.
+    """
+    model, used = meta_model(sizes), activations(sizes, grid)
+    parameters = sum(p.numel() for p in model.parameters())
+    block = max(sum(p.numel() for p in block.parameters()) for block in model.blocks)
+    rows = []
+    for count in gpus:
+        row: dict[str, float] = {"gpus": count}
+        row |= {name: size * parameters / count / GIB for name, size in STATE_BYTES.items()}
+        # a single GPU holds a bfloat16 copy of the weights as autocast makes it; several gather two blocks at a time
+        row["gathered"] = (parameters if count == 1 else 2 * block) * 2 / GIB
+        state = sum(value for name, value in row.items() if name != "gpus")
+        row["activations"] = clips * used.kept / GIB
+        row["activations, checkpointed"] = clips * used.checkpointed / GIB
+        row["total"] = state + row["activations"]
+        row["total, checkpointed"] = state + row["activations, checkpointed"]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _saved_bytes(
+    model: MobiVidTransformer3DModel, sizes: DiTConfig, grid: tuple[int, int, int], text_tokens: int
+) -> dict[int, int]:
+    """Bytes that autograd keeps of one clip's forward pass, by block; -1 is what lies outside the blocks."""
+    parameters = {p.untyped_storage()._cdata for p in model.parameters()}
+    tokens = grid[0] * grid[1] * grid[2]
+    # the meta device writes attention out; GPUs' fused kernels keep no scores
+    scores = {(heads, tokens, tokens) for heads in sizes.self_heads}
+    scores |= {(heads, tokens, text_tokens) for heads in sizes.cross_heads}
+    kept: dict[int, tuple[int, torch.UntypedStorage]] = {}
+    place = [-1]
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameters and tuple(tensor.shape[-3:]) not in scores:
+            kept.setdefault(storage._cdata, (place[0], storage))  # held, so that its address is not used again
+        return tensor
+
+    for index, block in enumerate(model.blocks):
+        block.register_forward_pre_hook(lambda *_, i=index: place.__setitem__(0, i))
+        block.register_forward_hook(lambda *_: place.__setitem__(0, -1))
+    like = {"device": "meta", "dtype": torch.bfloat16}
+    latents = torch.empty(1, sizes.in_channels, *grid, **like)
+    text, mask = torch.empty(1, text_tokens, sizes.text_dim, **like), torch.ones(1, text_tokens, device="meta").bool()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        model(latents, torch.empty(1, **like), text, mask)
+    found = dict.fromkeys(range(-1, len(model.blocks)), 0)
+    for index, storage in kept.values():
+        found[index] += storage.nbytes()
+    return found
+
+
+def try_sharding(steps: int = 3) -> list[float]:
+    """Train a tiny model under FSDP2 in the processes that Accelerate started; returns the losses."""
+    from mobivid_core.flow.path import flow_batch, flow_error
+    from mobivid_core.train.distributed import SplitLoss
+    from mobivid_core.train.loop import TrainSettings, train
+
+    torch.manual_seed(0)
+    sizes = SMOKE_SERVER
+    model = MobiVidTransformer3DModel.from_sizes(sizes)
+
+    def draw(step: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        clips = torch.randn(8, sizes.in_channels, 1, 2, 2, generator=generator)
+        text = torch.randn(8, 4, sizes.text_dim, generator=generator)
+        return flow_batch(clips, text, torch.ones(8, 4).bool(), generator, drop_text=0)
+
+    loss = SplitLoss(draw, lambda *part: flow_error(model, *part))
+    result = train(model, loss, TrainSettings(steps, log_every=1, sharded=True), title="FSDP2", progress=False)
+    return [row["loss"] for row in result.log]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: print the memory of paper-scale training, or try sharding; returns the exit status."""
+    parser = CommandParser("mobivid_core.train.scale", main.__doc__)
+    parser.add_argument("--try-sharding", action="store_true", help="run under accelerate launch or torchrun")
+    parser.add_argument("--clips", type=at_least_one, default=1, help="clips a GPU and micro-batch")
+    return run_command(_show, parser, arguments)
+
+
+def _show(options: argparse.Namespace) -> None:
+    if options.try_sharding:
+        from mobivid_core.train.distributed import processes
+
+        losses = try_sharding()
+        processes().print(f"{processes().num_processes} processes, losses {[round(x, 4) for x in losses]}")
+        processes().destroy_process_group()
+        return
+    for name, sizes in {"SERVER": SERVER, "MOBILE": MOBILE}.items():
+        parameters = sum(p.numel() for p in meta_model(sizes).parameters())
+        t, h, w = PAPER_GRID
+        print(f"{name}: {parameters:,} parameters; {t} x {h} x {w} = {t * h * w} tokens; GiB per GPU")
+        print(memory_table(sizes, clips=options.clips).round(2).to_string(index=False), end="\n\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

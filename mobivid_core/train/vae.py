@@ -1,0 +1,238 @@
+"""Trains a video VAE on film shots and captioned clips: PCA first, then the convolutional nets around it.
+
+The loss is the squared error and, so that edges stay, a robust error of the image gradients (Charbonnier's); latents
+are disturbed by noise. What makes pictures crisp beyond that: `training.sharpen`.
+
+`python -m mobivid_core.train.vae --profile scratch` makes the shipped one again; interrupted, it resumes.
+`--data FOLDER` takes a folder of your own videos instead of the film.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mobivid_core.command import CommandParser, at_least_one, device_name, given_path, run_command
+from mobivid_core.data.film import film_clips
+from mobivid_core.data.pool import VideoPool, captioned_clips, to_bytes, to_float, training_pool
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.profiles import Profile
+from mobivid_core.train.loop import TrainResult, TrainSettings, train
+
+#: Clips that the PCA and the latents' statistics are fitted on.
+_FIT_CLIPS = 384
+#: Each clip's latents are disturbed by noise of a standard deviation drawn from [0, this], in units of normalised
+#: latents, as a diffusion model errs: generated latents are never exact, and the decoder must not break on them.
+#: In units of raw channels the strongest ones, brightness first, would take two thirds of the damage (32 channels: a
+#: squared error of .0040 instead of .0012 beside the codec's own of .0147).
+LATENT_NOISE = 0.25
+#: Weight of the error of image gradients; a first step of training is about .03 of it against .006 of squared error.
+EDGE_WEIGHT = 0.02
+#: Where the absolute value of the gradients' error turns into a square.
+_CHARBONNIER = 0.01
+
+
+def clip_pool(profile: Profile, *, film: int = 384, captioned: int = 512) -> Tensor:
+    """A small fixed set of training clips of both kinds, (N, 3, T, H, W) uint8, N at most `film + captioned`.
+
+    Smoke takes a handful of each.
+    """
+    if not profile.meaningful:
+        film, captioned = 6, 10
+    size = {"frames": profile.frames, "size": profile.size}
+    shots = film_clips("train", limit=film, **size).clips
+    return torch.cat([*map(to_bytes, shots.split(16)), captioned_clips(captioned, **size)])
+
+
+def train_vae(
+    pool: VideoPool | Tensor | Sequence[Tensor],
+    *,
+    ratio: tuple[int, int, int],
+    channels: int,
+    width: int,
+    steps: int,
+    folder: Path | None = None,
+    batch: int = 8,
+    crop: int = 96,
+    frames: int = 17,
+    seed: int = 0,
+    learning_rate: float = 1e-3,
+    muon_rate: float = 4e-3,
+    bf16: bool = False,
+    progress: bool = True,
+    encoder_width: int = 0,
+    lapped: bool = True,
+    freeze_linear: bool = False,
+    noise: float = LATENT_NOISE,
+    edges: float = EDGE_WEIGHT,
+    device: torch.device | str = "cpu",
+    seconds: float | None = None,
+    on_log: Callable[[dict[str, float]], str | None] | None = None,
+) -> tuple[MobiVidVAE, TrainResult]:
+    """Train one VAE.
+
+    Args:
+        pool: Videos; clips (N, 3, T, H, W) uint8 or a sequence of (3, T, H, W) will do.
+        ratio: Compression time x height x width.
+        channels: Latent channels.
+        width: Width of the decoder's net; 0 with `steps` 0 gives the PCA codec.
+        steps: Training steps.
+        folder: Where to keep the training state; None keeps none.
+        batch: Crops a step.
+        crop: Side of a training crop in pixels; all layers are local, so whole frames are not needed.
+        frames: Frames of a training window.
+        seed: Seed.
+        learning_rate: Peak rate of AdamW, for vectors and output layers; the linear path learns 30 times slower.
+        muon_rate: Peak rate of Muon, which trains the nets' other weights; 0 trains them with AdamW.
+        bf16: Compute in bfloat16 (weights stay float32): see `precision` for where that is faster.
+        progress: Show a progress bar.
+        encoder_width: Width of the encoder's net; 0 leaves the code linear.
+        lapped: Overlap the linear path's patches.
+        freeze_linear: Leave the linear path as PCA found it: latents are then known before the decoder is trained.
+        noise: Most noise on the latents, see `LATENT_NOISE`.
+        edges: Weight of the image gradients' error; 0 leaves the squared error alone.
+        device: Where to train; the pool is moved there.
+        seconds: Training time, as another end beside `steps`: a rented GPU's.
+        on_log: As for `loop.train`.
+
+    Returns:
+        The VAE with averaged weights and normalisation statistics, on the device, and the training log.
+    """
+    pool = (pool if isinstance(pool, VideoPool) else VideoPool.of(pool)).to(device)
+    torch.manual_seed(seed)
+    sizes = {"latent_channels": channels, "width": width, "lapped": lapped, "encoder_width": encoder_width}
+    vae = MobiVidVAE(ratio=tuple(ratio), **sizes).to(device)
+    smallest = min(min(video.shape[2:]) for video in pool.videos)
+    fitted = min(len(pool), _FIT_CLIPS) if steps < 1000 else _FIT_CLIPS
+    side = smallest // ratio[1] * ratio[1]
+
+    def sample() -> Tensor:
+        """The clips to fit on; drawn again when needed, since they are too large to keep while training."""
+        return pool.draw(fitted, frames, side, torch.Generator().manual_seed(seed), augment=False)
+
+    clips = sample()
+    vae.fit_linear(clips)
+    if steps:
+        vae.fit_statistics(clips)  # the noise's units while it trains
+    del clips
+    for part in (vae.linear_encoder, vae.linear_decoder):
+        part.requires_grad_(not freeze_linear)
+    crop = min(crop, side) // ratio[1] * ratio[1]
+
+    def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        clips = pool.draw(batch, frames, crop, generator)
+        with torch.autocast(clips.device.type, torch.bfloat16, enabled=bf16):
+            z = vae.encode(clips).latent_dist.mean.float()
+            decoded = vae.decode(disturbed(z, noise * vae.latents_std, generator)).sample.float()
+        error = (decoded - clips).square().mean()
+        terms = {"psnr_db": 10 * torch.log10(4 / error.detach())}
+        if edges:
+            terms["edges"] = edge_error(decoded, clips)
+        # raw channels start at unit mean square: this keeps them there, whatever a learnt code would like
+        bound = 1e-3 * z.square().mean((0, 2, 3, 4)).clamp(min=1e-6).log().square().mean()
+        return {"loss": error + edges * terms.get("edges", 0.0) + bound} | terms
+
+    settings = TrainSettings(
+        steps,
+        learning_rate=learning_rate,
+        warmup=min(50, steps // 10 + 1),
+        ema=0.998 if steps >= 1000 else 0.98,
+        seed=seed,
+        slow=("linear_encoder", "linear_decoder"),
+        weight_decay=0.0,
+        clip_norm=0.3,
+        muon=muon_rate,
+        muon_not=("decoder_net.out.",),
+        seconds=seconds,
+    )
+    title = f"VAE {ratio[0]}x{ratio[1]}x{ratio[2]} z{channels}"
+    result = train(vae, loss, settings, folder, title=title, progress=progress, on_log=on_log)
+    averaged = result.averaged.requires_grad_(True)
+    averaged.fit_statistics(sample())
+    return averaged, result
+
+
+def disturbed(z: Tensor, most: Tensor | float, generator: torch.Generator) -> Tensor:
+    """Raw latents (B, C, t, h, w) with noise of a standard deviation drawn for each clip from [0, `most`].
+
+    In units of each channel's root mean square over the batch, through which gradients flow: a learnt code cannot
+    escape the noise by growing.
+
+    Args:
+        z: Raw latents.
+        most: One for all channels, or (C,).
+        generator: CPU generator.
+    """
+    noise = torch.randn(z.shape, generator=generator).to(z.device)
+    spread = torch.rand(len(z), 1, 1, 1, 1, generator=generator).to(z.device)
+    size = most * (z.square().mean((0, 2, 3, 4)) + 1e-8).sqrt()
+    return z + spread * noise * size.view(1, -1, 1, 1, 1)
+
+
+def edge_error(decoded: Tensor, clips: Tensor) -> Tensor:
+    """Mean Charbonnier error of the differences between neighbouring pixels, of clips (B, 3, T, H, W)."""
+    error = decoded - clips
+    parts = [(error.diff(dim=axis).square() + _CHARBONNIER**2).sqrt().mean() for axis in (-1, -2)]
+    return (parts[0] + parts[1]) / 2 - _CHARBONNIER
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: train the main VAE of a profile and publish it; returns the exit status."""
+    from mobivid_core.train import precision
+
+    parser = CommandParser("mobivid_core.train.vae", main.__doc__)
+    parser.add_argument("--profile", default="scratch")
+    parser.add_argument("--data", type=given_path, help="a folder of your own videos instead of the film")
+    parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
+    precision.add_argument(parser)
+    parser.add_argument("--device", type=device_name, help="instead of the profile's")
+    return run_command(_train_and_publish, parser, arguments)
+
+
+def _train_and_publish(arguments: argparse.Namespace) -> None:
+    from mobivid_core.artifacts import publish, save_model
+    from mobivid_core.data.folder import folder_pool
+    from mobivid_core.measure.metrics import psnr
+    from mobivid_core.measure.reconstruction import reconstruct
+    from mobivid_core.paths import runs_dir
+    from mobivid_core.profiles import get_profile
+    from mobivid_core.train import precision
+    from mobivid_core.train.state import folder_for
+
+    profile = get_profile(arguments.profile)
+    folder = stage = runs_dir(profile.name) / "training" / ("vae-own" if arguments.data else "vae")
+    own = folder_pool(arguments.data, frames=profile.frames, size=profile.size) if arguments.data else None
+    if own:
+        folder = folder_for(stage, own.train)  # each data set has a state and a model of its own
+        print(own.report)
+    vae, _ = train_vae(
+        own.train if own else training_pool(profile),
+        ratio=profile.vae_ratio,
+        channels=profile.vae_channels,
+        width=profile.vae_width,
+        encoder_width=profile.vae_encoder_width,
+        steps=arguments.steps or profile.vae_steps,
+        folder=folder,
+        bf16=precision.asked(arguments.bf16, precision.CONVOLUTIONAL),
+        device=arguments.device or profile.device,
+    )
+    vae = vae.cpu()
+    if own:  # your own VAE is yours: the notebooks go on with the profile's
+        for place in (folder, stage):
+            save_model(vae, place / "model")
+        test = to_float(own.test)
+        print(f"PSNR on {len(test)} held-out clips: {psnr(reconstruct(vae, test), test).mean():.2f} dB")
+        print(f"saved in {folder / 'model'}; the latest of all data is also in {stage / 'model'}")
+        return
+    with publish("vae", profile.name) as place:
+        save_model(vae, place)
+        (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Trains the reference VAE exactly as ours: same videos, same crops step by step, same steps, same loss.
+
+Only the network differs: the optimiser and its rates, and the noise that disturbs latents in training, are ours too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mobivid_core.data.pool import VideoPool
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.models.vae_reference import LTX_WIDTHS, LTXStyleVAE
+from mobivid_core.train.loop import TrainResult, TrainSettings, train
+from mobivid_core.train.vae import EDGE_WEIGHT, LATENT_NOISE, disturbed, edge_error
+
+
+def train_ltx_style(
+    pool: VideoPool | Tensor,
+    *,
+    channels: int,
+    steps: int,
+    pca: MobiVidVAE | None = None,
+    widths: tuple[int, int, int, int] = LTX_WIDTHS,
+    batch: int = 8,
+    crop: int = 64,
+    frames: int = 17,
+    seed: int = 0,
+    learning_rate: float = 1e-3,
+    muon_rate: float = 4e-3,
+    progress: bool = True,
+) -> tuple[LTXStyleVAE, TrainResult]:
+    """Train an LTX-style VAE at 8x32x32.
+
+    Args:
+        pool: As for `train_vae`; with the same `batch`, `crop`, `frames` and `seed` it sees the same crops.
+        channels: Latent channels.
+        steps: Training steps.
+        pca: Start around this linear codec; None starts from random weights, as LTX-Video does.
+        widths: Channels of the four stages.
+        batch: Crops a step.
+        crop: Side of a crop in pixels, a multiple of 32.
+        frames: Frames of a window.
+        seed: Seed.
+        learning_rate: Peak rate of AdamW, as in `train_vae`.
+        muon_rate: Peak rate of Muon, as in `train_vae`.
+        progress: Show a progress bar.
+
+    Returns:
+        The VAE with averaged weights and normalised latents, and the training log.
+    """
+    pool = pool if isinstance(pool, VideoPool) else VideoPool.of(pool)
+    torch.manual_seed(seed)
+    vae = LTXStyleVAE(channels, widths, pca)
+
+    def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        clips = pool.draw(batch, frames, crop, generator)
+        mean = vae.encode_raw(clips)
+        decoded = vae.decode_raw(disturbed(mean, LATENT_NOISE, generator))
+        error, edges = (decoded - clips).square().mean(), edge_error(decoded, clips)
+        bound = 1e-3 * mean.square().mean((0, 2, 3, 4)).clamp(min=1e-6).log().square().mean()
+        loss = error + EDGE_WEIGHT * edges + bound
+        return {"loss": loss, "psnr_db": 10 * torch.log10(4 / error.detach()), "edges": edges}
+
+    settings = TrainSettings(
+        steps, learning_rate=learning_rate, warmup=min(50, steps // 10 + 1), ema=0.998 if steps >= 1000 else 0.98,
+        seed=seed, slow=("linear_encoder", "linear_decoder"), weight_decay=0.0, clip_norm=0.3,
+        muon=muon_rate, muon_not=("conv_out",),
+    )  # fmt: skip
+    result = train(vae, loss, settings, title="LTX-style VAE", progress=progress)
+    side = min(min(video.shape[2:]) for video in pool.videos) // 32 * 32
+    sample = pool.draw(min(len(pool), 64), frames, side, torch.Generator().manual_seed(seed), augment=False)
+    result.averaged.fit_statistics(sample)
+    return result.averaged, result

@@ -1,0 +1,177 @@
+"""The app's loop, the bundle's files, the export command's errors, and the tables of predictions."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mobivid_core import artifacts
+from mobivid_core.coreml import app, bundle, export, graphs
+from mobivid_core.coreml.packages import Package
+from mobivid_core.coreml.verify import Verification
+from mobivid_core.errors import CheckpointError, ExportError
+from mobivid_core.flow.sampling import sample_latents
+from mobivid_core.models.config import MOBILE, SERVER, SMOKE_MOBILE
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.phone import predictions
+from mobivid_core.phone.devices import find_device
+from mobivid_core.phone.efficiency import fit_efficiency
+from mobivid_core.phone.roofline import Stage, clip_stages
+
+GRID = (7, 12, 16)
+
+
+def _model() -> MobiVidTransformer3DModel:
+    torch.manual_seed(0)
+    model = MobiVidTransformer3DModel.from_sizes(SMOKE_MOBILE).eval()
+    torch.nn.init.normal_(model.proj_out.weight, std=0.1)
+    return model
+
+
+def test_app_loop_equals_the_sampler() -> None:
+    model = _model()
+    text, mask = torch.randn(1, 6, 384), torch.arange(6)[None] < 4
+    noise = torch.randn(1, 16, 2, 2, 2)
+    expected = sample_latents(model, text, mask, noise.shape[1:], steps=4, noise=noise)
+    tables = bundle.timestep_tables(model, [1.0, 0.75, 0.5, 0.25])
+    with torch.no_grad():
+        ours = app.sample(graphs.dit_graph(model, (2, 2, 2), 6).module, noise, text, mask, tables)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)  # float32, four steps
+
+
+def test_generator_prefers_the_student_and_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOBIVID_RUNS", str(tmp_path))
+    monkeypatch.setattr(artifacts, "checkpoints_dir", lambda: tmp_path / "none")
+    with pytest.raises(CheckpointError, match="teacher"):
+        bundle.load_generator("smoke")
+    with artifacts.publish("teacher", "smoke") as folder:
+        artifacts.save_model(_model(), folder)
+    teacher = bundle.load_generator("smoke")
+    assert not teacher.distilled and teacher.sigmas == [1.0, 0.75, 0.5, 0.25]
+    with artifacts.publish("student", "smoke") as folder:
+        artifacts.save_model(_model(), folder)
+        (folder / "distilled.json").write_text(json.dumps({"sigmas": [1.0, 0.9, 0.5, 0.1, 0.0]}))
+    student = bundle.load_generator("smoke")
+    assert student.distilled and student.sigmas == [1.0, 0.9, 0.5, 0.1]
+
+
+def test_bundle_files(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    package = Package(tmp_path / "dit.mlpackage", 10, 1.0, {"add": 2}, "ab" * 32, 0.1)
+    tables = bundle.timestep_tables(_model(), [1.0, 0.5])
+    path = bundle.write_bundle(
+        tmp_path,
+        [Verification(package, 1e-7, 1e-4, 0, 4)],
+        tables,
+        source="a test",
+        runs={"dit.mlpackage": 4},
+        frames=17,
+    )
+    entry = json.loads(path.read_text())["packages"]["dit.mlpackage"]
+    assert entry["sha256"] == "ab" * 32 and entry["gates_passed"]
+    assert torch.equal(load_file(tmp_path / bundle.TABLES)["modulation"], tables["modulation"])
+
+
+def test_export_command_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MOBIVID_RUNS", str(tmp_path))
+    monkeypatch.setattr(artifacts, "checkpoints_dir", lambda: tmp_path / "none")
+    assert export.main(["--config", "mini", "--out", str(tmp_path / "out"), "--profile", "smoke"]) == 2
+    assert "artefact" in capsys.readouterr().err
+    assert export.main(["--config", "mini", "--out", str(tmp_path / "out"), "--profile", "huge"]) == 2
+    assert "unknown profile" in capsys.readouterr().err
+
+
+def test_full_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**9})())
+    with pytest.raises(ExportError, match="GB of disk"):
+        export.check_resources("mobile", tmp_path / "new")
+
+
+def test_ladder_multiplies_to_the_whole() -> None:
+    ladder = predictions.cost_ladder(SERVER, MOBILE, GRID, 77, (40, 4))
+    assert np.prod(ladder["cheaper than the row above"].dropna()) == pytest.approx(ladder["cheaper in all"].iloc[-1])
+    assert ladder["cheaper in all"].iloc[2] == 20
+
+
+def test_predictions_keep_evidence_and_blanks() -> None:
+    stages, fit = clip_stages(MOBILE, GRID), fit_efficiency()
+    table = predictions.prediction_table(
+        stages, fit, 49, decoder_tflop=(1.0, 2.0), weights_gb=1.92, gpu_efficiency=0.16
+    )
+    assert table["device evidence"].notna().all() and table["at most (bandwidth)"].notna().all()
+    android = table[table["engine"] == "Hexagon NPU"]
+    assert len(android) == 2 and (android["device evidence"] == "assumed").all() and android["frames/s"].notna().all()
+    assert table.loc[(table["chip"] == "A18 Pro") & (table["engine"] == "GPU"), "frames/s"].isna().all()
+    known = table.dropna(subset=["frames/s"])
+    assert (known["low"] < known["frames/s"]).all() and (known["frames/s"] < known["at most (bandwidth)"]).all()
+
+
+def test_sweep_is_monotone_and_meets_the_widget() -> None:
+    stages, phone = clip_stages(MOBILE, GRID), find_device("A18 Pro")
+    sweep = predictions.decoder_sweep(stages, [phone], 49, 15.0, np.array([0.0, 2.0, 8.0]))
+    needed = sweep["A18 Pro Neural Engine"]
+    assert needed.is_monotonic_increasing
+    assert predictions.example_rate(stages, 2.0, phone, needed[1], 49) == pytest.approx(15.0, rel=1e-6)
+    a100 = find_device("A100", "GPU")
+    assert predictions.implied_efficiency(1.0, 10, 10.0, a100) == pytest.approx(1 / a100.tflops)
+    blank = find_device("Snapdragon 8 Gen 3", "Hexagon NPU")
+    assert math.isnan(predictions.implied_efficiency(1.0, 10, 10.0, blank))
+
+
+def test_table_one_keeps_blanks_and_falls_with_the_work() -> None:
+    phone, gpu, fit = find_device("A18 Pro"), find_device("A100", "GPU"), fit_efficiency()
+    work = {"much": [Stage("transformer", 4.0, 1.0, 80)], "little": [Stage("transformer", 2.0, 1.0, 4)]}
+    rows = [("much", "assumed", 2e9, 80), ("little", "derived", 1e9, 4)]
+    table = predictions.table_one(
+        rows, work, frames=49, published={"much": {"A100 frames/s": 6.4}}, decoder_tflop=(1.0, 2.0), efficiency=fit,
+        gpu=gpu, gpu_efficiency=0.16, phone=phone,
+    ).set_index("model")  # fmt: skip
+    assert table.loc["little", "TFLOP a clip"] == pytest.approx(8.0) and math.isnan(
+        table.loc["little", "A100 published"]
+    )
+    assert table.loc["much", "A100 predicted"] == pytest.approx(49 / (320 / (0.16 * 312)))
+    assert (table["low"] < table["iPhone predicted"]).all() and table["iPhone predicted"].is_monotonic_increasing
+
+
+def test_surface_is_the_widgets_number() -> None:
+    from mobivid_core.show.phone_widget import rate_of
+
+    phone = find_device("A18 Pro")
+    grids = {"paper": (GRID, 49), "long": ((16, 12, 16), 121)}
+    surface = predictions.speed_surface(MOBILE, phone, 0.3, grids=grids, steps=(4, 40), decoder_tflop_per_token=1e-3)
+    slider = rate_of(MOBILE, phone, 0.3, size=(512, 384), frames=49, steps=4, decoder_tflop=1.344)
+    assert surface.loc["paper", "4 steps"] == pytest.approx(slider)
+    assert (surface["40 steps"] < surface["4 steps"]).all()
+
+
+def test_sliders_move_the_number() -> None:
+    from mobivid_core.show.phone_widget import explore
+
+    box = explore(MOBILE, [find_device("A18 Pro")], fit_efficiency(), sizes=[(512, 384)], frames=49, decoder_tflop=1.0)
+    before = box.children[-1].value
+    next(c for c in box.children if c.description == "steps").value = 40
+    assert "frames/s" in before and box.children[-1].value != before
+
+
+def test_the_menu_tells_a_chip_s_engines_apart() -> None:
+    from mobivid_core.phone.devices import load_devices
+    from mobivid_core.show.phone_widget import explore
+
+    known = [device for device in load_devices() if device.tflops]
+    box = explore(MOBILE, known, fit_efficiency(), sizes=[(512, 384)], frames=49, decoder_tflop=1.0)
+    labels = [label for label, _ in box.children[0].options]
+    assert len(known) > len({(device.name, device.chip) for device in known}), "a chip with two engines is among them"
+    assert len(set(labels)) == len(known)
+
+
+def test_packages_are_called_as_often_as_a_clip_needs() -> None:
+    names = ("mobile_block", "mobile_dit_part1of2", "dit_8bit", "decoder", "text_encoder")
+    assert [export.runs_a_clip(name, blocks=20, steps=4) for name in names] == [80, 4, 4, 1, 1]

@@ -1,0 +1,152 @@
+"""Counts: the closed form equals the module's parameters and torch's FLOP counter, and the published reconstruction."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, MOBILE, SERVER, SMOKE_MOBILE, DiTConfig
+from mobivid_core.models.counts import (
+    block_flops_split,
+    clip_flops,
+    dit_bytes,
+    dit_counts,
+    dit_flops,
+    dit_params,
+    latent_grid,
+)
+from mobivid_core.phone.module_counts import DIT_KINDS, counts_by_kind, module_counts
+from mobivid_core.phone.part_counts import DECODER_KINDS, TEXT_KINDS, decoder_counts, text_counts
+
+UNEVEN = DiTConfig(32, 8, (4, 0, 3), (1, 2, 0), (48, 0, 96), in_channels=16, text_dim=24)
+
+
+def _meta_model(cfg: DiTConfig) -> torch.nn.Module:
+    dit = pytest.importorskip("mobivid_core.models.dit")
+    with torch.device("meta"):
+        return dit.MobiVidTransformer3DModel.from_sizes(cfg)
+
+
+def _meta_inputs(cfg: DiTConfig, grid: tuple[int, int, int], text_tokens: int) -> tuple[torch.Tensor, ...]:
+    latents = torch.empty(1, cfg.in_channels, *grid, device="meta")
+    states = torch.empty(1, text_tokens, cfg.text_dim, device="meta")
+    return latents, torch.empty(1, device="meta"), states
+
+
+@pytest.mark.parametrize("cfg", [SMOKE_MOBILE, MINI_SERVER, MINI_MOBILE, MOBILE, SERVER, UNEVEN])
+def test_parameters_equal_the_module(cfg: DiTConfig) -> None:
+    assert dit_params(cfg)["total"] == sum(p.numel() for p in _meta_model(cfg).parameters())
+
+
+@pytest.mark.parametrize(
+    ("cfg", "grid", "text"), [(MOBILE, (7, 12, 16), 77), (MINI_SERVER, (3, 4, 4), 24), (UNEVEN, (2, 3, 5), 7)]
+)
+def test_every_layer_kind_equals_torch_counter(cfg: DiTConfig, grid: tuple[int, int, int], text: int) -> None:
+    counted = counts_by_kind(_meta_model(cfg), *_meta_inputs(cfg, grid, text), kinds=DIT_KINDS)
+    closed = dit_counts(cfg, grid, text)
+    assert {kind: (c.params, c.flops) for kind, c in closed.items()} == counted
+    assert module_counts(_meta_model(cfg), *_meta_inputs(cfg, grid, text)).flops == closed["total"].flops
+
+
+def _text_encoder(bert: bool) -> torch.nn.Module:
+    from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel
+
+    sizes = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4}
+    with torch.device("meta"):
+        if bert:
+            config = BertConfig(**sizes, vocab_size=70, max_position_embeddings=40)
+            return BertModel(config, add_pooling_layer=False)
+        ends = {"bos_token_id": 68, "eos_token_id": 69, "pad_token_id": 69}
+        return CLIPTextModel(CLIPTextConfig(**sizes, vocab_size=70, max_position_embeddings=40, **ends))
+
+
+@pytest.mark.parametrize("bert", [False, True])
+def test_text_encoder_kinds_equal_torch_counter(bert: bool) -> None:
+    from mobivid_core.coreml.text_graphs import TextStates
+
+    ids = torch.zeros(1, 11, dtype=torch.int32, device="meta")
+    with torch.device("meta"):
+        module, mask = TextStates(_text_encoder(bert), 11, causal=not bert), torch.zeros(1, 11)
+    counted = counts_by_kind(module, ids, mask, kinds=TEXT_KINDS)
+    closed = text_counts(hidden=48, layers=3, ffn=80, vocabulary=70, positions=40, length=11, bert=bert)
+    assert {kind: (c.params, c.flops) for kind, c in closed.items()} == counted
+
+
+@pytest.mark.parametrize(
+    ("ratio", "grid", "width"),
+    [
+        ((8, 32, 32), (3, 2, 4), 20),
+        ((4, 16, 16), (2, 3, 3), 40),
+        ((2, 8, 8), (1, 2, 2), 20),
+        ((8, 32, 32), (2, 2, 2), 0),
+    ],
+)
+def test_decoder_kinds_equal_torch_counter(ratio: tuple, grid: tuple, width: int) -> None:
+    from mobivid_core.coreml.decoder_step import DecoderStep
+    from mobivid_core.models.vae import MobiVidVAE
+
+    with torch.device("meta"):
+        decoder = DecoderStep(MobiVidVAE(ratio, 16, width))
+        counted = counts_by_kind(decoder, torch.empty(1, 16, *grid), kinds=DECODER_KINDS)
+    closed = decoder_counts(grid, channels=16, width=width, ratio=ratio)
+    assert {kind: (c.params, c.flops) for kind, c in closed.items()} == counted
+
+
+def test_reconstruction_at_paper_scale() -> None:
+    # data/paper C19 to C22 give the sizes; 49 frames of 512 x 384 at 8x32x32 give 1,344 tokens.
+    grid = latent_grid(49, 384, 512)
+    assert grid == (7, 12, 16)
+    assert dit_params(SERVER)["total"] == 1_916_569_728
+    assert dit_params(MOBILE)["total"] == 959_697_024
+    server, mobile = (dit_flops(c, grid, 77)["total"] for c in (SERVER, MOBILE))
+    assert server / 1e12 == pytest.approx(4.896, abs=5e-4)  # the reconstruction prints three decimals
+    assert mobile / 1e12 == pytest.approx(2.413, abs=5e-4)
+    ratio = clip_flops(server, steps=40, guidance=True) / clip_flops(mobile, steps=4, guidance=False)
+    assert ratio == pytest.approx(40.6, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "tokens", "server", "mobile"),
+    [((4, 32, 32), 2496, 9.72, 4.76), ((8, 16, 16), 5376, 24.4, 11.8), ((4, 8, 8), 39936, 497.9, 229.0)],
+)
+def test_flops_at_other_vae_ratios(ratio: tuple[int, int, int], tokens: int, server: float, mobile: float) -> None:
+    grid = latent_grid(49, 384, 512, ratio)
+    assert grid[0] * grid[1] * grid[2] == tokens
+    assert dit_flops(SERVER, grid)["total"] / 1e12 == pytest.approx(server, rel=2e-3)  # printed with three digits
+    assert dit_flops(MOBILE, grid)["total"] / 1e12 == pytest.approx(mobile, rel=3e-3)
+
+
+def test_split_sums_to_total_and_scores_are_quadratic() -> None:
+    split = block_flops_split(MOBILE, (7, 12, 16))
+    assert sum(split.values()) == dit_flops(MOBILE, (7, 12, 16))["total"]
+    assert block_flops_split(MOBILE, (14, 12, 16))["self-attention scores"] == 4 * split["self-attention scores"]
+
+
+def test_bytes() -> None:
+    sizes = dit_bytes(MOBILE, (7, 12, 16))
+    assert sizes["total"]["weights"] == 2 * dit_params(MOBILE)["total"]
+    assert sizes["total"]["traffic"] > sizes["total"]["weights"]
+    hidden = 1344 * 6144 * 2
+    plain, tiled = (dit_counts(MOBILE, (7, 12, 16), 77, tiles=k)["ffn"].peak_bytes for k in (1, 4))
+    assert plain - tiled == hidden * 3 // 4
+    stored = dit_counts(MOBILE, (7, 12, 16), 77, fused_attention=False)["self_attention"].peak_bytes
+    assert stored - sizes["self_attention"]["peak"] == 20 * 1344 * 1344 * 2
+
+
+def test_more_width_never_costs_less() -> None:
+    wider = replace(MINI_MOBILE, ffn_widths=tuple(w + 1 for w in MINI_MOBILE.ffn_widths))
+    assert dit_params(wider)["total"] > dit_params(MINI_MOBILE)["total"]
+    assert dit_flops(wider, (3, 4, 4))["total"] > dit_flops(MINI_MOBILE, (3, 4, 4))["total"]
+
+
+def test_module_counts_of_a_convolution() -> None:
+    conv = torch.nn.Conv2d(3, 5, 3, padding=1, device="meta")
+    counted = module_counts(conv, torch.empty(1, 3, 8, 8, device="meta"))
+    assert counted.params == 5 * 3 * 9 + 5
+    assert counted.flops == 2 * 5 * 3 * 9 * 64  # multiply-adds of every output, padding included
+    assert counted.peak_bytes == 2 * (3 + 5) * 64
+
+
+def test_a_clip_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="48 x 384 x 512"):
+        latent_grid(48, 384, 512)

@@ -1,0 +1,69 @@
+"""Figures draw what they are given; the stability table compares what it says."""
+
+from __future__ import annotations
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from mobivid_core.prune.planner import Targets, plan_for_targets
+from mobivid_core.prune.refit import RefitReport
+from mobivid_core.sensitivity.estimators import random_scores
+from mobivid_core.sensitivity.stability import ranking_stability
+from mobivid_core.show.pruning_figures import (
+    against_exact,
+    heat_map,
+    kept_widths,
+    motion_by_block,
+    refit_errors,
+    size_against_loss,
+    unit_frame,
+)
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def test_figures_of_scores_show_every_unit_of_uneven_models(teacher) -> None:
+    scores = random_scores(teacher.sizes)
+    units = sum(len(scores.flat(kind)) for kind in ("blocks", "widths"))
+    assert len(unit_frame(scores)) == units
+    images = [ax.images[0].get_array() for ax in heat_map(scores, "score").axes[:4]]
+    assert sum(int(np.isfinite(np.ma.filled(image, np.nan)).sum()) for image in images) == units
+    drawn = sum(len(line.get_xdata()) for line in against_exact(scores, {"itself": scores}).axes[0].lines)
+    assert drawn == units
+    assert motion_by_block(scores, 3).axes[0].get_xlabel() == "block"
+
+
+def test_figures_of_plans_and_arms(teacher) -> None:
+    plan = plan_for_targets(random_scores(teacher.sizes), teacher.sizes, Targets(2, 2, 16))
+    bars = kept_widths({"a": plan, "b": plan}).axes[0].patches
+    assert len(bars) == 3 * 2  # heads, heads, neurons of two kept blocks
+    report = RefitReport([f"blocks.0.{n}" for n in ("attn1", "attn2", "ffn")] + ["proj_out"], [1.0] * 4, [0.5] * 4)
+    assert refit_errors(report).axes[0].get_yscale() == "log"
+    table = pd.DataFrame(
+        {
+            "arm": list("abc"),
+            "share": [0.5, 0.6, 0.7],
+            "KD recovered": [0.3, 0.4, 0.1],
+            "low": [0.2, 0.3, 0.05],
+            "high": [0.4, 0.5, 0.2],
+        }
+    )
+    front = size_against_loss(table).axes[0].lines[0]
+    assert list(front.get_xdata()) == [0.5, 0.7]  # b is larger and worse than a
+
+
+def test_ranking_stability_of_identical_halves_is_high(teacher, calibration) -> None:
+    table = ranking_stability(teacher, calibration, probes=4, slices=4).set_index("changed")
+    assert table.loc["other probes, same clips", "samples"] == "48 / 48"
+    assert table.loc["an eighth of the clips", "samples"] == "48 / 6"
+    # the same clips under other probes differ by sampling error only
+    assert table.loc["other probes, same clips", "rho heads and FFN"] > 0.9

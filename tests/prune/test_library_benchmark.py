@@ -1,0 +1,56 @@
+"""The arms of the library benchmark that need no library: their choices meet the budget, ours are refitted."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mobivid_core.errors import BudgetError
+from mobivid_core.prune.plan import PruningPlan
+from mobivid_core.prune.planner import Targets
+from mobivid_core.prune.surgery import prune
+from mobivid_core.sensitivity.kd import output_errors, reference
+from mobivid_core.studies import library_benchmark
+from mobivid_core.studies.library_arms import RATES, Setting, choices, prepared
+from mobivid_core.studies.library_plans import LibraryPlan
+
+OWN = ("ours: any level, one queue, refit", "ours: scores with take-over, one queue, refit")
+
+
+@pytest.fixture(scope="module")
+def setting(teacher, calibration):
+    against = reference(teacher, calibration.first(16))
+    shared = {"train": None, "evaluator": None, "targets": Targets(3, 2, 16), "steps": 1, "batch": 4}
+    return Setting(teacher, calibration=calibration, probe=against, choice=against, held_out=against, **shared)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_our_arms_meet_the_budget_and_are_refitted(setting, name):
+    budget = 0.8 * sum(p.numel() for p in setting.teacher.parameters())
+    chosen = choices(setting, budget, paper=False)[name]()
+    assert 0.95 * budget < chosen.plan.parameters <= budget
+    repaired, student = prepared(setting, name, chosen)
+    cut = prune(setting.teacher, chosen.plan).eval()
+    assert output_errors(student, setting.held_out).mean() < output_errors(cut, setting.held_out).mean()
+    assert repaired.seconds > chosen.seconds > 0  # the refit counts as planning
+
+
+def test_an_arm_below_its_floor_is_refused(setting):
+    with pytest.raises(BudgetError, match="floor"):
+        choices(setting, 0.3 * sum(p.numel() for p in setting.teacher.parameters()), paper=False)["head-only by KD"]()
+
+
+def test_rates_are_chosen_on_clips_of_their_own(setting, tmp_path, monkeypatch):
+    """Each rate's error differs between the clips of the choice and the held-out ones: only the former may count."""
+    choice, held_out = object(), object()
+    s = replace(setting, choice=choice, held_out=held_out)
+    best = {id(choice): RATES[2], id(held_out): RATES[0]}
+    monkeypatch.setattr(library_benchmark, "prepared", lambda s, name, chosen: (chosen, None))
+    monkeypatch.setattr(library_benchmark, "recovered", lambda s, chosen, start, bank, rate: rate)
+    monkeypatch.setattr(
+        library_benchmark, "output_errors", lambda rate, against: torch.tensor([abs(rate - best[id(against)])])
+    )
+    monkeypatch.setattr(library_benchmark, "measured", lambda s, chosen, start, model, seed: {"model": model})
+    chosen = LibraryPlan(PruningPlan.keep_all(setting.teacher.sizes), 1.0, "none")
+    rows = library_benchmark._rows(s, {"arm": "x"}, lambda: chosen, [], 1, {0: None}, tmp_path / "kept.json")
+    assert rows[0]["rate"] == RATES[2] == rows[0]["model"]

@@ -1,0 +1,33 @@
+"""Schedules by steps and by time; estimates."""
+
+import pytest
+
+from mobivid_core.train.schedule import Clock, Schedule, duration
+
+
+def test_a_held_rate_does_not_depend_on_the_length_of_the_run():
+    short, long = (Schedule(steps, warmup=10, hold=0.7, final_rate=0.02) for steps in (100, 400))
+    assert [short.rate(s) for s in range(70)] == [long.rate(s) for s in range(70)]
+    assert short.rate(69) == 1.0 > short.rate(85) > short.rate(99)
+    assert short.rate(100) == pytest.approx(short.final_rate)
+
+
+def test_time_moves_the_rate_as_steps_do():
+    by_steps, by_time = Schedule(100, hold=0.5), Schedule(100, seconds=60.0, hold=0.5)
+    for share in (0.3, 0.5, 0.75, 1.0):
+        assert by_time.rate(20, share * 60) == pytest.approx(by_steps.rate(round(share * 100)))
+    assert by_time.position(20, 60.0) == 100 and by_time.position(100, 6.0) == 100  # what comes first
+    assert by_time.rate(50, 90.0) == pytest.approx(0)  # a last step that took too long
+
+
+def test_warm_up_goes_by_steps():
+    assert Schedule(1000, seconds=10.0, warmup=5).rate(0, 0.01) == pytest.approx(0.2)
+
+
+def test_estimate_of_the_time_left():
+    assert [duration(s) for s in (12.4, 300, 7_380)] == ["12 s", "5 min", "2 h 03 min"]
+    clock = Clock(5.0, 0)
+    assert [clock.tick(n) for n in range(1, 14)] == [False] * 12 + [True]
+    clock._marks = [0.0, 20.0]
+    assert clock.estimate(13, Schedule(100)) == "2 s a step; the 87 steps left take about 3 min"
+    assert clock.estimate(13, Schedule(100, seconds=65.0)) == "2 s a step; it ends by time, in about 60 s"
