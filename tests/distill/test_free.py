@@ -50,9 +50,9 @@ def test_evaluations_are_what_the_network_is_asked_for(teacher, condition) -> No
 
 def test_the_cross_tries_every_guidance_at_the_same_price(teacher, dataset, monkeypatch) -> None:
     from mobivid_core.distill import free
-    from mobivid_core.distill.trajectory import Condition
+    from mobivid_core.distill.trajectory import condition_of
 
-    monkeypatch.setattr(free, "validation_condition", lambda count, device: Condition.of(dataset, torch.arange(count)))
+    monkeypatch.setattr(free, "validation_condition", lambda count, device: condition_of(dataset, torch.arange(count)))
     tried = guidances(3.0)
     assert tried == (Guidance(1.0), Guidance(2.0), Guidance(3.0), Guidance(3.0, 0.0, 0.8))
     assert guidances(1.0)[:1] == (Guidance(1.0),)

@@ -25,8 +25,9 @@ from mobivid_core.distill.own_states import collect_own_states, joined
 from mobivid_core.distill.recipe import run_stages
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.student import sample_student, save_student
-from mobivid_core.distill.trajectory import Condition, Trajectories, collect_trajectories, student_sigmas
+from mobivid_core.distill.trajectory import Trajectories, collect_trajectories, student_sigmas
 from mobivid_core.files import write_json
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.measure.borders import border_ratio, sharpness
 from mobivid_core.measure.judge import Judge, accuracy
@@ -386,6 +387,7 @@ def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[
     labels: list[ClipLabel] = [label_of("val", i) for i in range(count)]
     text, mask = encode_many([caption(x) for x in labels], place.device)
     null_text, null_mask = encode_many([""], place.device)
+    condition = Condition(text.float(), mask, null_text.float(), null_mask)
     shape = codec_.latent_shape(place.profile.frames, place.profile.size, place.profile.size)
     noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(5)).to(place.device)
     real = render_clips("val", range(50_000, 50_000 + count), size=place.profile.size, device=place.device).clips
@@ -421,14 +423,9 @@ def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[
         model = place.model(folder).eval()
         with torch.autocast(place.device.type, torch.bfloat16, enabled=place.fast):
             if solver == "student":
-                condition = Condition(text.float(), mask, null_text.float(), null_mask)
                 made = sample_student(model, condition, noise, batch=512)
             else:
-                null = {"null_text": null_text.float(), "null_mask": null_mask}
-                made = sample_latents(
-                    model, text.float(), mask, shape, steps=steps, guidance=scale, solver=solver, noise=noise,
-                    batch=512, **null,
-                )  # fmt: skip
+                made = sample_latents(model, condition, noise, steps, guidance=scale, solver=solver, batch=512)
         clips = torch.cat([codec_.decode_latents(part.float()) for part in made.split(64)])
         measure(name, clips, truth, made.float())
         if name == next(iter(arms)):
