@@ -121,6 +121,8 @@ def test_scores_of_heads_include_the_norm(model):
     for block in model.blocks:
         block.attn1.to_v.weight[:8].zero_()
         block.attn1.to_v.bias[:8].zero_()
+        block.attn1.to_q.weight[:8] *= 3
+        block.attn1.norm_q.weight.mul_(3)
     answers = reference(model, calibration())
     exact = exact_sensitivity(model, answers, units=("heads",), progress=False).scores
     estimated, _ = gauss_newton_sensitivity(model, answers, probes=16)
