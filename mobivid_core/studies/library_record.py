@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mobivid_core.artifacts import WEIGHTS, find, read_stamp
 from mobivid_core.errors import CheckpointError
 from mobivid_core.measure.bars import Bar
 from mobivid_core.measure.intervals import Interval, over_seeds
-from mobivid_core.paths import data_dir
-from mobivid_core.studies.records import read_record, whose_teacher
+from mobivid_core.studies.records import read_record, record_folder, whose_teacher
+from mobivid_core.studies.records import teacher_hash as teacher_hash  # the notebooks take it from here
 
 RECORD = "pruning_libraries"
 #: What the libraries' arms are called; block influence is a published criterion rather than a package.
@@ -32,16 +31,6 @@ PRUNING_BARS: dict[str, Bar] = {
 }
 NUMBERS = ["share", "planning seconds", "KD before recovery", "KD recovered", "MiniVBench total"]
 COLUMNS = ["arm", "budget", "seed", *NUMBERS]
-
-
-def record_folder() -> Path:
-    """Where recorded benchmarks lie."""
-    return data_dir() / "benchmarks"
-
-
-def teacher_hash(profile: str) -> str:
-    """Short hash of the teacher's weights in this profile."""
-    return read_stamp(find("teacher", profile).path)["files"][WEIGHTS][:12]
 
 
 @dataclass(frozen=True)
@@ -64,11 +53,7 @@ class Record:
             CheckpointError: It is missing, or not such a record.
         """
         place = (folder or record_folder()) / RECORD
-        rows, facts = read_record(place, "mobivid study libraries")
-        missing = [c for c in COLUMNS if c not in rows]
-        if missing:
-            raise CheckpointError(f"{place}.csv lacks the columns {missing}: make it again with the library benchmark")
-        return cls(rows, facts)
+        return cls(*read_record(place, "mobivid study libraries", COLUMNS))
 
     def provenance(self, teacher: str) -> str:
         """One sentence: versions, date, and whether it was this teacher."""
