@@ -86,7 +86,8 @@ def test_export_command_says_what_is_missing(
     monkeypatch.setattr(artifacts, "checkpoints_dir", lambda: tmp_path / "none")
     assert export.main(["--config", "mini", "--out", str(tmp_path / "out"), "--profile", "smoke"]) == 2
     assert "artefact" in capsys.readouterr().err
-    assert export.main(["--config", "mini", "--out", str(tmp_path / "out"), "--profile", "huge"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        export.main(["--config", "mini", "--out", str(tmp_path / "out"), "--profile", "huge"])
     assert "unknown profile" in capsys.readouterr().err
 
 
