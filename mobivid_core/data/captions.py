@@ -88,7 +88,7 @@ def caption(label: ClipLabel) -> str:
     unseen = label.wording >= TRAIN_WORDINGS
     template, prefix, style, *choices = _wording(label.wording)
     noun, motion, background = (
-        part.of(unseen)[int(u * len(part.of(unseen)))]
+        part.phrases(unseen)[int(u * len(part.phrases(unseen)))]
         for part, u in zip(
             (NOUNS[label.shape], MOTIONS[label.motion], BACKGROUNDS[label.background]), choices, strict=True
         )
@@ -108,7 +108,7 @@ def _wording(number: int) -> tuple:
         return TEMPLATES.train[0], "", "{}", 0.0, 0.0, 0.0
     unseen = number >= TRAIN_WORDINGS
     u = np.random.default_rng([512, number]).random(6)
-    templates, colours = TEMPLATES.of(unseen), COLOURS.of(unseen)
+    templates, colours = TEMPLATES.phrases(unseen), COLOURS.phrases(unseen)
     prefix = "" if unseen else PREFIXES[int(u[1] * len(PREFIXES))]
     chosen = templates[number % len(templates)], prefix, colours[int(u[2] * len(colours))]
     return *chosen, *(float(x) for x in u[3:])

@@ -12,7 +12,8 @@ class Words:
     train: tuple[str, ...]
     unseen: tuple[str, ...]
 
-    def of(self, unseen: bool) -> tuple[str, ...]:
+    def phrases(self, unseen: bool) -> tuple[str, ...]:
+        """Those of one kind."""
         return self.unseen if unseen else self.train
 
 

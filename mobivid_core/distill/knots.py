@@ -127,7 +127,7 @@ def search_knots(
         grids.append({"grid": "optimised steps", "knots": best_knots(states, fine, steps)})
     scale, rows, best = states[-1].square().mean(), [], {}
     for solver in solvers:
-        tried = [Sampler(solver, steps, guidance, says_scale=True, **grid) for grid in grids]
+        tried = [Sampler(solver, steps, guidance, shows_scale=True, **grid) for grid in grids]
         errors = [((s.sample(model, condition, noise) - states[-1]).square().mean() / scale).item() for s in tried]
         best[solver] = tried[int(np.argmin(errors))]
         rows += [

@@ -59,7 +59,7 @@ class OwnRounds:
         """The trajectory that round `number`, from 0, begins with."""
         return self.first + number * (self.clips + self.forced)
 
-    def of(self, number: int) -> DistillSettings:
+    def settings_of(self, number: int) -> DistillSettings:
         """Settings of round `number`, from 0."""
         return replace(self.settings, seed=self.settings.seed + number)
 

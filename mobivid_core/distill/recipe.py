@@ -283,7 +283,7 @@ def distill(
         costs.append(_gathered(f"{name}, gathered", began, seen, flops.own_states(clips, seen.guidance)))
         forced = trajectories.take(in_order(trajectories, first + clips, recipe.own.forced))
         given = joined([*([given] if number else []), seen, forced])
-        latest = train(name, latest, given, recipe.own.of(number))
+        latest = train(name, latest, given, recipe.own.settings_of(number))
     if recipe.adversarial:
         latest = train("adversarial", latest, given, recipe.adversarial)
 

@@ -37,7 +37,7 @@ class Sampler:
         guidance: Guidance scale, 1 is unguided and costs half; or a `Guidance`.
         grid: "textbook", "diffusers default" (Euler only), or "optimised steps", which are given as `knots`.
         shift: Time shift of the grid: sigma' = shift sigma / (1 + (shift - 1) sigma).
-        says_scale: The name tells the guidance scale: for tables with more than one.
+        shows_scale: The name has the guidance scale, for tables with more than one.
         knots: `steps` + 1 noise levels of "optimised steps", 1 first and 0 last.
     """
 
@@ -46,7 +46,7 @@ class Sampler:
     guidance: float | Guidance = 1.0
     grid: str = "textbook"
     shift: float = 1.0
-    says_scale: bool = False
+    shows_scale: bool = False
     knots: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -68,7 +68,7 @@ class Sampler:
         """For tables, e.g. "UniPC-4, guided"."""
         grid = {"textbook": "", "diffusers default": ", diffusers default grid"}.get(self.grid, f", {self.grid}")
         shift = "" if self.shift == 1.0 else f", shift {self.shift:g}"
-        guided = f"guidance {self.guidance:g}" if self.says_scale else "guided"
+        guided = f"guidance {self.guidance:g}" if self.shows_scale else "guided"
         end = guided if as_guidance(self.guidance).needed else "unguided"
         return f"{SOLVERS[self.solver]}-{self.steps}{grid}{shift}, {end}"
 
@@ -145,7 +145,7 @@ def baselines(guidance: float, steps: int = 4) -> list[Sampler]:
         Sampler("unipc", steps, guidance),
         Sampler("dpm++", steps, guidance),
         Sampler("euler", steps, guidance),
-        *(Sampler(solver, steps, milder, says_scale=True) for solver in ("unipc", "dpm++", "euler")),
+        *(Sampler(solver, steps, milder, shows_scale=True) for solver in ("unipc", "dpm++", "euler")),
         Sampler("euler", steps, guidance, "diffusers default"),
         Sampler("euler", steps, guidance, "diffusers default", 3.0),
     ]

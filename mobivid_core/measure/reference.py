@@ -144,7 +144,7 @@ def _measure_real(
 def _unpack(name: str, stored: dict[str, Tensor]) -> ClipMeasures | None:
     """The measures of one set; None where a file was written by code that measured other things."""
     prefix = f"{name}."
-    return ClipMeasures.of({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
+    return ClipMeasures.from_columns({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
 
 
 def evaluation_folder(profile: Profile) -> Path:

@@ -78,7 +78,7 @@ def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(
 ) -> None:
     """Paths are straight, so one guided step is as good as 16; one unguided step is not."""
     full = Sampler("euler", 16, 5.0)
-    ladder = [Sampler("euler", s, g, says_scale=True) for s, g in ((8, 5.0), (1, 5.0), (1, 1.0))]
+    ladder = [Sampler("euler", s, g, shows_scale=True) for s, g in ((8, 5.0), (1, 5.0), (1, 1.0))]
     found = cheapest_equal(evaluator, timid, full, ladder)
     assert found.table["evaluations"].tolist() == [1, 2] and found.table["equal"].tolist() == ["no", "yes"]
     assert found.sampler == ladder[1] and found.saved == 16 and found.sampler.name in found.told()
