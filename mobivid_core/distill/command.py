@@ -190,13 +190,5 @@ def _write(
     recipes, costs = earlier
     save_student(result.student, folder, asdict(recipe), dtype, earlier=recipes)
     result.log.to_csv(folder / "log.csv", index=False)
-<<<<<<< HEAD
     every = pd.concat([costs, result.costs.assign(round=len(recipes) + 1)], ignore_index=True)
     every.to_csv(folder / "costs.csv", index=False)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-=======
-    result.costs.to_csv(folder / "costs.csv", index=False)
->>>>>>> 7121bd233bb610434e8247fa95fbe3eaed84cf76
