@@ -88,7 +88,7 @@ def test_plan_and_repair_are_two_claims(record):
 def test_seeds_are_crossed_with_clips_where_the_record_has_them(tmp_path, record):
     draw = np.random.default_rng(0).uniform(0.1, 0.3, size=(4, 8))
     keys = [(arm, seed) for arm in (OURS, "torch-pruning Taylor") for seed in (0, 1)]
-    lines = [f"{a},0.7,True,{s},{' '.join(map(str, e))}" for (a, s), e in zip(keys, draw, strict=True)]
+    lines = [f'"{a}",0.7,True,{s},{" ".join(map(str, e))}' for (a, s), e in zip(keys, draw, strict=True)]
     (tmp_path / f"{CLIPS}.csv").write_text("\n".join(["arm,budget,refit,seed,errors", *lines]))
     again = Record.load(tmp_path)
     found = again.ratio("0.7", (OURS, True), ("torch-pruning Taylor", True))
@@ -120,7 +120,7 @@ def test_another_teacher_is_said(record):
 
 
 def test_a_missing_or_foreign_record_is_one_clear_error(tmp_path):
-    with pytest.raises(CheckpointError, match="library_benchmark"):
+    with pytest.raises(CheckpointError, match="study libraries"):
         Record.load(tmp_path)
     (tmp_path / f"{RECORD}.csv").write_text("a,b\n1,2\n")
     (tmp_path / f"{RECORD}.json").write_text("{}")
