@@ -53,6 +53,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "study seeds": ("studies.loss_study seeds", "regression and adversarial stage over more seeds"),
         "study heads": ("studies.discriminator_study heads", "where the discriminator's heads are attached"),
         "study share": ("studies.discriminator_study share", "the share of real clips in the adversarial stage"),
+        "study speed": ("studies.speed_record", "teacher and students timed once more: speed-ups over runs"),
+        "study coverage": ("studies.coverage", "how often each kind of interval holds a known truth"),
         "study stacking": ("studies.stacking", "pruning and distillation alone and together"),
     },
     "Maintain": {
