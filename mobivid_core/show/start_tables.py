@@ -8,7 +8,7 @@ from mobivid_core import published
 from mobivid_core.evidence import MEANING
 from mobivid_core.show.outcome import TableResult
 
-#: The claims that one page of the paper needs, in the order of the pipeline: sizes, VAE, pruning, steps, speed, quality.
+#: The claims that one page of the paper needs, in the order of the pipeline.
 MAIN_CLAIMS = ("C04", "C13", "C19", "C20", "C21", "C22", "C23", "C24", "C01", "C05", "C14")
 
 
