@@ -6,6 +6,7 @@ thing in every stage.
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from dataclasses import dataclass, replace
 
 from mobivid_core.errors import ProfileError
@@ -145,3 +146,9 @@ def get_profile(name: str) -> Profile:
     if name not in PROFILES:
         raise ProfileError(f"unknown profile {name!r}; the profiles are {', '.join(PROFILES)}")
     return PROFILES[name]
+
+
+def add_profile(parser: ArgumentParser, default: str = "laptop") -> None:
+    """Add `--profile` to a subcommand's parser."""
+    text = f"sizes and budgets: {', '.join(PROFILES)} (default: {default})"
+    parser.add_argument("--profile", default=default, choices=PROFILES, metavar="NAME", help=text)

@@ -122,7 +122,7 @@ def test_outputs_were_made_by_the_code_beside_them(notebook: NotebookSource) -> 
             made_by = cell.metadata.get("mobivid", {}).get("source_sha256")
             assert made_by == cell_hash(cell.source), (
                 f"{notebook.name}, cell {index}, changed since its output was made: run "
-                "`python -m mobivid_core.lab.reproduce --profile laptop --commit-outputs`"
+                "`mobivid reproduce --profile laptop --commit-outputs`"
             )
 
 

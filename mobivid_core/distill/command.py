@@ -1,4 +1,4 @@
-"""Longer distillation from the command line: `python -m mobivid_core.distill --profile laptop --fast`.
+"""Longer distillation from the command line: `mobivid distill --profile laptop --fast`.
 
 Made for the shipped students (`--ship` puts one in place). Stop it whenever you like: the same command goes on where it
 was. Trajectories and states are kept under the run's folder.
@@ -7,7 +7,6 @@ was. Trajectories and states are kept under the run's folder.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -24,7 +23,7 @@ from mobivid_core.distill.student import STUDENTS, save_student
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import PROFILES, Profile, get_profile
+from mobivid_core.profiles import Profile, add_profile, get_profile
 from mobivid_core.train.speed import SpeedPlan, relaunch
 
 #: The recipe of the shipped student, where the command line says nothing else.
@@ -37,8 +36,8 @@ OWN_CLIPS, OWN_STEPS = 2048, 400
 
 def make_parser() -> CommandParser:
     """Options of the command."""
-    parser = CommandParser("mobivid_core.distill", __doc__)
-    parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and budgets")
+    parser = CommandParser("distill", __doc__)
+    add_profile(parser)
     parser.add_argument(
         "--start", default="pruned", help="what becomes the student: pruned, teacher, student, a folder"
     )
@@ -70,7 +69,7 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument("--rate", type=above_zero, default=1e-3, help="AdamW's peak rate in the regression")
     parser.add_argument("--muon", type=not_negative, default=2e-3, help="Muon's peak rate there; 0 leaves all to AdamW")
-    parser.add_argument("--seed", type=at_least_zero, default=0, help="seed of trajectories and training")
+    parser.add_seed("trajectories and training depend on it")
     parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
     parser.add_argument("--name", default="student", choices=STUDENTS, help="the artefact that this makes")
     parser.add_argument("--ship", action="store_true", help="write half-precision weights to data/checkpoints/NAME")
@@ -172,7 +171,3 @@ def _write(result: Distilled, recipe: Recipe, folder: Path, dtype: torch.dtype |
     save_student(result.student, folder, asdict(recipe), dtype)
     result.log.to_csv(folder / "log.csv", index=False)
     result.costs.to_csv(folder / "costs.csv", index=False)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

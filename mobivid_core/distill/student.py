@@ -54,7 +54,7 @@ def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any
     if not (folder / CARD).is_file() and not (folder / STAMP).is_file():
         raise CheckpointError(
             f"{folder} has no {CARD}, so it is not a distilled student; make one with notebook "
-            "05_adversarial_distillation or `python -m mobivid_core.distill`"
+            "05_adversarial_distillation or `mobivid distill`"
         )
     card = read_json(verify_file(folder, CARD))
     return load_model(MobiVidTransformer3DModel, folder), card

@@ -26,6 +26,7 @@ from mobivid_core.files import disk_errors, read_json, replacing, sha256, write_
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.paths import figures_dir, runs_dir
 from mobivid_core.profiles import get_profile
+from mobivid_core.show.outcome import FigureResult, TableResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,10 +62,10 @@ class Results:
     def figure(
         self,
         result_id: str,
-        fig: Figure,
+        fig: Figure | FigureResult,
         *,
-        finding: str,
-        evidence: str,
+        finding: str = "",
+        evidence: str = "",
         paper_item: str | None = None,
         data: pd.DataFrame | None = None,
     ) -> None:
@@ -72,7 +73,7 @@ class Results:
 
         Args:
             result_id: Lower-case identifier, unique in the project; a literal.
-            fig: The figure; closed afterwards, so that it is shown once.
+            fig: The figure, closed afterwards, so that it is shown once; or a result that brings all that follows.
             finding: One sentence that says what the figure shows.
             evidence: Evidence class of its numbers.
             paper_item: The paper's table or figure that it stands beside.
@@ -87,6 +88,9 @@ class Results:
 
         from mobivid_core.show.style import png_bytes
 
+        if isinstance(fig, FigureResult):
+            finding, evidence, paper_item, data = fig.finding, fig.evidence, fig.paper_item, fig.data
+            fig = fig.fig
         self._check(result_id, evidence, finding)
         if not self.profile.meaningful:
             fig.text(0.5, 0.5, f"{self.profile.name}: numbers are meaningless", ha="center", va="center",
@@ -101,13 +105,19 @@ class Results:
         self._register("figure", result_id, finding, evidence, paper_item, files)
 
     def table(
-        self, result_id: str, frame: pd.DataFrame, *, finding: str, evidence: str, paper_item: str | None = None
+        self,
+        result_id: str,
+        frame: pd.DataFrame | TableResult,
+        *,
+        finding: str = "",
+        evidence: str = "",
+        paper_item: str | None = None,
     ) -> None:
         """Show a table and write `<id>.csv`. Blank (NaN, None) cells stay blank.
 
         Args:
             result_id: Lower-case identifier, unique in the project; a literal.
-            frame: The table; its index is shown only if it is named.
+            frame: The table, its index shown only if it is named; or a result that brings all that follows.
             finding: One sentence that says what the table shows.
             evidence: Evidence class of its numbers; where rows differ, give them an `evidence` column.
             paper_item: The paper's table or figure that it stands beside.
@@ -118,6 +128,9 @@ class Results:
         """
         from IPython.display import display
 
+        if isinstance(frame, TableResult):
+            finding, evidence, paper_item = frame.finding, frame.evidence, frame.paper_item
+            frame = frame.frame
         self._check(result_id, evidence, finding)
         files = [self._write(f"{result_id}.csv", _csv_text(frame).encode())]
         display(_rendered(frame), raw=True)

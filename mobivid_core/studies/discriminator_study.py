@@ -1,4 +1,4 @@
-"""Recorded trials of the adversarial stage: `python -m mobivid_core.studies.discriminator_study heads`.
+"""Recorded trials of the adversarial stage: `mobivid study heads`.
 
 Paper: its discriminator ablation (Table 5; R1.4) and the real : synthetic share (R4.4). Each trial takes the same
 student, trajectories, seeds and number of updates and changes one thing. A trial takes minutes, so the notebook shows
@@ -11,7 +11,6 @@ import argparse
 import copy
 import datetime
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
+from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.discriminator import TeacherDiscriminator, default_depths
 from mobivid_core.distill.solvers import Sampler
@@ -30,7 +29,7 @@ from mobivid_core.files import write_bytes
 from mobivid_core.measure.comparison import distance_ratio, mean_ratio
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import PROFILES, Profile, get_profile
+from mobivid_core.profiles import Profile, add_profile, get_profile
 from mobivid_core.studies.distillation_bench import Bench
 from mobivid_core.studies.library_record import record_folder, teacher_hash
 from mobivid_core.studies.records import read_record, whose_space, whose_teacher, write_record
@@ -124,7 +123,7 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
         CheckpointError: There is no such record.
     """
     place = (folder or record_folder()) / f"distill_{name}"
-    rows, facts = read_record(place, f"python -m mobivid_core.studies.discriminator_study {name}")
+    rows, facts = read_record(place, f"mobivid study {name}")
     return rows, (
         f"Recorded on {facts['date']}: {facts['updates']} updates from the student that shipped then, "
         f"{facts['clips']} test captions, {facts['seeds']} seed(s), on {whose_teacher(facts, teacher)}; distances in "
@@ -134,13 +133,13 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
-    parser = CommandParser("mobivid_core.studies.discriminator_study", __doc__)
+    parser = CommandParser("study", __doc__)
     parser.add_argument("study", choices=("heads", "share"), help="which trials")
-    parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and artefacts")
+    add_profile(parser)
     parser.add_argument("--updates", type=at_least_one, default=16, help="updates of each trial")
     parser.add_argument("--clips", type=at_least_one, default=64, help="test captions of each score")
     parser.add_argument("--seeds", type=at_least_one, default=1, help="seeds of each trial")
-    parser.add_argument("--out", type=given_path, default=record_folder(), help="where the record goes")
+    parser.add_out("folder of the record", record_folder())
     return run_command(_study, parser, arguments)
 
 
@@ -156,7 +155,3 @@ def _study(options: argparse.Namespace) -> None:
     }
     write_record(options.out / f"distill_{options.study}", table, facts)
     print(table.to_string(index=False))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Pruning against the libraries: `python -m mobivid_core.studies.library_benchmark --profile laptop`.
+"""Pruning against the libraries: `mobivid study libraries --profile laptop`.
 
 Paper: the comparison that reviewers missed (R1.2). Every arm starts from the same teacher, has the same parameter
 budget, the same recovery steps on the same batches, and is measured on the same held-out clips and captions; only the
@@ -16,7 +16,6 @@ import argparse
 import datetime
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,11 +23,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
+from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.errors import BudgetError
 from mobivid_core.files import write_bytes
 from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import PROFILES, Profile, get_profile
+from mobivid_core.profiles import Profile, add_profile, get_profile
 from mobivid_core.prune.costs import parameter_cost
 from mobivid_core.prune.recovery import TeacherBank
 from mobivid_core.sensitivity.kd import output_errors
@@ -93,12 +92,12 @@ def _rows(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
-    parser = CommandParser("mobivid_core.studies.library_benchmark", __doc__)
-    parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and artefacts")
+    parser = CommandParser("study libraries", __doc__)
+    add_profile(parser)
     parser.add_argument("--steps", type=at_least_one, default=30, help="recovery steps of every arm")
     parser.add_argument("--seeds", type=at_least_one, default=3, help="recoveries of every arm")
     parser.add_argument("--clips", type=at_least_one, default=32, help="clips of each MiniVBench score")
-    parser.add_argument("--out", type=given_path, default=record_folder(), help="where the record goes")
+    parser.add_out("folder of the record", record_folder())
     return run_command(_record, parser, arguments)
 
 
@@ -120,7 +119,3 @@ def _record(options: argparse.Namespace) -> None:
     }
     write_record(options.out / RECORD, table, facts)
     print(table.drop(columns="refused", errors="ignore").to_string(index=False))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

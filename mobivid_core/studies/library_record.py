@@ -64,7 +64,7 @@ class Record:
             CheckpointError: It is missing, or not such a record.
         """
         place = (folder or record_folder()) / RECORD
-        rows, facts = read_record(place, "python -m mobivid_core.studies.library_benchmark")
+        rows, facts = read_record(place, "mobivid study libraries")
         missing = [c for c in COLUMNS if c not in rows]
         if missing:
             raise CheckpointError(f"{place}.csv lacks the columns {missing}: make it again with the library benchmark")

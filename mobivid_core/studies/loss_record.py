@@ -43,7 +43,7 @@ class LossRecord:
             CheckpointError: It is missing, or not such a record.
         """
         place = (folder or record_folder()) / f"distill_{name}"
-        command = f"python -m mobivid_core.studies.loss_study {name}"
+        command = f"mobivid study {name}"
         rows, facts = read_record(place, command)
         missing = [c for c in NEEDED if c not in rows]
         if missing:

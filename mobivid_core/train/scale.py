@@ -1,7 +1,7 @@
 """What paper-scale training needs: the model on the meta device, and memory per GPU for each number of GPUs.
 
-    python -m mobivid_core.train.scale                    # shapes, and the table
-    torchrun --nproc_per_node 2 -m mobivid_core.train.scale --try-sharding    # FSDP2, here under gloo
+    mobivid bench memory                    # shapes, and the table
+    torchrun --nproc_per_node 2 -m mobivid_core bench memory --try-sharding    # FSDP2, here under gloo
 
 Paper: the 2 B server and the 0.9 B mobile DiT (reconstructed sizes). Nothing is trained at that scale here. Weights,
 gradients, AdamW moments and averages are counted exactly and divided by the number of GPUs (FSDP2, fully sharded);
@@ -12,7 +12,6 @@ communication buffers beyond two gathered blocks, fused attention (no scores are
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -150,7 +149,7 @@ def try_sharding(steps: int = 3) -> list[float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: print the memory of paper-scale training, or try sharding; returns the exit status."""
-    parser = CommandParser("mobivid_core.train.scale", main.__doc__)
+    parser = CommandParser("bench memory", main.__doc__)
     parser.add_argument("--try-sharding", action="store_true", help="run under accelerate launch or torchrun")
     parser.add_argument("--clips", type=at_least_one, default=1, help="clips a GPU and micro-batch")
     return run_command(_show, parser, arguments)
@@ -169,7 +168,3 @@ def _show(options: argparse.Namespace) -> None:
         t, h, w = PAPER_GRID
         print(f"{name}: {parameters:,} parameters; {t} x {h} x {w} = {t * h * w} tokens; GiB per GPU")
         print(memory_table(sizes, clips=options.clips).round(2).to_string(index=False), end="\n\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -108,6 +108,7 @@ def sharpen_decoder(
     noise: float = LATENT_NOISE,
     perceptual: float = 0.005,
     adversarial: float = 0.5,
+    seam: float = 0.0,
     budget_db: float = 1.0,
     warmup: int = 100,
     triples: int = 2,
@@ -136,6 +137,7 @@ def sharpen_decoder(
         noise: Most noise on the latents, as in `train_vae`.
         perceptual: Weight of the perceptual distance beside the squared error.
         adversarial: Size of the adversarial gradient at the last layer, as a share of the other terms'.
+        seam: Weight of the squared error of differences across token borders, beside the squared error of pixels.
         budget_db: PSNR on the watched clips that the new terms may cost.
         warmup: Steps in which the critic learns alone; then the adversarial term rises over as many.
         triples: Triples of neighbouring frames a clip that the critic judges.
@@ -180,6 +182,8 @@ def sharpen_decoder(
         real, fake = draw_triples(clips, decoded, triples, generator)
         far = distance(to_frames(fake), to_frames(real))
         kept = error + contest.gain * perceptual * far
+        if seam:
+            kept = kept + seam * seam_error(decoded, clips, patch)
         ramp = min(max((step - warmup) / max(warmup, 1), 0.0), 1.0)
         push = _push(contest, fake, kept) if ramp else 0.0
         logits_real, logits_fake = contest.critic(torch.cat([real, fake.detach()])).chunk(2)
@@ -206,6 +210,27 @@ def sharpen_decoder(
     except TrainingError as error:
         result = TrainResult(contest, ended=str(error))
     return _finished(vae, contest, watched, patch, budget_db), result
+
+
+def seam_error(decoded: Tensor, clips: Tensor, patch: int) -> Tensor:
+    """Mean squared error of the differences of neighbouring pixels across token borders.
+
+    A token's borders are a thirty-second of all pixel pairs, so the error of pixels hardly sees a step there.
+
+    Args:
+        decoded: (B, 3, T, H, W), H and W of two tokens or more.
+        clips: Same shape.
+        patch: Side of a token in pixels.
+
+    Returns:
+        A scalar.
+    """
+    wrong = decoded - clips
+    steps = [wrong.unflatten(axis, (-1, patch)) for axis in (3, 4)]
+    across = [(step.select(axis + 1, 0).narrow(axis, 1, step.shape[axis] - 1)
+               - step.select(axis + 1, patch - 1).narrow(axis, 0, step.shape[axis] - 1)).square().mean()
+              for axis, step in zip((3, 4), steps, strict=True)]  # fmt: skip
+    return (across[0] + across[1]) / 2
 
 
 def _decode(vae: MobiVidVAE, clips: Tensor, noise: float, generator: torch.Generator, bf16: bool) -> Tensor:

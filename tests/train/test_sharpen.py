@@ -100,3 +100,21 @@ def test_critic_judges_places():
     (slope,) = torch.autograd.grad(logits[0, 0, 4, 4], triples)
     rows = slope[0].abs().sum((0, 1, 3)).nonzero().flatten()
     assert 40 <= rows.max() - rows.min() + 1 <= 54 and not slope[1].any()
+
+
+def test_the_seam_error_sees_steps_at_token_borders_only():
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.rand((2, 3, 5, 64, 96), generator=generator)
+    wrong = torch.rand(clips.shape, generator=generator)
+    rows, columns = (
+        wrong[:, :, :, 32] - wrong[:, :, :, 31],
+        torch.stack([wrong[..., i] - wrong[..., i - 1] for i in (32, 64)]),
+    )
+    expected = (rows.square().mean() + columns.square().mean()) / 2
+    torch.testing.assert_close(sharpen.seam_error(clips + wrong, clips, 32), expected)
+    inside = clips.clone()
+    inside[:, :, :, 5:20, 40:50] += 1
+    assert sharpen.seam_error(inside, clips, 32) == 0
+    tokens = clips.clone()
+    tokens[:, :, :, :32, :32] += 1  # a step of one along 32 of 96 and 32 of 64 pixels, one border of two
+    torch.testing.assert_close(sharpen.seam_error(tokens, clips, 32), torch.tensor((1 / 3 + 1 / 4) / 2))
