@@ -45,7 +45,7 @@ def load_encoders(pipeline: Path, dtype: torch.dtype, device: torch.device | str
             "latents with --latents"
         )
     try:
-        pipe = diffusers.LTXPipeline.from_pretrained(pipeline, transformer=None, torch_dtype=dtype)
+        pipe = diffusers.LTXPipeline.from_pretrained(pipeline, transformer=None, dtype=dtype)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{pipeline} is no readable LTX pipeline ({error})") from error
     return pipe.to(device)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import write_json, write_text
-from mobivid_core.ltx.adapter import MobiVidLTXTransformer
 from mobivid_core.ltx.checkpoint import save_transformer
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.counts import Grid, dit_counts
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.ltx import MobiVidLTXTransformer
 from mobivid_core.phone.devices import find_device
 from mobivid_core.phone.latency import latency_cost
 from mobivid_core.prune.costs import LinearCost, flop_cost, parameter_cost
@@ -56,7 +56,8 @@ def cost_of(
         prices = ("fixed", "block", "self_head", "cross_head", "neuron")
         return replace(params, unit="bytes", **{k: weight_bytes * getattr(params, k) for k in prices})
     if unit == "seconds":
-        return latency_cost(sizes, find_device(chip), grid, sizes)
+        widths = sizes.widths_alone()
+        return latency_cost(widths, find_device(chip), grid, widths)
     raise ParameterError(f"unknown unit {unit!r}; use one of {', '.join(UNITS)}")
 
 
@@ -120,13 +121,13 @@ def write_card(out: Path, plan: PruningPlan, source: str, grid: Grid, tokens: in
     ]
     text = f"""# A pruned video transformer
 
-Made from {source}. Load it with `mobivid_core.ltx.adapter.MobiVidLTXTransformer.from_pretrained(FOLDER)` and hand it
+Made from {source}. Load it with `mobivid_core.models.ltx.MobiVidLTXTransformer.from_pretrained(FOLDER)` and hand it
 to `diffusers.LTXPipeline` as `transformer`.
 
 | | before | after |
 |---|---|---|
 | parameters | {before.params:,} | {after.params:,} |
-| TFLOP a forward pass ({" x ".join(map(str, grid))} latent cells) | {before.flops / 1e12:.3f} | {after.flops / 1e12:.3f} |
+| TFLOP a pass of {" x ".join(map(str, grid))} cells | {before.flops / 1e12:.3f} | {after.flops / 1e12:.3f} |
 | blocks | {plan.source.blocks} | {small.blocks} |
 
 Scores: {notes.get("scores", "none")}; settings {notes.get("score_notes", {})}; data: {notes.get("data") or "not said"}.

@@ -128,7 +128,7 @@ def _mean(parts: list[Scores], estimator: str, settings: ScoreSettings) -> Score
 
 
 def _key(model: MobiVidTransformer3DModel, calibration: CalibrationSet, settings: ScoreSettings) -> str:
-    """Short hash of what a part depends on: sizes, some weights, the samples' noise and the settings but their number."""
+    """Short hash of what a part depends on: sizes, some weights, the noise and the settings."""
     digest = hashlib.sha256(json.dumps([model.sizes.as_kwargs(), settings.probes, settings.seed]).encode())
     for value in (model.proj_out.weight, model.proj_in.weight, calibration.timestep, calibration.noisy[0]):
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())

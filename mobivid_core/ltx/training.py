@@ -228,9 +228,8 @@ def _train(
     result = train(student, loss, settings.loop(), folder, title=title, on_log=watch or _finite)
     if result.ended:
         kept = watch is not None and watch.restore()
-        say(
-            f"{title} ended early: {result.ended}; {'the last good weights are kept' if kept else 'nothing was good yet'}"
-        )
+        what = "these are the last good weights" if kept else "nothing was good yet"
+        say(f"{title} ended early: {result.ended}; {what}. Lower the learning rate and train in a new folder")
     return result
 
 
