@@ -6,6 +6,7 @@ Paper: four unguided steps (claims C03, C23). The weights are saved as any `Mobi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +27,28 @@ CARD = "distilled.json"
 STUDENTS = ("student", "distilled")
 
 
-def student_card(recipe: dict[str, Any] | None = None) -> dict[str, Any]:
-    """How the student wants to be sampled, and how it was made."""
+def student_card(recipe: dict[str, Any] | None = None, earlier: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """How the student wants to be sampled, and how it was made: the last round's recipe, and those before it."""
     return {
         "steps": STUDENT_STEPS,
         "guidance": 1.0,
         "solver": "euler",
         "sigmas": [round(s, 6) for s in student_sigmas().tolist()],
         "recipe": recipe or {},
+        "earlier": list(earlier),
     }
 
 
 def save_student(
-    student: nn.Module, folder: Path, recipe: dict[str, Any] | None = None, dtype: torch.dtype | None = None
+    student: nn.Module,
+    folder: Path,
+    recipe: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+    earlier: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write weights, config and `distilled.json` into `folder`; `dtype` as in `artifacts.save_model`."""
     save_model(student, folder, dtype)
-    write_json(Path(folder) / CARD, student_card(recipe))
+    write_json(Path(folder) / CARD, student_card(recipe, earlier))
 
 
 def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any]]:

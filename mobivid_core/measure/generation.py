@@ -99,6 +99,7 @@ class Evaluator:
         *,
         n: int | None = None,
         split: str = "test",
+        start: int = 0,
         cache: bool = True,
         progress: bool = True,
     ) -> Evaluator:
@@ -110,14 +111,15 @@ class Evaluator:
             profile: Sizes.
             n: Evaluated clips and reference clips; None for the profile's `eval_clips`.
             split: "test" for what is reported, "val" to choose settings on; the reference clips are of the same split.
+            start: Index of the first caption: a final judgement takes captions that no choice has seen.
             cache: Keep the measures under `runs/<profile>/evaluation`.
             progress: Show a progress bar.
         """
         n = profile.eval_clips if n is None else n
         reference, real, reconstruction = measured_reference(
-            vae, judge, profile, n, split=split, cache=cache, progress=progress
+            vae, judge, profile, n, split=split, start=start, cache=cache, progress=progress
         )
-        labels = [label_of(split, i) for i in range(n)]
+        labels = [label_of(split, i) for i in range(start, start + n)]
         return cls(vae, judge, profile, reference, real, reconstruction, labels, split)
 
     def rows(self) -> dict[str, Scores]:
@@ -178,7 +180,7 @@ class Evaluator:
         if quality:
             # what the plan computes, not its reasons: those hold timings, which are others elsewhere
             kind = type(model).__qualname__, getattr(getattr(model, "plan", None), "computes", None)
-            settings = (self.split, steps, guidance.key, solver, wording, seed, keep, *kind)
+            settings = (self.split, caption(self.labels[0]), steps, guidance.key, solver, wording, seed, keep, *kind)
             file = evaluation_file([self.vae, self.judge, model], settings, self.profile, n)
         found = read_measured(file, independent)
         if found is None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -24,9 +25,11 @@ from mobivid_core.distill.discriminator import TeacherDiscriminator, default_dep
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.measure.comparison import distance_ratio, mean_ratio
+from mobivid_core.measure.intervals import Interval, cells, over_seeds
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile, add_profile, get_profile
+from mobivid_core.show.outcome import TableResult
 from mobivid_core.studies.distillation_bench import Bench
 from mobivid_core.studies.records import read_record, record_folder, run_trials, save_study, whose_space, whose_teacher
 
@@ -124,14 +127,67 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
     )
 
 
+#: Trials that claims and questions are about.
+CONTROL, SCRATCH, MIXED = "no adversarial term", "network with random weights", "50% synthetic"
+ALONE = ("0% synthetic", "100% synthetic")
+_MEASURE = "Frechet / start"
+
+
+def over_trial(rows: pd.DataFrame, ours: str, other: str) -> Interval:
+    """Distance of one trial over another's, paired by seed: geometric mean and t interval; of one seed no interval.
+
+    Args:
+        rows: Of a record.
+        ours: Beginning of a trial's name.
+        other: The same of the trial below the line.
+    """
+    by_seed = [rows[rows["trial"].str.startswith(name)].groupby("seed")[_MEASURE].first() for name in (ours, other)]
+    pairs = (by_seed[0] / by_seed[1]).dropna().to_numpy()
+    if len(pairs) < 2:
+        return Interval(pairs.mean(), np.nan, np.nan, kind="no interval", over="seeds", n=len(pairs))
+    return over_seeds(pairs, logs=True)
+
+
+def mixed_over_either(rows: pd.DataFrame) -> Interval:
+    """Half real, half synthetic over the better of the two alone."""
+    means = rows.groupby("trial")[_MEASURE].mean()
+    return over_trial(rows, MIXED, min(ALONE, key=lambda name: means[name]))
+
+
+def study_table(rows: pd.DataFrame, source: str, name: str) -> TableResult:
+    """A record as a table with its finding.
+
+    Args:
+        rows: From `load_study`.
+        source: Where they come from.
+        name: "heads" or "share".
+    """
+    columns = [c for c in ("all together", _MEASURE, "accuracy / start", "D(real) - D(student)") if c in rows]
+    table = rows.groupby("trial", sort=False)[columns].mean().reset_index()
+    first = CONTROL if name == "heads" else ALONE[0]
+    ratios = [over_trial(rows, trial, first) for trial in table["trial"]]
+    for column in ("value", "low", "high", "interval", "n"):
+        table[f"over '{first}'" if column == "value" else column] = [cells(r)[column] for r in ratios]
+    clear = table.loc[(table["high"] < 1) | (table["low"] > 1), "trial"]
+    spread = table[_MEASURE].max() - table[_MEASURE].min()
+    return TableResult(
+        table,
+        f"Distance after the trial over that of its start: from {table[_MEASURE].min():.3f} to "
+        f"{table[_MEASURE].max():.3f}, a spread of {spread:.3f}; {len(clear)} of {len(table) - 1} trials differ from "
+        f"'{first}' beyond chance over seeds. {source}",
+        "recorded",
+        "Table 5, R1.4" if name == "heads" else "R4.4",
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
     parser = CommandParser("study", __doc__)
     parser.add_argument("study", choices=("heads", "share"), help="which trials")
     add_profile(parser)
-    parser.add_argument("--updates", type=at_least_one, default=16, help="updates of each trial")
+    parser.add_argument("--updates", type=at_least_one, default=64, help="updates of each trial")
     parser.add_argument("--clips", type=at_least_one, default=64, help="test captions of each score")
-    parser.add_argument("--seeds", type=at_least_one, default=1, help="seeds of each trial")
+    parser.add_argument("--seeds", type=at_least_one, default=3, help="seeds of each trial")
     parser.add_out("folder of the record", record_folder())
     return run_command(_study, parser, arguments)
 
