@@ -178,7 +178,8 @@ def compare(
     """
     expected = [torch_clip(*pair) for pair in pairs]
     errors = {
-        n: max(relative_error(a.clip(*p), e) for p, e in zip(pairs, expected, strict=True)) for n, a in ours.items()
+        name: max(relative_error(one.clip(*pair), clip) for pair, clip in zip(pairs, expected, strict=True))
+        for name, one in ours.items()
     }
     if errors["float32"] > GATE:
         raise ExportError(f"ONNX Runtime's clips differ from torch's by {errors['float32']:.1e} (gate {GATE:.0e})")
