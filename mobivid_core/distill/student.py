@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from mobivid_core.artifacts import STAMP, load_model, save_model, shipped_path, verify_file
-from mobivid_core.distill.regression import unroll
-from mobivid_core.distill.trajectory import STUDENT_STEPS, Condition, student_sigmas
+from mobivid_core.distill.trajectory import STUDENT_STEPS, student_sigmas
 from mobivid_core.errors import CheckpointError
 from mobivid_core.files import read_json, write_json
+from mobivid_core.flow.condition import Condition
+from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 #: File beside the student's weights.
@@ -66,11 +67,9 @@ def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any
     return load_model(MobiVidTransformer3DModel, folder), card
 
 
-@torch.no_grad()
 def sample_student(student: nn.Module, condition: Condition, noise: Tensor, *, batch: int = 64) -> Tensor:
     """Four unguided Euler steps from (N, C, t, h, w) noise, in batches."""
-    parts = [slice(i, i + batch) for i in range(0, len(noise), batch)]
-    return torch.cat([unroll(student, condition.take(part), noise[part]) for part in parts])
+    return sample_latents(student, condition, noise, student_sigmas(), batch=batch)
 
 
 def shipped_student(stage: str = "student") -> tuple[MobiVidTransformer3DModel, dict[str, Any]] | None:

@@ -34,6 +34,8 @@ from mobivid_core.profiles import Profile
 REFERENCE_START = 1_000_000
 #: Clips that are damaged to test the measures.
 TRIAL_CLIPS = 96
+#: Folders of the package that draw, sample and measure: their code is part of what kept measures depend on.
+MEASURING_CODE = ("measure", "data", "flow", "models", "pipeline")
 _RENDER_BATCH = 16
 
 
@@ -145,7 +147,7 @@ def _measure_real(
 def _unpack(name: str, stored: dict[str, Tensor]) -> ClipMeasures | None:
     """The measures of one set; None where a file was written by code that measured other things."""
     prefix = f"{name}."
-    return ClipMeasures.of({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
+    return ClipMeasures.from_columns({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
 
 
 def evaluation_folder(profile: Profile) -> Path:
@@ -158,8 +160,7 @@ def evaluation_key(models: Sequence[nn.Module], settings: object, profile: Profi
     digest = hashlib.sha256(repr((settings, profile.frames, profile.size)).encode())
     for value in (tensor for model in models for tensor in model.state_dict().values()):
         digest.update(value.detach().cpu().numpy().tobytes())
-    here = Path(__file__).parent
-    for folder in (here, *(here.parent / name for name in ("data", "flow", "models", "pipeline"))):
-        for source in sorted(folder.glob("*.py")):
+    for folder in MEASURING_CODE:
+        for source in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -5,6 +5,7 @@ Paper: the server DiT's block. Both layers may have zero units left; what remain
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -150,22 +151,42 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     return scores.softmax(-1) @ value
 
 
+class Gelu(nn.Module):
+    """GELU, "exact" or its "tanh" approximation, which is written out where a graph is exported.
+
+    Conversion to Core ML drops the approximation's keyword silently. 0.5 (1 + tanh(u)) = sigmoid(2 u) keeps float16
+    finite: where the square overflows, the sigmoid is 0 or 1.
+    """
+
+    def __init__(self, kind: str = "exact") -> None:
+        super().__init__()
+        self.tanh = kind == "tanh"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same."""
+        if not self.tanh:
+            return F.gelu(x)
+        if torch.compiler.is_exporting():
+            return x * torch.sigmoid(math.sqrt(8 / math.pi) * x * (1 + 0.044715 * x * x))
+        return F.gelu(x, approximate="tanh")
+
+
 class FeedForward(nn.Module):
     """Linear, GELU, linear: y = W_down GELU(W_up x + b_up) + b_down.
 
-    GELU is the exact one unless the config says "tanh", which needs an own converter to Core ML (`coreml.fixes`).
+    GELU is the exact one unless the config says "tanh".
     """
 
     def __init__(self, hidden: int, width: int, gelu: str = "exact") -> None:
         super().__init__()
-        self.width, self.approximate = width, "tanh" if gelu == "tanh" else "none"
+        self.width, self.activation = width, Gelu(gelu)
         self.up, self.down = linear(hidden, width), linear(width, hidden)
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         """x: (B, N, hidden) -> same; gate: (width,) or (B, width) multiplier of the neurons."""
         if not self.width:
             return self.down.bias.expand_as(x)
-        inner = F.gelu(self.up(x), approximate=self.approximate)
+        inner = self.activation(self.up(x))
         if gate is not None:
             inner = inner * gate[..., None, :].to(inner.dtype)
         return self.down(inner)

@@ -19,7 +19,7 @@ from mobivid_core.measure import intervals
 from mobivid_core.measure.frechet import FrechetTarget, distance_interval, excess_ratio_interval, ratio_interval
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.paths import data_dir
-from mobivid_core.phone.efficiency import Efficiency
+from mobivid_core.phone.efficiency import calibration_rows, fit_efficiency
 from mobivid_core.studies.records import read_record, write_record
 
 RECORD = "interval_coverage"
@@ -28,6 +28,8 @@ RECORD = "interval_coverage"
 Experiment = Callable[[np.random.Generator], tuple[tuple[float, float, float], float]]
 #: Resamples of means, and of distances: fewer than in the notebooks' tables, which have 1,000 and 50.
 _RESAMPLES, _FEW = 200, 50
+#: Of the logs of efficiency, as the anchors have them.
+_SPREADS = {"workload": 0.2, "chip": 0.2}
 #: Features of the distances' sets, and how far these lie from the target.
 _FEATURES = 4
 _SHIFTS = (0.4, 0.8, 1.2)
@@ -103,8 +105,11 @@ def _ranks(rng: np.random.Generator) -> tuple[Interval, float]:
 
 
 def _prediction(rng: np.random.Generator) -> tuple[tuple[float, float, float], float]:
-    *seen, another = rng.normal(-1.5, 0.3, size=7)
-    fitted = Efficiency(float(np.mean(seen)), float(np.std(seen, ddof=1)), len(seen))
+    """The anchors' own layout of chips and workloads; the truth is another workload on another chip."""
+    rows = calibration_rows()[["chip", "workload"]]
+    effects = sum(rows[by].map({v: rng.normal(0, sd) for v in rows[by].unique()}) for by, sd in _SPREADS.items())
+    fitted = fit_efficiency(rows.assign(efficiency=np.exp(effects - 1.5)))
+    another = -1.5 + sum(rng.normal(0, sd) for sd in _SPREADS.values())
     return (fitted.typical, *fitted.interval(0.95)), float(np.exp(another))
 
 
@@ -156,7 +161,7 @@ def experiments() -> dict[str, tuple[Experiment, str]]:
         "speed over runs": (_speed, "4 runs of 5"),
         "speed in one run": (_one_run, "12 repeats"),
         "rank correlation": (_ranks, "56 units"),
-        "prediction of another chip": (_prediction, "6 chips"),
+        "prediction of another workload and chip": (_prediction, "3 workloads, 7 chips"),
         "Frechet distance": (far.one, "256 clips"),
         "ratio of distances, paired": (far.ratio, "256 clips"),
         "ratio above the floor, paired": (far.excess, "256 clips"),

@@ -17,14 +17,12 @@ torchprofile==0.0.4`, then `pip install omegaconf pulp`. The record that it writ
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from mobivid_core.command import CommandParser, at_least_one, run_command
@@ -48,8 +46,8 @@ from mobivid_core.studies.library_arms import (
     recovered,
 )
 from mobivid_core.studies.library_plans import LibraryPlan
-from mobivid_core.studies.library_record import CLIPS, RECORD, record_folder, teacher_hash
-from mobivid_core.studies.records import write_record
+from mobivid_core.studies.library_record import CLIPS, RECORD
+from mobivid_core.studies.records import record_folder, save_study, teacher_hash
 
 
 def run(profile: Profile, steps: int, seeds: int, clips: int) -> pd.DataFrame:
@@ -114,26 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _record(options: argparse.Namespace) -> None:
     profile = get_profile(options.profile)
     table = run(profile, options.steps, options.seeds, options.clips)
-    facts = {
-        "date": datetime.date.today().isoformat(),
-        "teacher": teacher_hash(profile.name),
-        "profile": profile.name,
-        "steps": options.steps,
-        "seeds": options.seeds,
-        "clips": options.clips,
-        "calibration samples": CALIBRATION * profile.calibration_clips,
-        "hessian samples": HESSIAN_SAMPLES,
-        "judged from index": FRESH_START,
-        "rates": list(RATES),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "libraries": sorted({name for name in table["library"].dropna() if name}),
-    }
     errors = table.get("errors", pd.Series(dtype=object))
     by_clip = table.loc[errors.notna(), ["arm", "budget", "refit", "seed"]].assign(
         errors=[" ".join(f"{e:.4g}" for e in row) for row in errors.dropna()]
     )
     write_bytes((options.out / CLIPS).with_suffix(".csv"), by_clip.to_csv(index=False).encode())
-    table = table.drop(columns="errors", errors="ignore")
-    write_record(options.out / RECORD, table, facts)
-    print(table.drop(columns="refused", errors="ignore").to_string(index=False))
+    used = {"steps": options.steps, "seeds": options.seeds, "clips": options.clips, "rates": list(RATES)}
+    used |= {"calibration samples": CALIBRATION * profile.calibration_clips, "hessian samples": HESSIAN_SAMPLES}
+    used |= {"judged from index": FRESH_START}
+    used |= {"libraries": sorted({name for name in table["library"].dropna() if name})}
+    save_study(options.out / RECORD, table.drop(columns="errors", errors="ignore"), profile.name, **used)

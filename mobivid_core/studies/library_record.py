@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mobivid_core.artifacts import WEIGHTS, find, read_stamp
 from mobivid_core.errors import CheckpointError
 from mobivid_core.measure.bars import Bar
 from mobivid_core.measure.intervals import Interval, cells, crossed, over_seeds
-from mobivid_core.paths import data_dir
-from mobivid_core.studies.records import read_record, whose_teacher
+from mobivid_core.studies.records import read_record, record_folder, whose_teacher
+from mobivid_core.studies.records import teacher_hash as teacher_hash  # the notebooks take it from here
 
 RECORD = "pruning_libraries"
 #: KD error of each clip of the final judgement, beside the record: intervals cross seeds with clips.
@@ -48,16 +47,6 @@ COLUMNS = ["arm", "budget", "seed", *NUMBERS]
 Row = tuple[str, bool]
 
 
-def record_folder() -> Path:
-    """Where recorded benchmarks lie."""
-    return data_dir() / "benchmarks"
-
-
-def teacher_hash(profile: str) -> str:
-    """Short hash of the teacher's weights in this profile."""
-    return read_stamp(find("teacher", profile).path)["files"][WEIGHTS][:12]
-
-
 @dataclass(frozen=True)
 class Record:
     """A recorded benchmark.
@@ -80,10 +69,7 @@ class Record:
             CheckpointError: It is missing, or not such a record.
         """
         place = (folder or record_folder()) / RECORD
-        rows, facts = read_record(place, "mobivid study libraries")
-        missing = [c for c in COLUMNS if c not in rows]
-        if missing:
-            raise CheckpointError(f"{place}.csv lacks the columns {missing}: make it again with the library benchmark")
+        rows, facts = read_record(place, "mobivid study libraries", COLUMNS)
         if "refit" not in rows:  # an older record refitted our arms alone, and said so in their names
             rows = rows.assign(refit=rows["arm"].str.startswith("ours"), arm=rows["arm"].str.removesuffix(", refit"))
         rows = rows.assign(budget=rows["budget"].astype(str), refit=rows["refit"].fillna(False).astype(bool))

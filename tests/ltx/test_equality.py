@@ -4,9 +4,9 @@ import diffusers
 import pytest
 import torch
 
-from mobivid_core.ltx.adapter import MobiVidLTXTransformer
 from mobivid_core.ltx.checkpoint import load_transformer, save_as_ltx, save_transformer
 from mobivid_core.ltx.layout import ROPE_SCALE
+from mobivid_core.models.ltx import MobiVidLTXTransformer
 
 from .conftest import example, relative, tiny_ltx
 

@@ -120,7 +120,7 @@ def test_another_teacher_is_said(record):
 
 
 def test_a_missing_or_foreign_record_is_one_clear_error(tmp_path):
-    with pytest.raises(CheckpointError, match="study libraries"):
+    with pytest.raises(CheckpointError, match="mobivid study libraries"):
         Record.load(tmp_path)
     (tmp_path / f"{RECORD}.csv").write_text("a,b\n1,2\n")
     (tmp_path / f"{RECORD}.json").write_text("{}")
