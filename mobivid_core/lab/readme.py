@@ -13,6 +13,7 @@ from pathlib import Path
 from mobivid_core.command import CommandParser, run_command
 from mobivid_core.errors import RunError
 from mobivid_core.files import read_json, write_text
+from mobivid_core.lab.rules import TESTED
 from mobivid_core.lab.runner.record import EXPECTED
 from mobivid_core.paths import project_root
 from mobivid_core.show import headlines
@@ -59,14 +60,14 @@ def _short(number: str) -> str:
 
 
 def claims_table(claims: list[dict[str, str]], seconds: dict[str, float]) -> str:
-    """Markdown table of the claims that a number of this project speaks to.
+    """Markdown table of the claims that a number of this project speaks to, tested trends first.
 
     Args:
         claims: Rows of `scorecard_claims.csv`.
         seconds: Notebook -> seconds on record.
     """
-    lines = ["| claim | notebook | command | minutes | tolerance | verdict |", "|---|---|---|---|---|---|"]
-    for row in claims:
+    lines = ["| claim | class | notebook | command | minutes | rule | verdict |", "|---|---|---|---|---|---|---|"]
+    for row in sorted(claims, key=lambda row: row.get("class") != TESTED):
         if not row["ours"]:
             continue
         notebook = row["notebook"] or SCORECARD  # arithmetic on published numbers alone
@@ -76,7 +77,8 @@ def claims_table(claims: list[dict[str, str]], seconds: dict[str, float]) -> str
         link = f"[{notebook[:2]}](notebooks/{notebook}.ipynb)"
         command = f'`make reproduce ARGS="--only {notebook[:2]}"`'
         claim = f"{row['id']} {row['claim']}: {published}; ours {row['ours']}{scale}"
-        lines.append(f"| {claim} | {link} | {command} | {minutes} | {row['rule']} | {row['verdict']} |")
+        kind = row.get("class", "")
+        lines.append(f"| {claim} | {kind} | {link} | {command} | {minutes} | {row['rule']} | {row['verdict']} |")
     return "\n".join(lines)
 
 

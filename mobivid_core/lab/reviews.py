@@ -48,7 +48,7 @@ QUESTIONS: dict[str, Question] = {
     "R3.1": Question(("scorecard_stacking",)),
     "R3.2": Question(("device_predictions", "device_rates")),
     "R3.3": Question(("distill_image_to_video",)),
-    "R4.1": Question(("distill_cost", "distill_compute", "scorecard_costs")),
+    "R4.1": Question(("distill_cost", "distill_compute")),
     "R4.2": Question(("stage_seconds", "device_rates")),
     "R4.3": Question(("tiled_ffn", "tiled_working_set")),
     "R4.4": Question(("distill_share",), "mixed_data_over_either", 1.0),

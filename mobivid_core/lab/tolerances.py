@@ -60,7 +60,7 @@ class Tolerance:
 EXACT = Tolerance("exact")
 #: Measured numbers with an interval: the interval says what other clips would give, 5 % what another processor may.
 WITH_INTERVAL = Tolerance("interval", 0.05)
-#: Measured numbers without one.
+#: Measured numbers without one, where nothing else is stated; a test allows none of the notebooks' to fall here.
 MEASURED = Tolerance("relative", 0.15)
 
 

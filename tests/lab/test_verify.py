@@ -11,7 +11,7 @@ import pytest
 
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.lab import verify
-from mobivid_core.lab.tolerances import EXACT, MEASURED, WITH_INTERVAL, Tolerance, of_headline
+from mobivid_core.lab.tolerances import EXACT, MEASURED, RESTATING, WITH_INTERVAL, Tolerance, of_headline
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.paths import project_root
 from mobivid_core.show.headlines import headline_table
@@ -52,6 +52,7 @@ def test_the_same_run_is_within(committed: verify.Committed) -> None:
     assert [line.tolerance for line in lines] == ["exact", "factor 2", "interval or 5%", "exact", "same columns"]
     text = verify.rendered(lines)
     assert "vae_psnr_db             | 26 [25, 27]     | 26" in text and text.endswith("5 within")
+    assert "5 checks: 4 compare numbers" in text and "1 compare the columns of measured tables only" in text
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,13 @@ def test_the_committed_numbers_come_from_git(tmp_path: Path, monkeypatch: pytest
 def test_numbers_that_mean_nothing_are_not_compared(committed: verify.Committed) -> None:
     with pytest.raises(ParameterError, match="mean nothing; run and compare profile 'laptop'"):
         verify.compare("smoke", committed)
+
+
+def test_every_measured_headline_without_an_interval_has_a_tolerance_of_its_own() -> None:
+    rows = read_headlines(project_root() / "figures" / HEADLINES)
+    bare = {r["id"] for r in rows if r["evidence"] == "measured" and not r["low"] and r["notebook"] not in RESTATING}
+    stated = {name for name, row in headline_table().items() if row["tolerance"]}
+    assert bare <= stated, f"state a tolerance for {sorted(bare - stated)}"
 
 
 def test_the_rules() -> None:
