@@ -54,16 +54,16 @@ lock:
 	mv $(VENV)-lock.new requirements.lock && rm $(VENV)-lock.txt
 
 reproduce: $(STAMP)
-	$(BIN)/python -m mobivid_core.lab.reproduce --profile laptop $(ARGS)
+	$(BIN)/python -m mobivid_core reproduce --profile laptop $(ARGS)
 
 smoke: $(STAMP)
-	$(BIN)/python -m mobivid_core.lab.reproduce --profile smoke $(ARGS)
+	$(BIN)/python -m mobivid_core reproduce --profile smoke $(ARGS)
 
 verify: $(STAMP)
-	$(BIN)/python -m mobivid_core.lab.verify $(ARGS)
+	$(BIN)/python -m mobivid_core verify $(ARGS)
 
 list: $(STAMP)
-	$(BIN)/python -m mobivid_core.lab.reproduce --profile laptop --list
+	$(BIN)/python -m mobivid_core reproduce --profile laptop --list
 
 test: $(STAMP)
 	$(GLIBC) $(BIN)/python -m pytest -m "not slow and not browser" $(ARGS)
@@ -77,7 +77,7 @@ test-browser: $(STAMP)
 
 # jupyter-book gets an environment of its own: its sphinx would move packages that the notebooks pin.
 site: $(VENV)-site/.ready
-	PYTHONPATH=. $(VENV)-site/bin/python -m mobivid_core.lab.site $(ARGS)
+	PYTHONPATH=. $(VENV)-site/bin/python -m mobivid_core site $(ARGS)
 
 $(VENV)-site/.ready: pyproject.toml
 	test -x $(VENV)-site/bin/python || $(PYTHON) -m venv $(VENV)-site
@@ -93,8 +93,8 @@ lab: $(STAMP)
 	$(GLIBC) $(BIN)/jupyter lab --notebook-dir . notebooks/00_start_here.ipynb
 
 teaching: $(STAMP)
-	$(BIN)/python -m mobivid_core.lab.teaching --edition student --out runs/teaching/student
-	$(BIN)/python -m mobivid_core.lab.teaching --edition instructor --out runs/teaching/instructor
+	$(BIN)/python -m mobivid_core teaching --edition student --out runs/teaching/student
+	$(BIN)/python -m mobivid_core teaching --edition instructor --out runs/teaching/instructor
 
 clean:
 	rm -rf runs

@@ -176,7 +176,7 @@ def find(stage: str, profile: str) -> Artifact:
         )
     raise CheckpointError(
         f"no {stage!r} artefact: looked in {_short(run_path(stage, profile))} and {_short(shipped_path(stage))}. "
-        f"Make it with `python -m mobivid_core.lab.reproduce --profile {profile} --only {MADE_BY[stage][:2]}` "
+        f"Make it with `mobivid reproduce --profile {profile} --only {MADE_BY[stage][:2]}` "
         f"or by running notebooks/{MADE_BY[stage]}.ipynb."
     )
 

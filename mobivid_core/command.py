@@ -1,7 +1,7 @@
 """Command lines that end alike: a user's mistake is one line and status 2, Ctrl-C one line and 130.
 
-Every `python -m mobivid_core...` builds a `CommandParser` and hands its work to `run_command`. A closed pipe (`| head`)
-ends a command without a word. Nothing heavy is imported here.
+Every subcommand of `mobivid` (`mobivid_core.__main__`) builds a `CommandParser` and hands its work to `run_command`.
+A closed pipe (`| head`) ends a command without a word. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -27,15 +27,23 @@ class CommandParser(argparse.ArgumentParser):
     """An argument parser whose complaint is one line.
 
     Args:
-        module: Dotted name of the command's module.
+        words: The subcommand's words, e.g. "train vae".
         description: Its docstring; the help shows the first line.
     """
 
-    def __init__(self, module: str = "", description: str | None = None, **settings: object) -> None:
-        if module:
-            settings["prog"] = f"python -m {module.removesuffix('.__main__')}"
+    def __init__(self, words: str = "", description: str | None = None, **settings: object) -> None:
+        if words:
+            settings["prog"] = f"mobivid {words}"
         first = description.splitlines()[0] if description else None
         super().__init__(description=first, **settings)
+
+    def add_out(self, text: str, default: Path | None = None, **settings: object) -> None:
+        """Add `--out`, where a subcommand writes; `text` says what goes there."""
+        self.add_argument("--out", type=given_path, default=default, help=text, **settings)
+
+    def add_seed(self, text: str = "random numbers come from it") -> None:
+        """Add `--seed`, a whole number from zero up."""
+        self.add_argument("--seed", type=at_least_zero, default=0, help=f"{text} (default: 0)")
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""

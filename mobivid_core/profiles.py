@@ -6,6 +6,7 @@ thing in every stage.
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, ArgumentTypeError
 from dataclasses import dataclass, replace
 
 from mobivid_core.errors import ProfileError
@@ -145,3 +146,16 @@ def get_profile(name: str) -> Profile:
     if name not in PROFILES:
         raise ProfileError(f"unknown profile {name!r}; the profiles are {', '.join(PROFILES)}")
     return PROFILES[name]
+
+
+def add_profile(parser: ArgumentParser, default: str = "laptop") -> None:
+    """Add `--profile` to a subcommand's parser."""
+    text = f"sizes and budgets: {', '.join(PROFILES)} (default: {default})"
+    parser.add_argument("--profile", default=default, type=_named, metavar="NAME", help=text)
+
+
+def _named(name: str) -> str:
+    try:
+        return get_profile(name).name
+    except ProfileError as error:
+        raise ArgumentTypeError(str(error)) from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +18,8 @@ import pytest
 
 import mobivid_core
 from mobivid_core import command
+from mobivid_core.__main__ import COMMANDS
+from mobivid_core.__main__ import main as mobivid
 from mobivid_core.command import (
     CommandParser,
     above_zero,
@@ -28,23 +30,14 @@ from mobivid_core.command import (
     run_command,
 )
 from mobivid_core.errors import ParameterError, RunError
+from mobivid_core.paths import project_root
 
 PACKAGE = Path(mobivid_core.__file__).parent
 
 
-def _is_command(path: Path) -> bool:
-    """Whether a module has an `if __name__ == "__main__"`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    tests = [ast.unparse(node.test) for node in tree.body if isinstance(node, ast.If)]
-    return "__name__ == '__main__'" in tests
-
-
-COMMANDS = sorted(
-    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-    for path in PACKAGE.rglob("*.py")
-    if _is_command(path)
-)
-every_command = pytest.mark.parametrize("name", COMMANDS)
+TARGETS = {words: target.split() for group in COMMANDS.values() for words, (target, _) in group.items()}
+MODULES = {words: target[0] for words, target in TARGETS.items()}
+every_command = pytest.mark.parametrize("name", sorted(MODULES))
 
 
 def _raising(error: BaseException) -> Callable:
@@ -58,15 +51,15 @@ def _raising(error: BaseException) -> Callable:
 def test_every_command_ends_alike(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main = importlib.import_module(name).main
+    main = importlib.import_module(f"mobivid_core.{MODULES[name]}").main
     with pytest.raises(SystemExit) as left:
-        main(["--no-such-option"])
+        main([*TARGETS[name][1:], "--no-such-option"])
     out, err = capsys.readouterr()
     assert left.value.code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
     with pytest.raises(SystemExit) as left:
-        main(["--help"])
+        main([*TARGETS[name][1:], "--help"])
     said = capsys.readouterr().out
-    assert left.value.code == 0 and f"python -m {name.removesuffix('.__main__')}" in said
+    assert left.value.code == 0 and said.startswith(f"usage: mobivid {name.split()[0]}")
 
     class Closed:
         """Standard output whose reader is gone."""
@@ -104,7 +97,7 @@ def test_every_number_that_a_command_takes_is_checked(name: str, monkeypatch: py
         raise KeyboardInterrupt
 
     monkeypatch.setattr(CommandParser, "parse_args", collect)
-    importlib.import_module(name).main([])
+    importlib.import_module(f"mobivid_core.{MODULES[name]}").main([])
     for action in seen:
         bare = action.type in (int, float) and not action.choices
         assert not bare, f"{action.option_strings} takes any number: use a type of mobivid_core.command"
@@ -148,6 +141,40 @@ def test_a_failure_of_the_work_is_no_mistake(capsys: pytest.CaptureFixture[str])
     assert run_command(lambda options: None, CommandParser("a.b"), []) == 0
 
 
+def test_the_help_names_every_subcommand_and_imports_nothing_heavy(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys; from mobivid_core.__main__ import main; main(['--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n") and all(f"\n  {words} " in done.stdout for words in MODULES)
+    assert mobivid(["study"]) == 0  # a group's own page
+    said = capsys.readouterr().out
+    assert "study losses" in said and "reproduce " not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"), [(["train", "vea"], "mean `mobivid train vae`"), (["sing"], "--help lists"), (["--x"], "--help")]
+)
+def test_an_unknown_subcommand_is_one_line(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mobivid(words) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("error: no subcommand") and hint in err and err.count("\n") == 1
+
+
+def test_a_subcommand_gets_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[list[str]] = []
+    monkeypatch.setattr("mobivid_core.studies.loss_study.main", lambda words: got.append(words) or 7)
+    assert mobivid(["study", "losses", "--seeds", "2"]) == 7 and got == [["losses", "--seeds", "2"]]
+
+
+def test_documents_name_subcommands_that_exist() -> None:
+    root, call = project_root(), re.compile(r"(?:`|^|\n|\")mobivid ([a-z]+)(?: ([a-z]+))?")
+    documents = [root / "README.md", root / "CHANGELOG.md", *root.glob("notebooks/**/*.*"), *root.glob("data/**/*.md")]
+    documents += [path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py"]
+    named = {(path.name, *words) for path in documents for words in call.findall(path.read_text("utf-8"))}
+    known = MODULES.keys() | {"study "}  # an error's text names the study that it is about
+    wrong = [n for n in named if n[1] not in known and f"{n[1]} {n[2]}" not in known]
+    assert len(named) > 20 and not wrong
+
+
 def _started(*arguments: str, **settings: object) -> subprocess.Popen:
     """A process that heeds Ctrl-C, which a shell's background jobs, and whatever they start, ignore."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -172,7 +199,7 @@ def test_interrupting_the_imports_is_one_line_too(tmp_path: Path) -> None:
     """A command spends its first seconds importing: `torch` here is a module that takes its time."""
     (tmp_path / "torch.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{PACKAGE.parent}"}
-    process = _started("-m", "mobivid_core.train.scale", env=environment)
+    process = _started("-m", "mobivid_core", "bench", "memory", env=environment)
     assert process.stdout and process.stdout.readline() == "importing\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)

@@ -9,7 +9,7 @@ PACKAGE = Path(mobivid_core.__file__).parent
 #: Each layer's folders, or its modules at the top; what stands nowhere else is the first layer.
 LAYERS = (
     *("(top)", "flow", "models", "profiles", "data", "measure", "train", "pipeline"),
-    *("sensitivity", "prune", "distill", "phone", "coreml", "show", "studies", "lab"),
+    *("sensitivity", "prune", "distill", "phone", "coreml", "ltx", "show", "studies", "lab"),
 )
 PLACE = {name: place for place, name in enumerate(LAYERS)} | {"artifacts": LAYERS.index("profiles")}
 

@@ -38,7 +38,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("document", [readme.README, readme.GUIDE])
 def test_generated_tables_are_in_step_with_the_committed_results(document: Path, committed: Path) -> None:
     now, should_be = readme.current(committed)[document]
-    assert now == should_be, "run `python -m mobivid_core.lab.readme`, and commit it with the results"
+    assert now == should_be, "run `mobivid readme`, and commit it with the results"
 
 
 def test_minutes_are_rounded_up() -> None:
@@ -93,7 +93,7 @@ def test_the_paper_is_the_preferred_citation_and_every_part_has_a_licence() -> N
         assert f"]({path.relative_to(root).as_posix()})" in TEXT, f"README.md does not link to {path}"
     for card in cards:
         words = card.read_text(encoding="utf-8")
-        assert "MIT" in words and "-m mobivid_core" in words, f"{card} lacks its licence or its recipe"
+        assert "MIT" in words and "`mobivid " in words, f"{card} lacks its licence or its recipe"
 
 
 def test_the_first_screen_has_the_two_commands_and_the_limits() -> None:

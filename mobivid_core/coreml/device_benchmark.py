@@ -1,9 +1,9 @@
 r"""Command: time verified packages on a connected iPhone through coremltools' remote benchmarker, or import records.
 
-    python -m mobivid_core.coreml.export --config mobile-block --out packages/block
-    python -m mobivid_core.coreml.device_benchmark \
+    mobivid export --config mobile-block --out packages/block
+    mobivid device \
         --device "iPhone 16 Pro Max" --bundle packages/block --team ABCDE12345
-    python -m mobivid_core.coreml.device_benchmark --import theirs.json --bundle packages/block
+    mobivid device --import theirs.json --bundle packages/block
 
 Paper: the speed on an iPhone 16 Pro Max. Needs macOS 14.4, Xcode, a signing team and an unlocked iPhone in Developer
 Mode; what is missing is said. Each remote call waits ten seconds at most, so a block, the decoder and
@@ -18,7 +18,6 @@ import asyncio
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def checked_hash(package: Path, verified: Mapping[str, dict]) -> str:
     if digest not in verified:
         raise ExportError(
             f"{package} has the hash {digest[:12]}, which is none of the packages that passed verification: it was "
-            "changed since, or failed. Convert it again with `python -m mobivid_core.coreml.export`"
+            "changed since, or failed. Convert it again with `mobivid export`"
         )
     return digest
 
@@ -140,7 +139,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser("mobivid_core.coreml.device_benchmark", __doc__)
+    parser = CommandParser("device", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--device", help="time on the connected iPhone; its product name goes into the records")
     what.add_argument(
@@ -151,9 +150,5 @@ def _parser() -> CommandParser:
     parser.add_argument("--units", choices=COMPUTE_UNITS, default="CPU_AND_NE", help="default: CPU_AND_NE")
     parser.add_argument("--iterations", type=at_least_one, default=10, help="timed after one warm-up (default: 10)")
     parser.add_argument("--thermal", choices=THERMAL_STATES, default="unknown", help="the phone's thermal state")
-    parser.add_argument("--out", type=given_path, default=Path("measurements"), help="folder of the records")
+    parser.add_out("folder of the records (default: measurements)", Path("measurements"))
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

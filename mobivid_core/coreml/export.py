@@ -1,8 +1,8 @@
 """Command: convert to Core ML packages, verify each, and write them with a manifest.
 
-    python -m mobivid_core.coreml.export --config mini --out packages/mini
-    python -m mobivid_core.coreml.export --config mobile-block --out packages/block
-    python -m mobivid_core.coreml.export --config mobile --out packages/mobile --bits 8 4
+    mobivid export --config mini --out packages/mini
+    mobivid export --config mobile-block --out packages/block
+    mobivid export --config mobile --out packages/mobile --bits 8 4
 
 `mini` takes trained checkpoints (distilled student, else teacher; VAE; text encoder). The paper's weights were never
 published, so the two paper-scale configurations have random weights: right for size, operations and timing.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 
 from mobivid_core import artifacts
-from mobivid_core.command import CommandParser, given_path, run_command
+from mobivid_core.command import CommandParser, run_command
 from mobivid_core.coreml import graphs, text_graphs
 from mobivid_core.coreml.app import tokens
 from mobivid_core.coreml.bundle import STEPS, load_generator, timestep_tables, write_bundle
@@ -31,7 +30,7 @@ from mobivid_core.errors import ExportError
 from mobivid_core.models.config import MOBILE
 from mobivid_core.models.counts import dit_params, latent_grid
 from mobivid_core.phone.references import light_vae
-from mobivid_core.profiles import Profile, get_profile
+from mobivid_core.profiles import Profile, add_profile, get_profile
 
 CONFIGS = ("mini", "mobile-block", "mobile")
 #: Clip and text of the paper (claims C17, C18 and C27): 49 frames of 512 x 384, 77 CLIP tokens.
@@ -173,13 +172,13 @@ def check_resources(config: str, out: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 0 if all packages are within the gates, 1 if one is not, 2 on an error."""
-    parser = CommandParser("mobivid_core.coreml.export", __doc__)
+    parser = CommandParser("export", __doc__)
     parser.add_argument("--config", choices=CONFIGS, required=True, help="which models to convert")
-    parser.add_argument("--out", type=given_path, required=True, help="folder for the packages and their manifest")
+    parser.add_out("folder for the packages and their manifest", required=True)
     parser.add_argument(
         "--bits", type=int, nargs="*", default=[], choices=sorted(SCHEMES), help="further copies with smaller weights"
     )
-    parser.add_argument("--profile", default="laptop", help="whose checkpoints `mini` takes (default: laptop)")
+    add_profile(parser)  # whose checkpoints `mini` takes
     return run_command(_export, parser, arguments)
 
 
@@ -187,7 +186,3 @@ def _export(options: argparse.Namespace) -> int:
     done = export(options.config, options.out, get_profile(options.profile), options.bits)
     # At paper scale the gates are those of a deep float16 model, so a miss is reported but does not fail the command.
     return 0 if options.config != "mini" or all(v.passed for v in done) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

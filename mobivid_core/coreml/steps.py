@@ -75,7 +75,7 @@ class DiTStep(nn.Module):
             self.proj_in, self.caption_projection = model.proj_in, model.caption_projection
         if self.leaves:
             self.proj_out = model.proj_out
-        cos, sin = rotary_table(grid, model.config.head_dim, model.config.rope_theta)
+        cos, sin = model.rotary(grid)
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
 

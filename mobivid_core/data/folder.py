@@ -1,6 +1,6 @@
 """Clips from any folder of videos: shot cuts, 24 frames a second, scaled and cropped centrally.
 
-    python -m mobivid_core.data.folder FOLDER
+    mobivid data check FOLDER
 
 prints what would be used and what would be skipped, and why. Nothing is dropped without being named.
 The VAE trains on such a folder through `folder_pool`, which keeps every shot on one side of the split.
@@ -9,7 +9,6 @@ The VAE trains on such a folder through `folder_pool`, which keeps every shot on
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,7 +270,7 @@ def _cut(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check a folder from the command line; returns the exit status (2 where nothing can be used)."""
-    parser = CommandParser("mobivid_core.data.folder", __doc__)
+    parser = CommandParser("data check", __doc__)
     parser.add_argument("folder", type=given_path)
     parser.add_argument("--frames", type=at_least_one, default=17, help="frames of a clip (default 17)")
     parser.add_argument("--size", type=at_least_one, default=128, help="height and width in pixels (default 128)")
@@ -282,7 +281,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(options: argparse.Namespace) -> None:
     _, report = _read(options.folder, options.frames, options.size, options.per_file)
     print(report)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Your own captioned videos, encoded once: the same data set as the rendered clips give.
 
-    python -m mobivid_core.train.teacher --data FOLDER
+    mobivid train teacher --data FOLDER
 
 Simplified: latents of all clips are held in memory (0.01 MB a clip); paper-scale training wants them in shards.
 """

@@ -1,9 +1,9 @@
 """Makes the shipped inputs again from their sources; nobody needs it to run MobiVid.
 
-    python -m mobivid_core.data.prepare film BBB.mp4          -> data/clips
-    python -m mobivid_core.data.prepare sprites ICON_FOLDER   -> data/sprites
-    python -m mobivid_core.data.prepare preview .             -> data/captioned.webp, from what the others made
-    python -m mobivid_core.data.prepare photos IMAGE_FOLDER   -> data/backgrounds (and the film's frames, made soft)
+    mobivid data prepare film BBB.mp4          -> data/clips
+    mobivid data prepare sprites ICON_FOLDER   -> data/sprites
+    mobivid data prepare preview .             -> data/captioned.webp, from what the others made
+    mobivid data prepare photos IMAGE_FOLDER   -> data/backgrounds (and the film's frames, made soft)
 
 Sources: the film as in moviepy 2.2.1's source package (1280x720, sha256 475fbbf3...), the npm packages
 `@iconify-json/*` of `SETS`, scikit-image's `skimage/data` folder. Licences: data/README.md.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -270,21 +269,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "photos": (prepare_photos, "backgrounds"),
         "preview": (prepare_preview, "."),
     }
-    parser = CommandParser("mobivid_core.data.prepare", __doc__)
+    parser = CommandParser("data prepare", __doc__)
     parser.add_argument("kind", choices=makers)
     parser.add_argument("source", type=given_path)
-    parser.add_argument("--into", type=given_path, help="folder to write instead of the one in data/")
+    parser.add_out("folder to write (default: the one in data/)")
 
     def prepare(options: argparse.Namespace) -> None:
         make, name = makers[options.kind]
         if not options.source.exists():
             raise ParameterError(f"there is no {options.source}; the module's first lines say what each kind needs")
-        folder = options.into or data_dir() / name
+        folder = options.out or data_dir() / name
         folder.mkdir(parents=True, exist_ok=True)
         make(options.source, folder)
 
     return run_command(prepare, parser, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

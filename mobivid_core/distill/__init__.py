@@ -14,5 +14,5 @@ The folder reads in the order of the method:
 * `bench`: what recorded trials share; `study` and `stacking` record others;
 * `knots`: the best noise levels of the training-free baselines;
 * `student`: how a four-step student is stored, loaded and sampled;
-* `recipe`: the whole distillation, also as `python -m mobivid_core.distill`.
+* `recipe`: the whole distillation, also as `mobivid distill`.
 """

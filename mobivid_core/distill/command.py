@@ -1,4 +1,4 @@
-"""Longer distillation from the command line: `python -m mobivid_core.distill --profile laptop --fast`.
+"""Longer distillation from the command line: `mobivid distill --profile laptop --fast`.
 
 Made for the shipped students (`--ship` puts one in place). Stop it whenever you like: the same command goes on where it
 was. Trajectories and states are kept under the run's folder.
@@ -7,12 +7,12 @@ was. Trajectories and states are kept under the run's folder.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from mobivid_core import artifacts
@@ -20,11 +20,12 @@ from mobivid_core.command import CommandParser, above_zero, at_least_one, at_lea
 from mobivid_core.data.latents import latent_dataset
 from mobivid_core.distill.own_states import OwnRounds
 from mobivid_core.distill.recipe import Distilled, Recipe, distill
-from mobivid_core.distill.student import STUDENTS, save_student
+from mobivid_core.distill.student import CARD, STUDENTS, save_student
+from mobivid_core.files import read_json
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import PROFILES, Profile, get_profile
+from mobivid_core.profiles import Profile, add_profile, get_profile
 from mobivid_core.train.speed import SpeedPlan, relaunch
 
 #: The recipe of the shipped student, where the command line says nothing else.
@@ -37,8 +38,8 @@ OWN_CLIPS, OWN_STEPS = 2048, 400
 
 def make_parser() -> CommandParser:
     """Options of the command."""
-    parser = CommandParser("mobivid_core.distill", __doc__)
-    parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and budgets")
+    parser = CommandParser("distill", __doc__)
+    add_profile(parser)
     parser.add_argument(
         "--start", default="pruned", help="what becomes the student: pruned, teacher, student, a folder"
     )
@@ -70,7 +71,7 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument("--rate", type=above_zero, default=1e-3, help="AdamW's peak rate in the regression")
     parser.add_argument("--muon", type=not_negative, default=2e-3, help="Muon's peak rate there; 0 leaves all to AdamW")
-    parser.add_argument("--seed", type=at_least_zero, default=0, help="seed of trajectories and training")
+    parser.add_seed("trajectories and training depend on it")
     parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
     parser.add_argument("--name", default="student", choices=STUDENTS, help="the artefact that this makes")
     parser.add_argument("--ship", action="store_true", help="write half-precision weights to data/checkpoints/NAME")
@@ -149,12 +150,14 @@ def _run(options: argparse.Namespace) -> None:
     compiled = bool(plan and plan.compiled)
     result = distill(start, teacher, dataset, recipe, folder=run / "distill", progress=True, compiled=compiled)
     print(result.costs.to_string(index=False))
+    stage = options.start in artifacts.STAGES
+    earlier = earlier_rounds(artifacts.find(options.start, profile.name).path if stage else Path(options.start))
     with artifacts.publish(options.name, profile.name) as folder:
-        _write(result, recipe, folder)
+        _write(result, recipe, folder, earlier)
     print(artifacts.describe(artifacts.find(options.name, profile.name)))
     if options.ship:
         with shipped(options.name) as folder:
-            _write(result, recipe, folder, torch.float16)
+            _write(result, recipe, folder, earlier, torch.float16)
         print(f"shipped: {folder} (add a README.md, the model card, and run --ship again)")
 
 
@@ -167,12 +170,25 @@ def shipped(name: str) -> Iterator[Path]:
     artifacts.write_stamp(folder, name)
 
 
-def _write(result: Distilled, recipe: Recipe, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Weights, how to sample, log and costs."""
-    save_student(result.student, folder, asdict(recipe), dtype)
+#: What earlier rounds of a student left: their recipes, and their costs where they were kept.
+Earlier = tuple[list[dict], pd.DataFrame]
+
+
+def earlier_rounds(folder: Path) -> Earlier:
+    """Recipes and costs of the rounds that a student has behind it; none for a model that is no student yet."""
+    if not (folder / CARD).is_file():
+        return [], pd.DataFrame()
+    card, file = read_json(folder / CARD), folder / "costs.csv"
+    costs = pd.read_csv(file) if file.is_file() else pd.DataFrame()
+    return [*card.get("earlier", []), card.get("recipe", {})], costs.assign(round=costs.get("round", 1))
+
+
+def _write(
+    result: Distilled, recipe: Recipe, folder: Path, earlier: Earlier, dtype: torch.dtype | None = None
+) -> None:
+    """Weights, how to sample, log, and the recipes and costs of every round so far."""
+    recipes, costs = earlier
+    save_student(result.student, folder, asdict(recipe), dtype, earlier=recipes)
     result.log.to_csv(folder / "log.csv", index=False)
-    result.costs.to_csv(folder / "costs.csv", index=False)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    every = pd.concat([costs, result.costs.assign(round=len(recipes) + 1)], ignore_index=True)
+    every.to_csv(folder / "costs.csv", index=False)

@@ -1,4 +1,4 @@
-"""What the whole chain costs, as a record: `python -m mobivid_core.lab.chain_cost laptop smoke`.
+"""What the whole chain costs, as a record: `mobivid bench chain laptop smoke`.
 
 The scorecard cannot time the run that it is part of, so the record is written from the runner's stamps once every
 notebook before it has run, and the scorecard (seconds, it only reads) shows it.
@@ -7,8 +7,6 @@ notebook before it has run, and the scorecard (seconds, it only reads) shows it.
 from __future__ import annotations
 
 import argparse
-import datetime
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +17,11 @@ from mobivid_core.errors import RunError
 from mobivid_core.lab.scorecard import costs
 from mobivid_core.paths import notebooks_dir
 from mobivid_core.profiles import PROFILES
-from mobivid_core.studies.library_record import record_folder
-from mobivid_core.studies.records import read_record, write_record
+from mobivid_core.studies.records import read_record, record_folder, write_record
 from mobivid_core.train.speed import has_amx_bf16, usable_cores
 
 RECORD = "chain"
-COMMAND = "python -m mobivid_core.lab.chain_cost laptop smoke"
+COMMAND = "mobivid bench chain laptop smoke"
 
 
 def chain_rows(profile: str) -> pd.DataFrame:
@@ -40,7 +37,7 @@ def chain_rows(profile: str) -> pd.DataFrame:
     if missing:
         raise RunError(
             f"profile {profile}: {', '.join(missing)} not run here yet, so the chain has no total; run "
-            f"python -m mobivid_core.lab.reproduce --profile {profile}"
+            f"mobivid reproduce --profile {profile}"
         )
     return spent.loc[chain].reset_index().assign(profile=profile)[["profile", "notebook", "seconds", "peak GB"]]
 
@@ -62,17 +59,13 @@ def load_chain(folder: Path | None = None) -> tuple[pd.DataFrame, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: write the record of these profiles; returns the exit status."""
-    parser = CommandParser("mobivid_core.lab.chain_cost", __doc__)
+    parser = CommandParser("bench chain", __doc__)
     parser.add_argument("profiles", nargs="+", choices=sorted(PROFILES), help="profiles that have been run here")
     return run_command(_record, parser, arguments)
 
 
 def _record(options: argparse.Namespace) -> None:
     table = pd.concat([chain_rows(name) for name in options.profiles], ignore_index=True)
-    facts = {"date": datetime.date.today().isoformat(), "cores": usable_cores(), "amx": has_amx_bf16()}
+    facts = {"cores": usable_cores(), "amx": has_amx_bf16()}
     write_record(record_folder() / RECORD, table, facts)
     print(load_chain()[0].to_string())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Reproduce every table and figure: `python -m mobivid_core.lab.reproduce --profile laptop`.
+"""Reproduce every table and figure: `mobivid reproduce --profile laptop`.
 
 Exit codes: 0 done, 1 a notebook or a check failed, 2 a bad argument, 130 interrupted.
 """
@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 from collections.abc import Sequence
 
 from mobivid_core.command import CommandParser, run_command
 from mobivid_core.errors import RunError
-from mobivid_core.profiles import PROFILES
+from mobivid_core.profiles import add_profile
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser("mobivid_core.lab.reproduce", __doc__)
-    parser.add_argument("--profile", default="laptop", help=f"one of {', '.join(PROFILES)} (default: laptop)")
+    parser = CommandParser("reproduce", __doc__)
+    add_profile(parser)
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebooks to run, e.g. --only 03 04")
     parser.add_argument("--force", action="store_true", help="run notebooks even if nothing changed")
     parser.add_argument("--list", action="store_true", help="show what would run and why, and run nothing")
@@ -78,7 +77,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_command(_run, _parser(), argv, failed=(RunError,), interrupted=goes_on)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""`python -m mobivid_core.lab.site`: the committed notebooks and their outputs as a static site, in `runs/site/`.
+"""`mobivid site`: the committed notebooks and their outputs as a static site, in `runs/site/`.
 
 jupyter-book turns a copy of README, notebooks and figures into pages; nothing runs and nothing is fetched, neither when
 the site is built nor when it is read: formulas are drawn by a MathJax beside the pages.
@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from mobivid_core.command import CommandParser, given_path, run_command
+from mobivid_core.command import CommandParser, run_command
 from mobivid_core.errors import MobiVidError, RunError
 from mobivid_core.lab.teaching.editions import edition_of
 from mobivid_core.lab.teaching.masters import read_masters
@@ -164,14 +164,10 @@ def build(target: Path) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
-    parser = CommandParser("mobivid_core.lab.site", __doc__)
-    parser.add_argument("--out", type=given_path, help="folder to write (default: runs/site of the project)")
+    parser = CommandParser("site", __doc__)
+    parser.add_out("folder to write (default: runs/site of the project)")
     return run_command(lambda options: print(f"open {build(options.out or _default_out())}"), parser, arguments)
 
 
 def _default_out() -> Path:
     return project_root() / "runs" / "site"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

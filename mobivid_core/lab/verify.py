@@ -1,4 +1,4 @@
-"""Compare a run with the committed results: `python -m mobivid_core.lab.verify`, after `make reproduce`.
+"""Compare a run with the committed results: `mobivid verify`, after `make reproduce`.
 
 Every headline number and table that the run registered (`runs/<profile>/registered`) is set beside the one committed in
 git; `mobivid_core/lab/tolerances.py` says how far each may lie. Exit codes: 0 all within, 1 one is outside or
@@ -11,7 +11,6 @@ import argparse
 import csv
 import io
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.files import read_json, sha256
 from mobivid_core.lab.tolerances import EXACT, of_headline, table_is_exact
 from mobivid_core.paths import figures_dir, project_root, runs_dir
-from mobivid_core.profiles import get_profile
+from mobivid_core.profiles import add_profile, get_profile
 from mobivid_core.show.results import HEADLINE_COLUMNS, HEADLINES, MANIFEST
 
 WITHIN, OUTSIDE, NOT_RUN, NEW = "within", "OUTSIDE", "not run", "new"
@@ -100,8 +99,7 @@ def compare(profile: str, committed: Committed, only: Sequence[str] = ()) -> lis
         noted |= {name: entry | {"notebook": path.stem} for name, entry in read_json(path, {}).items()}
     if not noted:
         raise RunError(
-            f"nothing has been run in {runs_dir(profile)}; "
-            f"run `python -m mobivid_core.lab.reproduce --profile {profile}` first"
+            f"nothing has been run in {runs_dir(profile)}; run `mobivid reproduce --profile {profile}` first"
         )
     return _headlines(noted, committed, only) + _tables(noted, committed, only, figures_dir(profile))
 
@@ -205,8 +203,8 @@ def rendered(lines: Sequence[Line]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = CommandParser("mobivid_core.lab.verify", __doc__)
-    parser.add_argument("--profile", default="laptop", help="profile of the run (default: laptop)")
+    parser = CommandParser("verify", __doc__)
+    add_profile(parser)
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="compare these notebooks' results only")
     parser.add_argument("--against", metavar="REV|FOLDER", help="committed results: a git revision (HEAD) or a folder")
     return run_command(_run, parser, argv)
@@ -217,7 +215,3 @@ def _run(options: argparse.Namespace) -> int:
     lines = compare(options.profile, committed_reader(options.against), options.only)
     print(rendered(lines))
     return int(any(line.verdict == OUTSIDE for line in lines))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,11 @@
-"""Attention with q/k RMS norm per head, and the GELU feed-forward: the two layers whose units pruning removes.
+"""Attention with q/k RMS norm, and the GELU feed-forward: the two layers whose units pruning removes.
 
 Paper: the server DiT's block. Both layers may have zero units left; what remains of them is their output bias.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -25,8 +26,7 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 class HeadRMSNorm(nn.Module):
     """RMS norm of each head's vector, with its own weights.
 
-    diffusers' LTX normalises over all heads at once, which couples them: there a masked head still changes the others,
-    and a masked model differs from the pruned one.
+    It leaves heads independent of each other: `AcrossHeadsRMSNorm` couples them.
     """
 
     def __init__(self, heads: int, head_dim: int, eps: float = 1e-5) -> None:
@@ -39,6 +39,24 @@ class HeadRMSNorm(nn.Module):
         return F.rms_norm(x, x.shape[-1:], eps=self.eps) * self.weight[:, None, :]
 
 
+class AcrossHeadsRMSNorm(HeadRMSNorm):
+    """RMS norm of all heads' vectors together, as in LTX-Video and Wan.
+
+    A head that goes takes its share of the mean square along. So that a masked model equals the pruned one, a gate
+    weighs its head's share: the mean is over the heads that are left.
+    """
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """x: (B, N, H * head_dim), gate: (H,) or (B, H) of the heads -> (B, N, H * head_dim)."""
+        if gate is None:
+            return F.rms_norm(x, x.shape[-1:], self.weight.flatten(), self.eps)
+        power = x.unflatten(-1, self.weight.shape).float().square().mean(-1)
+        # All heads off: their output is gated away, and nothing may divide by zero.
+        share = gate.float() / gate.float().sum(-1, keepdim=True).clamp_min(1e-6)
+        mean = (power * share[..., None, :]).sum(-1, keepdim=True)
+        return (x.float() * torch.rsqrt(mean + self.eps)).to(x.dtype) * self.weight.flatten()
+
+
 class Attention(nn.Module):
     """Multi-head attention from tokens to themselves or to text.
 
@@ -47,12 +65,21 @@ class Attention(nn.Module):
         to_out: (heads * head_dim -> hidden); head i owns columns i * head_dim onwards.
     """
 
-    def __init__(self, hidden: int, heads: int, head_dim: int) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        heads: int,
+        head_dim: int,
+        qk_norm: str = "per_head",
+        rope_heads: tuple[int, ...] | None = None,
+    ) -> None:
+        """Build the layer; `rope_heads` are its heads' slices of a table over all heads, None with a table per head."""
         super().__init__()
-        self.heads, self.head_dim = heads, head_dim
-        inner = heads * head_dim
+        self.heads, self.head_dim, self.across = heads, head_dim, qk_norm == "across_heads"
+        self.rope_runs = None if rope_heads is None else _runs(rope_heads)
+        inner, norm = heads * head_dim, AcrossHeadsRMSNorm if self.across else HeadRMSNorm
         self.to_q, self.to_k, self.to_v = linear(hidden, inner), linear(hidden, inner), linear(hidden, inner)
-        self.norm_q, self.norm_k = HeadRMSNorm(heads, head_dim), HeadRMSNorm(heads, head_dim)
+        self.norm_q, self.norm_k = norm(heads, head_dim), norm(heads, head_dim)
         self.to_out = linear(inner, hidden)
 
     def forward(
@@ -69,7 +96,8 @@ class Attention(nn.Module):
             x: (B, N, hidden) queries.
             context: (B, L, hidden) keys and values; None for self-attention.
             mask: Broadcasts to (B, H, N, L): bool (True = attend) or float (added to the scores).
-            table: Rotary table of the N tokens, for self-attention.
+            table: Rotary table of the N tokens, for self-attention; over all heads of the unpruned model if it has
+                their axis.
             gate: (H,) or (B, H) multiplier of the head outputs.
 
         Returns:
@@ -78,15 +106,31 @@ class Attention(nn.Module):
         if not self.heads:
             return self.to_out.bias.expand_as(x)
         context = x if context is None else context
-        query = self.norm_q(self._split(self.to_q(x)))
-        key = self.norm_k(self._split(self.to_k(context)))
+        query, key = self.query_and_key(x, context, table, gate)
         value = self._split(self.to_v(context))
-        if table is not None:
-            query, key = rotate(query, table), rotate(key, table)
         heads = attend(query, key, value, mask)
         if gate is not None:
-            heads = heads * gate[..., None, None]
+            heads = heads * gate[..., None, None].to(heads.dtype)
         return self.to_out(heads.transpose(1, 2).flatten(2))
+
+    def query_and_key(
+        self, x: Tensor, context: Tensor, table: RotaryTable | None = None, gate: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the scores are products of: (B, H, N, head_dim) and (B, H, L, head_dim); arguments as `forward`."""
+        query = self._normed(self.norm_q, self.to_q(x), gate)
+        key = self._normed(self.norm_k, self.to_k(context), gate)
+        return (query, key) if table is None else (self._rotated(query, table), self._rotated(key, table))
+
+    def _normed(self, norm: HeadRMSNorm, x: Tensor, gate: Tensor | None) -> Tensor:
+        """(B, N, H * head_dim) -> normalised heads (B, H, N, head_dim)."""
+        return self._split(norm(x, gate)) if self.across else norm(self._split(x))
+
+    def _rotated(self, x: Tensor, table: RotaryTable) -> Tensor:
+        if self.rope_runs is None:
+            return rotate(x, table)
+        # LTX-Video rotates in float32: its fastest channels turn by thousands of radians a token.
+        own = tuple(torch.cat([part[..., a:b, :, :] for a, b in self.rope_runs], dim=-3) for part in table)
+        return rotate(x.float(), own).to(x.dtype)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, H * head_dim) -> (B, H, N, head_dim)."""
@@ -107,22 +151,53 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     return scores.softmax(-1) @ value
 
 
+class Gelu(nn.Module):
+    """GELU, "exact" or its "tanh" approximation, which is written out where a graph is exported.
+
+    Conversion to Core ML drops the approximation's keyword silently. 0.5 (1 + tanh(u)) = sigmoid(2 u) keeps float16
+    finite: where the square overflows, the sigmoid is 0 or 1.
+    """
+
+    def __init__(self, kind: str = "exact") -> None:
+        super().__init__()
+        self.tanh = kind == "tanh"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same."""
+        if not self.tanh:
+            return F.gelu(x)
+        if torch.compiler.is_exporting():
+            return x * torch.sigmoid(math.sqrt(8 / math.pi) * x * (1 + 0.044715 * x * x))
+        return F.gelu(x, approximate="tanh")
+
+
 class FeedForward(nn.Module):
     """Linear, GELU, linear: y = W_down GELU(W_up x + b_up) + b_down.
 
-    GELU is the exact one: `torch.export` conversion to Core ML drops the tanh approximation's keyword silently.
+    GELU is the exact one unless the config says "tanh".
     """
 
-    def __init__(self, hidden: int, width: int) -> None:
+    def __init__(self, hidden: int, width: int, gelu: str = "exact") -> None:
         super().__init__()
-        self.width = width
+        self.width, self.activation = width, Gelu(gelu)
         self.up, self.down = linear(hidden, width), linear(width, hidden)
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         """x: (B, N, hidden) -> same; gate: (width,) or (B, width) multiplier of the neurons."""
         if not self.width:
             return self.down.bias.expand_as(x)
-        inner = F.gelu(self.up(x))
+        inner = self.activation(self.up(x))
         if gate is not None:
-            inner = inner * gate[..., None, :]
+            inner = inner * gate[..., None, :].to(inner.dtype)
         return self.down(inner)
+
+
+def _runs(heads: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(0, 1, 2, 5) -> [(0, 3), (5, 6)]: slices cut a table without an index tensor, which converters fold."""
+    runs: list[tuple[int, int]] = []
+    for h in heads:
+        if runs and runs[-1][1] == h:
+            runs[-1] = (runs[-1][0], h + 1)
+        else:
+            runs.append((h, h + 1))
+    return runs

@@ -6,7 +6,11 @@ data/paper/claims.csv (C20 to C22); hidden width and head width are assumed (32 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+#: What the options of a transformer's layers may be; the first is the project's own, the second LTX-Video's.
+QK_NORMS, ROPES, GELUS = ("per_head", "across_heads"), ("per_head", "across_heads"), ("exact", "tanh")
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,11 @@ class DiTConfig:
         ffn_widths: FFN hidden width of each block.
         in_channels: Latent channels in and out.
         text_dim: Width of the text encoder's token states.
+        qk_norm: "per_head", or "across_heads": one RMS norm of q and k over all heads of a layer.
+        rope: "per_head", or "across_heads": one rotary table over the width of all heads, a slice for each.
+        gelu: "exact" or "tanh".
+        rope_span: With `rope="across_heads"`, heads that the table spans: those of the unpruned model.
+        rope_heads: With `rope="across_heads"`, for each block the table's slice of every self-attention head.
     """
 
     hidden: int
@@ -30,6 +39,11 @@ class DiTConfig:
     ffn_widths: tuple[int, ...]
     in_channels: int = 128
     text_dim: int = 768
+    qk_norm: str = "per_head"
+    rope: str = "per_head"
+    gelu: str = "exact"
+    rope_span: int = 0
+    rope_heads: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.self_heads) == len(self.cross_heads) == len(self.ffn_widths):
@@ -37,6 +51,17 @@ class DiTConfig:
                 "self_heads, cross_heads and ffn_widths need one entry a block, got "
                 f"{len(self.self_heads)}, {len(self.cross_heads)} and {len(self.ffn_widths)}"
             )
+        for name, allowed in (("qk_norm", QK_NORMS), ("rope", ROPES), ("gelu", GELUS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.rope == "per_head" and (self.rope_span or self.rope_heads):
+            raise ValueError("rope_span and rope_heads belong to rope='across_heads'")
+        if self.rope == "across_heads":
+            slices = [h for block in self.rope_heads for h in block]
+            if tuple(map(len, self.rope_heads)) != tuple(self.self_heads) or not set(slices) <= set(
+                range(self.rope_span)
+            ):
+                raise ValueError("rope_heads needs one slice in 0..rope_span - 1 for every self-attention head")
 
     @property
     def blocks(self) -> int:
@@ -44,13 +69,35 @@ class DiTConfig:
         return len(self.self_heads)
 
     @classmethod
-    def uniform(cls, *, blocks: int, heads: int, ffn: int, hidden: int, head_dim: int, **other: int) -> DiTConfig:
+    def uniform(cls, *, blocks: int, heads: int, ffn: int, hidden: int, head_dim: int, **other: Any) -> DiTConfig:
         """The same heads (self and cross) and FFN width in every block."""
         return cls(hidden, head_dim, (heads,) * blocks, (heads,) * blocks, (ffn,) * blocks, **other)
 
+    def widths_alone(self) -> DiTConfig:
+        """The same widths with default layer options: for costs, which follow from widths, by changing them freely."""
+        return replace(self, qk_norm="per_head", rope="per_head", gelu="exact", rope_span=0, rope_heads=())
+
     def as_kwargs(self) -> dict:
-        """Keyword arguments for `MobiVidTransformer3DModel` (lists, so that the config is JSON)."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Keyword arguments for `MobiVidTransformer3DModel` (lists, so that the config is JSON).
+
+        Layer options that have their default are left out: files of models without them stay as they were.
+        """
+        options = {f.name: f.default for f in fields(self)[7:]}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: _lists(v) for k, v in values.items() if k not in options or v != options[k]}
+
+    @classmethod
+    def from_kwargs(cls, values: dict[str, Any]) -> DiTConfig:
+        """Inverse of `as_kwargs`; lists become tuples."""
+        return cls(**{k: _tuples(v) for k, v in values.items()})
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
 #: The paper's 2 B server model as reconstructed: 1,916,569,728 parameters (data/paper, class `derived`).

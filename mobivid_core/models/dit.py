@@ -5,14 +5,14 @@ self-attention with 3-D rotary positions, cross-attention to text, GELU FFN, as 
 `LTXVideoTransformer3DModel` cannot keep the hidden width while heads are pruned; this one can, and counts the same
 parameters where both can express a model.
 
-Differences from LTX-Video: q/k norm and rotary positions are per head (a masked model equals the pruned one), GELU is
-exact (Core ML conversion), positions are token indices.
+By default q/k norm and rotary positions are per head, GELU is exact and positions are token indices. LTX-Video's own
+choices are options of the config (`mobivid_core.ltx` imports its checkpoints).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +23,15 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from mobivid_core.errors import ParameterError
-from mobivid_core.models.attention import Attention, FeedForward
+from mobivid_core.models.attention import Attention, FeedForward, Gelu
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.gates import Gates
-from mobivid_core.models.rope import RotaryTable, axis_pairs, rotary_table
+from mobivid_core.models.rope import RotaryTable, Scale, axis_pairs, rotary_table, scaled_positions, spanning_table
 
 #: Width of the sinusoidal timestep embedding, as in LTX-Video.
 TIMESTEP_CHANNELS = 256
-#: (modulation (B, 6, hidden), embedded (B, hidden)): what a timestep becomes.
+#: (modulation (B, 6, hidden), embedded (B, hidden)): what a timestep becomes. With a timestep for every token:
+#: (B, 6, N, hidden) and (B, N, hidden).
 Modulation = tuple[Tensor, Tensor]
 
 
@@ -57,22 +58,36 @@ class TimeEmbedding(nn.Module):
         self.linear = nn.Linear(hidden, 6 * hidden)
 
     def forward(self, timestep: Tensor) -> Modulation:
-        """timestep: (B,) 1000 * sigma -> (modulation (B, 6, hidden), embedded (B, hidden))."""
+        """timestep: (B,) or (B, N) 1000 * sigma -> see `Modulation`."""
         waves = get_timestep_embedding(
-            timestep.float(), TIMESTEP_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0
+            timestep.flatten().float(), TIMESTEP_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0
         )
         embedded = self.linear_2(F.silu(self.linear_1(waves.to(self.linear_1.weight.dtype))))
-        return self.linear(F.silu(embedded)).unflatten(-1, (6, -1)), embedded
+        modulation = self.linear(F.silu(embedded)).unflatten(-1, (6, -1))
+        if timestep.ndim == 1:
+            return modulation, embedded
+        return modulation.unflatten(0, timestep.shape).transpose(1, 2), embedded.unflatten(0, timestep.shape)
 
 
 class TransformerBlock(nn.Module):
     """Modulated self-attention, cross-attention, modulated feed-forward, each added to the residual stream."""
 
-    def __init__(self, hidden: int, head_dim: int, self_heads: int, cross_heads: int, ffn_width: int) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        head_dim: int,
+        self_heads: int,
+        cross_heads: int,
+        ffn_width: int,
+        *,
+        qk_norm: str = "per_head",
+        gelu: str = "exact",
+        rope_heads: tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__()
-        self.attn1 = Attention(hidden, self_heads, head_dim)
-        self.attn2 = Attention(hidden, cross_heads, head_dim)
-        self.ffn = FeedForward(hidden, ffn_width)
+        self.attn1 = Attention(hidden, self_heads, head_dim, qk_norm, rope_heads)
+        self.attn2 = Attention(hidden, cross_heads, head_dim, qk_norm)
+        self.ffn = FeedForward(hidden, ffn_width, gelu)
         self.scale_shift_table = nn.Parameter(torch.zeros(6, hidden))
 
     def forward(
@@ -89,7 +104,7 @@ class TransformerBlock(nn.Module):
         Args:
             x: (B, N, hidden) token states.
             text: (B, L, hidden) projected text.
-            modulation: (B, 6, hidden) from the timestep.
+            modulation: (B, 6, hidden) from the timestep, or (B, 6, N, hidden) from one for each token.
             table: Rotary table of the N tokens.
             mask: (B, 1, 1, L) text mask.
             gates: Multipliers of this block's self heads, cross heads, neurons, and of the block itself.
@@ -98,7 +113,7 @@ class TransformerBlock(nn.Module):
             (B, N, hidden).
         """
         self_gate, cross_gate, ffn_gate, block_gate = gates or (None, None, None, None)
-        values = (self.scale_shift_table + modulation)[:, :, None]
+        values = self.scale_shift_table[:, None] + (modulation[:, :, None] if modulation.ndim == 3 else modulation)
         shift_attn, scale_attn, gate_attn, shift_ffn, scale_ffn, gate_ffn = values.unbind(1)
         start, width = x, x.shape[-1:]
         attended = self.attn1(
@@ -107,7 +122,7 @@ class TransformerBlock(nn.Module):
         x = x + gate_attn * attended
         x = x + self.attn2(x, context=text, mask=mask, gate=cross_gate)
         x = x + gate_ffn * self.ffn(F.rms_norm(x, width, eps=1e-6) * (1 + scale_ffn) + shift_ffn, gate=ffn_gate)
-        return x if block_gate is None else start + block_gate[..., None, None] * (x - start)
+        return x if block_gate is None else start + block_gate[..., None, None].to(x.dtype) * (x - start)
 
 
 class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
@@ -122,6 +137,9 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
         in_channels: Latent channels in and out.
         text_dim: Width of the text encoder's states.
         rope_theta: Base of the rotary frequencies.
+        qk_norm, rope, gelu, rope_span, rope_heads: Layer options, see `DiTConfig`.
+        rope_scale: With `rope="across_heads"`, LTX-Video's `rope_interpolation_scale` where a call gives none; None:
+            positions are token indices.
 
     Raises:
         ParameterError: The per-block lists differ in length, or a head is too narrow for three rotary axes.
@@ -142,6 +160,12 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
         in_channels: int = 128,
         text_dim: int = 768,
         rope_theta: float = 10_000.0,
+        qk_norm: str = "per_head",
+        rope: str = "per_head",
+        gelu: str = "exact",
+        rope_span: int = 0,
+        rope_heads: list[list[int]] | None = None,
+        rope_scale: list[float] | None = None,
     ) -> None:
         super().__init__()
         if not len(self_heads) == len(cross_heads) == len(ffn_widths):
@@ -151,11 +175,12 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
             )
         axis_pairs(head_dim)
         self.proj_in = nn.Linear(in_channels, hidden)
-        self.caption_projection = nn.Sequential(nn.Linear(text_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+        self.caption_projection = nn.Sequential(nn.Linear(text_dim, hidden), Gelu(gelu), nn.Linear(hidden, hidden))
         self.time_embed = TimeEmbedding(hidden)
+        own_slices = [tuple(block) for block in rope_heads] if rope_heads else [None] * len(self_heads)
         self.blocks = nn.ModuleList(
-            TransformerBlock(hidden, head_dim, *units)
-            for units in zip(self_heads, cross_heads, ffn_widths, strict=True)
+            TransformerBlock(hidden, head_dim, *units, qk_norm=qk_norm, gelu=gelu, rope_heads=slices)
+            for *units, slices in zip(self_heads, cross_heads, ffn_widths, own_slices, strict=True)
         )
         self.scale_shift_table = nn.Parameter(torch.zeros(2, hidden))
         self.proj_out = nn.Linear(hidden, in_channels)
@@ -170,18 +195,40 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
     @property
     def sizes(self) -> DiTConfig:
         """The sizes this model was built with."""
+        given = {f.name: getattr(self.config, f.name) for f in fields(DiTConfig)}
+        return DiTConfig.from_kwargs(given | {"rope_heads": given["rope_heads"] or ()})
+
+    def rotary(
+        self,
+        grid: tuple[int, ...],
+        device: torch.device | str | None = None,
+        *,
+        scale: Scale | None = None,
+        positions: Tensor | None = None,
+    ) -> RotaryTable:
+        """The rotary table that the blocks take for a latent grid.
+
+        Args:
+            grid: Tokens along t, h, w.
+            device: Where it lies.
+            scale: LTX-Video's `rope_interpolation_scale`; None: the config's.
+            positions: (B, N, 3) coordinates instead of the grid's, for a table over all heads.
+        """
         c = self.config
-        units = (tuple(c.self_heads), tuple(c.cross_heads), tuple(c.ffn_widths))
-        return DiTConfig(c.hidden, c.head_dim, *units, in_channels=c.in_channels, text_dim=c.text_dim)
+        if c.rope == "per_head":
+            return rotary_table(grid, c.head_dim, c.rope_theta, device)
+        if positions is None:
+            positions = scaled_positions(grid, c.rope_scale if scale is None else scale, device)
+        return spanning_table(positions, c.rope_span, c.head_dim, c.rope_theta)
 
     def time_modulation(self, timestep: Tensor) -> Modulation:
         """What `forward` makes of a timestep; Core ML packages take it as an input (float16 would spoil it).
 
         Args:
-            timestep: (B,) 1000 * sigma.
+            timestep: (B,) 1000 * sigma, or (B, N) one for each token.
 
         Returns:
-            (modulation (B, 6, hidden), embedded (B, hidden)).
+            See `Modulation`.
         """
         return self.time_embed(timestep)
 
@@ -194,18 +241,20 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
         gates: Gates | None = None,
         modulation: Modulation | None = None,
         feature_blocks: Sequence[int] = (),
+        table: RotaryTable | None = None,
         return_dict: bool = True,
     ) -> Transformer3DOutput | tuple[Tensor, tuple[Tensor, ...]]:
         """Predict the velocity `noise - x0`.
 
         Args:
             hidden_states: (B, C, t, h, w) noisy latents; any t, h, w.
-            timestep: (B,) 1000 * sigma; may be None when `modulation` is given.
+            timestep: (B,) or (B, N) 1000 * sigma; may be None when `modulation` is given.
             encoder_hidden_states: (B, L, text_dim) text states.
             encoder_attention_mask: (B, L): bool or integer (true = a real token), or float (added to the scores).
             gates: Multipliers of the prunable units.
             modulation: From `time_modulation`; replaces `timestep`.
             feature_blocks: Indices of the blocks whose outputs to return as well.
+            table: From `rotary`; None takes the grid's.
             return_dict: False returns (sample, features).
 
         Returns:
@@ -217,7 +266,7 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
         """
         self._check(hidden_states, feature_blocks)
         grid = tuple(hidden_states.shape[2:])
-        table = rotary_table(grid, self.config.head_dim, self.config.rope_theta, hidden_states.device)
+        table = self.rotary(grid, hidden_states.device) if table is None else table
         x = self.proj_in(hidden_states.flatten(2).transpose(1, 2))
         text = self.caption_projection(encoder_hidden_states)
         mask = None if encoder_attention_mask is None else _attention_mask(encoder_attention_mask)
@@ -231,7 +280,8 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
                 x = block(x, text, vectors, table, mask, units)
             if i in feature_blocks:
                 states[i] = x
-        shift, scale = (self.scale_shift_table + embedded[:, None])[:, :, None].unbind(1)
+        embedded = embedded[:, None] if embedded.ndim == 2 else embedded
+        shift, scale = (self.scale_shift_table[:, None] + embedded[:, None]).unbind(1)
         velocity = self.proj_out(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
         sample = velocity.transpose(1, 2).unflatten(2, grid)
         features = tuple(states[i] for i in feature_blocks)

@@ -1,13 +1,15 @@
-"""Rotary position embedding over time, height and width, per attention head.
+"""Rotary position embedding over time, height and width: per attention head, or over all heads as in LTX-Video.
 
 Paper: the server DiT's attention; the split over the three axes is assumed (as in current open video DiTs).
-The table depends on the head's width alone, never on the number of heads: diffusers' LTX table spans all heads,
-so that pruning one would change the positions of the others.
+The project's own table depends on the head's width alone, never on the number of heads. LTX-Video's spans all heads:
+each keeps its slice of the unpruned model's table (`spanning_table`), so that pruning one leaves the others' positions.
 
 Simplified: positions are integers (token indices), so a clip at another resolution sees longer ranges.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -15,6 +17,9 @@ from torch import Tensor
 from mobivid_core.errors import ParameterError
 
 Grid = tuple[int, int, int]
+Scale = tuple[float, float, float]
+#: What LTX-Video divides positions by: frames, rows and columns at which a coordinate is 1.
+LTX_BASE = (20, 2048, 2048)
 RotaryTable = tuple[Tensor, Tensor]
 
 
@@ -60,12 +65,51 @@ def rotary_table(
     return table.cos(), table.sin()
 
 
+def scaled_positions(grid: Grid, scale: Scale | None, device: torch.device | str | None = None) -> Tensor:
+    """LTX-Video's coordinates of each token, (t*h*w, 3) float32.
+
+    Args:
+        grid: Tokens along t, h, w.
+        scale: `rope_interpolation_scale`: seconds a latent frame, pixels a latent row and column; None: token indices.
+        device: Where they lie.
+    """
+    axes = [torch.arange(n, dtype=torch.float32, device=device) for n in grid]
+    if scale is not None:
+        # diffusers' order of operations: an ulp here is a thousandth of a radian in the fastest channels.
+        axes = [axis * s / base for axis, s, base in zip(axes, scale, LTX_BASE, strict=True)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
+
+
+def spanning_table(positions: Tensor, heads: int, head_dim: int, theta: float = 10_000.0) -> RotaryTable:
+    """LTX-Video's table over the whole inner width, as one slice a head.
+
+    Its pairs (2i, 2i + 1) are stored as (i, i + head_dim / 2), as `rotate` turns them: the importer orders the rows of
+    q and k accordingly.
+
+    Args:
+        positions: (..., N, 3) from `scaled_positions`, or a clip's own.
+        heads: Heads of the unpruned model.
+        head_dim: Width of one head.
+        theta: The fastest channel turns by theta * pi / 2 radians where a coordinate moves by 1/2.
+
+    Returns:
+        (cos, sin), each (..., heads, N, head_dim / 2) float32.
+    """
+    width = heads * head_dim
+    steps = torch.linspace(0.0, math.log(theta, theta), width // 6, device=positions.device, dtype=torch.float32)
+    turns = theta**steps * math.pi / 2.0 * (positions.unsqueeze(-1) * 2 - 1)
+    turns = turns.transpose(-1, -2).flatten(-2)
+    still = turns.new_zeros(*turns.shape[:-1], width % 6 // 2)  # what three axes do not share out stays unturned
+    turns = torch.cat([still, turns], dim=-1).unflatten(-1, (heads, head_dim // 2)).transpose(-2, -3)
+    return turns.cos(), turns.sin()
+
+
 def rotate(x: Tensor, table: RotaryTable) -> Tensor:
     """Rotate channel pairs (j, j + head_dim / 2) of each token by its angles.
 
     Args:
         x: (..., N, head_dim) queries or keys.
-        table: From `rotary_table`, N rows.
+        table: From `rotary_table` or `spanning_table`, N rows.
 
     Returns:
         Same shape and type as `x`. Dot products of two rotated tokens depend on their offset alone.

@@ -140,7 +140,7 @@ def verified_packages(*bundles: Path) -> dict[str, dict]:
     for bundle in map(Path, bundles):
         manifest = read_json(bundle / "manifest.json", None)
         if manifest is None:
-            raise ParameterError(f"{bundle} has no manifest.json; write it with `python -m mobivid_core.coreml.export`")
+            raise ParameterError(f"{bundle} has no manifest.json; write it with `mobivid export`")
         try:
             for name, entry in manifest["packages"].items():
                 if entry["gates_passed"]:

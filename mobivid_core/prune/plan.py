@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mobivid_core.errors import CheckpointError, ParameterError
@@ -69,15 +69,14 @@ class PruningPlan:
     @property
     def sizes(self) -> DiTConfig:
         """Sizes of the pruned model."""
-        s = self.source
-        return DiTConfig(
-            s.hidden,
-            s.head_dim,
-            _lengths(self.self_heads),
-            _lengths(self.cross_heads),
-            _lengths(self.ffn),
-            s.in_channels,
-            s.text_dim,
+        kept = zip(self.keep_blocks, self.self_heads, strict=True)
+        slices = self.source.rope_heads and tuple(tuple(self.source.rope_heads[b][h] for h in own) for b, own in kept)
+        return replace(
+            self.source,
+            self_heads=_lengths(self.self_heads),
+            cross_heads=_lengths(self.cross_heads),
+            ffn_widths=_lengths(self.ffn),
+            rope_heads=slices,
         )
 
     @property
@@ -142,7 +141,7 @@ class PruningPlan:
             record = json.loads(text)
             if record["format"] != _FORMAT:
                 raise CheckpointError(f"plan format {record['format']!r} is unknown; this version reads {_FORMAT}")
-            source = DiTConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in record["source"].items()})
+            source = DiTConfig.from_kwargs(record["source"])
             kept = {n: tuple(_from_runs(units) for units in record[n]) for n in ("self_heads", "cross_heads", "ffn")}
             plan = cls(source, tuple(record["keep_blocks"]), **kept, notes=record["notes"])
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:

@@ -45,7 +45,8 @@ def prune(model: MobiVidTransformer3DModel, plan: PruningPlan) -> MobiVidTransfo
     """
     _check_source(plan, model.sizes)
     with torch.device("meta"):  # no time spent on initial values that are replaced below
-        small = MobiVidTransformer3DModel(**plan.sizes.as_kwargs(), rope_theta=model.config.rope_theta)
+        positions = {"rope_theta": model.config.rope_theta, "rope_scale": model.config.rope_scale}
+        small = MobiVidTransformer3DModel(**plan.sizes.as_kwargs(), **positions)
     state = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("blocks.")}
     for i, b in enumerate(plan.keep_blocks):
         heads = {"attn1": plan.self_heads[i], "attn2": plan.cross_heads[i]}

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobivid_core.models.dit import MobiVidTransformer3DModel, TransformerBlock
-from mobivid_core.models.rope import RotaryTable, rotate
+from mobivid_core.models.rope import RotaryTable
 from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.kd import BATCH
 from mobivid_core.sensitivity.staged import enter, run_block
@@ -44,7 +44,5 @@ def _weights(block: TransformerBlock, x: Tensor, modulation: Tensor, table: Rota
     shift, scale = (block.scale_shift_table + modulation)[:, :2, None].unbind(1)
     normed = F.rms_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
     attention = block.attn1
-    heads = (attention.heads, attention.head_dim)
-    query, key = (layer(normed).unflatten(-1, heads).transpose(1, 2) for layer in (attention.to_q, attention.to_k))
-    query, key = rotate(attention.norm_q(query), table), rotate(attention.norm_k(key), table)
+    query, key = attention.query_and_key(normed, normed, table)
     return (query @ key.transpose(-1, -2) * attention.head_dim**-0.5).softmax(-1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mobivid_core.models.dit import MobiVidTransformer3DModel, TransformerBlock
 from mobivid_core.models.gates import Gates
-from mobivid_core.models.rope import RotaryTable, rotary_table
+from mobivid_core.models.rope import RotaryTable
 from mobivid_core.sensitivity.calibration import CalibrationSet
 
 SUBLAYERS = ("attn1", "attn2", "ffn")
@@ -45,7 +45,7 @@ def enter(model: MobiVidTransformer3DModel, batch: CalibrationSet) -> tuple[Tens
     """Everything before the first block: (x (B, N, hidden), context)."""
     grid = tuple(batch.noisy.shape[2:])
     modulation, embedded = model.time_modulation(batch.timestep)
-    table = rotary_table(grid, model.config.head_dim, model.config.rope_theta, batch.noisy.device)
+    table = model.rotary(grid, batch.noisy.device)
     text, mask = model.caption_projection(batch.text), batch.mask[:, None, None, :]
     x = model.proj_in(batch.noisy.flatten(2).transpose(1, 2))
     return x, Context(text, mask, modulation, embedded, table, grid)

@@ -1,4 +1,4 @@
-"""Recorded arms at equal compute: `python -m mobivid_core.studies.loss_study losses --profile laptop`.
+"""Recorded arms at equal compute: `mobivid study losses --profile laptop`.
 
 Paper: not part of it; answers R4.1 (what distillation costs, and what its losses buy).
 
@@ -13,24 +13,18 @@ trials that are missing.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
-from tqdm import tqdm
 
-from mobivid_core.command import CommandParser, above_zero, at_least_one, given_path, run_command
-from mobivid_core.files import write_bytes
+from mobivid_core.command import CommandParser, above_zero, at_least_one, run_command
 from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import PROFILES, get_profile
+from mobivid_core.profiles import add_profile, get_profile
 from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION
 from mobivid_core.studies.distillation_bench import Bench, Trial
-from mobivid_core.studies.library_record import record_folder, teacher_hash
-from mobivid_core.studies.records import write_record
+from mobivid_core.studies.records import record_folder, run_trials, save_study
 
 STUDIES = ("losses", "compute", "seeds")
 #: Seeds of a study, where the command line says nothing else.
@@ -52,21 +46,14 @@ def trials(name: str, tflop: float, seeds: int) -> list[Trial]:
 
 def run_study(bench: Bench, todo: Sequence[Trial], folder: Path, title: str) -> pd.DataFrame:
     """All trials; finished ones are kept in `folder` and not made again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for trial in tqdm(todo, desc=title, ascii=True):
-        kept = folder / f"{bench.key(trial)}.json"
-        if not kept.is_file():
-            write_bytes(kept, json.dumps(bench.run(trial)).encode())
-        rows.append(json.loads(kept.read_text(encoding="utf-8")))
-    return pd.DataFrame(rows)
+    return run_trials(((bench.key(trial), partial(bench.run, trial)) for trial in todo), folder, title)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
-    parser = CommandParser("mobivid_core.studies.loss_study", __doc__)
+    parser = CommandParser("study", __doc__)
     parser.add_argument("study", choices=STUDIES, help="which trials")
-    parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and artefacts")
+    add_profile(parser)
     parser.add_argument("--start", default="student", help="what trials start from: a stage or a folder")
     parser.add_argument(
         "--budget", type=above_zero, default=10.0, help="training TFLOP of a trial (10: about 3 minutes on 2 cores)"
@@ -74,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=at_least_one, default=96, help="test captions of each score")
     parser.add_argument("--trajectories", type=at_least_one, default=6144, help="guided teacher trajectories")
     parser.add_argument("--seeds", type=at_least_one, help="seeds of each trial")
-    parser.add_argument("--out", type=given_path, help="where the record goes (default: the project's)")
+    parser.add_out("folder of the record", record_folder())
     return run_command(_record, parser, arguments)
 
 
@@ -84,21 +71,6 @@ def _record(options: argparse.Namespace) -> None:
     bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips)
     folder = runs_dir(profile.name) / "distill" / "loss_study"
     table = run_study(bench, trials(options.study, options.budget, seeds), folder, options.study)
-    facts = {
-        "date": datetime.date.today().isoformat(),
-        "teacher": teacher_hash(profile.name),
-        "start": options.start,
-        "tflop": options.budget,
-        "clips": options.clips,
-        "trajectories": options.trajectories,
-        "seeds": seeds,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-    place = (options.out or record_folder()) / f"distill_{options.study}"
-    write_record(place, table, facts)
-    print(table.to_string(index=False))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    used = {"start": options.start, "tflop": options.budget, "clips": options.clips}
+    used |= {"trajectories": options.trajectories, "seeds": seeds}
+    save_study(options.out / f"distill_{options.study}", table, profile.name, **used)

@@ -1,4 +1,4 @@
-"""Pruning and distillation, alone and stacked, at equal compute: `python -m mobivid_core.studies.stacking`.
+"""Pruning and distillation, alone and stacked, at equal compute: `mobivid study stacking`.
 
 Paper: reviewers asked what each part contributes (R3.1). From the teacher and from the pruned model alike: as it is in
 full guided steps, as it is in four unguided ones, and after a short regression on the same trajectories with the same
@@ -12,8 +12,6 @@ a small denoiser for each).
 from __future__ import annotations
 
 import argparse
-import datetime
-import sys
 from collections.abc import Sequence
 
 import pandas as pd
@@ -23,14 +21,13 @@ from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trajectory import STUDENT_STEPS
 from mobivid_core.measure.comparison import distance_ratio, mean_ratio
 from mobivid_core.measure.generation import Evaluation
-from mobivid_core.profiles import PROFILES, get_profile
+from mobivid_core.profiles import add_profile, get_profile
 from mobivid_core.studies.distillation_arms import REGRESSION
 from mobivid_core.studies.distillation_bench import Bench, Trial
-from mobivid_core.studies.library_record import record_folder, teacher_hash
-from mobivid_core.studies.records import read_record, whose_teacher, write_record
+from mobivid_core.studies.records import read_record, record_folder, save_study, whose_teacher
 
 RECORD = "distill_stacking"
-COMMAND = "python -m mobivid_core.studies.stacking"
+COMMAND = "mobivid study stacking"
 
 
 def stacked_rows(profile_name: str, start: str, tflop: float, clips: int, trajectories: int) -> list[dict]:
@@ -89,27 +86,17 @@ def load_stacking(teacher: str) -> tuple[pd.DataFrame, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: train, score, write the record."""
-    parser = CommandParser("mobivid_core.studies.stacking", __doc__)
-    parser.add_argument("--profile", default="laptop", choices=sorted(PROFILES), help="sizes and artefacts")
+    parser = CommandParser("study stacking", __doc__)
+    add_profile(parser)
     parser.add_argument("--start", default="pruned", help="the pruned model: a stage or a folder")
     parser.add_argument("--budget", type=above_zero, default=6.0, help="training TFLOP of each distillation")
     parser.add_argument("--clips", type=at_least_one, default=64, help="test captions of each score")
     parser.add_argument("--trajectories", type=at_least_one, default=6144, help="guided teacher trajectories")
+    parser.add_out("folder of the record", record_folder())
     return run_command(_record, parser, arguments)
 
 
 def _record(options: argparse.Namespace) -> None:
     rows = stacked_rows(options.profile, options.start, options.budget, options.clips, options.trajectories)
-    facts = {
-        "date": datetime.date.today().isoformat(),
-        "teacher": teacher_hash(options.profile),
-        "tflop": options.budget,
-        "clips": options.clips,
-        "trajectories": options.trajectories,
-    }
-    write_record(record_folder() / RECORD, pd.DataFrame(rows), facts)
-    print(pd.DataFrame(rows).to_string(index=False))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    used = {"tflop": options.budget, "clips": options.clips, "trajectories": options.trajectories}
+    save_study(options.out / RECORD, pd.DataFrame(rows), options.profile, **used)

@@ -1,6 +1,6 @@
 """How much faster the training loop is than a plain one, on this machine, in one run.
 
-    python -m mobivid_core.train.benchmark    # each speed-up alone, then all, as a CSV
+    mobivid bench training    # each speed-up alone, then all, as a CSV
     accelerated()          # in Python: the plain loop and all speed-ups, in under a minute
 
 Every arm trains the miniature teacher on the same random batches in a process of its own, because the allocator reads
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 import pandas as pd
 import torch
 
-from mobivid_core.command import CommandParser, above_zero, at_least_one, given_path, run_command
+from mobivid_core.command import CommandParser, above_zero, at_least_one, run_command
 from mobivid_core.errors import TrainingError
 from mobivid_core.memory import GLIBC_ENVIRONMENT
 from mobivid_core.models.config import MINI_SERVER, SMOKE_SERVER, DiTConfig
@@ -116,7 +116,7 @@ def _measure(arm: Arm, sizes: str, batch: int, seconds: float) -> dict[str, obje
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(project_root()), environment.get("PYTHONPATH")]))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(arm.processes)]
     done = subprocess.run(
-        [sys.executable, *launcher * (arm.processes > 1), "-m", "mobivid_core.train.benchmark", "--arm", request],
+        [sys.executable, *launcher * (arm.processes > 1), "-m", "mobivid_core", "bench", "training", "--arm", request],
         env=environment | (GLIBC_ENVIRONMENT if arm.malloc else {}),
         capture_output=True,
         text=True,
@@ -129,6 +129,7 @@ def _measure(arm: Arm, sizes: str, batch: int, seconds: float) -> dict[str, obje
 
 def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, float]:
     """Train in this process, or in its share of several; returns the measurements of one row."""
+    from mobivid_core.flow.condition import Condition
     from mobivid_core.flow.path import flow_batch, flow_error
     from mobivid_core.models.dit import MobiVidTransformer3DModel
     from mobivid_core.train.distributed import average_gradients, processes, split, total
@@ -147,7 +148,7 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
         generator = torch.Generator().manual_seed(index)
         latents = torch.randn(batch, sizes.in_channels, *_GRID, generator=generator)
         text = torch.randn(batch, _TEXT_TOKENS, sizes.text_dim, generator=generator)
-        whole = flow_batch(latents, text, mask.expand(batch, -1), generator, drop_text=0)
+        whole = flow_batch(latents, Condition(text, mask.expand(batch, -1)), generator, drop_text=0)
         ((part, share),) = split(whole, state.process_index, state.num_processes)
         with torch.autocast("cpu", torch.bfloat16, enabled=arm.bf16):
             loss = flow_error(model, *part)
@@ -180,12 +181,12 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: measure, print and write a CSV; returns the exit status."""
-    parser = CommandParser("mobivid_core.train.benchmark", main.__doc__)
+    parser = CommandParser("bench training", main.__doc__)
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", choices=SIZES, default="mini")
     parser.add_argument("--batch", type=at_least_one, default=64)
     parser.add_argument("--seconds", type=above_zero, default=10.0, help="of measured steps in each arm")
-    parser.add_argument("--out", type=given_path, help="CSV file to write")
+    parser.add_out("CSV file to write")
     return run_command(_command, parser, arguments)
 
 
@@ -202,7 +203,3 @@ def _command(options: argparse.Namespace) -> None:
     print(frame.round(3).to_string(index=False))
     if options.out:
         frame.to_csv(options.out, index=False)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

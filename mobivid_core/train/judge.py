@@ -1,4 +1,4 @@
-"""Trains the judge: `python -m mobivid_core.train.judge --profile scratch` makes the shipped one again.
+"""Trains the judge: `mobivid train judge --profile scratch` makes the shipped one again.
 
 Clips of the split `judge` are rendered on the fly and lightly degraded (blur, noise, coarse blocks, smeared
 time), so that the judge reads codec reconstructions and generated clips as fairly as clean ones. The appearance tower
@@ -9,7 +9,6 @@ that it restarts rather than resumes.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mobivid_core.command import CommandParser, at_least_one, at_least_zero, given_path, run_command
+from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.data.captions import ATTRIBUTES, VOCABULARY, label_indices
 from mobivid_core.data.render import render_clips
 from mobivid_core.errors import TrainingError
 from mobivid_core.measure.judge import Judge, accuracy
-from mobivid_core.profiles import Profile, get_profile
+from mobivid_core.profiles import Profile, add_profile, get_profile
 from mobivid_core.train import precision
 from mobivid_core.train.judge_clips import VIEW_SIZE, ClipPool, augment
 
@@ -157,7 +156,7 @@ def model_card(log: pd.DataFrame, measured: pd.DataFrame, profile: Profile) -> s
     return f"""# Judge
 
 Reads shape, colour, motion and background back from a clip; its features give the Frechet distance.
-Trained by `python -m mobivid_core.train.judge --profile scratch` for {int(log.step.iloc[-1])} steps on clips
+Trained by `mobivid train judge --profile scratch` for {int(log.step.iloc[-1])} steps on clips
 and {IMAGE_STEPS} times as many on single frames before, rendered from the split `judge` (seeds that no generator
 trains on) and lightly degraded.
 `log.csv` is its training log. Weights: MIT, as the code; sprites: emoji of several artists (data/sprites/LICENCE.txt).
@@ -219,11 +218,11 @@ def publish_judge(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: train the judge of a profile and publish it; returns the exit status."""
-    parser = CommandParser("mobivid_core.train.judge", main.__doc__)
-    parser.add_argument("--profile", default="scratch")
+    parser = CommandParser("train judge", main.__doc__)
+    add_profile(parser, "scratch")
     parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
-    parser.add_argument("--seed", type=at_least_zero, default=0)
-    parser.add_argument("--out", type=given_path, help="folder to write; default: the run's stage `judge`")
+    parser.add_seed()
+    parser.add_out("folder to write (default: the run's stage `judge`)")
     precision.add_argument(parser)
     return run_command(_train_and_publish, parser, arguments)
 
@@ -249,7 +248,3 @@ def save(judge: Judge, log: pd.DataFrame, measured: pd.DataFrame, profile: Profi
     log.to_csv(folder / "log.csv", index=False)
     measured.to_csv(folder / "accuracy.csv", index=False)
     (folder / "README.md").write_text(model_card(log, measured, profile), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

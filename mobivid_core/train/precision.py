@@ -5,7 +5,7 @@ avx512_bf16 alone it was four times as fast on one and half as fast on another; 
 slower and more. The threads and the library's version count too. Timing takes a tenth of a second and is kept for
 each machine in `runs/precision.json`.
 
-`python -m mobivid_core.train.precision` prints what this machine gets.
+`mobivid bench precision` prints what this machine gets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import hashlib
 import math
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -249,7 +248,7 @@ def _machine(threads: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: what this machine gets, for each kind of layer; returns the exit status."""
-    return run_command(_say, CommandParser("mobivid_core.train.precision", main.__doc__), arguments)
+    return run_command(_say, CommandParser("bench precision", main.__doc__), arguments)
 
 
 def _say(options: argparse.Namespace) -> None:
@@ -258,7 +257,3 @@ def _say(options: argparse.Namespace) -> None:
     torch.set_num_threads(usable_cores())
     for name, kinds in {"transformer": DIT, "VAE and judge": CONVOLUTIONAL, "Muon": MUON}.items():
         print(f"{name}: {choose(kinds)}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """What paper-scale training needs: the model on the meta device, and memory per GPU for each number of GPUs.
 
-    python -m mobivid_core.train.scale                    # shapes, and the table
-    torchrun --nproc_per_node 2 -m mobivid_core.train.scale --try-sharding    # FSDP2, here under gloo
+    mobivid bench memory                    # shapes, and the table
+    torchrun --nproc_per_node 2 -m mobivid_core bench memory --try-sharding    # FSDP2, here under gloo
 
 Paper: the 2 B server and the 0.9 B mobile DiT (reconstructed sizes). Nothing is trained at that scale here. Weights,
 gradients, AdamW moments and averages are counted exactly and divided by the number of GPUs (FSDP2, fully sharded);
@@ -12,7 +12,6 @@ communication buffers beyond two gathered blocks, fused attention (no scores are
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -130,6 +129,7 @@ def _saved_bytes(
 
 def try_sharding(steps: int = 3) -> list[float]:
     """Train a tiny model under FSDP2 in the processes that Accelerate started; returns the losses."""
+    from mobivid_core.flow.condition import Condition
     from mobivid_core.flow.path import flow_batch, flow_error
     from mobivid_core.train.distributed import SplitLoss
     from mobivid_core.train.loop import TrainSettings, train
@@ -141,7 +141,7 @@ def try_sharding(steps: int = 3) -> list[float]:
     def draw(step: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
         clips = torch.randn(8, sizes.in_channels, 1, 2, 2, generator=generator)
         text = torch.randn(8, 4, sizes.text_dim, generator=generator)
-        return flow_batch(clips, text, torch.ones(8, 4).bool(), generator, drop_text=0)
+        return flow_batch(clips, Condition(text, torch.ones(8, 4).bool()), generator, drop_text=0)
 
     loss = SplitLoss(draw, lambda *part: flow_error(model, *part))
     result = train(model, loss, TrainSettings(steps, log_every=1, sharded=True), title="FSDP2", progress=False)
@@ -150,7 +150,7 @@ def try_sharding(steps: int = 3) -> list[float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: print the memory of paper-scale training, or try sharding; returns the exit status."""
-    parser = CommandParser("mobivid_core.train.scale", main.__doc__)
+    parser = CommandParser("bench memory", main.__doc__)
     parser.add_argument("--try-sharding", action="store_true", help="run under accelerate launch or torchrun")
     parser.add_argument("--clips", type=at_least_one, default=1, help="clips a GPU and micro-batch")
     return run_command(_show, parser, arguments)
@@ -169,7 +169,3 @@ def _show(options: argparse.Namespace) -> None:
         t, h, w = PAPER_GRID
         print(f"{name}: {parameters:,} parameters; {t} x {h} x {w} = {t * h * w} tokens; GiB per GPU")
         print(memory_table(sizes, clips=options.clips).round(2).to_string(index=False), end="\n\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

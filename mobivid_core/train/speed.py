@@ -7,7 +7,7 @@
   block is compiled and serves all.
 - **Threads**: one for each core that this process may use, not one for each hyperthread.
 
-`python -m mobivid_core.train.speed` prints what this machine gets; `mobivid_core.train.benchmark` measures it.
+`mobivid bench speed` prints what this machine gets; `mobivid_core.train.benchmark` measures it.
 Simplified: flushing denormals is left out (weights do not get that small in these runs).
 """
 
@@ -157,8 +157,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         relaunch()
         print(SpeedPlan.detect())
 
-    return run_command(say, CommandParser("mobivid_core.train.speed", main.__doc__), arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run_command(say, CommandParser("bench speed", main.__doc__), arguments)

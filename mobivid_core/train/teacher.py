@@ -1,6 +1,6 @@
 """Trains the text-conditioned flow-matching teacher on encoded captioned clips.
 
-`python -m mobivid_core.train.teacher --profile scratch --fast` makes the shipped one again; interrupted, it resumes.
+`mobivid train teacher --profile scratch --fast` makes the shipped one again; interrupted, it resumes.
 `--data FOLDER` takes your own captioned videos (`mobivid_core.data.captioned`); under `accelerate launch -m` the same
 command runs on several GPUs.
 Paper: the 2 B server DiT, trained on data that are not public; here a miniature with its proportions.
@@ -9,7 +9,6 @@ Paper: the 2 B server DiT, trained on data that are not public; here a miniature
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,9 +17,11 @@ from torch import Tensor
 
 from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.data.latents import LatentDataset
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.path import flow_batch, flow_error
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.profiles import add_profile
 from mobivid_core.train.distributed import SplitLoss, processes, whole
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
 from mobivid_core.train.muon import DIT_NOT
@@ -76,8 +77,10 @@ def train_teacher(
             block.compile()
 
     def draw(step: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        null = {"null_text": data.null_text, "null_mask": data.null_mask}
-        return flow_batch(*data.draw(batch, generator), generator, drop_text=DROP_TEXT, **null)
+        latents, text, mask = data.draw(batch, generator)
+        return flow_batch(
+            latents, Condition(text, mask, data.null_text, data.null_mask), generator, drop_text=DROP_TEXT
+        )
 
     def error(*part: Tensor) -> Tensor:
         return flow_error(model, *part)
@@ -110,8 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: train the teacher of a profile and publish it; returns the exit status."""
     from mobivid_core.train.precision import add_argument
 
-    parser = CommandParser("mobivid_core.train.teacher", main.__doc__)
-    parser.add_argument("--profile", default="scratch")
+    parser = CommandParser("train teacher", main.__doc__)
+    add_profile(parser, "scratch")
     parser.add_argument(
         "--data", type=given_path, help="your own captioned videos: captions.csv beside them, or shards"
     )
@@ -178,7 +181,3 @@ def _train_and_publish(arguments: argparse.Namespace) -> None:
         with publish("teacher", profile.name) as place:
             save_model(model, place)
             (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

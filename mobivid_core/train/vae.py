@@ -3,14 +3,13 @@
 The loss is the squared error and, so that edges stay, a robust error of the image gradients (Charbonnier's); latents
 are disturbed by noise. What makes pictures crisp beyond that: `training.sharpen`.
 
-`python -m mobivid_core.train.vae --profile scratch` makes the shipped one again; interrupted, it resumes.
+`mobivid train vae --profile scratch` makes the shipped one again; interrupted, it resumes.
 `--data FOLDER` takes a folder of your own videos instead of the film.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from mobivid_core.command import CommandParser, at_least_one, device_name, given
 from mobivid_core.data.film import film_clips
 from mobivid_core.data.pool import VideoPool, captioned_clips, to_bytes, to_float, training_pool
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.profiles import Profile
+from mobivid_core.profiles import Profile, add_profile
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
 
 #: Clips that the PCA and the latents' statistics are fitted on.
@@ -185,8 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: train the main VAE of a profile and publish it; returns the exit status."""
     from mobivid_core.train import precision
 
-    parser = CommandParser("mobivid_core.train.vae", main.__doc__)
-    parser.add_argument("--profile", default="scratch")
+    parser = CommandParser("train vae", main.__doc__)
+    add_profile(parser, "scratch")
     parser.add_argument("--data", type=given_path, help="a folder of your own videos instead of the film")
     parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
     precision.add_argument(parser)
@@ -232,7 +231,3 @@ def _train_and_publish(arguments: argparse.Namespace) -> None:
     with publish("vae", profile.name) as place:
         save_model(vae, place)
         (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -71,13 +71,13 @@ def test_film_is_cut_encoded_and_tabled(tmp_path, monkeypatch):
     film[:, :, ::2] = 90  # contrast, so that no shot counts as black
     film[60:, ..., 0] = 200
     write_video(tmp_path / "film.mkv", film, lossless=True)
-    assert prepare.main(["film", str(tmp_path / "film.mkv"), "--into", str(tmp_path)]) == 0
+    assert prepare.main(["film", str(tmp_path / "film.mkv"), "--out", str(tmp_path)]) == 0
     with (tmp_path / "shots.csv").open(newline="") as table:
         rows = [(row["file"], int(row["film_frame"]), int(row["frames"])) for row in csv.DictReader(table)]
     assert rows == [("train.mp4", 0, 60), ("test.mp4", 60, 40)]
     assert read_video(tmp_path / "test.mp4").shape == (40, 32, 44, 3)
     before = (tmp_path / "shots.csv").read_bytes()
-    prepare.main(["film", str(tmp_path / "film.mkv"), "--into", str(tmp_path)])
+    prepare.main(["film", str(tmp_path / "film.mkv"), "--out", str(tmp_path)])
     assert (tmp_path / "shots.csv").read_bytes() == before
 
 
@@ -111,7 +111,7 @@ def test_sprites_are_rasterised_with_their_artists(tmp_path, monkeypatch):
     for artist in prepare.SETS:
         spark = '<rect x="14" y="1" width="1" height="1"/>'  # apart from the object: dropped
         _icons(tmp_path, artist, f'<rect x="2" y="6" width="8" height="4" fill="#c00"/>{spark}')
-    assert prepare.main(["sprites", str(tmp_path), "--into", str(tmp_path / "out")]) == 0
+    assert prepare.main(["sprites", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "objects.json").read_text())
     assert [(r["set"], r["icon"], r["part"]) for r in rows] == [
         ("one", "star", "train"),
@@ -160,7 +160,7 @@ def test_photos_are_cropped_and_film_frames_made_soft(tmp_path, monkeypatch):
     Image.fromarray(picture).save(tmp_path / "wide.png")
     Image.fromarray(picture.transpose(1, 0, 2).copy()).save(tmp_path / "tall_deep_field.jpg", quality=95)
     out = tmp_path / "out"
-    assert prepare.main(["photos", str(tmp_path), "--into", str(out)]) == 0
+    assert prepare.main(["photos", str(tmp_path), "--out", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["film_test.png", "film_train.png", "tall.png", "wide.png"]
     wide = np.asarray(Image.open(out / "wide.png"))
     assert wide.shape == (prepare.PHOTO_SIDE, prepare.PHOTO_SIDE, 3) and (wide == (200, 100, 50)).all()

@@ -52,7 +52,7 @@ def test_interrupted_study_goes_on_with_what_is_missing(tmp_path):
 
 
 def test_missing_record_says_how_to_make_it(tmp_path):
-    with pytest.raises(CheckpointError, match="make it again: python -m mobivid_core.studies.loss_study losses"):
+    with pytest.raises(CheckpointError, match="make it again: mobivid study losses"):
         LossRecord.load("losses", "abc", tmp_path)
 
 

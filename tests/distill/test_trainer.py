@@ -186,7 +186,7 @@ def test_command_line_says_what_the_recipe_is():
     own = recipe_of(make_parser().parse_args([*none, "--own-rounds", "2", "--own-clips", "512"]), get_profile("laptop"))
     assert own.adversarial is own.regression is None
     assert (own.own.rounds, own.own.clips, own.own.settings.steps) == (2, 512, 400)
-    assert own.own.of(1).seed == own.own.settings.seed + 1 and own.own.settings.rate < recipe.regression.rate
+    assert own.own.settings_of(1).seed == own.own.settings.seed + 1 and own.own.settings.rate < recipe.regression.rate
     with pytest.raises(ParameterError, match="nothing to train"):
         recipe_of(make_parser().parse_args(none), get_profile("laptop"))
 

@@ -73,7 +73,7 @@ class Project:
 
     def start(self, *arguments: str, prefix: tuple[str, ...] = (), **options: object) -> subprocess.Popen:
         """Start the runner's command line, in the folder `cwd` if given."""
-        command = [*prefix, sys.executable, "-m", "mobivid_core.lab.reproduce", "--profile", "smoke", *arguments]
+        command = [*prefix, sys.executable, "-m", "mobivid_core", "reproduce", "--profile", "smoke", *arguments]
         settings = {"env": self.environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, **(settings | options))
 

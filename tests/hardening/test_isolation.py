@@ -147,7 +147,7 @@ def test_a_notebook_runs_on_a_machine_without_network(runs: Path) -> None:
     tried = subprocess.run([*OFFLINE, sys.executable, "-c", probe], capture_output=True, text=True)
     if "unreachable" not in tried.stderr:
         pytest.skip(f"no network namespace here: {tried.stderr.strip()[-200:]}")
-    command = [*OFFLINE, sys.executable, "-m", "mobivid_core.lab.reproduce", "--profile", "smoke", "--only", "00"]
+    command = [*OFFLINE, sys.executable, "-m", "mobivid_core", "reproduce", "--profile", "smoke", "--only", "00"]
     environment = os.environ | {"MOBIVID_ROOT": str(project_root()), "OMP_NUM_THREADS": "1"}
     environment.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)

@@ -68,6 +68,6 @@ def test_every_kind_of_result_is_stable_to_the_byte_across_processes(tmp_path: P
 
 @pytest.mark.slow
 def test_a_notebooks_figures_are_stable_to_the_byte(tmp_path: Path) -> None:
-    command = ["-m", "mobivid_core.lab.reproduce", "--profile", "smoke", "--only", "00"]
+    command = ["-m", "mobivid_core", "reproduce", "--profile", "smoke", "--only", "00"]
     first, second = (_made(tmp_path / seed, seed, command) for seed in ("1", "2"))
     assert first == second and "start_clips.mp4" in first and "start_pipeline.png" in first

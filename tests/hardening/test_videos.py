@@ -140,9 +140,7 @@ def test_the_shipped_film_cut_short_names_its_remedy(copied_film: Path, split: s
 
 def test_training_notices_the_last_missing_frames(copied_film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # FFmpeg takes a file that lost under a tenth of its frames for whole: the table of shots knows better
-    monkeypatch.setattr(
-        "mobivid_core.data.pool.iterate_frames", lambda path: iter([np.zeros((8, 8, 3), "u1")] * 50)
-    )
+    monkeypatch.setattr("mobivid_core.data.pool.iterate_frames", lambda path: iter([np.zeros((8, 8, 3), "u1")] * 50))
     with pytest.raises(VideoError, match="train.mp4: breaks off after 50 of .*git checkout -- data/clips"):
         film_pool()
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run on the GPU machine, from the repository's root: bash PACK/job.sh RESULTS MINUTES [options of `mobivid_core.lab.gpu run`]
-# PACK is the folder that `python -m mobivid_core.lab.gpu pack` wrote; RESULTS gets a few archives of at most 16 MiB each.
+# Run on the GPU machine, from the repository's root: bash PACK/job.sh RESULTS MINUTES [options of `mobivid gpu run`]
+# PACK is the folder that `mobivid gpu pack` wrote; RESULTS gets a few archives of at most 16 MiB each.
 set -u
 PACK=$(cd "$(dirname "$0")" && pwd) RESULTS=$1 MINUTES=$2
 shift 2
@@ -10,7 +10,7 @@ export PYTHONPATH=$SITE:$PWD PYTHONUNBUFFERED=1 OMP_NUM_THREADS=8 HF_HUB_OFFLINE
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 MALLOC_TOP_PAD_=268435456
 mkdir -p "$RUN" "$RESULTS"
 nvidia-smi --query-gpu=name,memory.total --format=csv,noheader
-python3 -m mobivid_core.lab.gpu run --profile gpu --minutes "$MINUTES" --out "$RUN" "$@"
+python3 -m mobivid_core gpu run --profile gpu --minutes "$MINUTES" --out "$RUN" "$@"
 for log in "$RUN"/*.txt; do echo "== $log"; tail -n 8 "$log" | cut -c1-420; done
 cd "$RUN" || exit 1
 tar cf "$RESULTS/misc.tar" $(ls -d judge pruned ./*.json ./*.txt ./*-clips.safetensors 2>/dev/null)

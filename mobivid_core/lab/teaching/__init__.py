@@ -2,5 +2,5 @@
 
 `masters` reads and checks the masters in `notebooks/teaching/`, `placeholder` turns a solution into a gap to fill,
 `editions` writes the student's and the instructor's notebooks, `verdict` and `checks` tell a student what is wrong
-without giving the answer. `python -m mobivid_core.lab.teaching` is the command line.
+without giving the answer. `mobivid teaching` is the command line.
 """

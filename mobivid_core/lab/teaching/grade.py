@@ -1,4 +1,4 @@
-"""Grade handed-in notebooks: `python -m mobivid_core.lab.teaching.grade FOLDER --out GRADES.csv`.
+"""Grade handed-in notebooks: `mobivid grade FOLDER --out GRADES.csv`.
 
 Each notebook of the folder is run with the master's own check cells in place of the student's, in a process of its own
 with limits (`confined`). This runs the students' code: do it where you would run any stranger's program. Whatever is
@@ -143,14 +143,10 @@ def _run(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = CommandParser("mobivid_core.lab.teaching.grade", __doc__)
+    parser = CommandParser("grade", __doc__)
     parser.add_argument("folder", type=given_path, help="handed-in notebooks, in any subfolders")
-    parser.add_argument("--out", type=given_path, metavar="CSV", help="write the table there as well, row by row")
+    parser.add_out("write the table there as well, row by row", metavar="CSV")
     parser.add_argument("--timeout", type=above_zero, default=Limits.cell_s, help="seconds a cell may take (120)")
     parser.add_argument("--total", type=above_zero, default=Limits.total_s, help="seconds a notebook may take (900)")
     parser.add_argument("--memory", type=above_zero, default=Limits.memory_gb, help="GiB a notebook may take (8)")
     return run_command(_run, parser, argv, interrupted="interrupted: the rows that are written are kept")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mobivid_core.errors import ParameterError, TeachingError
 from mobivid_core.lab.runner.source import read_chain
-from mobivid_core.lab.teaching.__main__ import main
+from mobivid_core.lab.teaching.command import main
 from mobivid_core.lab.teaching.editions import edition_of, write_editions
 from mobivid_core.lab.teaching.masters import Master, masters_dir, read_master, read_masters, tag_of
 from mobivid_core.lab.teaching.placeholder import bound_names, placeholder, used_names

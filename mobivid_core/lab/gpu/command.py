@@ -14,12 +14,11 @@ from mobivid_core.command import (
     at_least_one,
     at_least_zero,
     device_name,
-    given_path,
     not_negative,
     run_command,
 )
 from mobivid_core.errors import ParameterError
-from mobivid_core.profiles import PROFILES, get_profile
+from mobivid_core.profiles import add_profile, get_profile
 
 #: Stage -> (share of the time, stages that must be done before, arguments). Stages without open needs run side by side.
 SCHEDULE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
@@ -45,16 +44,14 @@ SCHEDULE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
 
 def make_parser() -> CommandParser:
     """Options."""
-    parser = CommandParser("mobivid_core.lab.gpu", __doc__)
+    parser = CommandParser("gpu", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     packing = verbs.add_parser("pack", help="write site.zip: weights that a bare machine lacks")
-    packing.add_argument("--out", type=given_path, default=Path("runs/gpu"))
+    packing.add_out("folder to write (default: runs/gpu)", Path("runs/gpu"))
     for name, text in (("run", "all stages, side by side where they can"), ("stage", "one stage")):
         verb = verbs.add_parser(name, help=text)
-        verb.add_argument("--profile", default="gpu", choices=sorted(PROFILES))
-        verb.add_argument(
-            "--out", type=given_path, default=Path("runs/gpu"), help="folder of the run; it goes on there"
-        )
+        add_profile(verb, "gpu")
+        verb.add_out("folder of the run; it goes on there (default: runs/gpu)", Path("runs/gpu"))
         verb.add_argument("--device", type=device_name, default="", help="default: the GPU, else the processor")
         if name == "run":
             verb.add_argument("--minutes", type=above_zero, default=12.0, help="time for everything")
@@ -140,7 +137,7 @@ def _run(options: argparse.Namespace) -> int:
         for name in ready:
             share, _, arguments = SCHEDULE[name]
             log = (options.out / f"{name}.txt").open("w")
-            command = [sys.executable, "-m", "mobivid_core.lab.gpu", "stage", *arguments]
+            command = [sys.executable, "-m", "mobivid_core", "gpu", "stage", *arguments]
             command += ["--profile", options.profile, "--out", str(options.out), "--device", options.device]
             command += ["--seconds", f"{share * 60 * options.minutes:.0f}"]
             running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -155,7 +152,3 @@ def _run(options: argparse.Namespace) -> int:
     for name in sorted(failed):
         print(f"--- {name}\n" + (options.out / f"{name}.txt").read_text()[-2500:])
     return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

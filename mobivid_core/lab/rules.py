@@ -1,0 +1,135 @@
+"""The rules that turn a claim and a number into a verdict: data (`rules.csv`), written before the numbers.
+
+| class | what its verdict says | counted as tested |
+|---|---|---|
+| trend | a measurement on the miniature supports or contradicts the direction | yes |
+| prediction | the device model's interval agrees or not | no: a model, no phone |
+| reconstruction | the size of the reconstructed architecture has the published digits or not | no |
+| arithmetic | published numbers agree with each other | no |
+| design | a choice that is followed here, or not | no |
+| out of reach | what a test would need | no |
+
+A trend is decided by the whole interval: all of it on the claimed side of the target supports, all of it on the other
+side contradicts, anything else is undecided, as is a number without an interval.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import math
+import operator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mobivid_core import published as book
+from mobivid_core.errors import ParameterError
+
+CLASSES = ("trend", "prediction", "reconstruction", "arithmetic", "design", "out of reach")
+TESTED = "trend"
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+UNANSWERED = "not answered yet"
+#: The words of a verdict, by class: (holds, does not).
+WORDS = {
+    "trend": (SUPPORTED, CONTRADICTED),
+    "prediction": ("model agrees", "model disagrees"),
+    "reconstruction": ("same published digits", "differs from the published digits"),
+    "arithmetic": ("arithmetic holds", "arithmetic fails"),
+}
+_FILE = Path(__file__).with_name("rules.csv")
+_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One claim's rule.
+
+    Attributes:
+        claim: Id of the claim.
+        kind: Its class, one of `CLASSES`.
+        test: "covers", "at least", "at most" (of an interval), "digits" (equal once rounded as published); for a
+            design "followed" or "done differently"; blank where nothing can be tested.
+        headline: Id of the number that is tested; blank where there is none.
+        formula: Target: a number, a claim's id, or arithmetic on both ("C14/C05").
+        why: What the number is and why it speaks to the claim; for "out of reach", what is needed.
+    """
+
+    claim: str
+    kind: str
+    test: str
+    headline: str
+    formula: str
+    why: str
+
+    @property
+    def target(self) -> float:
+        """The number compared with; nan where there is none."""
+        return evaluate(self.formula) if self.formula else math.nan
+
+    def told(self) -> str:
+        """The rule in words."""
+        limit = {
+            "covers": lambda: f"interval holds {self.target:g}",
+            "at least": lambda: f"whole interval at least {self.target:.3g}",
+            "at most": lambda: f"whole interval at most {self.target:.3g}",
+            "digits": lambda: "equal to the published digits",
+        }.get(self.test, str)()
+        return "; ".join(filter(None, (limit, self.why)))
+
+    def verdict(self, value: float, low: float = math.nan, high: float = math.nan) -> str:
+        """What a number with its interval says of the claim; units as published."""
+        right, wrong = WORDS[self.kind]
+        if self.test == "digits":
+            published = str(book.claim(self.claim)["value"])
+            return right if round(value, decimals(published)) == float(published) else wrong
+        if math.isnan(low) or math.isnan(high):
+            return f"{UNDECIDED}: no interval"
+        if self.test == "covers":
+            return right if low <= self.target <= high else wrong
+        least, most = (low, high) if self.test == "at least" else (-high, -low)
+        target = self.target if self.test == "at least" else -self.target
+        return right if least >= target else wrong if most < target else f"{UNDECIDED}: the interval holds the target"
+
+
+@cache
+def rules() -> dict[str, Rule]:
+    """{claim id: its rule}.
+
+    Raises:
+        ParameterError: A rule of an unknown class or test.
+    """
+    with _FILE.open(newline="", encoding="utf-8") as stream:
+        rows = [Rule(r["claim"], r["class"], *(r[c] for c in ("test", "headline", "target", "why"))) for r in
+                csv.DictReader(stream)]  # fmt: skip
+    tests = {"trend": ("at least", "at most"), "prediction": ("covers", "at least", "at most"),
+             "reconstruction": ("digits",), "arithmetic": ("digits",), "design": ("followed", "done differently"),
+             "out of reach": ("",)}  # fmt: skip
+    for rule in rows:
+        if rule.test not in tests.get(rule.kind, ()):
+            raise ParameterError(f"rule of {rule.claim}: no test {rule.test!r} in class {rule.kind!r}")
+    return {rule.claim: rule for rule in rows}
+
+
+def evaluate(formula: str) -> float:
+    """Arithmetic on numbers and claims' values.
+
+    Raises:
+        ParameterError: Anything else in the formula, or a claim without one number.
+    """
+
+    def value(node: ast.expr) -> float:
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
+            return _OPERATIONS[type(node.op)](value(node.left), value(node.right))
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            return float(node.value)
+        if isinstance(node, ast.Name):
+            return book.claim_value(node.id)
+        raise ParameterError(f"a target is arithmetic on numbers and claims, got {formula!r}")
+
+    return value(ast.parse(formula, mode="eval").body)
+
+
+def decimals(published: str) -> int:
+    """Digits after the point, as published."""
+    return len(published.partition(".")[2])

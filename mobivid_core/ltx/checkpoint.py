@@ -1,0 +1,231 @@
+"""Transformers on disk: diffusers' LTX-Video or ours, single or sharded safetensors, memory-mapped.
+
+Tensors stay mapped files until they are used, so that looking at a checkpoint costs no memory and a model larger than
+the memory is read block by block by the system. Pickles are never opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mobivid_core.artifacts import PICKLES, WEIGHTS
+from mobivid_core.errors import CheckpointError
+from mobivid_core.files import replacing, write_json
+from mobivid_core.ltx import layout
+from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+
+OURS = ("MobiVidTransformer3DModel", "MobiVidLTXTransformer")
+#: Types that the layers compute in; checkpoints in others (float8, float64) become bfloat16 or float32.
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+#: What else people bring, and what of it our layers lack.
+_MISSING = {
+    "WanTransformer3DModel": "layer norms for RMS norms, an affine norm before cross-attention and 1x2x2 patches",
+    "LTX2VideoTransformer3DModel": "audio streams and split rotary tables",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A transformer's folder, looked at but not read.
+
+    Attributes:
+        folder: Holds `config.json` and the weights.
+        kind: "ltx" for diffusers' class, "ours" for this project's.
+        sizes: Widths of the model.
+        config: The file's content.
+    """
+
+    folder: Path
+    kind: str
+    sizes: DiTConfig
+    config: dict[str, Any]
+
+
+def find_transformer(folder: Path | str) -> Source:
+    """The transformer in a pipeline folder, or the folder of one.
+
+    Raises:
+        CheckpointError: There is none, or one of a class that is not supported.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; give a diffusers pipeline folder or its transformer/")
+    if (folder / "model_index.json").is_file() or not (folder / "config.json").is_file():
+        folder = folder / "transformer"
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        name = config["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"no readable transformer config at {folder / 'config.json'} ({error})") from error
+    if name == layout.CLASS:
+        return Source(folder, "ltx", layout.sizes_of(config), config)
+    if name in OURS:
+        return Source(folder, "ours", _own_sizes(config, folder), config)
+    lacks = f"; {name} needs {_MISSING[name]}, which the layers here lack" if name in _MISSING else ""
+    raise CheckpointError(f"{folder} holds a {name}; supported are {', '.join((layout.CLASS, *OURS))}{lacks}")
+
+
+def _own_sizes(config: dict[str, Any], folder: Path) -> DiTConfig:
+    try:
+        names = DiTConfig.__dataclass_fields__
+        return DiTConfig.from_kwargs({k: v for k, v in config.items() if k in names and v is not None})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} is no config of a transformer of ours: {error}") from error
+
+
+class Weights:
+    """Tensors of a folder's safetensors by name; a mapped file is opened when it is first asked for.
+
+    Args:
+        folder: Holds one file, or shards and their index.
+
+    Raises:
+        CheckpointError: No weights, a shard that is missing, torn or no safetensors.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._open = folder, {}
+        index = folder / f"{WEIGHTS}.index.json"
+        if (folder / WEIGHTS).is_file():
+            self.place = {name: WEIGHTS for name in self._file(WEIGHTS).keys()}
+        elif index.is_file():
+            try:
+                self.place = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(f"{index} is no index of shards ({error}); fetch it again") from error
+        else:
+            pickles = [p.name for p in folder.glob("*") if p.suffix in PICKLES]
+            why = f"; {pickles[0]} is not read: pickles can run code" if pickles else ""
+            raise CheckpointError(f"no {WEIGHTS} nor {index.name} in {folder}{why}")
+
+    def _file(self, name: str) -> Any:
+        if name not in self._open:
+            try:
+                self._open[name] = safe_open(self.folder / name, "pt")
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(f"{self.folder / name} is missing, torn or no safetensors ({error})") from error
+        return self._open[name]
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            return self._file(self.place[name]).get_tensor(name)
+        except SafetensorError as error:
+            raise CheckpointError(f"{self.folder / self.place[name]} lacks {name} ({error})") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.place)
+
+    def bytes(self) -> int:
+        """Size of the weight files."""
+        return sum((self.folder / name).stat().st_size for name in set(self.place.values()))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, without reading it."""
+        return tuple(self._file(self.place[name]).get_slice(name).get_shape())
+
+
+def load_transformer(
+    source: Source | Path | str, dtype: torch.dtype | None = None, rope_scale: tuple[float, ...] | None = None
+) -> MobiVidTransformer3DModel:
+    """Our transformer with the weights of a folder, in eval mode.
+
+    Args:
+        source: From `find_transformer`, or a folder.
+        dtype: Type of the weights; None keeps the file's. Where it is the file's, tensors stay mapped.
+        rope_scale: LTX-Video's `rope_interpolation_scale` of the clips; None: what the folder says, else 25 frames/s.
+
+    Raises:
+        CheckpointError: See `find_transformer` and `Weights`; a tensor is missing, left over or of another shape.
+    """
+    source = source if isinstance(source, Source) else find_transformer(source)
+    weights = Weights(source.folder)
+    scale = rope_scale or source.config.get("rope_scale") or (layout.ROPE_SCALE if source.kind == "ltx" else None)
+    theta = source.config.get("rope_theta", 10_000.0)
+    model = layout.empty_model(source.sizes, rope_theta=theta, rope_scale=scale and list(scale))
+    named = {name: layout.their_name(name) if source.kind == "ltx" else name for name in model.state_dict()}
+    _check_names(source, set(named.values()), set(weights))
+    if dtype is None:
+        stored = weights[named["proj_in.weight"]].dtype
+        dtype = stored if stored in _TYPES else torch.float32 if stored == torch.float64 else torch.bfloat16
+    state = {}
+    for name, wanted in model.state_dict().items():
+        value = weights[named[name]]
+        try:
+            value = layout.ours(name, value, source.sizes.head_dim) if source.kind == "ltx" else value
+        except RuntimeError:  # rows that are no whole number of heads
+            pass
+        if value.shape != wanted.shape:
+            raise CheckpointError(
+                f"{named[name]} in {source.folder} is {tuple(value.shape)}; its config says {tuple(wanted.shape)}"
+            )
+        state[name] = value.to(dtype)
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def _check_names(source: Source, wanted: set[str], found: set[str]) -> None:
+    for what, names in (("lacks", wanted - found), ("has, unlike its config,", found - wanted)):
+        if names:
+            some = ", ".join(sorted(names)[:2]) + (" ..." if len(names) > 2 else "")
+            raise CheckpointError(f"the checkpoint in {source.folder} {what} {len(names)} tensors: {some}")
+
+
+def save_transformer(model: MobiVidTransformer3DModel, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write `config.json` and one safetensors file, straight from the tensors and in one move each.
+
+    Raises:
+        RunError: The disk is full or read-only.
+    """
+    folder = Path(folder)
+    state = {k: v.detach().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
+    with replacing(folder / WEIGHTS) as part:
+        save_file(state, part, metadata={"format": "pt"})
+    config = {k: v for k, v in model.config.items() if not k.startswith("_")}
+    write_json(folder / "config.json", config | {"_class_name": type(model).__name__})
+
+
+def save_as_ltx(model: MobiVidTransformer3DModel, folder: Path) -> None:
+    """Write an unpruned model, or one that lost whole blocks only, as diffusers' own class.
+
+    Raises:
+        ParameterError: diffusers' class cannot hold it.
+        RunError: The disk is full or read-only.
+    """
+    config = layout.config_of(model.sizes) | {"_class_name": layout.CLASS}
+    with replacing(Path(folder) / WEIGHTS) as part:
+        save_file(layout.to_theirs(model.state_dict(), model.config.head_dim), part, metadata={"format": "pt"})
+    write_json(Path(folder) / "config.json", config)
+
+
+def on_device(
+    model: MobiVidTransformer3DModel, device: torch.device, *, stream: bool = False
+) -> MobiVidTransformer3DModel:
+    """A frozen model where it is to compute.
+
+    Args:
+        model: From `load_transformer`, its tensors still mapped files.
+        device: Where.
+        stream: Keep the blocks on disk and bring each to the device when it is used (Accelerate's offloading): one
+            block's memory instead of all of them, for as much reading as there are passes.
+    """
+    if not stream:
+        return model.to(device)
+    from accelerate import cpu_offload
+
+    for block in model.blocks:
+        cpu_offload(block, device, state_dict=block.state_dict())
+    for name, child in model.named_children():
+        if name != "blocks":
+            child.to(device)
+    model.scale_shift_table.data = model.scale_shift_table.data.to(device)
+    return model

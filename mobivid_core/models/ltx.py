@@ -1,0 +1,112 @@
+"""Our transformer with the call signature of diffusers' LTX-Video: what its pipelines take as `transformer`.
+
+    LTXPipeline.from_pretrained(DIR, transformer=MobiVidLTXTransformer.from_pretrained(STUDENT))
+
+Also for `LTXImageToVideoPipeline` (a timestep for each token) and pipelines that pass coordinates (`video_coords`).
+Not supported: LoRA files of the unpruned model, whose matrices have other sizes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401 - pipelines that load this class look for it
+from torch import Tensor
+
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.rope import LTX_BASE
+
+#: What diffusers' LTX-Video adds to the scores of padding tokens.
+_PADDING = -10_000.0
+
+
+class MobiVidLTXTransformer(MobiVidTransformer3DModel, CacheMixin):
+    """A pruned LTX-Video transformer for diffusers' pipelines; arguments as `MobiVidTransformer3DModel`."""
+
+    @register_to_config
+    def __init__(
+        self,
+        hidden: int,
+        head_dim: int,
+        self_heads: list[int],
+        cross_heads: list[int],
+        ffn_widths: list[int],
+        in_channels: int = 128,
+        text_dim: int = 768,
+        rope_theta: float = 10_000.0,
+        qk_norm: str = "across_heads",
+        rope: str = "across_heads",
+        gelu: str = "tanh",
+        rope_span: int = 0,
+        rope_heads: list[list[int]] | None = None,
+        rope_scale: list[float] | None = None,
+        patch_size: int = 1,
+        patch_size_t: int = 1,
+    ) -> None:
+        super().__init__(
+            hidden, head_dim, self_heads, cross_heads, ffn_widths, in_channels, text_dim, rope_theta, qk_norm, rope,
+            gelu, rope_span, rope_heads, rope_scale,
+        )  # fmt: skip
+
+    @classmethod
+    def of(cls, model: MobiVidTransformer3DModel) -> MobiVidLTXTransformer:
+        """The same transformer, sharing its tensors."""
+        with torch.device("meta"):
+            made = cls.from_config({k: v for k, v in model.config.items() if not k.startswith("_")})
+        made.load_state_dict(model.state_dict(), assign=True)
+        return made.train(model.training)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        num_frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        rope_interpolation_scale: tuple[float, float, float] | None = None,
+        video_coords: Tensor | None = None,
+        attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """diffusers' call.
+
+        Args:
+            hidden_states: (B, N, C) packed latents.
+            encoder_hidden_states: (B, L, text_dim).
+            timestep: (B,), or (B, N) one for each token.
+            encoder_attention_mask: (B, L), 1 for real tokens; (B, 1, L) is added to the scores.
+            num_frames: Latent frames t; with `height` h and `width` w, N = t * h * w.
+            height: See `num_frames`.
+            width: See `num_frames`.
+            rope_interpolation_scale: Seconds a latent frame, pixels a latent row and column.
+            video_coords: (B, 3, N) coordinates instead of the grid's.
+            attention_kwargs: Accepted for the signature; nothing here reads it.
+            return_dict: False returns a tuple.
+
+        Returns:
+            (B, N, C).
+        """
+        grid = (1, 1, hidden_states.shape[1]) if num_frames is None else (num_frames, height, width)
+        positions = None
+        if video_coords is not None:
+            base = torch.tensor(LTX_BASE, dtype=torch.float32, device=video_coords.device)
+            positions = video_coords.float().transpose(1, 2) / base
+        scale = None if rope_interpolation_scale is None else tuple(rope_interpolation_scale)
+        table = self.rotary(grid, hidden_states.device, scale=scale, positions=positions)
+        mask = encoder_attention_mask
+        if mask is not None:
+            # Added, as diffusers does: a caption without a single real token attends to all of its padding alike.
+            mask = (1 - mask.to(hidden_states.dtype)) * _PADDING if mask.ndim == 2 else mask.flatten(1)
+        latents = hidden_states.transpose(1, 2).unflatten(2, grid)
+        sample, _ = super().forward(
+            latents, timestep, encoder_hidden_states, mask.to(latents.dtype) if mask is not None else None,
+            table=table, return_dict=False,
+        )  # fmt: skip
+        tokens = sample.flatten(2).transpose(1, 2)
+        return Transformer2DModelOutput(sample=tokens) if return_dict else (tokens,)
