@@ -51,9 +51,10 @@ def export_onnx(graph: Graph, folder: Path) -> Path:
     _require()
     path = Path(folder) / f"{graph.name}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    logger = logging.getLogger("torch.onnx")
-    level, spoken = logger.level, io.StringIO()
-    logger.setLevel(logging.ERROR)  # it lists every operator of packages that are not installed
+    loggers, spoken = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")], io.StringIO()
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:  # they list every operator of packages that are not installed, and constants left unfolded
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(spoken), contextlib.redirect_stderr(spoken):
             warnings.simplefilter("ignore")
@@ -64,7 +65,8 @@ def export_onnx(graph: Graph, folder: Path) -> Path:
     except Exception as error:  # torch raises many kinds on an operator that it cannot write
         raise ExportError(f"{graph.name} cannot be written as ONNX: {error}") from error
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
     return path
 
 
