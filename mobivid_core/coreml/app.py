@@ -42,18 +42,18 @@ class App:
     tables: dict[str, Tensor]
 
     @classmethod
-    def load(cls, folder: Path, tables: dict[str, Tensor], bits: int = 16) -> App:
+    def load(cls, folder: Path, tables: dict[str, Tensor], bits: int | str = 16) -> App:
         """Read the packages of a folder made by `export`.
 
         Args:
             folder: Holds the packages.
             tables: The host's tables.
-            bits: Bits of a weight of transformer and decoder; the text encoder keeps 16.
+            bits: Bits of a weight of transformer and decoder, or "mixed"; the text encoder keeps 16.
 
         Raises:
             ExportError: A package is missing or unreadable.
         """
-        end = "" if bits == 16 else f"_{bits}bit"
+        end = "" if bits == 16 else "_mixed" if bits == "mixed" else f"_{bits}bit"
         parts = sorted(folder.glob(f"dit_part*{end}.mlpackage")) or [folder / f"dit{end}.mlpackage"]
         text_encoder, decoder = (load_program(folder / f"{n}.mlpackage") for n in ("text_encoder", f"decoder{end}"))
         return cls(text_encoder, [load_program(part) for part in parts], decoder, tables)
@@ -147,12 +147,13 @@ def psnr_db(got: Tensor, expected: Tensor) -> float:
 
 
 def weight_cost(
-    clips: Mapping[int, Tensor], reference: Tensor, megabytes: Mapping[int, float], judge: Judge, truth: Tensor
-) -> pd.DataFrame:
+    clips: Mapping[int | str, Tensor], reference: Tensor, megabytes: Mapping[int | str, float], judge: Judge,
+    truth: Tensor,
+) -> pd.DataFrame:  # fmt: skip
     """What smaller weights cost, seen on clips of the same captions and noise.
 
     Args:
-        clips: Bits of a weight -> (N, 3, T, H, W) through the packages.
+        clips: Bits of a weight, or "mixed" -> (N, 3, T, H, W) through the packages.
         reference: The same clips by torch in float32.
         megabytes: Bits -> size of the packages that differ.
         judge: Reads the captions' attributes back.

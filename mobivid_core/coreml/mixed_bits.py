@@ -1,6 +1,6 @@
 """Weights of 2 to 8 bits by layer: the layers that hurt most alone get more, under a budget of bytes.
 
-Paper: none (it deploys float16, data/paper claim C26); SnapGen++ (arXiv 2601.08303) ships 4.3 bits on average this way.
+Paper: none (it deploys float16, data/paper claim C26); SnapGen++ (arXiv 2601.08303) reports 4.3 bits on average this way.
 A layer's damage is measured on the package itself: its weight alone is replaced by its palette, the program is run on
 example inputs (`mil.execute`), and the squared relative error of the output counts. Damages are taken to add up, and
 bits are given greedily, most error removed a byte first. Palettes are k-means of the weight, no data but the examples
@@ -26,10 +26,14 @@ import torch
 from torch import Tensor
 
 from mobivid_core.coreml.app import sample
+from mobivid_core.coreml.graphs import Graph
 from mobivid_core.coreml.library import import_coremltools, quiet_bars
 from mobivid_core.coreml.mil import Operation, Program, execute, relative_error
 from mobivid_core.coreml.packages import Package, load_program, operation_counts, package_of, save_package
+from mobivid_core.coreml.steps import DiTStep
+from mobivid_core.coreml.verify import Verification, verify_smaller
 from mobivid_core.errors import ExportError, ParameterError
+from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 #: Bits of an index that Core ML can read, without the one that is of no use here.
 BITS = (2, 3, 4, 6, 8)
@@ -200,12 +204,6 @@ def step_inputs(
         return seen, sample(watched, noise, text, mask, tables)
 
 
-def average_bits(program: Program, bits: Mapping[str, int]) -> float:
-    """Bits a weight, over the weights that have a palette."""
-    values = weights(program)
-    return sum(values[n] * b for n, b in bits.items()) / sum(values[n] for n in bits)
-
-
 def mixed_for(package: Package, examples: Sequence[Mapping[str, Tensor]], uniform: int = 4) -> tuple[dict, pd.DataFrame]:
     """Bits by layer at the bytes of a uniform palette, with the damages they rest on.
 
@@ -218,3 +216,32 @@ def mixed_for(package: Package, examples: Sequence[Mapping[str, Tensor]], unifor
     damage = layer_damage(program, examples)
     budget = sum(palette_bytes(v, uniform) for v in damage["values"])
     return allocate(damage, budget), damage
+
+
+def mixed_app(
+    parts: Sequence[tuple[Graph, Verification]], model: MobiVidTransformer3DModel, tables: dict[str, Tensor], caption: str,
+    folder: Path, *, seed: int = 0,
+) -> tuple[list[Verification], float]:  # fmt: skip
+    """Transformer and decoder at the bytes of uniform 4 bits, `<name>_mixed.mlpackage`, and their average bits.
+
+    Args:
+        parts: Transformer and decoder with their float16 packages, in this order.
+        model: The transformer, to make the examples with.
+        tables: From `bundle.timestep_tables`.
+        caption: Of the one clip whose steps are the examples; none of those that judge the result.
+        folder: Gets the packages.
+        seed: Of that clip's noise.
+    """
+    from mobivid_core.models.text import encode_text
+
+    shape = parts[0][0].inputs["latents"].shape
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    steps, latents = step_inputs(DiTStep(model, tuple(shape[2:])), noise, *encode_text([caption]), tables)
+    made, spent, count = [], 0.0, 0
+    for (graph, verified), examples in zip(parts, (steps, [{"latents": latents}]), strict=True):
+        bits, damage = mixed_for(verified.package, examples)
+        used = sum(v * bits[n] for n, v in zip(damage["layer"], damage["values"], strict=True))
+        package = compress_mixed(verified.package, bits, Path(folder) / f"{graph.name}_mixed.mlpackage")
+        made.append(verify_smaller(graph, package, used / damage["values"].sum()))
+        spent, count = spent + used, count + damage["values"].sum()
+    return made, spent / count

@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("coremltools")
 from mobivid_core.coreml import graphs, mixed_bits, verify  # noqa: E402
+from mobivid_core.coreml.convert import convert  # noqa: E402
 from mobivid_core.coreml.mil import execute, relative_error  # noqa: E402
 from mobivid_core.coreml.numerics import unsafe_forms  # noqa: E402
 from mobivid_core.coreml.packages import load_program  # noqa: E402
@@ -44,12 +45,12 @@ def test_palettes_have_so_many_values_and_err_less_with_more() -> None:
 
 
 def test_bits_go_where_they_remove_most_damage_within_the_budget() -> None:
-    damage = pd.DataFrame({"layer": ["calm", "tender"], "values": [4096, 4096],
+    damage = pd.DataFrame({"layer": ["calm", "tender"], "values": [400_000, 400_000],
                            2: [1e-3, 1.0], 3: [5e-4, 0.25], 4: [2e-4, 0.06], 6: [1e-5, 4e-3], 8: [1e-6, 2e-4]})  # fmt: skip
-    budget = 2 * mixed_bits.palette_bytes(4096, 4)
+    budget = 2.01 * mixed_bits.palette_bytes(400_000, 4)  # 6-bit palettes themselves cost a few bytes more
     bits = mixed_bits.allocate(damage, budget)
     assert bits["tender"] > 4 > bits["calm"]
-    assert sum(mixed_bits.palette_bytes(4096, b) for b in bits.values()) <= budget
+    assert sum(mixed_bits.palette_bytes(400_000, b) for b in bits.values()) <= budget
     assert mixed_bits.allocate(damage, 1e9) == {"calm": 8, "tender": 8}
     with pytest.raises(ParameterError, match="budget"):
         mixed_bits.allocate(damage, 10)
@@ -63,7 +64,8 @@ def test_a_mixed_package_is_what_was_planned_and_no_larger_than_uniform(tmp_path
     made = mixed_bits.compress_mixed(package, bits, tmp_path / "mixed.mlpackage")
     uniform = compress(package, 4, tmp_path / "four.mlpackage")
     assert made.megabytes <= uniform.megabytes * 1.02  # headers of 64 bytes
-    stored = {o.outputs[0].name: o.value for o in load_program(made.path).operations if o.kind == "const"}
+    constants = [o for o in load_program(made.path).operations if o.kind == "const"]
+    stored = {o.outputs[0].name.removesuffix("_palettized"): o.value for o in constants}
     assert all(len(np.unique(stored[n])) <= 2**b for n, b in bits.items())
     # coremltools' palettes are k-means too: the saved program is as good as the plan's.
     expected = execute(load_program(package.path), graph.inputs)["output"]
@@ -75,8 +77,9 @@ def test_a_mixed_package_is_what_was_planned_and_no_larger_than_uniform(tmp_path
 def test_the_gate_names_what_float16_would_lose(tmp_path: Path) -> None:
     graph, verified = _converted(tmp_path)
     assert unsafe_forms(verified.package, graph.inputs).empty
-    loud, broken = _converted(tmp_path / "loud", scale=3e5)
-    named = unsafe_forms(broken.package, {"x": loud.inputs["x"]})
+    loud = _Net(3e4).eval()  # converted without a check: its own check would find the output's infinities
+    package = convert(loud, graph.inputs, ("output",), tmp_path / "loud.mlpackage")
+    named = unsafe_forms(package, graph.inputs)
     assert "scores before a softmax" in set(named["form"]) and (named["largest"] > named["limit"]).all()
 
 
