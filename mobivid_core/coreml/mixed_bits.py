@@ -1,6 +1,6 @@
 """Weights of 2 to 8 bits by layer: the layers that hurt most alone get more, under a budget of bytes.
 
-Paper: none (it deploys float16, data/paper claim C26); SnapGen++ (arXiv 2601.08303) reports 4.3 bits on average this way.
+Paper: none (it deploys float16, data/paper claim C26); SnapGen++ (arXiv 2601.08303) ships 4.3 bits on average.
 A layer's damage is measured on the package itself: its weight alone is replaced by its palette, the program is run on
 example inputs (`mil.execute`), and the squared relative error of the output counts. Damages are taken to add up, and
 bits are given greedily, most error removed a byte first. Palettes are k-means of the weight, no data but the examples
@@ -204,7 +204,9 @@ def step_inputs(
         return seen, sample(watched, noise, text, mask, tables)
 
 
-def mixed_for(package: Package, examples: Sequence[Mapping[str, Tensor]], uniform: int = 4) -> tuple[dict, pd.DataFrame]:
+def mixed_for(
+    package: Package, examples: Sequence[Mapping[str, Tensor]], uniform: int = 4
+) -> tuple[dict, pd.DataFrame]:
     """Bits by layer at the bytes of a uniform palette, with the damages they rest on.
 
     Args:
@@ -219,8 +221,8 @@ def mixed_for(package: Package, examples: Sequence[Mapping[str, Tensor]], unifor
 
 
 def mixed_app(
-    parts: Sequence[tuple[Graph, Verification]], model: MobiVidTransformer3DModel, tables: dict[str, Tensor], caption: str,
-    folder: Path, *, seed: int = 0,
+    parts: Sequence[tuple[Graph, Verification]], model: MobiVidTransformer3DModel, tables: dict[str, Tensor],
+    caption: str, folder: Path, *, seed: int = 0,
 ) -> tuple[list[Verification], float]:  # fmt: skip
     """Transformer and decoder at the bytes of uniform 4 bits, `<name>_mixed.mlpackage`, and their average bits.
 
@@ -242,6 +244,6 @@ def mixed_app(
         bits, damage = mixed_for(verified.package, examples)
         used = sum(v * bits[n] for n, v in zip(damage["layer"], damage["values"], strict=True))
         package = compress_mixed(verified.package, bits, Path(folder) / f"{graph.name}_mixed.mlpackage")
-        made.append(verify_smaller(graph, package, used / damage["values"].sum()))
+        made.append(verify_smaller(graph, package, float(used / damage["values"].sum())))
         spent, count = spent + used, count + damage["values"].sum()
-    return made, spent / count
+    return made, float(spent / count)

@@ -9,30 +9,31 @@ compiler is known to mishandle (third-party reports; not tried here).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from mobivid_core.coreml.mil import Operation, Program, watch
-from mobivid_core.coreml.packages import Package, load_program
+from mobivid_core.coreml.packages import load_program
 
 #: Largest float16.
 LARGEST = 65_504.0
 _NORMS = {"layer_norm", "batch_norm", "l2_norm", "reduce_l2_norm", "reduce_sum_square"}
 
 
-def unsafe_forms(package: Package, inputs: Mapping[str, Tensor]) -> pd.DataFrame:
+def unsafe_forms(package: Path, inputs: Mapping[str, Tensor]) -> pd.DataFrame:
     """Forms of a package that are unsafe in float16, on one set of inputs.
 
     Args:
-        package: A saved package.
+        package: The saved `.mlpackage` folder.
         inputs: As `mil.execute` takes them.
 
     Returns:
         Rows with `form`, `operation`, `largest` (the value that leaves the range) and `limit`; empty if none is found.
     """
-    rows = [*_block_scales(package), *_overflows(load_program(package.path), inputs)]
+    rows = [*_block_scales(package), *_overflows(load_program(package), inputs)]
     return pd.DataFrame(rows, columns=["form", "operation", "largest", "limit"])
 
 
@@ -69,12 +70,12 @@ def _measured(operation: Operation, given: Mapping[str, object], out: object) ->
         yield "a result", out.float().abs().max().item() if torch.isfinite(out).all() else float("inf")
 
 
-def _block_scales(package: Package) -> Iterator[tuple[str, str, float, float]]:
+def _block_scales(package: Path) -> Iterator[tuple[str, str, float, float]]:
     """8-bit weights with more scales than output channels."""
     from coremltools.converters.mil.frontend.milproto.load import load
     from coremltools.models import MLModel
 
-    model = MLModel(str(package.path), skip_model_load=True)
+    model = MLModel(str(package), skip_model_load=True)
     spec = model.get_spec()
     for op in load(spec, spec.specificationVersion, model.weights_dir).functions["main"].operations:
         if op.op_type != "constexpr_blockwise_shift_scale":

@@ -184,7 +184,9 @@ def compare(
         ExportError: The float32 app is outside the gate.
     """
     expected = [by_torch(*pair) for pair in pairs]
-    errors = {n: max(relative_error(a.clip(*p), e) for p, e in zip(pairs, expected, strict=True)) for n, a in ours.items()}
+    errors = {
+        n: max(relative_error(a.clip(*p), e) for p, e in zip(pairs, expected, strict=True)) for n, a in ours.items()
+    }
     if errors["float32"] > GATE:
         raise ExportError(f"ONNX Runtime's clips differ from torch's by {errors['float32']:.1e} (gate {GATE:.0e})")
     work: dict[str, Callable[[], object]] = {"torch": lambda: by_torch(*pairs[0])}

@@ -42,7 +42,8 @@ class Verification:
         casts: Type conversions in the program.
         largest_rank: Largest rank of a value (Core ML allows 5).
         torch_half_error: Relative error of torch's own float16 run; only measured where the fp16 gate is missed.
-        bits: Bits of a weight, on average. Below 16 the errors are the cost of the smaller weights, and no gate applies to them.
+        bits: Bits of a weight, on average. Below 16 the errors are the cost of the smaller weights, and no gate
+            applies to them.
     """
 
     package: Package

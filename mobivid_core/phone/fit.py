@@ -92,7 +92,8 @@ def read_model(where: str) -> Model:
 
 
 def _ltx_sizes(config: dict) -> DiTConfig:
-    """diffusers' LTX transformer as this project's sizes: four times as wide an FFN, as many cross heads as self heads."""
+    """diffusers' LTX transformer as this project's sizes: four times as wide an FFN, as many cross heads as self "
+    "heads."""
     heads, width = config["num_attention_heads"], config["attention_head_dim"]
     return DiTConfig.uniform(
         blocks=config["num_layers"], heads=heads, ffn=4 * heads * width, hidden=heads * width, head_dim=width,
@@ -112,8 +113,8 @@ def package_table(model: Model, grid: Grid, bits: Sequence[int] = (16, 8, 6, 4))
     """Size of each package at each number of bits, against the limits.
 
     Returns:
-        Rows with `package`, `bits`, `MB`, `one weight file` (below 2 GiB), and `parts` (packages of at most 1 GB; weights
-        of 6 bits or fewer may stay in one file).
+        Rows with `package`, `bits`, `MB`, `one weight file` (below 2 GiB), and `parts` (packages of at most 1 GB;
+        weights of 6 bits or fewer may stay in one file).
     """
     rows = []
     counts = {
@@ -175,14 +176,21 @@ def advice(model: Model, grid: Grid, frames: int, size: tuple[int, int], devices
         if whole["parts"] == 1:
             continue
         fits = next((b for b in (8, 6, 4) if table.loc[(name, b), "parts"] == 1), None)
-        smaller = f"or store {fits}-bit weights ({table.loc[(name, fits), 'MB']:,.0f} MB)" if fits else (
-            f"or, with 4-bit weights, into {table.loc[(name, 4), 'parts']}"
+        smaller = (
+            f"or store {fits}-bit weights ({table.loc[(name, fits), 'MB']:,.0f} MB)"
+            if fits
+            else (f"or, with 4-bit weights, into {table.loc[(name, 4), 'parts']}")
         )
         refused = "" if whole["one weight file"] else ", a file that the Neural Engine refuses"
-        said.append(f"{name}: {whole['MB']:,.0f} MB in float16{refused}; cut it into {whole['parts']} packages {smaller}")
+        said.append(
+            f"{name}: {whole['MB']:,.0f} MB in float16{refused}; cut it into {whole['parts']} packages {smaller}"
+        )
     buffers = buffer_table(model, grid, frames, size)
     for row in buffers[~buffers["below 4 GiB"]].itertuples():
-        said.append(f"{row.tensor}: {row.MB:,.0f} MB exceed one buffer; work in {math.ceil(row.MB / 4295)} tiles or shrink the clip")
+        said.append(
+            f"{row.tensor}: {row.MB:,.0f} MB exceed one buffer; work in {math.ceil(row.MB / 4295)} tiles or shrink "
+            "the clip"
+        )
     needs = {b: peak_memory(model, grid, b) for b in (16, 8, 6, 4)}
     for ram in sorted({d.ram_gb for d in devices if d.ram_gb}):
         room, chips = APP_SHARE * ram, ", ".join(d.chip for d in devices if d.ram_gb == ram)

@@ -58,8 +58,10 @@ def page(data: dict) -> str:
     model = data["model"]
     sliders = [
         ("efficiency", 0.05, 1, 0.01, round(data["efficiency"]["typical"], 2)), ("bandwidth", -4, 2, 0.25, 0),
-        ("frames", 9, 121, 8, data["frames"]), ("steps", 1, 40, 1, 4), ("decoder", 0, 10, 0.1, round(data["decoder"], 1)),
-        ("blocks", 1, 40, 1, model["blocks"]), ("heads", 1, 32, 1, model["heads"]), ("ffn", 256, 8192, 256, model["ffn"]),
+        ("frames", 9, 121, 8, data["frames"]), ("steps", 1, 40, 1, 4),
+        ("decoder", 0, 10, 0.1, round(data["decoder"], 1)),
+        ("blocks", 1, 40, 1, model["blocks"]), ("heads", 1, 32, 1, model["heads"]),
+        ("ffn", 256, 8192, 256, model["ffn"]),
     ]  # fmt: skip
     labels = {"bandwidth": "bandwidth x 2^", "decoder": "decoder (TFLOP)", "ffn": "FFN width"}
     rows = [_choice("device", [d["name"] for d in data["devices"]])]

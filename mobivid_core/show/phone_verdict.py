@@ -23,7 +23,8 @@ from mobivid_core.show.outcome import FigureResult, TableResult
 def processor(table: pd.DataFrame, flops_per_s: float, worst: float) -> FigureResult:
     """`cpu_model.compare`: predicted against measured times of this processor."""
     finding = (
-        f"FFN, attention and whole block at {table['tokens'].nunique()} sizes on this processor ({flops_per_s / 1e9:.0f} "
+        f"FFN, attention and whole block at {table['tokens'].nunique()} sizes on this processor "
+        f"({flops_per_s / 1e9:.0f} "
         f"GFLOP/s): the farthest prediction is off by a factor of {worst:.2f}."
     )
     return FigureResult(plots.predicted_against_measured(table, 1.3), finding, "measured", data=table)
@@ -36,7 +37,8 @@ def calibration() -> FigureResult:
     means = rows.groupby("workload", sort=False)["efficiency"].mean()
     reached = ", ".join(f"{100 * share:.0f} % ({name})" for name, share in means.items())
     finding = (
-        f"Share of the nominal peak by workload: {reached}. One more workload on one more chip: {100 * fit.typical:.0f} %, "
+        f"Share of the nominal peak by workload: {reached}. One more workload on one more chip: "
+        f"{100 * fit.typical:.0f} %, "
         f"80 % interval {100 * low:.0f} to {100 * high:.0f} %, from {fit.workloads} workloads and {fit.chips} chips."
     )
     columns = ["chip", "workload", "iterations_per_s", "fp16_tflops", "efficiency", "evidence"]
@@ -52,8 +54,10 @@ def left_out(table: pd.DataFrame) -> TableResult:
     verb = "covers" if held["covers"] else "misses"
     finding = (
         f"Median error {100 * chip['median error']:.0f} % with each chip left out ({chip['n']:.0f} chips), "
-        f"{100 * workload['median error']:.0f} % with each workload ({workload['n']:.0f}), {100 * workload[inside]:.0f} % of the "
-        f"anchors inside. Fitted on the two U-Nets alone, the interval {100 * held['low']:.1f} to {100 * held['high']:.1f} % "
+        f"{100 * workload['median error']:.0f} % with each workload ({workload['n']:.0f}), "
+        f"{100 * workload[inside]:.0f} % of the "
+        f"anchors inside. Fitted on the two U-Nets alone, the interval {100 * held['low']:.1f} to "
+        f"{100 * held['high']:.1f} % "
         f"{verb} the transformer's {100 * held['efficiency']:.1f} %: it is slower than image U-Nets let one expect."
     )
     return TableResult(table, finding, "derived")
@@ -64,7 +68,8 @@ def cases(table: pd.DataFrame, speed: Interval) -> TableResult:
     nominal, other, own = (row for _, row in table.iterrows())
     finding = (
         f"A18 Pro: {speed.value:.0f} frames/s at {nominal['TFLOP/s']:g} TFLOP/s, {other['frames/s']:.0f} at "
-        f"{other['TFLOP/s']:g}, {own['frames/s']:.0f} if the video transformer runs as fast as the image transformer that was "
+        f"{other['TFLOP/s']:g}, {own['frames/s']:.0f} if the video transformer runs as fast as the image "
+        "transformer that was "
         f"measured on this chip; {speed.low:.0f} to {speed.high:.0f} holds both peaks' 80 % intervals."
     )
     return TableResult(table, finding, "derived")
@@ -75,8 +80,10 @@ def devices_table(table: pd.DataFrame, server_share: float) -> TableResult:
     known = table[(table["engine"] == NPU) & table["frames/s"].notna()]
     android = ", ".join(f"{row['frames/s']:.0f} on {row['chip']}" for _, row in known.iterrows())
     finding = (
-        f"Android's NPUs: {android} frames/s, from an assumed float16 peak (half of the advertised integer one) and a borrowed "
-        f"efficiency; a blank peak stays blank. Server GPUs stand on the {100 * server_share:.0f} % that the paper's A100 speed "
+        f"Android's NPUs: {android} frames/s, from an assumed float16 peak (half of the advertised integer one) and "
+        "a borrowed "
+        f"efficiency; a blank peak stays blank. Server GPUs stand on the {100 * server_share:.0f} % that the "
+        "paper's A100 speed "
         "implies; a phone's GPU only gets its bandwidth's bound."
     )
     return TableResult(table, finding, "derived", "Table 1")
@@ -87,7 +94,8 @@ def rates(table: pd.DataFrame, speed: Interval) -> FigureResult:
     published = claim_value("C01")
     place = "inside" if speed.low <= published <= speed.high else "outside"
     finding = (
-        f"A18 Pro: {speed.value:.1f} frames/s predicted, {speed.low:.1f} to {speed.high:.1f} over both peaks; the published "
+        f"A18 Pro: {speed.value:.1f} frames/s predicted, {speed.low:.1f} to {speed.high:.1f} over both peaks; the "
+        "published "
         f"{published:.0f} lies {place}, as almost any speed would: three workloads cannot decide."
     )
     drawn = plots.predicted_rates(table[table["engine"] != "GPU"], published)
@@ -105,8 +113,10 @@ def demand(
     )
     own = anchors.calibration_rows().set_index("chip").loc[phone.chip, "efficiency"]
     finding = (
-        f"With a light decoder the claim needs {100 * needed:.0f} % of the Neural Engine's nominal peak, with LTX-Video's "
-        f"{100 * with_ltx:.0f} %; the U-Nets reach more, the transformer on this chip {100 * own:.0f} %. The phone's GPU would need "
+        f"With a light decoder the claim needs {100 * needed:.0f} % of the Neural Engine's nominal peak, with "
+        "LTX-Video's "
+        f"{100 * with_ltx:.0f} %; the U-Nets reach more, the transformer on this chip {100 * own:.0f} %. The "
+        "phone's GPU would need "
         f"{100 * sweep['A18 Pro GPU'].iloc[0]:.0f} % of its own even with a free decoder."
     )
     marks = {"free": 0, "light": light.flops / 1e12, "LTX": ltx.flops / 1e12}
@@ -114,8 +124,8 @@ def demand(
 
 
 def table_one(
-    grid: Grid, frames: int, steps: tuple[int, int], size: tuple[int, int], decoder: tuple[float, float], server_share: float,
-    fit: Efficiency,
+    grid: Grid, frames: int, steps: tuple[int, int], size: tuple[int, int], decoder: tuple[float, float],
+    server_share: float, fit: Efficiency,
 ) -> TableResult:  # fmt: skip
     """The paper's Table 1 rebuilt; `size` is width and height, `steps` those of server and mobile model."""
     wan = references.wan_transformer_counts(latent_grid(frames, size[1], size[0], (4, 8, 8)))
@@ -150,19 +160,25 @@ def stages_of_devices(stages: Sequence[Stage], decoder: LayerCount, fit: Efficie
     shown = [find_device(chip) for chip in ("A14", "A16", "A18 Pro", "M4")]
     table = predictions.stage_table([*stages, stage_of("decoder", decoder)], shown, fit)
     ratio = table["A14 (s)"]["in all"] / table["A18 Pro (s)"]["in all"]
-    finding = f"Seconds a clip by layer kind, with the light decoder: an A14 needs {ratio:.1f} times as long as an A18 Pro."
+    finding = (
+        f"Seconds a clip by layer kind, with the light decoder: an A14 needs {ratio:.1f} times as long as an A18 Pro."
+    )
     return TableResult(table, finding, "derived")
 
 
 def surface(phone: Device, fit: Efficiency, decoder_tflop_per_token: float) -> TableResult:
     """Frames/s over clip sizes and steps: the static twin of the sliders."""
-    sizes = {(w, h, n): latent_grid(n, h, w) for w, h, n in ((512, 384, 49), (768, 512, 49), (512, 384, 121), (1280, 704, 121))}
+    sizes = {
+        (w, h, n): latent_grid(n, h, w)
+        for w, h, n in ((512, 384, 49), (768, 512, 49), (512, 384, 121), (1280, 704, 121))
+    }
     grids = {f"{n} x {w} x {h}": (grid, n) for (w, h, n), grid in sizes.items()}
     table = predictions.speed_surface(
         MOBILE, phone, fit.typical, grids=grids, steps=(1, 2, 4, 8, 40), decoder_tflop_per_token=decoder_tflop_per_token
     )
     finding = (
-        f"A18 Pro at the typical efficiency: four steps at the paper's size give {table['4 steps'].iloc[0]:.0f} frames/s, 40 "
+        f"A18 Pro at the typical efficiency: four steps at the paper's size give {table['4 steps'].iloc[0]:.0f} "
+        "frames/s, 40 "
         f"give {table['40 steps'].iloc[0]:.1f}; four steps of 1280 x 704 give {table['4 steps'].iloc[3]:.1f}."
     )
     return TableResult(table, finding, "derived")

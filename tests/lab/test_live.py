@@ -74,7 +74,8 @@ def test_the_page_shows_pythons_number_and_follows_a_slider() -> None:
     values = {"device": 0, "size": 0, "efficiency": 0.25, "bandwidth": 0, "frames": 49, "steps": 4, "decoder": 1.6,
               "blocks": 20, "heads": 20, "ffn": 6144}  # fmt: skip
     program = f"""
-        const fields = Object.fromEntries(Object.entries({json.dumps(values)}).map(([k, v]) => [k, {{value: String(v)}}]));
+        const values = Object.entries({json.dumps(values)});
+        const fields = Object.fromEntries(values.map(([k, v]) => [k, {{value: String(v)}}]));
         const shown = {{".speed": {{}}, ".plan": {{}}}};
         let update;
         const root = {{

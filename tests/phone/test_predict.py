@@ -34,10 +34,10 @@ def test_our_checkpoints_are_read(tmp_path: Path) -> None:
     assert read_model(str(tmp_path)).sizes == small
 
 
-@pytest.mark.parametrize("text", ["{}", '{"_class_name": "UNet"}', '{"_class_name": "LTXVideoTransformer3DModel"}', "no"])
-def test_what_is_no_configuration_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
-) -> None:
+@pytest.mark.parametrize(
+    "text", ["{}", '{"_class_name": "UNet"}', '{"_class_name": "LTXVideoTransformer3DModel"}', "no"]
+)
+def test_what_is_no_configuration_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     assert predict.main(["--model", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
