@@ -75,6 +75,13 @@ const MobiVidLive = (() => {
     update();
   }
 
-  return { rate, plan, tokensOf, mount };
+  // Hand over an element as soon as it is part of the document.
+  function when(id, use, tries = 100) {
+    const root = document.getElementById(id);
+    if (root) use(root);
+    else if (tries) setTimeout(() => when(id, use, tries - 1), 100);
+  }
+
+  return { rate, plan, tokensOf, mount, when };
 })();
 if (typeof module !== "undefined") module.exports = MobiVidLive;

@@ -6,6 +6,7 @@ static site move the same sliders as in JupyterLab. A test holds the script's re
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from html import escape
@@ -71,13 +72,14 @@ def page(data: dict) -> str:
             f'<label>{labels.get(name, name)}</label><input type="range" name="{name}" min="{low}" max="{high}" '
             f'step="{step}" value="{value}"><output data-of="{name}">{value}</output>'
         )
-    # A script in an output runs once where it stands; the element before it is its own.
+    # JupyterLab runs an output's script before the output is part of the document: look for it until it is there.
+    text = json.dumps(data)
+    place = f"mobivid-live-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return (
-        f'<div class="mobivid-live"><div style="{_STYLE}">{"".join(rows)}</div>'
+        f'<div id="{place}"><div style="{_STYLE}">{"".join(rows)}</div>'
         '<p><b class="speed"></b></p><p class="plan"></p></div>'
         f"<script>(() => {{ {SCRIPT.read_text(encoding='utf-8')}\n"
-        'const all = document.querySelectorAll(".mobivid-live");\n'
-        f"MobiVidLive.mount(all[all.length - 1], {json.dumps(data)}); }})();</script>"
+        f'MobiVidLive.when("{place}", (root) => MobiVidLive.mount(root, {text})); }})();</script>'
     )
 
 

@@ -12,8 +12,9 @@ from mobivid_core.models.config import MOBILE, DiTConfig
 from mobivid_core.models.counts import dit_counts, latent_grid
 from mobivid_core.phone.devices import load_devices
 from mobivid_core.phone.efficiency import fit_efficiency
+from mobivid_core.phone.predictions import example_rate
+from mobivid_core.phone.roofline import clip_stages
 from mobivid_core.show import live
-from mobivid_core.show.phone_widget import rate_of
 
 SIZES = [(512, 384), (768, 512), (1280, 704)]
 DEVICES = [d for d in load_devices() if d.tflops]
@@ -47,8 +48,8 @@ def test_twenty_random_settings_are_pythons() -> None:
         cfg = DiTConfig.uniform(blocks=s["blocks"], heads=s["heads"], ffn=s["ffn"], hidden=2048, head_dim=64)
         (width, height), frames = s["size"], s["frames"]
         count = dit_counts(cfg, latent_grid(frames, height, width), 77)["total"]
-        rate = rate_of(cfg, device, s["efficiency"], size=s["size"], frames=frames, steps=s["steps"],
-                       decoder_tflop=s["decoder"])  # fmt: skip
+        grid = latent_grid(frames, height, width)
+        rate = example_rate(clip_stages(cfg, grid, steps=s["steps"]), s["decoder"], device, s["efficiency"], frames)
         expected.append([rate, count.params, count.flops / 1e12, count.params * 6 / 8e6])
         model = DATA["model"] | {"blocks": s["blocks"], "heads": s["heads"], "ffn": s["ffn"]}
         question = {"tflops": device.tflops, "gbs": device.gb_s, "efficiency": s["efficiency"], "frames": frames,
@@ -82,15 +83,18 @@ def test_the_page_shows_pythons_number_and_follows_a_slider() -> None:
           querySelector: (q) => q.startsWith("[name=") ? fields[q.slice(6, -1)] : shown[q],
           querySelectorAll: () => [], addEventListener: (_, f) => {{ update = f; }},
         }};
-        globalThis.document = {{querySelectorAll: () => [root]}};
+        let asked = 0;  // the output is not part of the document at first
+        globalThis.document = {{getElementById: () => asked++ ? root : null}};
         eval({json.dumps(script)});
-        const before = shown[".speed"].textContent;
-        fields.steps.value = "8"; update();
-        console.log(JSON.stringify([before, shown[".speed"].textContent, shown[".plan"].textContent]));
+        setTimeout(() => {{
+          const before = shown[".speed"].textContent;
+          fields.steps.value = "8"; update();
+          console.log(JSON.stringify([before, shown[".speed"].textContent, shown[".plan"].textContent]));
+        }}, 500);
     """
     before, after, plan = json.loads(_node(program))
     for text, steps in ((before, 4), (after, 8)):
-        rate = rate_of(MOBILE, DEVICES[0], 0.25, size=SIZES[0], frames=49, steps=steps, decoder_tflop=1.6)
+        rate = example_rate(clip_stages(MOBILE, (7, 12, 16), steps=steps), 1.6, DEVICES[0], 0.25, 49)
         assert text.startswith(f"{rate:.1f} frames/s at 25 %")
     assert plan.startswith("960 M parameters") and "2 packages in float16" in plan
 
