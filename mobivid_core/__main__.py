@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "distill": ("distill.command", "a four-step student from the pruned model; --model: of your own weights"),
     },
     "Deploy": {
+        "predict": ("phone.predict", "does a model fit a phone, and how fast would it be"),
         "export": ("coreml.export", "convert to Core ML packages and verify each; --model: of your own weights"),
         "device": ("coreml.device_benchmark", "time packages on a connected iPhone, or import others' records"),
     },
