@@ -62,6 +62,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "study seeds": ("studies.loss_study seeds", "regression and adversarial stage over more seeds"),
         "study heads": ("studies.discriminator_study heads", "where the discriminator's heads are attached"),
         "study share": ("studies.discriminator_study share", "the share of real clips in the adversarial stage"),
+        "study rehearsal": ("studies.rehearsal", "the chain for your own weights, on random ones of LTX-Video's size"),
         "study stacking": ("studies.stacking", "pruning and distillation alone and together"),
     },
     "Maintain": {
