@@ -65,6 +65,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "study share": ("studies.discriminator_study share", "the share of real clips in the adversarial stage"),
         "study speed": ("studies.speed_record", "teacher and students timed once more: speed-ups over runs"),
         "study coverage": ("studies.coverage", "how often each kind of interval holds a known truth"),
+        "study rehearsal": ("studies.rehearsal", "the chain for your own weights, on random ones of LTX-Video's size"),
         "study stacking": ("studies.stacking", "pruning and distillation alone and together"),
     },
     "Maintain": {
