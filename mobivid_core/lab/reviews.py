@@ -79,14 +79,12 @@ def reviews_table(profile: str) -> pd.DataFrame:
         answering = _answering(review_id, question, found.entries)
         answer = _answer(ANSWERS.get(review_id), found, answering) or f"{UNANSWERED}. Planned: {experiment}"
         decided = "" if answer.startswith(UNANSWERED) else decision(question, found)
-        rows.append(
-            {"id": review_id, "ask": ask, "answer": answer, "decided": decided, "shown in": _places(answering)}
-        )
+        rows.append({"id": review_id, "ask": ask, "answer": answer, "decided": decided, "shown in": _places(answering)})
     return pd.DataFrame(rows)
 
 
 def decision(question: Question, found: Found) -> str:
-    """"decided" or "open" with the number and its interval; blank where no number with an interval was recorded."""
+    """ "decided" or "open" with the number and its interval; blank where no number with an interval was recorded."""
     row = found.headline(question.headline)
     if row is None or pd.isna(row["low"]) or pd.isna(row["high"]):
         return ""
