@@ -77,7 +77,7 @@ def test_every_command_ends_alike(
             patch.setattr(CommandParser, "parse_args", _raising(error))
             if not text:
                 patch.setattr(command.sys, "stdout", Closed())
-            assert main([]) == status
+            assert main(TARGETS[name][1:]) == status
         out, err = capsys.readouterr()
         assert not out and err.startswith(text) and err.count("\n") == bool(text), err
 

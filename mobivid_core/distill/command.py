@@ -183,9 +183,7 @@ def earlier_rounds(folder: Path) -> Earlier:
     return [*card.get("earlier", []), card.get("recipe", {})], costs.assign(round=costs.get("round", 1))
 
 
-def _write(
-    result: Distilled, recipe: Recipe, folder: Path, earlier: Earlier, dtype: torch.dtype | None = None
-) -> None:
+def _write(result: Distilled, recipe: Recipe, folder: Path, earlier: Earlier, dtype: torch.dtype | None = None) -> None:
     """Weights, how to sample, log, and the recipes and costs of every round so far."""
     recipes, costs = earlier
     save_student(result.student, folder, asdict(recipe), dtype, earlier=recipes)

@@ -48,7 +48,7 @@ QUESTIONS: dict[str, Question] = {
     "R3.1": Question(("scorecard_stacking",)),
     "R3.2": Question(("device_predictions", "device_rates")),
     "R3.3": Question(("distill_image_to_video",)),
-    "R4.1": Question(("distill_cost", "distill_compute", "scorecard_costs")),
+    "R4.1": Question(("distill_cost", "distill_compute")),
     "R4.2": Question(("stage_seconds", "device_rates")),
     "R4.3": Question(("tiled_ffn", "tiled_working_set")),
     "R4.4": Question(("distill_share",), "mixed_data_over_either", 1.0),
@@ -79,14 +79,12 @@ def reviews_table(profile: str) -> pd.DataFrame:
         answering = _answering(review_id, question, found.entries)
         answer = _answer(ANSWERS.get(review_id), found, answering) or f"{UNANSWERED}. Planned: {experiment}"
         decided = "" if answer.startswith(UNANSWERED) else decision(question, found)
-        rows.append(
-            {"id": review_id, "ask": ask, "answer": answer, "decided": decided, "shown in": _places(answering)}
-        )
+        rows.append({"id": review_id, "ask": ask, "answer": answer, "decided": decided, "shown in": _places(answering)})
     return pd.DataFrame(rows)
 
 
 def decision(question: Question, found: Found) -> str:
-    """"decided" or "open" with the number and its interval; blank where no number with an interval was recorded."""
+    """ "decided" or "open" with the number and its interval; blank where no number with an interval was recorded."""
     row = found.headline(question.headline)
     if row is None or pd.isna(row["low"]) or pd.isna(row["high"]):
         return ""

@@ -95,9 +95,7 @@ def fit_efficiency(rows: pd.DataFrame | None = None) -> Efficiency:
     shared = logs.groupby(rows["workload"]).transform("size") > 1
     chips = (logs - rows["workload"].map(means))[shared].groupby(rows["chip"][shared]).mean()
     if len(means) < 2 or len(chips) < 2:
-        raise ParameterError(
-            f"{len(means)} workload(s), {len(chips)} chip(s) to compare: a spread needs two of each"
-        )
+        raise ParameterError(f"{len(means)} workload(s), {len(chips)} chip(s) to compare: a spread needs two of each")
     n = len(means)
     between = float(means.var(ddof=1)) * (1 + 1 / n)
     within = float((chips**2).sum()) / (len(chips) - 1)
@@ -203,9 +201,7 @@ def fps_cases(
     peaks = [p for p in (device.tflops, device.other_tflops) if p is not None]
     for peak in peaks:
         fit = fit_efficiency(calibration_rows({device.chip: peak}))
-        made = fps_interval(
-            stages, replace(device, tflops=peak), fit, frames, decoder_tflop=decoder_tflop, seed=seed
-        )
+        made = fps_interval(stages, replace(device, tflops=peak), fit, frames, decoder_tflop=decoder_tflop, seed=seed)
         rows.append((f"nominal peak {peak:g} TFLOP/s", peak, fit.typical, *made))
     low, high = min(r[4] for r in rows), max(r[5] for r in rows)
     held = Interval(rows[0][3], low, high, kind=made.kind, over=made.over, n=made.n)

@@ -90,9 +90,7 @@ def currencies_table(
     )
 
 
-def ratios_table(
-    plan: PruningPlan, flops: float, seconds: Interval, paper_parameters: float
-) -> TableResult:
+def ratios_table(plan: PruningPlan, flops: float, seconds: Interval, paper_parameters: float) -> TableResult:
     """Student over teacher: counted and measured.
 
     Args:
@@ -115,9 +113,7 @@ def ratios_table(
     return TableResult(pd.DataFrame(rows), finding)
 
 
-def block_levels(
-    sizes: DiTConfig, removals: Sequence[tuple[int, float]], budget: float
-) -> PruningPlan:
+def block_levels(sizes: DiTConfig, removals: Sequence[tuple[int, float]], budget: float) -> PruningPlan:
     """Block-only plan nearest to a budget, in the order in which blocks were removed."""
     gone = {block for block, _ in removals[: sizes.blocks - blocks_nearest(sizes, budget)]}
     return without_blocks(sizes, tuple(b for b in range(sizes.blocks) if b not in gone))

@@ -147,7 +147,6 @@ def test_costs_follow_from_the_settings():
     assert costs.training(regression) == 10 * 4 * 3
     heads = 4 * (4 * 1 + 3 * 2)
     assert costs.training(both) == 10 * (4 * (3 + (4 + 8) * 1 + 2 * 2) + heads) + 5 * heads
-    assert costs.affordable_steps(costs.training(both), both) == 10
     assert costs.trajectories(3, 40, 3.0) == 3 * 80 * 2
 
 
