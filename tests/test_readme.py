@@ -62,7 +62,7 @@ def test_lost_markers_are_an_error() -> None:
 
 def test_the_first_table_is_short_and_of_real_numbers() -> None:
     assert set(readme.telling()) <= readme.headline_names().keys()
-    assert 8 <= len(readme.telling()) == len(set(readme.telling())) <= 12
+    assert 8 <= len(readme.telling()) == len(set(readme.telling())) <= 16
     # bars that are missed, or were, belong beside those that are met
     assert {"prune_minivbench_gain", "student_gain_over_free4", "prune_kd_over_random_paper"} <= set(readme.telling())
     assert TEXT.split("headlines: begin")[1].split("headlines: end")[0].count("](notebooks/") <= readme.SHOWN == 5
