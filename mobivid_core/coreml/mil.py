@@ -105,6 +105,11 @@ def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") 
     return results
 
 
+def watch(program: Program, inputs: Mapping[str, Tensor], look: Callable[[Operation, Mapping], None]) -> None:
+    """Run a program in float32 and show each operation, with all values alive, to `look`."""
+    _run(program, inputs, "fp32", look)
+
+
 def _run(
     program: Program, inputs: Mapping[str, Tensor], mode: str, watch: Callable[[Operation, Mapping], None] | None = None
 ) -> dict[str, Tensor]:

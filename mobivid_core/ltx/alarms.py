@@ -21,10 +21,10 @@ from mobivid_core.files import replacing
 
 #: Each measure's limits as a share of real clips' own value, and what leaving them means below and above.
 LIMITS = {
-    "spread": (0.3, 3.0, "the samples fade to grey", "the samples saturate"),
     "texture": (0.2, math.inf, "frames are one solid colour", ""),
     "motion": (0.2, math.inf, "clips stand still", ""),
     "variety": (0.2, math.inf, "different captions give the same clip", ""),
+    "spread": (0.3, 3.0, "the samples fade to grey", "the samples saturate"),
 }
 
 
@@ -36,8 +36,9 @@ def sample_measures(samples: Tensor, real: Tensor) -> dict[str, float]:
         real: (M, C, t, h, w), M >= 2.
 
     Returns:
-        "spread" (standard deviation), "texture" (inside a frame), "motion" (from frame to frame; 1 where t = 1) and
-        "variety" (distance between clips), each over the real clips' own; NaN where a sample is not finite.
+        "texture" (variation inside a frame), "motion" (from frame to frame; 1 where t = 1) and "variety" (distance
+        between clips), as shares of the samples' own "spread" (standard deviation); each over the real clips' own. NaN
+        where a sample is not finite.
 
     Raises:
         ParameterError: Fewer than two clips.
@@ -52,10 +53,15 @@ def sample_measures(samples: Tensor, real: Tensor) -> dict[str, float]:
 
 def _measures(clips: Tensor) -> dict[str, float]:
     clips = clips.float()
-    pairs = torch.pdist(clips.flatten(1)) / clips[0].numel() ** 0.5
-    moving = float((clips[:, :, 1:] - clips[:, :, :-1]).square().mean().sqrt()) if clips.shape[2] > 1 else 1.0
-    inside = (clips - clips.mean((-2, -1), keepdim=True)).square().mean().sqrt()
-    return {"spread": float(clips.std()), "texture": float(inside), "motion": moving, "variety": float(pairs.mean())}
+    spread = float(clips.std())
+    moving = (clips[:, :, 1:] - clips[:, :, :-1]).square().mean().sqrt() if clips.shape[2] > 1 else spread
+    parts = {
+        "texture": (clips - clips.mean((-2, -1), keepdim=True)).square().mean().sqrt(),
+        "motion": moving,
+        "variety": torch.pdist(clips.flatten(1)).mean() / clips[0].numel() ** 0.5,
+    }
+    # of the samples' own spread, so that each fault has its own name
+    return {name: float(value) / (spread if spread != 0 else 1.0) for name, value in parts.items()} | {"spread": spread}
 
 
 @dataclass

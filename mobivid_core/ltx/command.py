@@ -253,12 +253,14 @@ def _refit_options(parser: CommandParser) -> None:
     _student_options(parser)
     parser.add_argument("--samples", type=at_least_one, default=24, help="clips at as many noise levels")
     parser.add_argument("--ridge", type=not_negative, default=1e-2, help="pull towards the pruned weights")
+    parser.add_argument("--layers", nargs="+", help='solve for these alone, e.g. "blocks.0.ffn"; default: all')
 
 
 def _refit(options: argparse.Namespace) -> None:
     """Solve for the student's output projections in closed form; resumable to the layer."""
     from mobivid_core.ltx.shards import LatentShards, as_inputs
     from mobivid_core.prune.refit import refit
+    from mobivid_core.sensitivity.staged import SUBLAYERS
 
     data = LatentShards(options.data)
     teacher = _teacher(options, data.facts.rope_scale)
@@ -267,9 +269,16 @@ def _refit(options: argparse.Namespace) -> None:
     weight = next(teacher.parameters())
     student = student.to(weight.device if weight.device.type != "meta" else options.device or "cpu", teacher.dtype)
     calibration = as_inputs(data.calibration(options.samples, options.seed), student)
-    print(f"refit: {3 * len(student.blocks) + 1} layers on {options.samples} clips")
+    names = [f"blocks.{i}.{part}" for i in range(len(student.blocks)) for part in SUBLAYERS] + ["proj_out"]
+    if unknown := set(options.layers or ()) - set(names):
+        raise ParameterError(
+            f"no layer {sorted(unknown)[0]!r} in the student; its layers are {names[0]} to {names[-1]}"
+        )
+    print(f"refit: {len(options.layers or names)} layers on {options.samples} clips")
     kept = options.out / "layers" / f"{options.student.name}-{options.samples}-{options.seed}-{options.ridge:g}"
-    made, report = refit(student, teacher, plan, calibration, ridge=options.ridge, batch=1, folder=kept)
+    made, report = refit(
+        student, teacher, plan, calibration, ridge=options.ridge, batch=1, folder=kept, only=options.layers
+    )
     print(f"mean error of a layer {sum(report.before) / len(report.before):.3f} -> "
           f"{sum(report.after) / len(report.after):.3f}")  # fmt: skip
     _finish(made, made.state_dict(), options.out, plan, history, f"refit on {options.samples} clips", data)
