@@ -167,18 +167,8 @@ def test_a_subcommand_gets_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_documents_name_subcommands_that_exist() -> None:
     root, call = project_root(), re.compile(r"(?:`|^|\n|\")mobivid ([a-z]+)(?: ([a-z]+))?")
-<<<<<<< HEAD
-    documents = [
-        root / "README.md",
-        root / "CHANGELOG.md",
-        *root.glob("docs/*.md"),
-        *root.glob("notebooks/**/*.*"),
-        *root.glob("data/**/*.md"),
-    ]
-=======
     documents = [root / "README.md", root / "CHANGELOG.md", *root.glob("docs/*.md")]
     documents += [*root.glob("notebooks/**/*.*"), *root.glob("data/**/*.md")]
->>>>>>> c3d7e079758b6d1e176983198c6c2862dad06e48
     documents += [path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py"]
     named = {(path.name, *words) for path in documents for words in call.findall(path.read_text("utf-8"))}
     known = MODULES.keys() | {"study "}  # an error's text names the study that it is about

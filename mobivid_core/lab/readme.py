@@ -25,20 +25,12 @@ GUIDE = Path("notebooks") / "teaching" / "INSTRUCTORS.md"
 CLAIMS_PAGE = Path("docs") / "claims.md"
 CLAIMS = "scorecard_claims.csv"
 SCORECARD = "07_scorecard"
-<<<<<<< HEAD
-#: Headlines that the README shows: the first of `telling` that a run has recorded.
-=======
 #: The README shows the first `SHOWN` of the telling headlines that a run has recorded.
->>>>>>> c3d7e079758b6d1e176983198c6c2862dad06e48
 SHOWN = 5
 
 
 def telling() -> list[str]:
-<<<<<<< HEAD
-    """Ids of the headlines that may stand on the README's first screen, in order."""
-=======
     """Ids of the headlines that tell most, in the order in which the README's first screen takes them."""
->>>>>>> c3d7e079758b6d1e176983198c6c2862dad06e48
     rows = [row for row in headlines.headline_table().values() if row["readme"]]
     return [row["id"] for row in sorted(rows, key=lambda row: int(row["readme"]))]
 
@@ -70,11 +62,7 @@ def _short(number: str) -> str:
 
 
 def claims_table(claims: list[dict[str, str]], seconds: dict[str, float]) -> str:
-<<<<<<< HEAD
-    """Markdown table of the claims that a number of this project speaks to, tested trends first.
-=======
     """Markdown table, for a page in `docs/`, of the claims that a number of this project speaks to, trends first.
->>>>>>> c3d7e079758b6d1e176983198c6c2862dad06e48
 
     Args:
         claims: Rows of `scorecard_claims.csv`.
