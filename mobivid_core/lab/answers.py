@@ -1,4 +1,4 @@
-"""Two sentences for each question that findings alone would answer badly; every number is read from a registered table.
+"""Answers to reviewers' questions that need more than one finding; every number comes from a registered table.
 
 A function returns None where a table that it needs has not been registered: the question is then not answered yet.
 """

@@ -1,4 +1,4 @@
-"""What a block, a head and an FFN neuron cost: parameters and FLOPs as sums over units.
+"""Parameters and FLOPs of each block, head and FFN neuron.
 
 Paper: tri-level pruning under a size budget. Every cost used for planning is linear in the units that are kept,
 so one small table prices a plan without building a model. What is counted, and how, is `models.counts`; the tests
