@@ -25,12 +25,21 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "train vae": ("train.vae", "the video autoencoder; --data FOLDER takes your own videos"),
         "train judge": ("train.judge", "the network that scores the clips"),
         "train teacher": ("train.teacher", "the diffusion transformer; --data FOLDER takes your own captioned videos"),
-        "distill": ("distill.command", "a four-step student from the pruned model"),
+        "distill": ("distill.command", "a four-step student from the pruned model; --model: of your own weights"),
     },
     "Deploy": {
         "predict": ("phone.predict", "does a model fit a phone, and how fast would it be"),
-        "export": ("coreml.export", "convert to Core ML packages and verify each"),
+        "export": ("coreml.export", "convert to Core ML packages and verify each; --model: of your own weights"),
         "device": ("coreml.device_benchmark", "time packages on a connected iPhone, or import others' records"),
+    },
+    "Your own weights (LTX-Video; see mobivid_core/ltx/README.md)": {
+        "inspect": ("ltx.command inspect", "what a checkpoint is, costs and fits on"),
+        "encode": ("ltx.command encode", "videos and captions to shards of latents and text states"),
+        "score": ("ltx.command score", "the damage of removing each block, head and neuron"),
+        "plan": ("ltx.command plan", "what stays within a budget of parameters, FLOPs, bytes or seconds"),
+        "prune": ("ltx.command prune", "write the smaller model with its card"),
+        "refit": ("ltx.command refit", "solve for its output projections in closed form"),
+        "recover": ("ltx.command recover", "train it to answer as its teacher does"),
     },
     "Data": {
         "data check": ("data.folder", "which videos of a folder would be used or skipped, and why"),
@@ -54,6 +63,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "study seeds": ("studies.loss_study seeds", "regression and adversarial stage over more seeds"),
         "study heads": ("studies.discriminator_study heads", "where the discriminator's heads are attached"),
         "study share": ("studies.discriminator_study share", "the share of real clips in the adversarial stage"),
+        "study speed": ("studies.speed_record", "teacher and students timed once more: speed-ups over runs"),
+        "study coverage": ("studies.coverage", "how often each kind of interval holds a known truth"),
+        "study rehearsal": ("studies.rehearsal", "the chain for your own weights, on random ones of LTX-Video's size"),
         "study stacking": ("studies.stacking", "pruning and distillation alone and together"),
     },
     "Maintain": {
@@ -62,6 +74,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 _TARGETS = {words: target for group in COMMANDS.values() for words, (target, _) in group.items()}
+#: Subcommands that do the same for a checkpoint of your own where `--model` names one.
+WITH_MODEL = {"distill": "ltx.command distill", "export": "ltx.command export"}
 
 
 def page(first: str = "") -> str:
@@ -91,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     for length in (2, 1):
         if target := _TARGETS.get(" ".join(words[:length])):
+            if words[0] in WITH_MODEL and any(word.split("=")[0] == "--model" for word in words[1:]):
+                target = WITH_MODEL[words[0]]
             module, *given = target.split()
             return importlib.import_module(f"mobivid_core.{module}").main([*given, *words[length:]])
     groups = {name.split()[0] for name in _TARGETS}

@@ -58,16 +58,7 @@ def captioned_clips(
     Raises:
         ParameterError: The source is neither, its captions lack a column, or webdataset is missing.
     """
-    source = Path(source)
-    if (source / CAPTIONS).is_file():
-        videos = _folder_videos(source, report)
-    elif shards := _shards(source, report):
-        videos = shard_videos(shards, lambda name, reason: report.skipped.append(SkippedFile(name, reason)))
-    else:
-        raise ParameterError(
-            f"{source} holds neither {CAPTIONS} (columns file, caption) nor .tar shards; give a folder that does"
-        )
-    for name, path, captions in videos:
+    for name, path, captions in captioned_videos(source, report):
         try:
             clips, used = clips_of_file(path, name, frames, (size, size), per_file)
         except (VideoError, OSError) as error:
@@ -75,6 +66,21 @@ def captioned_clips(
         else:
             report.used.append(used)
             yield CaptionedClips(name, np.stack(clips), captions)
+
+
+def captioned_videos(source: Path | str, report: FolderReport) -> Iterator[Video]:
+    """Name, path and captions of each video, undecoded; arguments and errors as `captioned_clips`.
+
+    A path out of a shard is gone when the next video is asked for.
+    """
+    source = Path(source)
+    if (source / CAPTIONS).is_file():
+        return _folder_videos(source, report)
+    if shards := _shards(source, report):
+        return shard_videos(shards, lambda name, reason: report.skipped.append(SkippedFile(name, reason)))
+    raise ParameterError(
+        f"{source} holds neither {CAPTIONS} (columns file, caption) nor .tar shards; give a folder that does"
+    )
 
 
 def _folder_videos(folder: Path, report: FolderReport) -> Iterator[Video]:

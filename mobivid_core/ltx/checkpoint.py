@@ -205,3 +205,27 @@ def save_as_ltx(model: MobiVidTransformer3DModel, folder: Path) -> None:
     with replacing(Path(folder) / WEIGHTS) as part:
         save_file(layout.to_theirs(model.state_dict(), model.config.head_dim), part, metadata={"format": "pt"})
     write_json(Path(folder) / "config.json", config)
+
+
+def on_device(
+    model: MobiVidTransformer3DModel, device: torch.device, *, stream: bool = False
+) -> MobiVidTransformer3DModel:
+    """A frozen model where it is to compute.
+
+    Args:
+        model: From `load_transformer`, its tensors still mapped files.
+        device: Where.
+        stream: Keep the blocks on disk and bring each to the device when it is used (Accelerate's offloading): one
+            block's memory instead of all of them, for as much reading as there are passes.
+    """
+    if not stream:
+        return model.to(device)
+    from accelerate import cpu_offload
+
+    for block in model.blocks:
+        cpu_offload(block, device, state_dict=block.state_dict())
+    for name, child in model.named_children():
+        if name != "blocks":
+            child.to(device)
+    model.scale_shift_table.data = model.scale_shift_table.data.to(device)
+    return model

@@ -90,7 +90,7 @@ def config_of(sizes: DiTConfig) -> dict[str, Any]:
     if sizes != ltx_sizes(sizes.blocks, heads, sizes.head_dim, sizes.in_channels, sizes.text_dim):
         raise ParameterError(
             f"diffusers' {CLASS} has the same heads and FFN width in every block and heads x head width = hidden: it "
-            "cannot hold a model with pruned heads or neurons; use mobivid_core.ltx.adapter in its pipelines"
+            "cannot hold a model with pruned heads or neurons; use mobivid_core.models.ltx in its pipelines"
         )
     return SUPPORTED | {
         "in_channels": sizes.in_channels, "out_channels": sizes.in_channels, "num_attention_heads": heads,

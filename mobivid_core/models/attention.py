@@ -5,6 +5,8 @@ Paper: the server DiT's block. Both layers may have zero units left; what remain
 
 from __future__ import annotations
 
+import math
+import struct
 import warnings
 
 import torch
@@ -150,22 +152,57 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     return scores.softmax(-1) @ value
 
 
+#: tanh GELU is x sigmoid(a x + b x^3) with these.
+_TANH_GELU = (math.sqrt(8 / math.pi), 0.044715 * math.sqrt(8 / math.pi))
+
+
+def _halves(value: float) -> tuple[float, float]:
+    """The largest float16 number below a positive value, and the rest."""
+    (bits,) = struct.unpack("H", struct.pack("e", value))
+    (half,) = struct.unpack("e", struct.pack("H", bits))
+    if half > value:
+        (half,) = struct.unpack("e", struct.pack("H", bits - 1))
+    return half, value - half
+
+
+class Gelu(nn.Module):
+    """GELU, "exact" or its "tanh" approximation, which is written out where a graph is exported.
+
+    Conversion to Core ML drops the approximation's keyword silently. 0.5 (1 + tanh(u)) = sigmoid(2 u) keeps float16
+    finite: where the square overflows, the sigmoid is 0 or 1. A float16 package rounds the two constants, which alone
+    costs 1e-5, so each is written as a float16 number and its (never negative) rest.
+    """
+
+    def __init__(self, kind: str = "exact") -> None:
+        super().__init__()
+        self.tanh = kind == "tanh"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same."""
+        if not self.tanh:
+            return F.gelu(x)
+        if torch.compiler.is_exporting():
+            (a, a_rest), (b, b_rest), square = *map(_halves, _TANH_GELU), x * x
+            return x * torch.sigmoid(x * (square * b + a) + x * (square * b_rest + a_rest))
+        return F.gelu(x, approximate="tanh")
+
+
 class FeedForward(nn.Module):
     """Linear, GELU, linear: y = W_down GELU(W_up x + b_up) + b_down.
 
-    GELU is the exact one unless the config says "tanh", which needs an own converter to Core ML (`coreml.fixes`).
+    GELU is the exact one unless the config says "tanh".
     """
 
     def __init__(self, hidden: int, width: int, gelu: str = "exact") -> None:
         super().__init__()
-        self.width, self.approximate = width, "tanh" if gelu == "tanh" else "none"
+        self.width, self.activation = width, Gelu(gelu)
         self.up, self.down = linear(hidden, width), linear(width, hidden)
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         """x: (B, N, hidden) -> same; gate: (width,) or (B, width) multiplier of the neurons."""
         if not self.width:
             return self.down.bias.expand_as(x)
-        inner = F.gelu(self.up(x), approximate=self.approximate)
+        inner = self.activation(self.up(x))
         if gate is not None:
             inner = inner * gate[..., None, :].to(inner.dtype)
         return self.down(inner)

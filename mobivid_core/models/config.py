@@ -6,7 +6,7 @@ data/paper/claims.csv (C20 to C22); hidden width and head width are assumed (32 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 #: What the options of a transformer's layers may be; the first is the project's own, the second LTX-Video's.
@@ -72,6 +72,10 @@ class DiTConfig:
     def uniform(cls, *, blocks: int, heads: int, ffn: int, hidden: int, head_dim: int, **other: Any) -> DiTConfig:
         """The same heads (self and cross) and FFN width in every block."""
         return cls(hidden, head_dim, (heads,) * blocks, (heads,) * blocks, (ffn,) * blocks, **other)
+
+    def widths_alone(self) -> DiTConfig:
+        """The same widths with default layer options: for costs, which follow from widths, by changing them freely."""
+        return replace(self, qk_norm="per_head", rope="per_head", gelu="exact", rope_span=0, rope_heads=())
 
     def as_kwargs(self) -> dict:
         """Keyword arguments for `MobiVidTransformer3DModel` (lists, so that the config is JSON).

@@ -23,7 +23,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from mobivid_core.errors import ParameterError
-from mobivid_core.models.attention import Attention, FeedForward
+from mobivid_core.models.attention import Attention, FeedForward, Gelu
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.gates import Gates
 from mobivid_core.models.rope import RotaryTable, Scale, axis_pairs, rotary_table, scaled_positions, spanning_table
@@ -175,8 +175,7 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
             )
         axis_pairs(head_dim)
         self.proj_in = nn.Linear(in_channels, hidden)
-        activation = nn.GELU(approximate="tanh" if gelu == "tanh" else "none")
-        self.caption_projection = nn.Sequential(nn.Linear(text_dim, hidden), activation, nn.Linear(hidden, hidden))
+        self.caption_projection = nn.Sequential(nn.Linear(text_dim, hidden), Gelu(gelu), nn.Linear(hidden, hidden))
         self.time_embed = TimeEmbedding(hidden)
         own_slices = [tuple(block) for block in rope_heads] if rope_heads else [None] * len(self_heads)
         self.blocks = nn.ModuleList(

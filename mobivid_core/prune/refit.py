@@ -17,13 +17,17 @@ The refit starts the recovery, it does not replace it.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from mobivid_core.errors import ParameterError
+from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.least_squares import GatedLeastSquares
 from mobivid_core.prune.matching import stands_for
@@ -49,11 +53,34 @@ class RefitReport:
         layers: Names such as "blocks.3.ffn" and "proj_out".
         before: |m * out - r|^2 / |r|^2 with the pruned weights (given the refitted layers before it).
         after: The same with the solved weights.
+        folder: Where solutions are kept; None keeps none.
+        only: Layers that are solved for; None: all.
     """
 
     layers: list[str] = field(default_factory=list)
     before: list[float] = field(default_factory=list)
     after: list[float] = field(default_factory=list)
+    folder: Path | None = None
+    only: tuple[str, ...] | None = None
+
+    def solve(self, name: str, layer: nn.Linear, problem: Callable[[], GatedLeastSquares], ridge: float) -> None:
+        """Solve for a layer, or take the solution kept in the folder."""
+        if self.only is not None and name not in self.only:
+            return
+        place = None if self.folder is None else self.folder / f"{name}.safetensors"
+        kept = read_tensors(place)
+        if kept and kept["weight"].shape == layer.weight.shape:
+            layer.weight.copy_(kept["weight"])
+            layer.bias.copy_(kept["bias"])
+            errors = kept["errors"].tolist()
+        else:
+            errors = problem().solve(layer, ridge)
+            if place is not None:
+                kept = {"weight": layer.weight, "bias": layer.bias, "errors": torch.tensor(errors)}
+                write_bytes(place, save({k: v.detach().cpu().contiguous() for k, v in kept.items()}))
+        self.layers.append(name)
+        self.before.append(errors[0])
+        self.after.append(errors[1])
 
 
 @torch.no_grad()
@@ -66,6 +93,9 @@ def refit(
     ridge: float = 1e-2,
     target: str = "state",
     progress: bool = True,
+    batch: int = BATCH,
+    folder: Path | None = None,
+    only: Sequence[str] | None = None,
 ) -> tuple[MobiVidTransformer3DModel, RefitReport]:
     """Solve for every output projection of a pruned model.
 
@@ -77,6 +107,10 @@ def refit(
         ridge: Pull towards the pruned weights, relative to the mean diagonal of the Gram matrix.
         target: "state" or "layer", see the module's text.
         progress: Show a bar.
+        batch: Samples computed together.
+        folder: Keeps each layer's solution, so that an interrupted refit resumes; the caller gives every combination
+            of student, plan and calibration a folder of its own.
+        only: Layers to solve for, by their names in the report; it ends with the last of them. None: all.
 
     Returns:
         (a refitted copy, report by layer).
@@ -87,8 +121,8 @@ def refit(
         raise ParameterError(
             "student and teacher do not match the plan; pass prune(teacher, plan), teacher and that plan"
         )
-    student, report = copy.deepcopy(student).eval(), RefitReport()
-    parts = [part for _, part in calibration.batches(BATCH)]
+    student, report = copy.deepcopy(student).eval(), RefitReport(folder=folder, only=only and tuple(only))
+    parts = [part for _, part in calibration.batches(batch)]
     ours = [enter(student, part) for part in parts]  # equal to the teacher's until the first pruned layer
     theirs = [x for x, _ in ours]
     contexts = [context for _, context in ours]
@@ -120,6 +154,8 @@ def refit(
                 ridge,
                 report,
             )
+        if only and len(report.layers) == len(only):
+            return student, report
     _refit_output(student, teacher, states, theirs, contexts, ridge, report)
     return student, report
 
@@ -148,13 +184,15 @@ def _refit_sublayer(
     block = student.blocks[i]
     layer = output_projection(block, name)
     runs = [run_sublayer(block, name, x, c) for x, c in zip(states, contexts, strict=False)]
-    problem = GatedLeastSquares()
-    for (inner, _, gate), goal, start in zip(runs, goals, starts or states, strict=False):
-        problem.add(inner, gate, goal - start)
-    before, after = problem.solve(layer, ridge)
-    report.layers.append(f"blocks.{i}.{name}")
-    report.before.append(before)
-    report.after.append(after)
+
+    def problem() -> GatedLeastSquares:
+        found = GatedLeastSquares()
+        for (inner, _, gate), goal, start in zip(runs, goals, starts or states, strict=False):
+            # float32 whatever the model computes in: normal equations square the rounding.
+            found.add(inner.float(), None if gate is None else gate.float(), goal.float() - start.float())
+        return found
+
+    report.solve(f"blocks.{i}.{name}", layer, problem, ridge)
     return [advance(x, layer(inner), gate) for x, (inner, _, gate) in zip(states, runs, strict=False)]
 
 
@@ -168,10 +206,12 @@ def _refit_output(
     report: RefitReport,
 ) -> None:
     """The output projection itself, against the teacher's velocity."""
-    problem = GatedLeastSquares()
-    for x, goal, context in zip(states, theirs, contexts, strict=False):
-        problem.add(final_input(student, x, context), None, teacher.proj_out(final_input(teacher, goal, context)))
-    before, after = problem.solve(student.proj_out, ridge)
-    report.layers.append("proj_out")
-    report.before.append(before)
-    report.after.append(after)
+
+    def problem() -> GatedLeastSquares:
+        found = GatedLeastSquares()
+        for x, goal, context in zip(states, theirs, contexts, strict=False):
+            wanted = teacher.proj_out(final_input(teacher, goal, context))
+            found.add(final_input(student, x, context).float(), None, wanted.float())
+        return found
+
+    report.solve("proj_out", student.proj_out, problem, ridge)

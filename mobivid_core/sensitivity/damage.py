@@ -208,7 +208,7 @@ def gauss_newton_sensitivity(
         "notes": {"samples": len(reference.calibration), "probes": probes, "features": list(reference.feature_blocks)},
     }
     neurons = scores_from_gates(mean, f"gauss_newton_{probes}", facts)
-    sliced = tuple((s / (probes * len(reference.calibration))).numpy() for s in slice_sums)
+    sliced = tuple((s / (probes * len(reference.calibration))).cpu().numpy() for s in slice_sums)
     return neurons, Scores(neurons.blocks, neurons.self_heads, neurons.cross_heads, sliced, neurons.estimator, **facts)
 
 
@@ -236,9 +236,10 @@ def _slice_sums(gradient: Tensor, slices: int) -> Tensor:
 def scores_from_gates(values: Gates, estimator: str, facts: dict) -> Scores:
     """Gate-shaped tensors as scores."""
     parts = {
-        k: tuple(v.detach().double().numpy() for v in getattr(values, k)) for k in ("self_heads", "cross_heads", "ffn")
+        k: tuple(v.detach().double().cpu().numpy() for v in getattr(values, k))
+        for k in ("self_heads", "cross_heads", "ffn")
     }
-    return Scores(values.blocks.detach().double().numpy(), **parts, estimator=estimator, **facts)
+    return Scores(values.blocks.detach().double().cpu().numpy(), **parts, estimator=estimator, **facts)
 
 
 def first_order_taylor(model: MobiVidTransformer3DModel, reference: Reference) -> float:

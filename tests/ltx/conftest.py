@@ -50,3 +50,56 @@ def ltx_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ltx") / "transformer"
     tiny_ltx().save_pretrained(folder)
     return folder
+
+
+def tiny_pipeline(folder):
+    """A whole LTX pipeline of a few hundred kilobytes, with LTX-Video's compression of 8 x 32 x 32."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+    words = ["<pad>", "</s>", "<unk>", "a", "red", "blue", "ball", "moving", "left", "right"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=128
+    )
+    torch.manual_seed(0)
+    encoder = T5EncoderModel(T5Config(vocab_size=10, d_model=TEXT, d_kv=4, d_ff=16, num_layers=1, num_heads=2))
+    vae = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=CHANNELS,
+        block_out_channels=(4, 4, 4, 4),
+        decoder_block_out_channels=(4, 4, 4, 4),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+        patch_size=4,
+    ).eval()
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    pipe = diffusers.LTXPipeline(scheduler, vae, encoder.eval(), fast, tiny_ltx())
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory):
+    """A pipeline folder as diffusers saves it."""
+    return tiny_pipeline(tmp_path_factory.mktemp("pipeline"))
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory):
+    """Three captioned videos of a square that moves."""
+    import numpy as np
+
+    from mobivid_core.data.video_io import write_video
+
+    folder = tmp_path_factory.mktemp("videos")
+    lines = ["file,caption"]
+    for i, caption in enumerate(("a red ball moving right", "a blue ball moving left", "a ball moving")):
+        frames = np.full((20, 64, 64, 3), 40 * i, np.uint8)
+        for t in range(20):
+            frames[t, 20:40, 2 * t : 2 * t + 16, i] = 220
+        write_video(folder / f"{i}.mp4", frames)
+        lines.append(f"{i}.mp4,{caption}")
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
+    return folder

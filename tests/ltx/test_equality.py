@@ -4,9 +4,10 @@ import diffusers
 import pytest
 import torch
 
-from mobivid_core.ltx.adapter import MobiVidLTXTransformer
 from mobivid_core.ltx.checkpoint import load_transformer, save_as_ltx, save_transformer
 from mobivid_core.ltx.layout import ROPE_SCALE
+from mobivid_core.models.attention import Gelu
+from mobivid_core.models.ltx import MobiVidLTXTransformer
 
 from .conftest import example, relative, tiny_ltx
 
@@ -92,3 +93,12 @@ def test_there_and_back(tmp_path, ltx_folder):
     again = load_transformer(tmp_path / "ours")
     assert again.sizes == model.sizes and again.config.rope_scale == model.config.rope_scale
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in again.state_dict().items())
+
+
+def test_the_written_out_gelu_is_the_tanh_one_and_stays_finite(monkeypatch):
+    x = torch.linspace(-8, 8, 1001)
+    expected = torch.nn.functional.gelu(x, approximate="tanh")
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(Gelu("tanh")(x), expected, atol=1e-6, rtol=1e-6)
+    huge = torch.tensor([-60000.0, -300.0, 300.0, 60000.0]).half()
+    assert torch.equal(Gelu("tanh")(huge), torch.tensor([0.0, 0.0, 300.0, 60000.0]).half())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mobivid_core.ltx.adapter import MobiVidLTXTransformer
 from mobivid_core.ltx.checkpoint import load_transformer, save_transformer
 from mobivid_core.models.gates import Gates
+from mobivid_core.models.ltx import MobiVidLTXTransformer
 from mobivid_core.prune.costs import parameter_cost
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.surgery import gates_for, prune

@@ -14,6 +14,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401 - pipelines that load this class look for it
 from torch import Tensor
 
 from mobivid_core.models.dit import MobiVidTransformer3DModel

@@ -1,0 +1,195 @@
+"""Videos to shards: the pipeline's own VAE and text encoder, each clip once.
+
+Resumable: a finished shard is never made again. Under `accelerate launch` or torchrun every process makes its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mobivid_core.data.captioned import captioned_videos
+from mobivid_core.data.folder import FolderReport, SkippedFile, clips_of_file
+from mobivid_core.data.video_io import FRAME_RATE, frames_to_clip
+from mobivid_core.errors import CheckpointError, ParameterError, VideoError
+from mobivid_core.ltx.shards import Sample, ShardFacts, shard_name, write_facts, write_shard
+from mobivid_core.train.distributed import processes
+
+if TYPE_CHECKING:
+    from diffusers import LTXPipeline
+
+#: Tokens of a caption, as `LTXPipeline` pads it.
+TEXT_TOKENS = 128
+
+
+def load_encoders(pipeline: Path, dtype: torch.dtype, device: torch.device | str) -> LTXPipeline:
+    """A pipeline folder's VAE, tokenizer and text encoder; its transformer is not read.
+
+    Raises:
+        CheckpointError: The folder is no LTX pipeline, or lacks one of them.
+    """
+    import diffusers
+
+    lacking = [part for part in ("vae", "text_encoder", "tokenizer") if not (Path(pipeline) / part).is_dir()]
+    if lacking:
+        raise CheckpointError(
+            f"{pipeline} has no {' and no '.join(lacking)}: give a whole diffusers pipeline folder, or your own "
+            "latents with --latents"
+        )
+    try:
+        pipe = diffusers.LTXPipeline.from_pretrained(pipeline, transformer=None, dtype=dtype)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{pipeline} is no readable LTX pipeline ({error})") from error
+    return pipe.to(device)
+
+
+@torch.no_grad()
+def encode_text(pipe: LTXPipeline, captions: list[str], tokens: int = TEXT_TOKENS) -> tuple[Tensor, Tensor]:
+    """States (N, tokens, D) and mask (N, tokens) bool, as the pipeline gives them to its transformer."""
+    states, mask, *_ = pipe.encode_prompt(captions, do_classifier_free_guidance=False, max_sequence_length=tokens)
+    return states, mask.bool()
+
+
+@torch.no_grad()
+def encode_clip(pipe: LTXPipeline, clip: Tensor) -> Tensor:
+    """(3, T, H, W) in [-1, 1] -> normalised latents (C, t, h, w) float32: the mean of the VAE's distribution."""
+    vae = pipe.vae
+    found = vae.encode(clip[None].to(vae.device, vae.dtype)).latent_dist.mode().float()
+    return pipe._normalize_latents(found, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)[0]
+
+
+def encode(
+    pipeline: Path, videos: Path, out: Path, *, frames: int, height: int, width: int, per_shard: int = 16,
+    per_file: int = 8, tokens: int = TEXT_TOKENS, dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str | None = None, say: Callable[[str], None] = print,
+) -> FolderReport:  # fmt: skip
+    """Encode a folder of captioned videos into shards.
+
+    Args:
+        pipeline: A diffusers LTX pipeline folder.
+        videos: `captions.csv` with videos, or webdataset shards of them (see `data.captioned`).
+        out: Folder of the shards.
+        frames: Frames of a clip, 1 + a multiple of the VAE's ratio.
+        height: Of a clip in pixels, a multiple of the VAE's ratio.
+        width: See `height`.
+        per_shard: Videos a shard.
+        per_file: Clips of a video at most.
+        tokens: Tokens of a caption.
+        dtype: Type that VAE and text encoder compute in.
+        device: Where; None: Accelerate's choice.
+        say: Takes progress lines.
+
+    Returns:
+        What became of each video that this process read.
+
+    Raises:
+        CheckpointError: See `load_encoders`.
+        ParameterError: A clip size that the VAE cannot take, or a folder begun with other settings.
+        VideoError: No video gave a clip.
+    """
+    me = processes()
+    pipe = load_encoders(pipeline, dtype, device or me.device)
+    ratio = (pipe.vae_temporal_compression_ratio, *(pipe.vae_spatial_compression_ratio,) * 2)
+    if (frames - 1) % ratio[0] or height % ratio[1] or width % ratio[2]:
+        raise ParameterError(
+            f"clips of {frames} x {height} x {width} do not fit the VAE: frames must be 1 + a multiple of {ratio[0]}, "
+            f"height and width multiples of {ratio[1]}"
+        )
+    null = encode_text(pipe, [""], tokens)
+    shape = (pipe.vae.config.latent_channels, 1 + (frames - 1) // ratio[0], height // ratio[1], width // ratio[2])
+    facts = ShardFacts(shape, tokens, null[0].shape[-1], float(FRAME_RATE), ratio, f"videos of {Path(videos).name}")
+    if me.is_main_process:
+        write_facts(out, facts, *null)
+    report, listing, index, began, done = FolderReport(Path(videos)), None, -1, time.perf_counter(), 0
+    listing = captioned_videos(videos, report)
+    while True:
+        index += 1
+        mine = index % me.num_processes == me.process_index and not (out / shard_name(index)).exists()
+        samples: list[Sample] = []
+        more = False
+        for name, path, captions in islice(listing, per_shard):
+            more = True
+            if mine:
+                samples += _samples(pipe, name, path, captions, (frames, height, width), per_file, tokens, report)
+        if not more:
+            break
+        if samples:
+            write_shard(out / shard_name(index), samples)
+            done += len(samples)
+            rate = (time.perf_counter() - began) / done
+            say(f"{shard_name(index)}: {len(samples)} clips; {rate:.1f} s a clip so far")
+    if not done and not any(out.glob("shard-*.tar")):
+        raise VideoError(f"no clip of {frames} frames: {report}")
+    return report
+
+
+def _samples(
+    pipe: LTXPipeline, name: str, path: Path, captions: tuple[str, ...], size: tuple[int, int, int], per_file: int,
+    tokens: int, report: FolderReport,
+) -> Iterator[Sample]:  # fmt: skip
+    try:
+        clips, used = clips_of_file(path, name, size[0], size[1:], per_file)
+    except (VideoError, OSError) as error:
+        report.skipped.append(SkippedFile(name, str(error).removeprefix(f"{path.name}: ")))
+        return
+    report.used.append(used)
+    states, mask = encode_text(pipe, list(captions), tokens)
+    for k, pixels in enumerate(clips):
+        word = k % len(captions)
+        latents = encode_clip(pipe, frames_to_clip(pixels))
+        yield Sample(latents, states[word], mask[word], {"video": name, "clip": k, "caption": captions[word]})
+
+
+def pack(latents: Path, out: Path, *, frame_rate: float, ratio: tuple[int, int, int], per_shard: int = 64) -> int:
+    """Shards from latents of your own: a folder of safetensors with `latents`, `text` and `mask` each.
+
+    Args:
+        latents: Holds `NAME.safetensors` and `null.safetensors` (`text` (1, L, D), `mask` (1, L) of "").
+        out: Folder of the shards.
+        frame_rate: Frames a second of the clips.
+        ratio: Frames and pixels (t, h, w) that a latent cell stands for.
+        per_shard: Samples a shard.
+
+    Returns:
+        Number of samples.
+
+    Raises:
+        CheckpointError: A file is missing, torn, or lacks a tensor.
+        ParameterError: Samples differ in shape.
+    """
+    files = sorted(p for p in Path(latents).glob("*.safetensors") if p.name != "null.safetensors")
+    if not files:
+        raise CheckpointError(f"no .safetensors with latents in {latents}")
+    null = _tensors(Path(latents) / "null.safetensors", ("text", "mask"))
+    facts = None
+    for start in range(0, len(files), per_shard):
+        samples = []
+        for path in files[start : start + per_shard]:
+            found = _tensors(path, ("latents", "text", "mask"))
+            own = (tuple(found["latents"].shape), *found["text"].shape)
+            if facts is None:
+                facts = ShardFacts(*own, float(frame_rate), tuple(ratio), f"latents of {Path(latents).name}")
+                write_facts(out, facts, null["text"], null["mask"])
+            elif own != (facts.shape, facts.text_tokens, facts.text_dim):
+                raise ParameterError(f"{path} holds {own}, the files before it {facts.shape}: one clip size a folder")
+            samples.append(Sample(found["latents"], found["text"], found["mask"], {"video": path.stem}))
+        target = out / shard_name(start // per_shard)
+        if not target.exists():
+            write_shard(target, samples)
+    return len(files)
+
+
+def _tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
+    try:
+        found = load_file(path)
+        return {name: found[name] for name in names}
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CheckpointError(f"{path} is missing, torn, or lacks one of {', '.join(names)} ({error})") from error

@@ -1,0 +1,135 @@
+"""Scores of every block, head and neuron of a large transformer, sample by sample, with checkpointed backward passes.
+
+Paper: KD-guided sensitivity. The estimator is `sensitivity.damage.gauss_newton_sensitivity`; here it sees one sample
+at a time, each result is a file, and the mean over the files is the score: bounded memory, and resumable.
+
+Simplified: the output term of the KD loss alone, without features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.ltx.shards import as_inputs
+from mobivid_core.models.counts import dit_flops
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.sensitivity.calibration import CalibrationSet
+from mobivid_core.sensitivity.damage import gauss_newton_sensitivity
+from mobivid_core.sensitivity.kd import Reference, forward
+from mobivid_core.sensitivity.scores import UNIT_KINDS, Scores
+
+#: Forward equivalents of a checkpointed backward pass: the forward again, and twice as much for the gradients.
+_BACKWARD = 3
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How to score.
+
+    Attributes:
+        samples: Clips at as many noise levels.
+        probes: Random sign vectors a sample; the error falls as 1/sqrt(probes * samples).
+        seed: Of clips, noise and probes.
+    """
+
+    samples: int = 16
+    probes: int = 2
+    seed: int = 0
+
+
+def score(
+    model: MobiVidTransformer3DModel, calibration: CalibrationSet, settings: ScoreSettings, folder: Path,
+    say: Callable[[str], None] = print,
+) -> Scores:  # fmt: skip
+    """Score a model; finished samples in `folder` are not computed again.
+
+    Args:
+        model: Frozen, on its device; gradient checkpointing is switched on.
+        calibration: At least `settings.samples` samples.
+        settings: See `ScoreSettings`.
+        folder: Gets `parts/` and the scores (`Scores.load(folder, "gauss_newton_<probes>")`).
+        say: Takes the estimate and progress lines.
+
+    Raises:
+        ParameterError: Too few samples, or a score that is not finite.
+    """
+    if len(calibration) < settings.samples:
+        raise ParameterError(f"{settings.samples} samples are wanted, the data give {len(calibration)}")
+    model.requires_grad_(False).eval().enable_gradient_checkpointing()
+    place = folder / "parts" / _key(model, calibration, settings)
+    say(estimate(model, calibration, settings))
+    parts, fresh, began = [], 0, time.perf_counter()
+    for i in range(settings.samples):
+        name = f"sample-{i:04d}"
+        try:
+            part = Scores.load(place, name)
+        except CheckpointError:
+            part = _one(model, as_inputs(calibration.rows(i, i + 1), model), settings, i, name)
+            part.save(place)
+            fresh += 1
+            each = (time.perf_counter() - began) / fresh
+            say(f"{name}: {each:.1f} s a sample, {each * (settings.samples - i - 1) / 60:.1f} minutes to go")
+        parts.append(part)
+    found = _mean(parts, f"gauss_newton_{settings.probes}", settings)
+    found.check(model.sizes)
+    found.save(folder)
+    return found
+
+
+def estimate(model: MobiVidTransformer3DModel, calibration: CalibrationSet, settings: ScoreSettings) -> str:
+    """What scoring takes, in FLOPs: one line."""
+    pflop = score_flops(model.sizes, tuple(calibration.noisy.shape[2:]), calibration.text.shape[1], settings) / 1e15
+    return (
+        f"scoring: {settings.samples} samples x {settings.probes} probes, {pflop:.3g} PFLOP: about {pflop / 0.1:.3g} s "
+        "at 100 TFLOP/s (a large GPU), "
+        f"{pflop / 1e-4 / 60:.3g} minutes at 0.1 TFLOP/s (two processor cores)"
+    )
+
+
+def score_flops(sizes: object, grid: tuple[int, int, int], text_tokens: int, settings: ScoreSettings) -> float:
+    """FLOPs of scoring: two forward passes a sample, and a checkpointed backward pass for each probe."""
+    passes = settings.samples * (2 + _BACKWARD * settings.probes)
+    return float(dit_flops(sizes, grid, text_tokens)["total"]) * passes
+
+
+def _one(
+    model: MobiVidTransformer3DModel, sample: CalibrationSet, settings: ScoreSettings, index: int, name: str
+) -> Scores:
+    with torch.no_grad():
+        answer = Reference(sample, forward(model, sample)[0].float())
+    found, _ = gauss_newton_sensitivity(model, answer, settings.probes, seed=settings.seed * 100_003 + index)
+    kinds = {k: getattr(found, k) for k in UNIT_KINDS}
+    notes = {"power": 1 / answer.scales()[0]}
+    return Scores(**kinds, estimator=name, passes=found.passes, seconds=found.seconds, notes=notes)
+
+
+def _mean(parts: list[Scores], estimator: str, settings: ScoreSettings) -> Scores:
+    """Mean damage; each part is relative to its own sample's power, the mean to that of all."""
+    power = np.array([part.notes["power"] for part in parts])
+    weights = power / power.mean() / len(parts)
+
+    def mixed(kind: str, b: int) -> np.ndarray:
+        return sum(w * getattr(part, kind)[b] for w, part in zip(weights, parts, strict=True))
+
+    blocks = sum(w * part.blocks for w, part in zip(weights, parts, strict=True))
+    kinds = {k: tuple(mixed(k, b) for b in range(len(blocks))) for k in UNIT_KINDS[1:]}
+    seconds = sum(part.seconds for part in parts)
+    notes = {**asdict(settings), "features": []}
+    return Scores(blocks, **kinds, estimator=estimator, passes=parts[0].passes, seconds=seconds, notes=notes)
+
+
+def _key(model: MobiVidTransformer3DModel, calibration: CalibrationSet, settings: ScoreSettings) -> str:
+    """Short hash of what a part depends on: sizes, some weights, the noise and the settings."""
+    digest = hashlib.sha256(json.dumps([model.sizes.as_kwargs(), settings.probes, settings.seed]).encode())
+    for value in (model.proj_out.weight, model.proj_in.weight, calibration.timestep, calibration.noisy[0]):
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,241 @@
+"""Dress rehearsal of the chain for your own weights: LTX-Video's full shape, random weights, on this machine.
+
+    mobivid study rehearsal
+
+Every step is the subcommand that a user runs, in a process of its own: its wall seconds and its peak memory (resident
+set, mapped weight files included) go into a record, beside the FLOPs it takes. Random weights say nothing about
+quality. Paper: its 2 B server model has this shape; nothing of it was ever run here on real weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
+from mobivid_core.errors import RunError
+from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.counts import dit_flops, latent_grid
+from mobivid_core.paths import project_root
+from mobivid_core.studies.records import read_record, write_record
+
+COMMAND = "mobivid study rehearsal"
+#: LTX-Video 2B: blocks, heads, head width.
+BLOCKS, HEADS, HEAD_DIM = 28, 32, 64
+#: Budget of the paper's mobile model, as a share of LTX-Video's parameters.
+BUDGET, WHOLE = 0.96e9, 1_923_385_472
+#: Bars: seconds of a step, and memory of all.
+BARS_S = {"inspect": 10, "score": 1800, "prune and save": 300}
+BAR_GB = 20
+_STEP = "--step"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The clip and text that all steps work on."""
+
+    frames: int = 49
+    height: int = 384
+    width: int = 512
+    tokens: int = 128
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Latent cells (t, h, w)."""
+        return latent_grid(self.frames, self.height, self.width)
+
+    def options(self) -> list[str]:
+        """As words of a subcommand."""
+        sizes = {"frames": self.frames, "height": self.height, "width": self.width, "text-tokens": self.tokens}
+        return [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
+
+
+def record_path() -> Path:
+    """Where the full rehearsal's record lies."""
+    return project_root() / "data" / "benchmarks" / "ltx_rehearsal"
+
+
+def rehearse(
+    work: Path, *, blocks: int = BLOCKS, heads: int = HEADS, samples: int = 3, probes: int = 1, clip: Clip | None = None
+) -> tuple[pd.DataFrame, dict]:
+    """Run every step in a folder.
+
+    Args:
+        work: Gets about 7 GB at full size.
+        blocks: Fewer than `BLOCKS` for a trial.
+        heads: Fewer than `HEADS` for a trial.
+        samples: Of scoring.
+        probes: Of scoring.
+        clip: What all steps work on.
+
+    Returns:
+        (rows with step, seconds, peak_gb, tflop; facts of the machine and the settings).
+
+    Raises:
+        RunError: A step failed; quotes its last line.
+    """
+    from mobivid_core.ltx.layout import ltx_sizes
+
+    clip = clip or Clip()
+    sizes = ltx_sizes(blocks, heads, HEAD_DIM)
+    rows = []
+    for step, words, tflop in _steps(work, sizes, samples, probes, clip):
+        seconds, peak = run_measured(words)
+        rows.append({"step": step, "seconds": seconds, "peak_gb": peak, "tflop": tflop})
+        print(f"{step}: {seconds:.1f} s, {peak:.2f} GB", flush=True)
+    load_and_forward = json.loads((work / "forward.json").read_text(encoding="utf-8"))
+    facts = {
+        "blocks": blocks, "heads": heads, "samples": samples, "probes": probes, "grid": list(clip.grid),
+        "text_tokens": clip.tokens, "tokens": clip.grid[0] * clip.grid[1] * clip.grid[2], "dtype": "bfloat16",
+        "load_s": load_and_forward["load_s"], "forward_s": load_and_forward["forward_s"], "cores": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS", ""), "machine": platform.machine(), "command": COMMAND,
+    }  # fmt: skip
+    return pd.DataFrame(rows), facts
+
+
+def _steps(
+    work: Path, sizes: DiTConfig, samples: int, probes: int, clip: Clip
+) -> Iterator[tuple[str, list[str], float]]:
+    """(step, its command's words, TFLOP it takes)."""
+    from mobivid_core.ltx.score import ScoreSettings, score_flops
+    from mobivid_core.prune.costs import parameter_cost
+    from mobivid_core.prune.plan import PruningPlan
+
+    total = parameter_cost(sizes).total(sizes)
+    forward = dit_flops(sizes, clip.grid, clip.tokens)["total"] / 1e12
+    model, data, own = ["--model", str(work / "ltx")], ["--data", str(work / "data")], [sys.executable, "-m"]
+    mobivid, here = [*own, "mobivid_core"], [*own, "mobivid_core.studies.rehearsal", str(work)]
+    shape = ["--blocks", str(sizes.blocks), "--heads", str(sizes.rope_span), "--samples", str(samples)]
+    yield "write random weights", [*here, _STEP, "weights", *shape, *clip.options()], 0.0
+    yield "inspect", [*mobivid, "inspect", *model, *clip.options()], 0.0
+    scores = ["--out", str(work / "scores"), "--samples", str(samples), "--probes", str(probes)]
+    flops = score_flops(sizes, clip.grid, clip.tokens, ScoreSettings(samples, probes)) / 1e12
+    yield "score", [*mobivid, "score", *model, *data, *scores], flops
+    budget = ["--params", str(int(BUDGET / WHOLE * total)), "--out", str(work / "plan.json")]
+    yield "plan", [*mobivid, "plan", *model, "--scores", str(work / "scores"), *budget], 0.0
+    cut = ["--plan", str(work / "plan.json"), "--out", str(work / "student"), *clip.options()]
+    yield "prune and save", [*mobivid, "prune", *model, *cut], 0.0
+    plan = PruningPlan.load(work / "plan.json")
+    layers = ["--layers", *(f"blocks.0.{part}" for part in ("attn1", "attn2", "ffn"))]
+    refitted = ["--student", str(work / "student"), "--out", str(work / "refitted"), "--samples", str(samples)]
+    yield "refit one block of each kind", [*mobivid, "refit", *model, *data, *refitted, *layers], 0.0
+    small = dit_flops(plan.sizes, clip.grid, clip.tokens)["total"] / 1e12
+    yield "load and one forward pass", [*here, _STEP, "forward"], small
+    export = ["--out", str(work / "packages"), "--block", "0", *clip.options()]
+    yield "export one block", [*mobivid, "export", "--model", str(work / "student"), *export], 0.0
+    yield "a forward pass of the source", [*here, _STEP, "source"], forward
+
+
+def run_measured(words: Sequence[str]) -> tuple[float, float]:
+    """Wall seconds and peak resident memory (GB) of a command in a process of its own.
+
+    Raises:
+        RunError: It failed.
+    """
+    began = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(list(words), stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        last = (errors.read().strip().splitlines() or ["no message"])[-1]
+    if child.returncode not in (0, 1):  # 1: an exported package outside the gates, which is a result
+        raise RunError(f"{' '.join(words[1:5])} ... ended with status {child.returncode}: {last}")
+    factor = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return time.perf_counter() - began, usage.ru_maxrss * factor / 1e9
+
+
+def headlines() -> dict[str, float]:
+    """`rehearsal_score_minutes` and `rehearsal_peak_gb` from the record.
+
+    Raises:
+        CheckpointError: There is no record.
+    """
+    rows, _ = read_record(record_path(), COMMAND)
+    seconds = rows.set_index("step")["seconds"]
+    return {"rehearsal_score_minutes": float(seconds["score"]) / 60, "rehearsal_peak_gb": float(rows["peak_gb"].max())}
+
+
+def table() -> pd.DataFrame:
+    """The record with each step's bar, and what its FLOPs take at 100 TFLOP/s (derived)."""
+    rows, _ = read_record(record_path(), COMMAND)
+    rows["bar_s"] = rows["step"].map(BARS_S)
+    rows["s at 100 TFLOP/s"] = rows["tflop"] / 100
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the chain on random weights of LTX-Video's shape and record seconds and memory of each step."""
+    parser = CommandParser("study rehearsal", main.__doc__)
+    parser.add_argument("work", nargs="?", type=given_path, help="folder for weights (7 GB); default: a temporary one")
+    parser.add_argument("--blocks", type=at_least_one, default=BLOCKS, help="fewer for a trial, which needs --record")
+    parser.add_argument("--heads", type=at_least_one, default=HEADS, help="likewise")
+    parser.add_argument("--samples", type=at_least_one, default=3, help="samples of scoring")
+    parser.add_argument("--probes", type=at_least_one, default=1, help="probes of scoring")
+    parser.add_argument("--record", type=given_path, help="where the record goes (without suffix)")
+    for name, default in (("frames", 49), ("height", 384), ("width", 512), ("text-tokens", 128)):
+        parser.add_argument(f"--{name}", type=at_least_one, default=default, help="of the clip")
+    parser.add_argument(_STEP, choices=("weights", "forward", "source"), help=argparse.SUPPRESS)
+    return run_command(_main, parser, arguments)
+
+
+def _main(options: argparse.Namespace) -> None:
+    clip = Clip(options.frames, options.height, options.width, options.text_tokens)
+    if options.step == "weights":
+        _write(options.work, options.blocks, options.heads, options.samples, clip)
+    elif options.step:
+        _forward(options.work, options.step)
+    else:
+        whole = (options.blocks, options.heads) == (BLOCKS, HEADS)
+        if not whole and options.record is None:
+            raise RunError("a trial at another size needs --record: the project's record is of the full size")
+        with tempfile.TemporaryDirectory(prefix="mobivid-rehearsal-") as temporary:
+            work = options.work or Path(temporary)
+            size = {"blocks": options.blocks, "heads": options.heads}
+            rows, facts = rehearse(work, **size, samples=options.samples, probes=options.probes, clip=clip)
+        write_record(options.record or record_path(), rows, facts)
+        print(rows.to_string(index=False, float_format="%.3g"))
+
+
+def _write(work: Path, blocks: int, heads: int, samples: int, clip: Clip) -> None:
+    from mobivid_core.ltx.layout import ltx_sizes
+    from mobivid_core.ltx.random_weights import write_random_data, write_random_ltx
+
+    sizes = ltx_sizes(blocks, heads, HEAD_DIM)
+    write_random_ltx(work / "ltx", sizes)
+    write_random_data(work / "data", sizes, clip.grid, samples, clip.tokens)
+
+
+def _forward(work: Path, which: str) -> None:
+    """Load the student (or its source) and run it once in bfloat16."""
+    import torch
+
+    from mobivid_core.ltx.checkpoint import load_transformer
+    from mobivid_core.ltx.shards import LatentShards, as_inputs
+
+    began = time.perf_counter()
+    model = load_transformer(work / ("student" if which == "forward" else "ltx"))
+    loaded = time.perf_counter()
+    batch = as_inputs(LatentShards(work / "data", model.sizes).calibration(1), model)
+    with torch.no_grad():
+        sample = model(batch.noisy, batch.timestep, batch.text, batch.mask).sample
+    if not bool(torch.isfinite(sample).all()):
+        raise RunError("the forward pass gave values that are not finite")
+    if which == "forward":
+        seconds = {"load_s": loaded - began, "forward_s": time.perf_counter() - loaded}
+        (work / "forward.json").write_text(json.dumps(seconds), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
