@@ -148,8 +148,8 @@ def devices(found: Found) -> str:
     error = found.headline("device_loo_workload_error")
     missed = "" if error is None else f" and misses a workload left out of the fit by {error['value']:.0%} (median)"
     return (
-        f"Predicted frames/s: {told}. No phone was at hand: the model is fitted to published speeds of Stable "
-        f"Diffusion{missed}."
+        f"Predicted frames/s: {told}. No phone was at hand: the model is fitted to published speeds of two "
+        f"image U-Nets and one image transformer{missed}."
     )
 
 
