@@ -63,6 +63,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "study heads": ("studies.discriminator_study heads", "where the discriminator's heads are attached"),
         "study share": ("studies.discriminator_study share", "the share of real clips in the adversarial stage"),
         "study rehearsal": ("studies.rehearsal", "the chain for your own weights, on random ones of LTX-Video's size"),
+        "study speed": ("studies.speed_record", "teacher and students timed once more: speed-ups over runs"),
+        "study coverage": ("studies.coverage", "how often each kind of interval holds a known truth"),
         "study stacking": ("studies.stacking", "pruning and distillation alone and together"),
     },
     "Maintain": {

@@ -6,7 +6,7 @@ thing in every stage.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from dataclasses import dataclass, replace
 
 from mobivid_core.errors import ProfileError
@@ -151,4 +151,11 @@ def get_profile(name: str) -> Profile:
 def add_profile(parser: ArgumentParser, default: str = "laptop") -> None:
     """Add `--profile` to a subcommand's parser."""
     text = f"sizes and budgets: {', '.join(PROFILES)} (default: {default})"
-    parser.add_argument("--profile", default=default, choices=PROFILES, metavar="NAME", help=text)
+    parser.add_argument("--profile", default=default, type=_named, metavar="NAME", help=text)
+
+
+def _named(name: str) -> str:
+    try:
+        return get_profile(name).name
+    except ProfileError as error:
+        raise ArgumentTypeError(str(error)) from error

@@ -38,7 +38,18 @@ _COLUMNS = {
     "vaes": ("system", "year", "time", "height", "width", "latent_channels", "source", "evidence"),
     "tables": ("item", "title as far as known", "evidence", "known cells", "unknown"),
     "reviews": ("id", "ask", "experiment that answers it", "notebook"),
-    "devices": ("device", "chip", "engine", "nominal_tops", "fp16_tflops", "dram_gb_s", "ram_gb", "evidence", "source"),
+    "devices": (
+        "device",
+        "chip",
+        "engine",
+        "nominal_tops",
+        "fp16_tflops",
+        "fp16_tflops_other_case",
+        "dram_gb_s",
+        "ram_gb",
+        "evidence",
+        "source",
+    ),
     "calibration": ("chip", "engine", "workload", "tflop_per_iteration", "iterations_per_s", "source", "evidence"),
 }
 

@@ -104,3 +104,32 @@ def recalling():
         return Recalling(dict(zip(map(Recalling.key, *encode_text(drawn.captions)), latents, strict=True)), gain)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def teacher():
+    """Four blocks of unequal widths with random weights everywhere (the initial ones make cross-attention zero)."""
+    from mobivid_core.models.config import DiTConfig
+    from mobivid_core.models.dit import MobiVidTransformer3DModel
+
+    sizes = DiTConfig(24, 6, (4, 3, 4, 4), (4, 4, 2, 4), (32, 24, 32, 32), in_channels=4, text_dim=10)
+    torch.manual_seed(0)
+    model = MobiVidTransformer3DModel.from_sizes(sizes)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            scale = 0.5 if "scale_shift_table" in name else parameter.shape[-1] ** -0.5
+            parameter.copy_(torch.randn_like(parameter) * scale + (1 if "norm_" in name else 0))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def calibration():
+    """48 samples of 2 x 2 x 2 latents."""
+    from mobivid_core.sensitivity.calibration import calibration_set
+
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(48, 4, 2, 2, 2, generator=generator)
+    text = torch.randn(48, 5, 10, generator=generator)
+    mask = torch.arange(5)[None] < torch.randint(1, 6, (48, 1), generator=generator)
+    null = (torch.zeros(1, 5, 10), torch.arange(5)[None] < 1)
+    return calibration_set(latents, text, mask, seed=2, null=null)

@@ -35,7 +35,8 @@ from mobivid_core.paths import project_root
 PACKAGE = Path(mobivid_core.__file__).parent
 
 
-MODULES = {words: target.split()[0] for group in COMMANDS.values() for words, (target, _) in group.items()}
+TARGETS = {words: target.split() for group in COMMANDS.values() for words, (target, _) in group.items()}
+MODULES = {words: target[0] for words, target in TARGETS.items()}
 every_command = pytest.mark.parametrize("name", sorted(MODULES))
 
 
@@ -52,11 +53,11 @@ def test_every_command_ends_alike(
 ) -> None:
     main = importlib.import_module(f"mobivid_core.{MODULES[name]}").main
     with pytest.raises(SystemExit) as left:
-        main(["--no-such-option"])
+        main([*TARGETS[name][1:], "--no-such-option"])
     out, err = capsys.readouterr()
     assert left.value.code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
     with pytest.raises(SystemExit) as left:
-        main(["--help"])
+        main([*TARGETS[name][1:], "--help"])
     said = capsys.readouterr().out
     assert left.value.code == 0 and said.startswith(f"usage: mobivid {name.split()[0]}")
 
@@ -76,7 +77,7 @@ def test_every_command_ends_alike(
             patch.setattr(CommandParser, "parse_args", _raising(error))
             if not text:
                 patch.setattr(command.sys, "stdout", Closed())
-            assert main([]) == status
+            assert main(TARGETS[name][1:]) == status
         out, err = capsys.readouterr()
         assert not out and err.startswith(text) and err.count("\n") == bool(text), err
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mobivid_core.lab.reviews import ANSWERED_BY
+from mobivid_core.lab.reviews import QUESTIONS
+from mobivid_core.lab.rules import rules
 from mobivid_core.lab.runner.chain import Chain
 from mobivid_core.lab.runner.parameters import declared
 from mobivid_core.lab.runner.source import NotebookSource, cell_hash, read_chain
-from mobivid_core.lab.scorecard import CHECKS
 from mobivid_core.paths import notebooks_dir, project_root
 
 CHAIN = read_chain(notebooks_dir())
@@ -107,8 +107,9 @@ def test_result_ids_are_unique_in_the_project() -> None:
 
 def test_the_scorecard_reads_numbers_that_some_notebook_records() -> None:
     registered = {r.result_id for notebook in CHAIN for r in notebook.registered()}
-    wanted = {check.headline for check in CHECKS.values() if check.headline}
-    wanted |= {result for results in ANSWERED_BY.values() for result in results}
+    wanted = {rule.headline for rule in rules().values()} | {q.headline for q in QUESTIONS.values()}
+    wanted |= {result for question in QUESTIONS.values() for result in question.results}
+    wanted -= {""}
     assert wanted <= registered, f"no notebook registers {sorted(wanted - registered)}"
 
 

@@ -20,6 +20,7 @@ from mobivid_core.coreml.mil import Program, execute
 from mobivid_core.coreml.packages import load_program
 from mobivid_core.coreml.steps import DiTStep
 from mobivid_core.errors import ExportError
+from mobivid_core.flow.sampling import solver_path
 from mobivid_core.measure.judge import Judge, accuracy
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
@@ -116,11 +117,8 @@ def sample(
         (1, C, t, h, w) normalised latents.
     """
     additive = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
-    sigmas, latents = tables["sigmas"], noise
-    for i in range(len(sigmas) - 1):
-        velocity = step(latents, text, additive, tables["modulation"][i : i + 1])
-        latents = latents + (sigmas[i + 1] - sigmas[i]) * velocity
-    return latents
+    rows = iter(tables["modulation"].split(1))
+    return solver_path(lambda x, sigma: step(x, text, additive, next(rows)), noise, tables["sigmas"])[-1]
 
 
 def package_step(programs: Program | Sequence[Program], mode: str) -> Callable[..., Tensor]:

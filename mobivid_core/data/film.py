@@ -28,7 +28,6 @@ from mobivid_core.paths import data_dir
 SPLITS = ("train", "test")
 FILM_HEIGHT = 128  # pixels; the files are 172 wide: the paper's 4:3
 CHECKSUMS = "SHA256SUMS"
-ATTRIBUTION = "Big Buck Bunny (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ device). The same seed gives the same clip on a processor and, but for rounding,
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -22,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobivid_core.data.captions import VOCABULARY, ClipLabel, caption, label_from
+from mobivid_core.data.pictures import FOCUS, blurred_images, image_number, sprite_numbers, sprites_of
 from mobivid_core.errors import ParameterError
-from mobivid_core.paths import data_dir
 
 SPLITS = ("train", "val", "test", "judge")
 #: Mean colour of each name, each channel in [0, 1].
@@ -37,8 +35,6 @@ HUES = {
     "purple": (0.60, 0.15, 0.75),
     "white": (0.98, 0.98, 0.98),
 }
-#: Blur of photo and film backgrounds: standard deviations as shares of the side, the first to the last level.
-FOCUS = (0.012, 0.024, 0.036, 0.045)
 #: Brightness of those backgrounds, so that the object's colour stays the loud one.
 _DIMMED = 0.65
 _DRAWS = 24  # uniform numbers that decide a clip
@@ -70,7 +66,7 @@ class Scenes:
     """What B clips show, before any pixel.
 
     Attributes:
-        sprites: (B,) which drawing, of `_sprites`.
+        sprites: (B,) which drawing, of `sprites_of`.
         tints: (B, 3) colour in [0, 1].
         mirrored: (B,) -1 where the drawing is mirrored, else 1.
         angles: (B,) radians.
@@ -79,7 +75,7 @@ class Scenes:
         kinds: (B,) index of the background's kind.
         ends: (B, 2, 3) colours of a plain background (the first) or a gradient.
         directions: (B,) radians, of the gradient.
-        images: (B,) which photo or film frame, in `_backgrounds`.
+        images: (B,) which photo or film frame, in `blurred_images`.
         crops: (B, 3) its crop: centre x, centre y, side, as shares of the image.
         focus: (B,) its level of blur, 0 to `len(FOCUS)` - 1.
     """
@@ -156,14 +152,14 @@ def draw_scenes(split: str, indices: Iterable[int], frames: int = 17) -> tuple[S
     u = np.stack([_draw(split, i) for i in indices]) if indices else np.zeros((0, _DRAWS))
     labels = [_label(split, i, row) for i, row in zip(indices, u, strict=True)]
     part = "test" if split == "test" else "train"
-    numbers = _sprite_numbers(part)
+    numbers = sprite_numbers(part)
     sprites = [numbers[x.shape][int(r * len(numbers[x.shape]))] for x, r in zip(labels, u[:, 3], strict=True)]
     tints = np.array([HUES[x.colour] for x in labels]).reshape(-1, 3) + 0.1 * (u[:, 4:7] - 0.5)
     centres, extents = _trajectories([x.motion for x in labels], u[:, 7:13], frames)
     kinds = np.array([VOCABULARY["background"].index(x.background) for x in labels], dtype=np.int64)
     first = 0.15 + 0.6 * u[:, 13:14] + 0.16 * (u[:, 14:17] - 0.5)
     other = first + np.where(first.mean(1, keepdims=True) > 0.45, -0.38, 0.38)
-    images = np.array([_image_number(x.background, part, r) for x, r in zip(labels, u[:, 18], strict=True)], np.int64)
+    images = np.array([image_number(x.background, part, r) for x, r in zip(labels, u[:, 18], strict=True)], np.int64)
     side = 0.7 + 0.3 * u[:, 19]
     crops = np.stack([side / 2 + (1 - side) * u[:, 20], side / 2 + (1 - side) * u[:, 21], side], 1)
     values = (
@@ -239,7 +235,7 @@ def _paint(s: Scenes, clips: Tensor, masks: Tensor) -> None:
     turn = turn * torch.stack([s.mirrored, torch.ones_like(s.mirrored)], -1)[:, None, :, None]
     shift = 2 * turn @ (0.5 - s.centres)[..., None]
     grid = F.affine_grid(torch.cat([turn, shift], -1).flatten(0, 1), [count * frames, 1, size, size], False)
-    drawings = _sprites(size, device)[s.sprites].repeat_interleave(frames, 0)
+    drawings = sprites_of(size, device)[s.sprites].repeat_interleave(frames, 0)
     planes = F.grid_sample(drawings, grid, align_corners=False).unflatten(0, (count, frames))
     tinted, white, alpha = planes.transpose(1, 2).unbind(1)  # (B, T, H, W) each, premultiplied by the opacity
     torch.gt(alpha, 0.5, out=masks)
@@ -268,7 +264,7 @@ def _background(s: Scenes, size: int, device: torch.device) -> Tensor:
     ramp = (along / 2.83 + 0.5) * (s.kinds == VOCABULARY["background"].index("gradient"))[:, None, None]
     start, end = s.ends[:, 0, :, None, None], s.ends[:, 1, :, None, None]
     drawn = (start + ramp[:, None] * (end - start)).clamp(0, 1)
-    images = _backgrounds(device)
+    images = blurred_images(device)
     theta = torch.zeros(len(s), 2, 3, device=device)
     theta[:, 0, 0] = theta[:, 1, 1] = s.crops[:, 2]
     theta[:, :, 2] = 2 * s.crops[:, :2] - 1
@@ -279,80 +275,3 @@ def _background(s: Scenes, size: int, device: torch.device) -> Tensor:
     )
     blurred = torch.lerp(sharper, softer, (s.focus - level)[:, None, None, None])
     return torch.where((s.kinds >= 2)[:, None, None, None], _DIMMED * blurred, drawn)
-
-
-@functools.cache
-def _sprites(size: int, device: torch.device) -> Tensor:
-    """(D, 3, side, side) drawings: tinted share, white share, opacity; halved for small clips, against aliasing."""
-    with np.load(data_dir() / "sprites" / "objects.npz") as stored:
-        planes = torch.from_numpy(stored["planes"]).float() / 255
-    return (F.avg_pool2d(planes, 2) if size < 96 else planes).to(device)
-
-
-@functools.cache
-def sprite_table() -> list[dict[str, str]]:
-    """One row a drawing: shape, set (the artist), icon, licence, part (`train` or `test`)."""
-    return json.loads((data_dir() / "sprites" / "objects.json").read_text(encoding="utf-8"))
-
-
-@functools.cache
-def _sprite_numbers(part: str) -> dict[str, list[int]]:
-    """Shape -> its drawings of one part."""
-    rows = enumerate(sprite_table())
-    found: dict[str, list[int]] = {name: [] for name in VOCABULARY["shape"]}
-    for number, row in rows:
-        if row["part"] == part:
-            found[row["shape"]].append(number)
-    return found
-
-
-def _image_number(kind: str, part: str, uniform: float) -> int:
-    """Which background image a draw chooses; 0 where none is shown."""
-    first, count = _image_ranges().get(f"film_{part}" if kind == "film" else kind, (0, 1))
-    return first + int(uniform * count)
-
-
-@functools.cache
-def _image_ranges() -> dict[str, tuple[int, int]]:
-    """Kind of background image -> (first, how many) in `_soft_images`."""
-    ranges, first = {}, 0
-    for kind, tiles in _soft_images().items():
-        ranges[kind] = (first, len(tiles))
-        first += len(tiles)
-    return ranges
-
-
-@functools.cache
-def _soft_images() -> dict[str, Tensor]:
-    """Background images (n, 3, 64, 64) in [0, 1]: photos, and film frames of both parts."""
-    from PIL import Image
-
-    folder, found = data_dir() / "backgrounds", {}
-    for part in ("train", "test"):
-        sheet = torch.from_numpy(np.asarray(Image.open(folder / f"film_{part}.png")).copy())
-        found[f"film_{part}"] = sheet.unflatten(0, (-1, sheet.shape[1])).permute(0, 3, 1, 2).float() / 255
-    photos = [p for p in sorted(folder.glob("*.png")) if not p.name.startswith("film_")]
-    pixels = torch.stack([torch.from_numpy(np.asarray(Image.open(p).convert("RGB")).copy()) for p in photos])
-    found["photo"] = F.interpolate(pixels.permute(0, 3, 1, 2).float() / 255, (64, 64), mode="area")
-    return found
-
-
-@functools.cache
-def _backgrounds(device: torch.device) -> Tensor:
-    """(n, levels, 3, 64, 64): every background image at every level of blur."""
-    images = torch.cat(list(_soft_images().values()))
-    levels = []
-    for share in FOCUS:
-        blur = _blur(images.shape[-1], share * images.shape[-1])
-        levels.append(blur @ images @ blur.T)
-    return torch.stack(levels, 1).to(device)
-
-
-def _blur(side: int, sigma: float) -> Tensor:
-    """(side, side) matrix of a Gaussian blur along one axis; beyond the edge the picture is mirrored."""
-    reach = int(3 * sigma) + 1
-    offsets = torch.arange(-reach, reach + 1)
-    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    sources = (torch.arange(side)[:, None] + offsets).abs()
-    sources = torch.where(sources >= side, 2 * (side - 1) - sources, sources)
-    return torch.zeros(side, side).scatter_add_(1, sources, (weights / weights.sum()).expand(side, -1).contiguous())

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from mobivid_core import artifacts
@@ -19,7 +20,8 @@ from mobivid_core.command import CommandParser, above_zero, at_least_one, at_lea
 from mobivid_core.data.latents import latent_dataset
 from mobivid_core.distill.own_states import OwnRounds
 from mobivid_core.distill.recipe import Distilled, Recipe, distill
-from mobivid_core.distill.student import STUDENTS, save_student
+from mobivid_core.distill.student import CARD, STUDENTS, save_student
+from mobivid_core.files import read_json
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
@@ -148,12 +150,14 @@ def _run(options: argparse.Namespace) -> None:
     compiled = bool(plan and plan.compiled)
     result = distill(start, teacher, dataset, recipe, folder=run / "distill", progress=True, compiled=compiled)
     print(result.costs.to_string(index=False))
+    stage = options.start in artifacts.STAGES
+    earlier = earlier_rounds(artifacts.find(options.start, profile.name).path if stage else Path(options.start))
     with artifacts.publish(options.name, profile.name) as folder:
-        _write(result, recipe, folder)
+        _write(result, recipe, folder, earlier)
     print(artifacts.describe(artifacts.find(options.name, profile.name)))
     if options.ship:
         with shipped(options.name) as folder:
-            _write(result, recipe, folder, torch.float16)
+            _write(result, recipe, folder, earlier, torch.float16)
         print(f"shipped: {folder} (add a README.md, the model card, and run --ship again)")
 
 
@@ -166,8 +170,23 @@ def shipped(name: str) -> Iterator[Path]:
     artifacts.write_stamp(folder, name)
 
 
-def _write(result: Distilled, recipe: Recipe, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Weights, how to sample, log and costs."""
-    save_student(result.student, folder, asdict(recipe), dtype)
+#: What earlier rounds of a student left: their recipes, and their costs where they were kept.
+Earlier = tuple[list[dict], pd.DataFrame]
+
+
+def earlier_rounds(folder: Path) -> Earlier:
+    """Recipes and costs of the rounds that a student has behind it; none for a model that is no student yet."""
+    if not (folder / CARD).is_file():
+        return [], pd.DataFrame()
+    card, file = read_json(folder / CARD), folder / "costs.csv"
+    costs = pd.read_csv(file) if file.is_file() else pd.DataFrame()
+    return [*card.get("earlier", []), card.get("recipe", {})], costs.assign(round=costs.get("round", 1))
+
+
+def _write(result: Distilled, recipe: Recipe, folder: Path, earlier: Earlier, dtype: torch.dtype | None = None) -> None:
+    """Weights, how to sample, log, and the recipes and costs of every round so far."""
+    recipes, costs = earlier
+    save_student(result.student, folder, asdict(recipe), dtype, earlier=recipes)
     result.log.to_csv(folder / "log.csv", index=False)
-    result.costs.to_csv(folder / "costs.csv", index=False)
+    every = pd.concat([costs, result.costs.assign(round=len(recipes) + 1)], ignore_index=True)
+    every.to_csv(folder / "costs.csv", index=False)

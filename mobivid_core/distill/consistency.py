@@ -11,22 +11,15 @@ student's steps and nothing between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobivid_core.distill.trajectory import (
-    STUDENT_STEPS,
-    Condition,
-    Trajectories,
-    guided_velocity,
-    step_generator,
-    student_sigmas,
-)
+from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories, step_generator, student_sigmas
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.path import clean_estimate
-from mobivid_core.models.text import encode_text
+from mobivid_core.flow.sampling import guided_velocity
+from mobivid_core.models.text import CaptionSampler, on_captions
 
 
 def consistency_loss(student: nn.Module, trajectories: Trajectories, rows: Tensor, levels: Tensor) -> Tensor:
@@ -76,13 +69,6 @@ def consistency_sample(
     return x
 
 
-def consistency_sampler(student: nn.Module, seed: int = 0) -> Callable[[Sequence[str], Tensor], Tensor]:
+def consistency_sampler(student: nn.Module, seed: int = 0) -> CaptionSampler:
     """`consistency_sample` as a function from (captions, noise) to latents, for `Evaluator.evaluate_sampler`."""
-    device, null = next(student.parameters()).device, encode_text([""])
-
-    def sample(captions: Sequence[str], noise: Tensor) -> Tensor:
-        """(N captions, noise (N, C, t, h, w)) -> latents of the same shape, on the CPU."""
-        condition = Condition(*encode_text(captions), *null).to(device)
-        return consistency_sample(student, condition, noise.to(device), seed=seed).cpu()
-
-    return sample
+    return on_captions(lambda condition, noise: consistency_sample(student, condition, noise, seed=seed), student)

@@ -55,8 +55,3 @@ class DistillCosts:
         """FLOPs of a whole training, the discriminator's warm-up included."""
         warm = s.discriminator_warmup * self.heads_update(s) if s.adversarial_weight > 0 else 0.0
         return s.steps * self.update(s) + warm
-
-    def affordable_steps(self, budget: float, s: DistillSettings) -> int:
-        """Generator updates within `budget` FLOPs (at least one)."""
-        warm = s.discriminator_warmup * self.heads_update(s) if s.adversarial_weight > 0 else 0.0
-        return max(int((budget - warm) // self.update(s)), 1)

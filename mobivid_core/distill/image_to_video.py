@@ -5,19 +5,18 @@ Paper: not part of it; asked for by a reviewer (R3.3). See `mobivid_core.models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor, nn
 
 from mobivid_core.distill.solvers import Sampler
-from mobivid_core.distill.trajectory import Condition, guided_velocity
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.condition import Condition
+from mobivid_core.flow.sampling import guided_velocity, integrate
 from mobivid_core.models.first_frame import FirstFrame
-from mobivid_core.models.text import encode_text
+from mobivid_core.models.text import CaptionSampler, on_captions
 
 
-def from_first_frames(model: nn.Module, sampler: Sampler, images: Tensor) -> Callable[[Sequence[str], Tensor], Tensor]:
+def from_first_frames(model: nn.Module, sampler: Sampler, images: Tensor) -> CaptionSampler:
     """A function from (captions, noise) to latents whose first frame is held.
 
     Args:
@@ -30,24 +29,21 @@ def from_first_frames(model: nn.Module, sampler: Sampler, images: Tensor) -> Cal
     """
     if sampler.solver != "euler":
         raise ParameterError(f"holding the first frame is written for the Euler solver, got {sampler.solver!r}")
-    null, used = encode_text([""]), 0
+    used = 0
 
     @torch.no_grad()
-    def sample(captions: Sequence[str], noise: Tensor) -> Tensor:
+    def sample(condition: Condition, noise: Tensor) -> Tensor:
         nonlocal used
-        latents = images[used : used + len(noise)]
+        latents = images[used : used + len(noise)].to(noise.device)
         if len(latents) < len(noise):
             raise ParameterError(f"{used + len(noise)} clips were asked for, {len(images)} first frames were given")
         used += len(noise)
-        first, x = FirstFrame(latents, noise[:, :, :1]), noise
-        velocity = guided_velocity(model, Condition(*encode_text(captions), *null), sampler.guidance)
-        sigmas = sampler.sigmas().tolist()
-        for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
-            x = first.hold(x, sigma)
-            x = x - (sigma - following) * velocity(x, sigma)
-        return first.hold(x, 0.0)
+        first = FirstFrame(latents, noise[:, :, :1])
+        for point in integrate(guided_velocity(model, condition, sampler.guidance), noise, sampler.sigmas()):
+            point.x = first.hold(point.x, point.sigma)
+        return point.x
 
-    return sample
+    return on_captions(sample, model)
 
 
 def first_frame_table(clips: Tensor, given: Tensor) -> dict[str, float]:

@@ -25,10 +25,12 @@ from torch import Tensor, nn
 from mobivid_core.data.captions import caption
 from mobivid_core.data.render import label_of
 from mobivid_core.distill.solvers import SOLVERS, Sampler
-from mobivid_core.distill.trajectory import Condition, euler_path, guided_velocity, step_generator, student_sigmas
+from mobivid_core.distill.trajectory import step_generator, student_sigmas
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance
-from mobivid_core.models.text import encode_text
+from mobivid_core.flow.sampling import guided_velocity, solver_path
+from mobivid_core.models.text import encode_captions
 
 SHIFTS = (0.5, 0.7, 1.0, 1.5, 2.5)
 
@@ -69,8 +71,7 @@ def best_knots(states: Tensor, sigmas: Tensor, steps: int = 4) -> tuple[float, .
 
 def validation_condition(count: int, device: torch.device | str = "cpu") -> Condition:
     """The first `count` validation captions, encoded."""
-    captions = [caption(label_of("val", i)) for i in range(count)]
-    return Condition(*encode_text(captions), *encode_text([""])).to(device)
+    return encode_captions([caption(label_of("val", i)) for i in range(count)], device)
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,13 @@ def search_knots(
     device = next(model.parameters()).device
     noise = torch.randn((len(condition), *shape), generator=step_generator(seed, len(condition))).to(device)
     fine = student_sigmas(full_steps)
-    states = torch.stack(euler_path(guided_velocity(model, condition, guidance), noise, fine))
+    states = torch.stack(solver_path(guided_velocity(model, condition, guidance), noise, fine))
     grids = [{"shift": s} for s in shifts]
     if steps <= full_steps:
         grids.append({"grid": "optimised steps", "knots": best_knots(states, fine, steps)})
     scale, rows, best = states[-1].square().mean(), [], {}
     for solver in solvers:
-        tried = [Sampler(solver, steps, guidance, says_scale=True, **grid) for grid in grids]
+        tried = [Sampler(solver, steps, guidance, shows_scale=True, **grid) for grid in grids]
         errors = [((s.sample(model, condition, noise) - states[-1]).square().mean() / scale).item() for s in tried]
         best[solver] = tried[int(np.argmin(errors))]
         rows += [

@@ -22,9 +22,10 @@ from torch.nn import functional
 from mobivid_core.distill.adversarial import renoise
 from mobivid_core.distill.regression import unroll
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.trajectory import Condition, Trajectories
-from mobivid_core.flow.guidance import Guidance, as_guidance
-from mobivid_core.flow.path import clean_estimate, null_condition
+from mobivid_core.distill.trajectory import Trajectories
+from mobivid_core.flow.condition import Condition
+from mobivid_core.flow.path import clean_estimate
+from mobivid_core.flow.sampling import guided_velocity
 
 
 def matching_loss(samples: Tensor, teacher_clean: Tensor, student_clean: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ class Matching:
             samples, condition = self._samples(student, generator, None)
             noisy, sigma = renoise(samples, self.settings.renoise_low, self.settings.renoise_high, generator)
             velocity = (noisy - samples) / sigma.reshape(-1, *(1,) * (samples.ndim - 1))
-        loss = functional.mse_loss(self._velocity(self.heads, noisy, sigma, condition), velocity)
+        loss = functional.mse_loss(guided_velocity(self.heads, condition)(noisy, sigma), velocity)
         return loss, {"discriminator": loss.item()}
 
     def student_loss(self, student: nn.Module, generator: torch.Generator) -> Tensor:
@@ -71,9 +72,9 @@ class Matching:
         samples, condition = self._samples(student, generator, self.settings.gradient_steps)
         with torch.no_grad():
             noisy, sigma = renoise(samples, self.settings.renoise_low, self.settings.renoise_high, generator)
-            guided = self._velocity(self.teacher, noisy, sigma, condition, self.trajectories.guidance)
+            guided = guided_velocity(self.teacher, condition, self.trajectories.guidance)(noisy, sigma)
             teacher_clean = clean_estimate(noisy, guided, sigma)
-            student_clean = clean_estimate(noisy, self._velocity(self.heads, noisy, sigma, condition), sigma)
+            student_clean = clean_estimate(noisy, guided_velocity(self.heads, condition)(noisy, sigma), sigma)
         return matching_loss(samples, teacher_clean, student_clean)
 
     def _samples(
@@ -85,21 +86,6 @@ class Matching:
         noise = torch.randn((len(rows), *states.shape[2:]), generator=generator).to(states.device)
         condition = self.trajectories.condition.take(rows.to(states.device))
         return unroll(student, condition, noise, gradient_steps), condition
-
-    @staticmethod
-    def _velocity(
-        model: nn.Module, x: Tensor, sigma: Tensor, condition: Condition, guidance: float | Guidance = 1.0
-    ) -> Tensor:
-        """Velocity at a noise level a sample, guided if asked for."""
-        text, mask, guidance = condition.text, condition.mask, as_guidance(guidance)
-        if not guidance.needed:
-            return model(x, 1000.0 * sigma, text, mask).sample
-        null_text, null_mask = null_condition(text, condition.null_text, condition.null_mask)
-        both = torch.cat([null_text, text]), torch.cat([null_mask, mask])
-        null, full = model(torch.cat([x, x]), 1000.0 * torch.cat([sigma, sigma]), *both).sample.chunk(2)
-        level = sigma.reshape(-1, *(1,) * (x.ndim - 1))
-        guided = guidance.combine(x, level, null, full)
-        return guided if guidance.everywhere else torch.where(guidance.inside(level), guided, full)
 
 
 def make_matching(teacher: nn.Module, trajectories: Trajectories, settings: DistillSettings) -> Matching:

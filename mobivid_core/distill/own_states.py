@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.trajectory import Trajectories, Velocity, euler_path, guided_velocity, tensors_digest
+from mobivid_core.distill.trajectory import Trajectories, tensors_digest
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.flow.guidance import Guidance, as_guidance
+from mobivid_core.flow.sampling import Velocity, guided_velocity, solver_path
 
 #: Midpoint steps of the teacher for one of the student's, two evaluations each. One is too few: see CHANGELOG, "Tried".
 SEGMENT_STEPS = 2
@@ -58,7 +59,7 @@ class OwnRounds:
         """The trajectory that round `number`, from 0, begins with."""
         return self.first + number * (self.clips + self.forced)
 
-    def of(self, number: int) -> DistillSettings:
+    def settings_of(self, number: int) -> DistillSettings:
         """Settings of round `number`, from 0."""
         return replace(self.settings, seed=self.settings.seed + number)
 
@@ -85,7 +86,7 @@ def own_states(student: nn.Module, teacher: nn.Module, given: Trajectories) -> T
         Trajectories whose `states` are the student's and whose `ends` are the teacher's.
     """
     condition, sigmas = given.condition, given.sigmas.tolist()
-    path = euler_path(guided_velocity(student, condition, 1.0), given.states[:, 0], given.sigmas)
+    path = solver_path(guided_velocity(student, condition), given.states[:, 0], given.sigmas)
     guided = guided_velocity(teacher, condition, given.guidance)
     ends = [given.targets[:, 0]]
     ends += [midpoint(guided, path[i], sigmas[i], sigmas[i + 1]) for i in range(1, len(sigmas) - 1)]
@@ -167,6 +168,6 @@ def joined(parts: list[Trajectories]) -> Trajectories:
 def _key(student: nn.Module, teacher: nn.Module, given: Trajectories, chunk: int) -> str:
     """Short hash of everything that the chunks of own states depend on."""
     weights = (*student.state_dict().values(), *teacher.state_dict().values())
-    condition = (given.condition.text, given.condition.mask, given.condition.null_text, given.condition.null_mask)
     settings = repr((as_guidance(given.guidance).key, SEGMENT_STEPS, chunk))
-    return tensors_digest(settings, (*weights, *condition, given.sigmas, given.states[:, 0], given.targets[:, 0]))
+    starts = given.sigmas, given.states[:, 0], given.targets[:, 0]
+    return tensors_digest(settings, (*weights, *given.condition.tensors, *starts))

@@ -25,9 +25,9 @@ from mobivid_core.distill.own_states import OwnRounds, collect_own_states, in_or
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import (
-    Condition,
     Trajectories,
     collect_trajectories,
+    condition_of,
     round_steps,
     tensors_digest,
 )
@@ -142,7 +142,7 @@ def teacher_trajectories(
 ) -> Trajectories:
     """Guided trajectories for the captions of `recipe.clips` clips of the dataset (it is cycled if smaller)."""
     generator = torch.Generator().manual_seed(recipe.seed)
-    condition = Condition.of(dataset, torch.arange(recipe.clips) % len(dataset), generator)
+    condition = condition_of(dataset, torch.arange(recipe.clips) % len(dataset), generator)
     return collect_trajectories(
         teacher,
         condition,
@@ -283,7 +283,7 @@ def distill(
         costs.append(_gathered(f"{name}, gathered", began, seen, flops.own_states(clips, seen.guidance)))
         forced = trajectories.take(in_order(trajectories, first + clips, recipe.own.forced))
         given = joined([*([given] if number else []), seen, forced])
-        latest = train(name, latest, given, recipe.own.of(number))
+        latest = train(name, latest, given, recipe.own.settings_of(number))
     if recipe.adversarial:
         latest = train("adversarial", latest, given, recipe.adversarial)
 

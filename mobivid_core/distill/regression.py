@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobivid_core.distill.trajectory import Condition, Trajectories, euler_path, guided_velocity, student_sigmas
+from mobivid_core.distill.trajectory import Trajectories, student_sigmas
+from mobivid_core.flow.condition import Condition
+from mobivid_core.flow.sampling import guided_velocity, solver_path
 
 
 def chord_targets(trajectories: Trajectories, rows: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,10 +70,10 @@ def unroll(student: nn.Module, condition: Condition, noise: Tensor, gradient_ste
     Returns:
         (B, C, t, h, w) latents.
     """
-    sigmas, velocity = student_sigmas(), guided_velocity(student, condition, 1.0)
+    sigmas, velocity = student_sigmas(), guided_velocity(student, condition)
     if gradient_steps is None:
-        return euler_path(velocity, noise, sigmas)[-1]
+        return solver_path(velocity, noise, sigmas)[-1]
     first = max(len(sigmas) - 1 - gradient_steps, 0)
     with torch.no_grad():
-        x = euler_path(velocity, noise, sigmas[: first + 1])[-1]
-    return euler_path(velocity, x, sigmas[first:])[-1]
+        x = solver_path(velocity, noise, sigmas[: first + 1])[-1]
+    return solver_path(velocity, x, sigmas[first:])[-1]

@@ -10,17 +10,18 @@ it). The textbook grid is 1, .75, .5, .25, 0. A baseline on the default grid is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.distill.trajectory import Condition, guided_velocity, solver_path, student_sigmas
+from mobivid_core.distill.trajectory import student_sigmas
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance, as_guidance
-from mobivid_core.models.text import encode_text
+from mobivid_core.flow.sampling import sample_latents, shift_sigmas
+from mobivid_core.models.text import CaptionSampler, on_captions
 
 GRIDS = ("textbook", "diffusers default", "optimised steps")
 SOLVERS = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++"}
@@ -36,7 +37,7 @@ class Sampler:
         guidance: Guidance scale, 1 is unguided and costs half; or a `Guidance`.
         grid: "textbook", "diffusers default" (Euler only), or "optimised steps", which are given as `knots`.
         shift: Time shift of the grid: sigma' = shift sigma / (1 + (shift - 1) sigma).
-        says_scale: The name tells the guidance scale: for tables with more than one.
+        shows_scale: The name has the guidance scale, for tables with more than one.
         knots: `steps` + 1 noise levels of "optimised steps", 1 first and 0 last.
     """
 
@@ -45,7 +46,7 @@ class Sampler:
     guidance: float | Guidance = 1.0
     grid: str = "textbook"
     shift: float = 1.0
-    says_scale: bool = False
+    shows_scale: bool = False
     knots: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -67,7 +68,7 @@ class Sampler:
         """For tables, e.g. "UniPC-4, guided"."""
         grid = {"textbook": "", "diffusers default": ", diffusers default grid"}.get(self.grid, f", {self.grid}")
         shift = "" if self.shift == 1.0 else f", shift {self.shift:g}"
-        guided = f"guidance {self.guidance:g}" if self.says_scale else "guided"
+        guided = f"guidance {self.guidance:g}" if self.shows_scale else "guided"
         end = guided if as_guidance(self.guidance).needed else "unguided"
         return f"{SOLVERS[self.solver]}-{self.steps}{grid}{shift}, {end}"
 
@@ -84,7 +85,6 @@ class Sampler:
             return shift_sigmas(student_sigmas(self.steps), self.shift)
         return default_grid(self.steps, self.shift)
 
-    @torch.no_grad()
     def sample(self, model: nn.Module, condition: Condition, noise: Tensor, *, batch: int = 64) -> Tensor:
         """Latents from noise.
 
@@ -97,29 +97,13 @@ class Sampler:
         Returns:
             (N, C, t, h, w).
         """
-        done = []
-        for start in range(0, len(noise), batch):
-            part = condition.take(slice(start, start + batch))
-            velocity = guided_velocity(model, part, self.guidance)
-            done.append(solver_path(velocity, noise[start : start + batch], self.sigmas(), self.solver)[-1])
-        return torch.cat(done)
+        return sample_latents(
+            model, condition, noise, self.sigmas(), guidance=self.guidance, solver=self.solver, batch=batch
+        )
 
-    def on(self, model: nn.Module, *, batch: int = 32) -> Callable[[Sequence[str], Tensor], Tensor]:
+    def on(self, model: nn.Module, *, batch: int = 32) -> CaptionSampler:
         """This sampler of one model as a function from (captions, noise) to latents, as `evaluate` takes it."""
-        device = next(model.parameters()).device
-        null = encode_text([""])
-
-        def sample(captions: Sequence[str], noise: Tensor) -> Tensor:
-            """(N captions, noise (N, C, t, h, w)) -> latents of the same shape, on the CPU."""
-            condition = Condition(*encode_text(captions), *null).to(device)
-            return self.sample(model, condition, noise.to(device), batch=batch).cpu()
-
-        return sample
-
-
-def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
-    """Time shift that spends more steps at high noise when shift > 1; keeps 0 and 1 in place."""
-    return shift * sigmas / (1 + (shift - 1) * sigmas)
+        return on_captions(lambda condition, noise: self.sample(model, condition, noise, batch=batch), model)
 
 
 def default_grid(steps: int, shift: float = 1.0) -> Tensor:
@@ -161,7 +145,7 @@ def baselines(guidance: float, steps: int = 4) -> list[Sampler]:
         Sampler("unipc", steps, guidance),
         Sampler("dpm++", steps, guidance),
         Sampler("euler", steps, guidance),
-        *(Sampler(solver, steps, milder, says_scale=True) for solver in ("unipc", "dpm++", "euler")),
+        *(Sampler(solver, steps, milder, shows_scale=True) for solver in ("unipc", "dpm++", "euler")),
         Sampler("euler", steps, guidance, "diffusers default"),
         Sampler("euler", steps, guidance, "diffusers default", 3.0),
     ]

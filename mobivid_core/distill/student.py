@@ -6,6 +6,7 @@ Paper: four unguided steps (claims C03, C23). The weights are saved as any `Mobi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from mobivid_core.artifacts import STAMP, load_model, save_model, shipped_path, verify_file
-from mobivid_core.distill.regression import unroll
-from mobivid_core.distill.trajectory import STUDENT_STEPS, Condition, student_sigmas
+from mobivid_core.distill.trajectory import STUDENT_STEPS, student_sigmas
 from mobivid_core.errors import CheckpointError
 from mobivid_core.files import read_json, write_json
+from mobivid_core.flow.condition import Condition
+from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 #: File beside the student's weights.
@@ -25,23 +27,28 @@ CARD = "distilled.json"
 STUDENTS = ("student", "distilled")
 
 
-def student_card(recipe: dict[str, Any] | None = None) -> dict[str, Any]:
-    """How the student wants to be sampled, and how it was made."""
+def student_card(recipe: dict[str, Any] | None = None, earlier: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """How the student wants to be sampled, and how it was made: the last round's recipe, and those before it."""
     return {
         "steps": STUDENT_STEPS,
         "guidance": 1.0,
         "solver": "euler",
         "sigmas": [round(s, 6) for s in student_sigmas().tolist()],
         "recipe": recipe or {},
+        "earlier": list(earlier),
     }
 
 
 def save_student(
-    student: nn.Module, folder: Path, recipe: dict[str, Any] | None = None, dtype: torch.dtype | None = None
+    student: nn.Module,
+    folder: Path,
+    recipe: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+    earlier: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write weights, config and `distilled.json` into `folder`; `dtype` as in `artifacts.save_model`."""
     save_model(student, folder, dtype)
-    write_json(Path(folder) / CARD, student_card(recipe))
+    write_json(Path(folder) / CARD, student_card(recipe, earlier))
 
 
 def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any]]:
@@ -60,11 +67,9 @@ def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any
     return load_model(MobiVidTransformer3DModel, folder), card
 
 
-@torch.no_grad()
 def sample_student(student: nn.Module, condition: Condition, noise: Tensor, *, batch: int = 64) -> Tensor:
     """Four unguided Euler steps from (N, C, t, h, w) noise, in batches."""
-    parts = [slice(i, i + batch) for i in range(0, len(noise), batch)]
-    return torch.cat([unroll(student, condition.take(part), noise[part]) for part in parts])
+    return sample_latents(student, condition, noise, student_sigmas(), batch=batch)
 
 
 def shipped_student(stage: str = "student") -> tuple[MobiVidTransformer3DModel, dict[str, Any]] | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,51 +25,21 @@ from tqdm.auto import tqdm
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_tensors, write_bytes
-from mobivid_core.flow import sampling
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance, as_guidance
-from mobivid_core.flow.path import TIMESTEP_SCALE, null_condition
-from mobivid_core.flow.sampling import make_scheduler, set_sigmas, textbook_sigmas
+from mobivid_core.flow.sampling import guided_velocity, solver_path, textbook_grid, textbook_sigmas
 
 if TYPE_CHECKING:
     from mobivid_core.data.latents import LatentDataset
 
 #: Steps of the distilled student (claim C03).
 STUDENT_STEPS = 4
-Velocity = Callable[[Tensor, float], Tensor]
 
 
-@dataclass(frozen=True)
-class Condition:
-    """Captions as the text encoder sees them, with the empty caption that guidance needs.
-
-    Attributes:
-        text: (N, L, D) token states.
-        mask: (N, L) bool, True at real tokens.
-        null_text: (1, L, D) token states of "".
-        null_mask: (1, L) bool.
-    """
-
-    text: Tensor
-    mask: Tensor
-    null_text: Tensor
-    null_mask: Tensor
-
-    @classmethod
-    def of(cls, dataset: LatentDataset, indices: Tensor, generator: torch.Generator | None = None) -> Condition:
-        """Captions of the dataset's clips at `indices`; random wordings if a generator is given."""
-        _, text, mask = dataset.batch(indices, generator)
-        return cls(text, mask, dataset.null_text.float(), dataset.null_mask)
-
-    def __len__(self) -> int:
-        return len(self.text)
-
-    def take(self, index: Tensor | slice) -> Condition:
-        """The captions at `index`."""
-        return Condition(self.text[index], self.mask[index], self.null_text, self.null_mask)
-
-    def to(self, device: str | torch.device) -> Condition:
-        """All tensors on `device`."""
-        return Condition(*(t.to(device) for t in (self.text, self.mask, self.null_text, self.null_mask)))
+def condition_of(dataset: LatentDataset, indices: Tensor, generator: torch.Generator | None = None) -> Condition:
+    """Captions of the dataset's clips at `indices`; random wordings if a generator is given."""
+    _, text, mask = dataset.batch(indices, generator)
+    return Condition(text, mask, dataset.null_text.float(), dataset.null_mask)
 
 
 @dataclass(frozen=True)
@@ -122,47 +92,13 @@ class Trajectories:
 
 def student_sigmas(steps: int = STUDENT_STEPS) -> Tensor:
     """(steps + 1,) noise levels of the student: the textbook grid and the final 0."""
-    return torch.cat([torch.as_tensor(textbook_sigmas(steps), dtype=torch.float32), torch.zeros(1)])
+    return textbook_grid(steps)
 
 
 def step_generator(seed: int, *salt: int) -> torch.Generator:
     """An independent random stream for (seed, salt...): resuming at a step needs no stored random state."""
     word = int(np.random.SeedSequence([seed, *salt]).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(word >> 1)
-
-
-def guided_velocity(model: nn.Module, condition: Condition, guidance: float | Guidance) -> Velocity:
-    """Velocity field (x, sigma) -> v for a batch of captions, guided as in `diffusion.sampling`."""
-    text, mask, guidance = condition.text, condition.mask, as_guidance(guidance)
-    null = null_condition(text, condition.null_text, condition.null_mask) if guidance.needed else None
-
-    def velocity(x: Tensor, sigma: float) -> Tensor:
-        """(B, C, t, h, w) -> the same shape."""
-        timestep = torch.tensor(TIMESTEP_SCALE * sigma, device=x.device)
-        return sampling.guided_velocity(model, x, timestep, text, mask, null, guidance)
-
-    return velocity
-
-
-def euler_path(velocity: Velocity, noise: Tensor, sigmas: Tensor) -> list[Tensor]:
-    """Euler's states along `sigmas` (n + 1 of them, the last usually 0): x_next = x - (sigma - sigma_next) v."""
-    path = [noise]
-    for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
-        path.append(path[-1] - (sigma - following) * velocity(path[-1], sigma))
-    return path
-
-
-def solver_path(velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: str) -> list[Tensor]:
-    """States of a solver along `sigmas` (n + 1 of them, 1 first and 0 last), noise first; `solver` as in diffusion."""
-    if solver == "euler":
-        return euler_path(velocity, noise, sigmas)
-    scheduler = make_scheduler(solver)
-    set_sigmas(scheduler, sigmas[:-1])
-    path = [noise]
-    for timestep, sigma in zip(scheduler.timesteps, sigmas[:-1].tolist(), strict=True):
-        v = velocity(path[-1], sigma)
-        path.append(scheduler.step(v, timestep, path[-1], return_dict=False)[0])
-    return path
 
 
 @torch.no_grad()
@@ -264,7 +200,7 @@ def _teacher_key(teacher: nn.Module, shape: tuple[int, ...], settings: tuple) ->
 
 def _captions_key(part: Condition) -> str:
     """Short hash of a chunk's captions."""
-    return tensors_digest("captions", (part.text, part.mask, part.null_text, part.null_mask))
+    return tensors_digest("captions", part.tensors)
 
 
 def tensors_digest(word: str, tensors: Iterable[Tensor]) -> str:

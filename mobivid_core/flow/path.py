@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.condition import Condition
 
 #: What a timestep of 1 means in sigma: models are called with 1000 * sigma.
 TIMESTEP_SCALE = 1000.0
@@ -28,7 +29,7 @@ def interpolate(x0: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
         noise: (B, ...) standard normal.
         sigma: (B,) or one number.
     """
-    sigma = _per_sample(sigma, x0)
+    sigma = per_sample(sigma, x0)
     return (1 - sigma) * x0 + sigma * noise
 
 
@@ -39,7 +40,7 @@ def velocity(x0: Tensor, noise: Tensor) -> Tensor:
 
 def clean_estimate(x: Tensor, v: Tensor, sigma: Tensor | float) -> Tensor:
     """The x0 that a velocity implies: x_sigma - sigma v."""
-    return x - _per_sample(sigma, x) * v
+    return x - per_sample(sigma, x) * v
 
 
 def sample_sigmas(
@@ -71,107 +72,50 @@ def sample_sigmas(
     raise ParameterError(f'unknown kind of training times {kind!r}; use "logit_normal" or "uniform"')
 
 
-def null_condition(text: Tensor, null_text: Tensor, null_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The empty caption, repeated and padded to the shape of a batch of captions.
-
-    Args:
-        text: (B, L, D) states of the batch.
-        null_text: (1, M, D) or (B, M, D) states of "", M <= L.
-        null_mask: (1, M) or (B, M) bool.
-
-    Returns:
-        ((B, L, D), (B, L) bool).
-
-    Raises:
-        ParameterError: The empty caption is longer than the batch's, or has another width.
-    """
-    missing = text.shape[1] - null_text.shape[1]
-    if missing < 0 or null_text.shape[2] != text.shape[2]:
-        raise ParameterError(
-            f"the empty caption's states {tuple(null_text.shape)} do not fit the captions' {tuple(text.shape)}: "
-            "encode both with the same encoder and max_length"
-        )
-    states = F.pad(null_text, (0, 0, 0, missing)).expand(len(text), -1, -1)
-    return states, F.pad(null_mask.bool(), (0, missing), value=False).expand(len(text), -1)
-
-
-def drop_condition(
-    text: Tensor,
-    mask: Tensor,
-    null_text: Tensor,
-    null_mask: Tensor,
-    probability: float,
-    generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor]:
-    """Replace each sample's caption by the empty one with `probability`, which is what guidance needs at sampling."""
-    empty, empty_mask = null_condition(text, null_text, null_mask)
-    dropped = torch.rand(len(text), generator=generator, device=_source(generator, text)).to(text.device) < probability
-    return torch.where(dropped[:, None, None], empty, text), torch.where(dropped[:, None], empty_mask, mask)
-
-
 def flow_loss(
-    model: Callable,
-    x0: Tensor,
-    text: Tensor,
-    mask: Tensor,
-    generator: torch.Generator | None = None,
-    *,
-    drop_text: float = 0.1,
-    null_text: Tensor | None = None,
-    null_mask: Tensor | None = None,
-    kind: Literal["logit_normal", "uniform"] = "logit_normal",
+    model: Callable, x0: Tensor, condition: Condition, generator: torch.Generator | None = None, **draws: object
 ) -> Tensor:
-    """Mean squared error of the predicted velocity at random times.
+    """Mean squared error of the predicted velocity at random times; a scalar.
 
     Args:
         model: Called as model(x, timestep, text, mask).
         x0: (B, C, t, h, w) normalised latents.
-        text: (B, L, D) caption states.
-        mask: (B, L) bool, True for real tokens.
-        generator: Source of times, noise and dropped captions.
-        drop_text: Share of captions replaced by the empty one.
-        null_text: (1, M, D) states of "".
-        null_mask: (1, M) bool.
-        kind: Distribution of times, as in `sample_sigmas`.
-
-    Returns:
-        Scalar loss.
-
-    Raises:
-        ParameterError: Captions are to be dropped, but there is no empty caption.
+        condition: B captions.
+        generator: As in `flow_batch`.
+        draws: Other arguments of `flow_batch`.
     """
-    batch = flow_batch(
-        x0, text, mask, generator, drop_text=drop_text, null_text=null_text, null_mask=null_mask, kind=kind
-    )
-    return flow_error(model, *batch)
+    return flow_error(model, *flow_batch(x0, condition, generator, **draws))
 
 
 def flow_batch(
     x0: Tensor,
-    text: Tensor,
-    mask: Tensor,
+    condition: Condition,
     generator: torch.Generator | None = None,
     *,
     drop_text: float = 0.1,
-    null_text: Tensor | None = None,
-    null_mask: Tensor | None = None,
     kind: Literal["logit_normal", "uniform"] = "logit_normal",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """All random draws of a training step; arguments and errors as `flow_loss`.
+    """All random draws of a training step, in the order of `flow_error`'s arguments.
+
+    Args:
+        x0: (B, C, t, h, w) normalised latents.
+        condition: B captions.
+        generator: Source of times, noise and dropped captions.
+        drop_text: Share of captions replaced by the empty one.
+        kind: Distribution of times, as in `sample_sigmas`.
 
     Returns:
         Noisy latents (B, C, t, h, w), timesteps (B,), text (B, L, D), mask (B, L), and the velocity to predict.
+
+    Raises:
+        ParameterError: Captions are to be dropped, but there is no empty caption.
     """
     if drop_text > 0:
-        if null_text is None or null_mask is None:
-            raise ParameterError(
-                f"drop_text={drop_text} needs the empty caption: pass null_text and null_mask (encode_text(['']))"
-                ", or drop_text=0"
-            )
-        text, mask = drop_condition(text, mask, null_text, null_mask, drop_text, generator)
+        condition = condition.dropped(drop_text, generator)
     sigma = sample_sigmas(len(x0), generator, kind, device=x0.device)
     noise = torch.randn_like(x0) if generator is None else normal(x0.shape, generator, x0.device)
-    return interpolate(x0, noise, sigma), TIMESTEP_SCALE * sigma, text, mask, velocity(x0, noise)
+    target = velocity(x0, noise)
+    return interpolate(x0, noise, sigma), TIMESTEP_SCALE * sigma, condition.text, condition.mask, target
 
 
 def flow_error(model: Callable, noisy: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, target: Tensor) -> Tensor:
@@ -198,12 +142,7 @@ def normal(shape: Sequence[int], generator: torch.Generator, device: torch.devic
     return torch.randn(tuple(shape), generator=torch.Generator(device).manual_seed(word), device=device)
 
 
-def _per_sample(sigma: Tensor | float, like: Tensor) -> Tensor:
+def per_sample(sigma: Tensor | float, like: Tensor) -> Tensor:
     """`sigma` shaped to broadcast over the samples of `like`."""
     sigma = torch.as_tensor(sigma, dtype=like.dtype, device=like.device)
     return sigma.reshape(-1, *([1] * (like.ndim - 1))) if sigma.ndim else sigma
-
-
-def _source(generator: torch.Generator | None, like: Tensor) -> torch.device:
-    """Where to draw: a generator draws on its own device, so that a CPU seed means the same on a GPU."""
-    return like.device if generator is None else generator.device

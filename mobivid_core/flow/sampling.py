@@ -7,21 +7,27 @@ ends in a useless step from .001 and applies a shift twice, and the multistep so
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance, as_guidance
-from mobivid_core.flow.path import TIMESTEP_SCALE, null_condition, predicted_velocity
+from mobivid_core.flow.path import TIMESTEP_SCALE, per_sample, predicted_velocity
 
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 Solver = Literal["euler", "unipc", "dpm++"]
+#: (x (B, C, t, h, w), sigma) -> the velocity there.
+Velocity = Callable[[Tensor, float | Tensor], Tensor]
 #: Multistep solvers take log(1 - sigma), which is infinite at pure noise; diffusers steps back by as much.
 _PURE_NOISE = 1 - 1e-6
 
@@ -85,24 +91,27 @@ def check_scheduler(scheduler: object) -> None:
         )
 
 
-def set_textbook_sigmas(scheduler: SchedulerMixin, steps: int, device: torch.device | str | None = None) -> None:
-    """Put `scheduler` on the textbook grid (shifted once, if the scheduler has a shift).
+def textbook_grid(steps: int) -> Tensor:
+    """(steps + 1,) the textbook noise levels with the final 0."""
+    return torch.tensor([*textbook_sigmas(steps), 0.0])
 
-    Args:
-        scheduler: From `make_scheduler`, or any diffusers flow scheduler with `sigmas` and `timesteps`.
-        steps: Number of model evaluations.
-        device: Where the timesteps lie.
-    """
+
+def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
+    """Time shift that spends more steps at high noise when shift > 1; keeps 0 and 1 in place."""
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def scheduler_grid(scheduler: SchedulerMixin, steps: int) -> Tensor:
+    """(steps + 1,) the textbook grid, shifted once if the scheduler has a shift."""
     shift = scheduler.config.shift if "shift" in scheduler.config else scheduler.config.flow_shift
-    sigmas = torch.tensor(textbook_sigmas(steps), dtype=torch.float64)
-    set_sigmas(scheduler, (shift * sigmas / (1 + (shift - 1) * sigmas)).float(), device)
+    return shift_sigmas(torch.tensor([*textbook_sigmas(steps), 0.0], dtype=torch.float64), shift).float()
 
 
 def set_sigmas(scheduler: SchedulerMixin, sigmas: Tensor, device: torch.device | str | None = None) -> None:
     """Put `scheduler` on any noise levels.
 
     Args:
-        scheduler: As in `set_textbook_sigmas`.
+        scheduler: From `make_scheduler`, or any diffusers flow scheduler with `sigmas` and `timesteps`.
         sigmas: (n,) falling from 1; the final 0 is added here.
         device: Where the timesteps lie.
     """
@@ -115,37 +124,87 @@ def set_sigmas(scheduler: SchedulerMixin, sigmas: Tensor, device: torch.device |
     scheduler.set_begin_index(0)
 
 
-def guided_velocity(
-    model: Callable,
-    x: Tensor,
-    timestep: Tensor,
-    text: Tensor,
-    mask: Tensor,
-    null: tuple[Tensor, Tensor] | None = None,
-    guidance: float | Guidance = 1.0,
-) -> Tensor:
-    """v_null + guidance (v_text - v_null), both halves in one batch; v_text alone where there is no guidance.
+def guided_velocity(model: Callable, condition: Condition, guidance: float | Guidance = 1.0) -> Velocity:
+    """The velocity field of a model for a batch of captions: v_null + guidance (v_text - v_null).
+
+    Both halves are evaluated in one batch. Outside the guided interval, and at scale 1, the model is not asked about
+    the empty caption.
 
     Args:
         model: Called as model(x, timestep, text, mask).
-        x: (B, C, t, h, w) noisy latents.
-        timestep: Scalar tensor, 1000 * sigma.
-        text: (B, L, D) caption states.
-        mask: (B, L) bool.
-        null: The empty caption's states and mask, already of the shapes of `text` and `mask`; None is no guidance.
-        guidance: Classifier-free guidance: a scale, or a `Guidance`. Outside its interval, and at scale 1, the model
-            is not asked about the empty caption.
+        condition: B captions; with the empty one where `guidance` needs it.
+        guidance: Classifier-free guidance: a scale, or a `Guidance`.
+
+    Returns:
+        (x (B, C, t, h, w), sigma) -> v, shaped as x; sigma is one number, or (B,) a noise level a sample.
     """
-    guidance = as_guidance(guidance)
-    plain = guidance.everywhere and guidance.rescale == 0
-    sigma = 1.0 if plain else float(timestep) / TIMESTEP_SCALE  # a constant scale needs no look at the device
-    if null is None or guidance.at(sigma) == 1:
-        return predicted_velocity(model(x, timestep.expand(len(x)), text, mask))
-    both = model(
-        torch.cat([x, x]), timestep.expand(2 * len(x)), torch.cat([null[0], text]), torch.cat([null[1], mask.bool()])
-    )
-    without, with_text = predicted_velocity(both).chunk(2)
-    return guidance.combine(x, sigma, without, with_text)
+    guidance, text, mask = as_guidance(guidance), condition.text, condition.mask
+    empty = condition.empty() if guidance.needed else None
+
+    def velocity(x: Tensor, sigma: float | Tensor) -> Tensor:
+        """(B, C, t, h, w) -> the same shape."""
+        timestep = torch.as_tensor(TIMESTEP_SCALE * sigma, device=x.device, dtype=torch.float32).expand(len(x))
+        one_level = not isinstance(sigma, Tensor)
+        if empty is None or (one_level and guidance.at(sigma) == 1):
+            return predicted_velocity(model(x, timestep, text, mask))
+        captions = torch.cat([empty.text, text]), torch.cat([empty.mask, mask.bool()])
+        both = predicted_velocity(model(torch.cat([x, x]), torch.cat([timestep, timestep]), *captions))
+        without, with_text = both.chunk(2)
+        level = sigma if one_level else per_sample(sigma, x)
+        guided = guidance.combine(x, level, without, with_text)
+        return guided if one_level or guidance.everywhere else torch.where(guidance.inside(level), guided, with_text)
+
+    return velocity
+
+
+@dataclass
+class Point:
+    """Where a solver stands; whoever walks along with `integrate` may put another `x` in place.
+
+    Attributes:
+        step: Steps taken.
+        sigma: Noise level, 0 at the end.
+        x: (B, C, t, h, w).
+    """
+
+    step: int
+    sigma: float
+    x: Tensor
+
+
+def integrate(
+    velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: Solver | SchedulerMixin = "euler"
+) -> Iterator[Point]:
+    """The sampling loop, the only one: dx/dsigma = v from noise to data.
+
+    Args:
+        velocity: (x, sigma) -> v.
+        noise: (B, C, t, h, w) where to start.
+        sigmas: (n + 1,) falling noise levels; those of multistep solvers end in 0.
+        solver: As in `make_scheduler`, or a scheduler, which is put on these noise levels.
+
+    Yields:
+        The point before the first step, then that after each: one object, changed in place.
+    """
+    scheduler = make_scheduler(solver) if isinstance(solver, str) and solver != "euler" else solver
+    if not isinstance(scheduler, str):
+        set_sigmas(scheduler, sigmas[:-1].cpu(), noise.device)
+    levels = sigmas.tolist()
+    point = Point(0, levels[0], noise)
+    yield point
+    for step, (sigma, following) in enumerate(pairwise(levels)):
+        v = velocity(point.x, sigma)
+        if isinstance(scheduler, str):  # Euler needs no scheduler, and no look at the device
+            point.x = point.x - (sigma - following) * v
+        else:
+            point.x = scheduler.step(v, scheduler.timesteps[step], point.x, return_dict=False)[0]
+        point.step, point.sigma = step + 1, following
+        yield point
+
+
+def solver_path(velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: Solver = "euler") -> list[Tensor]:
+    """All n + 1 states of `integrate`, the noise first."""
+    return [point.x for point in integrate(velocity, noise, sigmas, solver)]
 
 
 def in_bfloat16(model: Callable) -> Callable:
@@ -165,82 +224,42 @@ def in_bfloat16(model: Callable) -> Callable:
 @torch.no_grad()
 def sample_latents(
     model: Callable,
-    text: Tensor,
-    mask: Tensor,
-    shape: tuple[int, ...],
+    condition: Condition,
+    noise: Tensor,
+    steps: int | Tensor,
     *,
-    steps: int,
     guidance: float | Guidance = 1.0,
-    null_text: Tensor | None = None,
-    null_mask: Tensor | None = None,
     solver: Solver = "euler",
-    shift: float = 1.0,
-    generator: torch.Generator | int | None = None,
-    noise: Tensor | None = None,
     batch: int = 64,
     progress: bool = False,
 ) -> Tensor:
-    """Generate latents for a list of encoded captions.
+    """Generate latents for encoded captions.
 
     Args:
         model: Called as model(x, timestep, text, mask) only.
-        text: (B, L, D) caption states.
-        mask: (B, L) bool.
-        shape: Latent shape (C, t, h, w), as `vae.latent_shape` gives it; (B, C, t, h, w) is accepted too.
-        steps: Steps of the solver; each evaluates the model once, twice where it is guided (`Guidance.evaluations`).
-        guidance: Scale of classifier-free guidance, or a `Guidance`; all but scale 1 need `null_text`, `null_mask`.
-        null_text: (1, M, D) states of "".
-        null_mask: (1, M) bool.
+        condition: N captions; with the empty one for all but guidance 1.
+        noise: (N, C, t, h, w), drawn at once, so that `batch` never changes a result.
+        steps: Steps on the textbook grid, or the (n + 1,) noise levels themselves. Each step evaluates the model once,
+            twice where it is guided (`Guidance.evaluations`).
+        guidance: Scale of classifier-free guidance, or a `Guidance`.
         solver: As in `make_scheduler`.
-        shift: As in `make_scheduler`.
-        generator: Generator or seed of the noise. All noise is drawn at once, so `batch` never changes a result.
-        noise: (B, C, t, h, w) instead of drawing.
         batch: Samples evaluated together.
         progress: Show a progress bar.
 
     Returns:
-        (B, C, t, h, w) normalised latents.
+        (N, C, t, h, w) normalised latents.
 
     Raises:
-        ParameterError: Guidance without an empty caption, or noise of another shape.
+        ParameterError: Guidance without an empty caption, or another number of noises than captions.
     """
-    guidance = as_guidance(guidance)
-    if guidance.needed and (null_text is None or null_mask is None):
+    if len(noise) != len(condition):
         raise ParameterError(
-            f"guidance {guidance:g} needs the empty caption: pass null_text and null_mask (encode_text(['']))"
+            f"noise must be one latent for each of {len(condition)} captions, got {tuple(noise.shape)}"
         )
-    shape = (len(text), *shape[-4:])
-    noise = _draw(shape, generator, text.device) if noise is None else noise.to(text.device)
-    if tuple(noise.shape) != shape:
-        raise ParameterError(
-            f"noise must be {shape}, one latent for each of {len(text)} captions, got {tuple(noise.shape)}"
-        )
-    done = []
-    for first in _chunks(len(text), batch, progress):
+    sigmas, done = textbook_grid(steps) if not isinstance(steps, Tensor) else steps, []
+    for first in tqdm(range(0, len(noise), batch), desc="sampling", unit="batch", disable=not progress):
         part = slice(first, first + batch)
-        null = null_condition(text[part], null_text, null_mask) if guidance.needed else None
-        scheduler = make_scheduler(solver, shift)
-        set_textbook_sigmas(scheduler, steps, text.device)
-        x = noise[part]
-        for timestep in scheduler.timesteps:
-            v = guided_velocity(model, x, timestep, text[part], mask[part], null, guidance)
-            x = scheduler.step(v, timestep, x, return_dict=False)[0]
-        done.append(x)
+        velocity = guided_velocity(model, condition.take(part), guidance)
+        *_, last = integrate(velocity, noise[part], sigmas, solver)
+        done.append(last.x)
     return torch.cat(done)
-
-
-def _draw(shape: tuple[int, ...], generator: torch.Generator | int | None, device: torch.device) -> Tensor:
-    """Standard normal noise; an integer seeds a CPU generator, so that a seed means the same on every device."""
-    if isinstance(generator, int):
-        generator = torch.Generator().manual_seed(generator)
-    source = device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=source).to(device)
-
-
-def _chunks(n: int, batch: int, progress: bool) -> range | object:
-    starts = range(0, n, batch)
-    if not progress:
-        return starts
-    from tqdm import tqdm
-
-    return tqdm(starts, desc="sampling", unit="batch")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.path import TIMESTEP_SCALE
-from mobivid_core.flow.sampling import sample_latents
+from mobivid_core.flow.sampling import guided_velocity, sample_latents, solver_path, textbook_grid
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,14 @@ class LineMixture:
 
     def sample(self, n: int, steps: int, seed: int = 0, solver: str = "euler") -> Tensor:
         """Samples (n,) by the videos' sampler with the exact velocity: any error is the solver's."""
-        text, mask = torch.zeros(n, 1, 1), torch.ones(n, 1, dtype=torch.bool)
-        found = sample_latents(self, text, mask, (1, 1, 1, 1), steps=steps, solver=solver, generator=seed, batch=n)
-        return found.flatten()
+        noise = torch.randn((n, 1, 1, 1, 1), generator=torch.Generator().manual_seed(seed))
+        return sample_latents(self, _captions(n), noise, steps, solver=solver, batch=n).flatten()
 
     def paths(self, starts: Sequence[float], steps: int) -> Tensor:
         """Euler paths (steps + 1, len(starts)) from noise to data."""
-        x = torch.tensor(starts)
-        track = [x]
-        for i in range(steps):
-            sigma = torch.full_like(x, 1 - i / steps)
-            x = x - self(x, TIMESTEP_SCALE * sigma) / steps
-            track.append(x)
-        return torch.stack(track)
+        velocity = guided_velocity(self, _captions(len(starts)))
+        return torch.stack(solver_path(velocity, torch.tensor(starts), textbook_grid(steps)))
+
+
+def _captions(n: int) -> Condition:
+    return Condition(torch.zeros(n, 1, 1), torch.ones(n, 1, dtype=torch.bool))

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mobivid_core.errors import CheckpointError
-from mobivid_core.paths import data_dir
-from mobivid_core.studies.records import read_record
+from mobivid_core.studies.records import read_record, record_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +34,7 @@ def browser_record(folder: Path | None = None) -> tuple[pd.DataFrame, dict]:
     Raises:
         CheckpointError: The record is missing, unreadable or lacks a column.
     """
-    table, facts = read_record((folder or data_dir() / "benchmarks") / RECORD, COMMAND)
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise CheckpointError(f"the record of the browser lacks {', '.join(missing)}; make it again: {COMMAND}")
-    return table, facts
+    return read_record((folder or record_folder()) / RECORD, COMMAND, COLUMNS)
 
 
 def console_errors(table: pd.DataFrame) -> int:

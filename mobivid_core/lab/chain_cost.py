@@ -7,7 +7,6 @@ notebook before it has run, and the scorecard (seconds, it only reads) shows it.
 from __future__ import annotations
 
 import argparse
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from mobivid_core.errors import RunError
 from mobivid_core.lab.scorecard import costs
 from mobivid_core.paths import notebooks_dir
 from mobivid_core.profiles import PROFILES
-from mobivid_core.studies.library_record import record_folder
-from mobivid_core.studies.records import read_record, write_record
+from mobivid_core.studies.records import read_record, record_folder, write_record
 from mobivid_core.train.speed import has_amx_bf16, usable_cores
 
 RECORD = "chain"
@@ -68,6 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _record(options: argparse.Namespace) -> None:
     table = pd.concat([chain_rows(name) for name in options.profiles], ignore_index=True)
-    facts = {"date": datetime.date.today().isoformat(), "cores": usable_cores(), "amx": has_amx_bf16()}
+    facts = {"cores": usable_cores(), "amx": has_amx_bf16()}
     write_record(record_folder() / RECORD, table, facts)
     print(load_chain()[0].to_string())

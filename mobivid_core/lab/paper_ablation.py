@@ -68,7 +68,28 @@ def with_quality(costs: pd.DataFrame, stacking: pd.DataFrame) -> pd.DataFrame:
     """
     full = ~stacking["distilled"] & stacking["sampler"].str.contains(", guided")
     kept = stacking[full | stacking["distilled"]].assign(compressed=True)
-    columns = ["accuracy / teacher", "Frechet / teacher"]
+    columns = ["accuracy / teacher", "accuracy low", "accuracy high"]
+    columns += ["Frechet / teacher", "Frechet low", "Frechet high"]
     keys = ["compressed", "pruned", "distilled"]
     renamed = {name: f"{name} (miniature)" for name in columns}
     return costs.merge(kept[keys + columns], on=keys, how="left").rename(columns=renamed)
+
+
+def stacked_told(table: pd.DataFrame, source: str) -> str:
+    """One paragraph for a finding: what each part saves alone and together, and the quality of the stack.
+
+    Args:
+        table: From `with_quality`.
+        source: Where the quality comes from.
+    """
+    rows = table.set_index(["compressed", "pruned", "distilled"])
+    times = rows["cheaper"]
+    alone = times[True, False, False], times[False, True, False], times[False, False, True]
+    product, every = alone[0] * alone[1] * alone[2], rows.loc[(True, True, True)]
+    kept, low, high = (every[f"{name} (miniature)"] for name in ("accuracy / teacher", "accuracy low", "accuracy high"))
+    return (
+        f"Compression alone saves {alone[0]:.1f}x of the FLOPs, pruning {alone[1]:.1f}x, distillation {alone[2]:.0f}x, "
+        f"together {times[True, True, True]:.0f}x ({product:.0f}x if they only multiplied), and the stack keeps "
+        f"{kept:.3f} [{low:.3f}, {high:.3f}] of the teacher's accuracy (bootstrap over captions). Work is counted at "
+        f"paper scale; quality is measured on the miniature, after short trainings of equal compute. {source}"
+    )

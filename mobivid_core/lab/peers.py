@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from mobivid_core.lab.rules import TESTED
 from mobivid_core.lab.scorecard import pareto
 from mobivid_core.show.style import EVIDENCE_COLOURS, PALETTE
 
@@ -49,6 +50,33 @@ def peers_figure(published: pd.DataFrame, headlines: pd.DataFrame) -> Figure:
     return figure
 
 
+def peers_told(published: pd.DataFrame) -> str:
+    """One sentence: which published systems no other beats in time and VBench total at once."""
+    timed = published.dropna(subset=["latency_s", "vbench_total"])
+    ahead = timed.loc[pareto(timed, "latency_s", "vbench_total"), "system"].str.split(" (", regex=False).str[0]
+    return (
+        f"Of {len(timed)} published systems with a time on a phone and a VBench total, no other beats "
+        f"{', '.join(ahead)} in both; clip lengths, resolutions and phones differ between them. The grey lines join "
+        "them and their like by size; ours has a panel of its own."
+    )
+
+
+def verdicts_figure(counts: pd.DataFrame) -> Figure:
+    """Claims by verdict, tested trends apart from everything else.
+
+    Args:
+        counts: From `scorecard.count_verdicts`.
+    """
+    import matplotlib.pyplot as plt
+
+    rows = counts.assign(name=counts["class"] + ": " + counts["verdict"]).iloc[::-1]
+    figure, axes = plt.subplots(figsize=(7, 0.3 * len(rows) + 1))
+    tested = rows["class"] == TESTED
+    axes.barh(rows["name"], rows["claims"], color=[PALETTE["blue"] if t else "0.75" for t in tested])
+    axes.set(xlabel="claims (blue: put to a test; grey: not)")
+    return figure
+
+
 def _scatter(axes: Axes, frame: pd.DataFrame, cost: str, label: str) -> None:
     known = frame.dropna(subset=[cost, "vbench_total"])
     front = known[pareto(known, cost, "vbench_total")].sort_values(cost)
@@ -82,7 +110,11 @@ def _miniature(axes: Axes, headlines: pd.DataFrame) -> None:
     known = [(name, *ids) for name, *ids in _OURS if set(ids) <= set(headlines.index)]
     for name, *ids in known:
         x, y = (float(headlines.loc[i, "value"]) for i in ids)
-        axes.scatter([x], [y], color=EVIDENCE_COLOURS["measured"], s=28)
+        errors = [[max(0.0, headlines.loc[i, end] * sign - headlines.loc[i, "value"] * sign) for i in ids]
+                  for end, sign in (("low", -1), ("high", 1))]  # fmt: skip
+        (left, down), (right, up) = errors
+        bars = {"xerr": [[left], [right]], "yerr": [[down], [up]], "elinewidth": 1}
+        axes.errorbar([x], [y], **bars, fmt="o", ms=5, color=EVIDENCE_COLOURS["measured"])
         axes.annotate(name, (x, y), xytext=(-4, 5), textcoords="offset points", fontsize=7, ha="right")
     if not known:
         axes.text(0.5, 0.1, "students not recorded yet", transform=axes.transAxes, ha="center", fontsize=8, color="0.4")

@@ -1,63 +1,109 @@
-"""What the paper's reviewers asked, each with the two sentences that answer it and the results they come from."""
+"""What the paper's reviewers asked: two sentences that answer, from registered results, and whether a number decides.
+
+A question counts as decided only where an experiment has a number with an interval, and the interval leaves out the
+value at which the answer would turn (`QUESTIONS`). The other answers say what was found; they decide nothing.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from mobivid_core import published as book
-from mobivid_core.lab.scorecard import UNANSWERED, names_item
-from mobivid_core.show.results import manifest
+from mobivid_core.lab.answers import ANSWERS, Found
+from mobivid_core.lab.rules import UNANSWERED
+from mobivid_core.lab.scorecard import names_item
 
-#: The results whose findings answer a question, the most telling first; two speak, the others are listed.
-ANSWERED_BY: dict[str, tuple[str, ...]] = {
-    "R1.1": ("vae_motion_by_ratio", "vae_ratio_sweep", "vae_motion_cost"),
-    "R1.2": ("prune_libraries", "prune_arms", "prune_levels", "prune_matched_arms"),
-    "R1.3": ("distill_quality", "teacher_minivbench"),
-    "R1.4": ("distill_heads", "distill_arms"),
-    "R1.5": ("sens_motion", "sens_temporal_heads"),
-    "R2.1": ("device_rates", "cpu_model", "device_predictions"),
-    "R2.2": ("vae_subscores", "vae_psnr_needed", "vae_one_denoiser_each", "vae_psnr_and_generation"),
-    "R3.1": ("scorecard_stacking",),
-    "R3.2": ("device_predictions", "device_rates"),
-    "R3.3": ("distill_image_to_video",),
-    "R4.1": ("distill_cost", "distill_compute", "scorecard_costs"),
-    "R4.2": ("stage_seconds", "device_rates"),
-    "R4.3": ("tiled_ffn", "tiled_working_set"),
-    "R4.4": ("distill_share",),
-    "R5.1": ("scorecard_peers", "prune_pareto", "vae_quality_and_cost"),
-    "R5.2": ("sens_stability", "sens_estimators"),
+
+@dataclass(frozen=True)
+class Question:
+    """How one question is answered.
+
+    Attributes:
+        results: Registered results behind the answer, the most telling first.
+        headline: Number whose interval can decide; blank where none can.
+        turns_at: Value at which the answer would be another one.
+    """
+
+    results: tuple[str, ...]
+    headline: str = ""
+    turns_at: float = 0.0
+
+
+QUESTIONS: dict[str, Question] = {
+    "R1.1": Question(("vae_motion_by_ratio", "vae_ratio_sweep", "vae_motion_cost"), "channels_gain_all", 0.0),
+    "R1.2": Question(
+        ("prune_budget_floors", "prune_arms", "prune_levels", "prune_libraries"), "prune_kd_over_block_only_paper", 1.0
+    ),
+    "R1.3": Question(("distill_quality",)),
+    "R1.4": Question(("distill_heads", "distill_arms"), "discriminator_teacher_over_random", 1.0),
+    "R1.5": Question(("sens_motion", "sens_temporal_heads")),
+    "R2.1": Question(("device_predictions", "device_rates", "cpu_model")),
+    "R2.2": Question(("vae_subscores", "vae_psnr_needed", "vae_one_denoiser_each", "vae_psnr_and_generation")),
+    "R2.3": Question(()),
+    "R3.1": Question(("scorecard_stacking",)),
+    "R3.2": Question(("device_predictions", "device_rates")),
+    "R3.3": Question(("distill_image_to_video",)),
+    "R4.1": Question(("distill_cost", "distill_compute")),
+    "R4.2": Question(("stage_seconds", "device_rates")),
+    "R4.3": Question(("tiled_ffn", "tiled_working_set")),
+    "R4.4": Question(("distill_share",), "mixed_data_over_either", 1.0),
+    "R5.1": Question(("prune_libraries", "scorecard_peers", "prune_pareto"), "prune_kd_over_best_library_paper", 1.0),
+    "R5.2": Question(("sens_stability", "sens_estimators"), "sens_rho_units", 0.8),
 }
-#: Findings that speak in an answer.
+#: Findings that speak in an answer without a function of its own.
 SPEAKING = 2
 
 
 def reviews_table(profile: str) -> pd.DataFrame:
     """Every reviewer question with two sentences of answer and the registered results behind them.
 
-    The sentences are the leading ones of the findings of `ANSWERED_BY`, else of results whose `paper_item` names the
-    question, as in `paper_item="Table 4, R1.2"`.
+    Sentences come from `answers.ANSWERS`; of a question without one, from the leading sentences of the findings of
+    its results, or of results whose `paper_item` names it, as in `paper_item="Table 4, R1.2"`.
 
     Returns:
-        One row a question: id, ask, answer (or what is still to do), and shown in (notebook and results).
+        One row a question: id, ask, answer (or what is still to do), decided (by which number, "open" where its
+        interval holds the turning value, blank where no number can), shown in (notebook and results).
 
     Raises:
         ProfileError: Unknown profile.
     """
-    entries = manifest(profile)
+    found = Found.of(profile)
     rows = []
     for review_id, ask, experiment, _ in book.reviews().itertuples(index=False):
-        answering = _answering(review_id, entries)
-        if answering:
-            answer = " ".join(f"{lead(e['finding'])} ({e['evidence']})" for e in answering[:SPEAKING])
-        elif review_id == "R2.3":
-            answer = "The code of this project; none was released with the paper."
-        else:
-            answer = f"{UNANSWERED}. Planned: {experiment}"
-        rows.append({"id": review_id, "ask": ask, "answer": answer, "shown in": _places(answering)})
+        question = QUESTIONS[review_id]
+        answering = _answering(review_id, question, found.entries)
+        answer = _answer(ANSWERS.get(review_id), found, answering) or f"{UNANSWERED}. Planned: {experiment}"
+        decided = "" if answer.startswith(UNANSWERED) else decision(question, found)
+        rows.append({"id": review_id, "ask": ask, "answer": answer, "decided": decided, "shown in": _places(answering)})
     return pd.DataFrame(rows)
+
+
+def decision(question: Question, found: Found) -> str:
+    """ "decided" or "open" with the number and its interval; blank where no number with an interval was recorded."""
+    row = found.headline(question.headline)
+    if row is None or pd.isna(row["low"]) or pd.isna(row["high"]):
+        return ""
+    inside = row["low"] <= question.turns_at <= row["high"]
+    value = f"{row['value']:.3g} [{row['low']:.3g}, {row['high']:.3g}] against {question.turns_at:g}"
+    return f"{'open' if inside else 'decided'}: {question.headline} {value}"
+
+
+def decided(reviews: pd.DataFrame) -> int:
+    """Questions that a number's whole interval decides."""
+    return int(reviews["decided"].str.startswith("decided").sum())
+
+
+def _answer(
+    sentences: Callable[[Found], str | None] | None, found: Found, answering: list[dict[str, Any]]
+) -> str | None:
+    if sentences is not None:
+        return sentences(found)
+    return " ".join(f"{lead(e['finding'])} ({e['evidence']})" for e in answering[:SPEAKING]) or None
 
 
 def lead(finding: str) -> str:
@@ -65,9 +111,9 @@ def lead(finding: str) -> str:
     return re.split(r"(?<=[.!?])\s+(?=[A-Z'])", finding, maxsplit=1)[0]
 
 
-def _answering(review_id: str, entries: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Registered results that answer a question, the ones of `ANSWERED_BY` first."""
-    listed = [name for name in ANSWERED_BY.get(review_id, ()) if name in entries]
+def _answering(review_id: str, question: Question, entries: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Registered results that answer a question, the ones of `QUESTIONS` first."""
+    listed = [name for name in question.results if name in entries]
     naming = sorted(name for name, e in entries.items() if names_item(e["paper_item"], review_id))
     return [{"id": name, **entries[name]} for name in dict.fromkeys([*listed, *naming])]
 

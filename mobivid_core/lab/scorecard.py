@@ -1,121 +1,30 @@
 """Claim by claim: what the paper says, what was found here, and a verdict that follows from a stated rule.
 
-Nothing is typed: published values come from data/paper, ours from `headlines.csv` and the manifest of
-registered results. The rule of each claim (which headline, what scale, what tolerance) is the table `CHECKS`.
-A claim whose headline has not been recorded is "not answered yet"; it is never guessed.
+Published values come from data/paper, ours from `headlines.csv` and the manifest of registered results, the rules from
+`rules.csv` (`rules.py` says how each class is judged). A claim whose headline has not been recorded is "not answered
+yet"; it is never guessed.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from mobivid_core import published as book
+from mobivid_core.artifacts import shipped_path
 from mobivid_core.files import read_json
+from mobivid_core.lab.rules import CONTRADICTED, SUPPORTED, TESTED, UNANSWERED, UNDECIDED, Rule, evaluate, rules
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import get_profile
 from mobivid_core.show.results import headlines, manifest
 
-REPRODUCED = "reproduced"
-TREND = "trend reproduced"
-CONSISTENT = "consistent"
-FOLLOWED = "followed: a design choice, not a result"
-DIFFERENT = "done differently here"
-CONTRADICTED = "contradicted"
 NOT_HERE = "not testable here"
-UNANSWERED = "not answered yet"
-
-#: What the numbers behind a verdict were measured on.
-PAPER_SCALE, MINIATURE = "paper scale", "miniature"
-
-
-@dataclass(frozen=True)
-class Check:
-    """The rule that turns a claim and a headline into a verdict.
-
-    Attributes:
-        kind: "value": within `tolerance` (relative) of the published value.
-            "covers": `target` lies in the headline's interval.
-            "reaches": the interval's upper end is at least `target`.
-            "at_least", "at_most": a trend, ours against `target`.
-            "design": a choice, followed or not.
-            "needs": what a test would need.
-            "arithmetic": follows from other published numbers.
-        headline: Id of the headline number it looks at.
-        scale: What that number was measured on.
-        target: Number compared with; None takes the published value.
-        tolerance: Relative tolerance of "value".
-        note: Why this rule; for "needs", what is needed; for "design", where it is followed.
-        success: Verdict if the rule holds.
-    """
-
-    kind: str
-    headline: str | None = None
-    scale: str = ""
-    target: float | None = None
-    tolerance: float | None = None
-    note: str = ""
-    success: str = REPRODUCED
-
-
-def _needs(what: str) -> Check:
-    return Check("needs", note=what)
-
-
-def _followed(where: str) -> Check:
-    return Check("design", note=where, success=FOLLOWED)
-
-
-_WEIGHTS = "the authors' weights or training set, and VBench"
-_OTHERS = "another system's weights; quoted from the paper for comparison"
-
-CHECKS: dict[str, Check] = {
-    "C01": Check("covers", "iphone_fps", PAPER_SCALE, note="device model", success=CONSISTENT),
-    "C02": Check("reaches", "iphone_fps", PAPER_SCALE, note="device model", success=CONSISTENT),
-    "C03": Check(
-        "at_least", "student_accuracy_over_teacher", MINIATURE, target=0.9,
-        note="four steps keep nine tenths of the teacher's caption accuracy", success=TREND,
-    ),
-    "C04": Check("value", "server_params", PAPER_SCALE, tolerance=0.1, note="reconstruction", success=CONSISTENT),
-    "C05": _needs(_WEIGHTS),
-    "C06": _needs("the weights' exact architecture and an A100; notebook 06 gives the arithmetic of the implied rate"),
-    "C07": _needs(_OTHERS),
-    "C08": _needs(_OTHERS),
-    "C09": _needs(_OTHERS),
-    "C10": _needs(_OTHERS),
-    "C11": _needs(_OTHERS),
-    "C12": _needs(_OTHERS),
-    "C13": Check("value", "mobile_params", PAPER_SCALE, tolerance=0.1, note="reconstruction", success=CONSISTENT),
-    "C14": Check(
-        "arithmetic", note="(4 x quality + semantic) / 5 from C15 and C16", tolerance=0.01, success=CONSISTENT
-    ),
-    "C15": _needs(_WEIGHTS),
-    "C16": _needs(_WEIGHTS),
-    "C17": _followed("paper-scale counts and packages use this size (06)"),
-    "C18": _followed("paper-scale counts and packages use 49 frames (06); miniature clips have 17"),
-    "C19": _followed("the main VAE compresses 8x32x32; others beside it (01)"),
-    "C20": _followed("the miniature is cut in the same ratio (04)"),
-    "C21": _followed("the miniature is cut in the same ratio (04)"),
-    "C22": _followed("the miniature is cut in the same ratio (04)"),
-    "C23": _followed("40 guided teacher steps, 4 student steps (02, 05)"),
-    "C24": Check("arithmetic", note="steps before x 2 / steps after, from C23", tolerance=0.01, success=CONSISTENT),
-    "C25": _needs("the phone's Neural Engine; on a processor the gain of one layer is within noise (06)"),
-    "C26": _followed("fp16 Core ML packages are converted and checked on Linux (06)"),
-    "C27": Check("design", note="frozen MiniLM behind the same interface: its weights come in a package",
-                 success=DIFFERENT),
-    "C28": _followed("block, head and FFN levels in one plan (03, 04)"),
-    "C29": Check("design", note="one ranking per parameter saved, with a closed-form refit (04)", success=DIFFERENT),
-    "C30": _followed("heads on frozen teacher features (05)"),
-    "C31": _followed("real and teacher-made clips are mixed (05)"),
-    "C32": _needs("people to ask"),
-    "C33": Check(
-        "reaches", "iphone_fps", PAPER_SCALE, note="device model; frames (C18) over seconds", success=CONSISTENT
-    ),
-}  # fmt: skip
+#: What the numbers behind a verdict were measured on, by class of rule.
+SCALES = {"trend": "miniature", "prediction": "paper scale, model", "reconstruction": "paper scale, counted"}
+#: Stages that ship four-step students.
+_STUDENTS = ("student", "distilled")
 
 
 def claims_table(profile: str) -> pd.DataFrame:
@@ -125,7 +34,8 @@ def claims_table(profile: str) -> pd.DataFrame:
         profile: Name of the profile whose headlines are read.
 
     Returns:
-        One row a claim: id, claim, published, unit, published evidence, ours, our evidence, scale, rule, verdict.
+        One row a claim: id, claim, published, unit, evidence (published), class, ours, interval, n, evidence (ours),
+        scale, rule, verdict, notebook.
 
     Raises:
         ProfileError: Unknown profile.
@@ -133,9 +43,10 @@ def claims_table(profile: str) -> pd.DataFrame:
     rows = headlines(profile).set_index("id")
     table = []
     for claim in book.claims().itertuples():
-        check = CHECKS.get(claim.id, Check("needs", note="a rule: none is written for this claim"))
-        row = rows.loc[check.headline] if check.headline in rows.index else None
-        verdict, ours, evidence = judge(claim.id, claim.value, check, row)
+        rule = rules()[claim.id]
+        row = rows.loc[rule.headline] if rule.headline in rows.index else None
+        verdict, ours = judge(rule, row)
+        known = bool(ours) and row is not None
         table.append(
             {
                 "id": claim.id,
@@ -143,66 +54,42 @@ def claims_table(profile: str) -> pd.DataFrame:
                 "published": claim.value,
                 "unit": claim.unit,
                 "evidence (published)": claim.evidence,
+                "class": rule.kind,
                 "ours": ours,
-                "evidence (ours)": evidence,
-                "scale": check.scale if ours else "",
-                "rule": rule(check),
+                "interval": _text(row, "interval") if known else "",
+                "n": _text(row, "n") if known else "",
+                "evidence (ours)": str(row["evidence"]) if known else "derived" if ours else "",
+                "scale": SCALES.get(rule.kind, "") if ours else "",
+                "rule": rule.told() + how_followed(claim.id),
                 "verdict": verdict,
-                "notebook": _made_by(row, check),
+                "notebook": _made_by(row, rule),
             }
         )
     return pd.DataFrame(table)
 
 
-def judge(claim_id: str, value: object, check: Check, row: pd.Series | None) -> tuple[str, str, str]:
+def judge(rule: Rule, row: pd.Series | None) -> tuple[str, str]:
     """The verdict on one claim.
 
     Args:
-        claim_id: The claim's id, for arithmetic on other claims.
-        value: Its published value.
-        check: Its rule.
+        rule: Its rule.
         row: The headline the rule looks at, None if it has not been recorded.
 
     Returns:
-        Verdict, our value as text, our evidence class (both blank if there is none).
+        Verdict, and our value as text with its interval (blank if there is none).
     """
-    if check.kind == "needs":
-        return f"{NOT_HERE}: needs {check.note}", "", ""
-    if check.kind == "design":
-        return check.success, "", ""
-    if check.kind == "arithmetic":
-        ours = _arithmetic(claim_id)
-        close = math.isclose(ours, float(value), rel_tol=0, abs_tol=check.tolerance)
-        return (check.success if close else CONTRADICTED), f"{ours:.2f}", "derived"
+    if rule.kind == "out of reach":
+        return f"{NOT_HERE}: needs {rule.why}", ""
+    if rule.kind == "design":
+        return rule.test, ""
+    if rule.kind == "arithmetic":
+        ours = evaluate(rule.formula)
+        return rule.verdict(ours), f"{ours:.4g}"
     if row is None:
-        return f"{UNANSWERED}: headline {check.headline} has not been recorded", "", ""
+        return f"{UNANSWERED}: {rule.headline} has not been recorded", ""
     ours, low, high = (_like_published(float(row[c]), row["unit"]) for c in ("value", "low", "high"))
-    target = _target(claim_id, value, check)
-    holds = {
-        "value": lambda: abs(ours - target) <= check.tolerance * abs(target),
-        "covers": lambda: low <= target <= high,
-        "reaches": lambda: high >= target,
-        "at_least": lambda: ours >= target,
-        "at_most": lambda: ours <= target,
-    }[check.kind]()
     interval = "" if math.isnan(low) or math.isnan(high) else f" [{low:.3g}, {high:.3g}]"
-    return (check.success if holds else CONTRADICTED), f"{ours:.3g}{interval}", str(row["evidence"])
-
-
-def rule(check: Check) -> str:
-    """A rule in words, with its tolerance."""
-    limits = {
-        "value": lambda: f"within {check.tolerance:.0%} of the published value",
-        "covers": lambda: "interval covers the published value",
-        "reaches": lambda: "interval reaches the published value",
-        "at_least": lambda: f"at least {check.target:g}",
-        "at_most": lambda: f"at most {check.target:g}",
-        "arithmetic": lambda: f"within {check.tolerance:g}",
-    }
-    limit = limits[check.kind]() if check.kind in limits else ""
-    if check.kind == "needs":
-        return ""
-    return "; ".join(filter(None, (limit, check.note)))
+    return rule.verdict(ours, low, high), f"{ours:.3g}{interval}"
 
 
 def _like_published(value: float, unit: object) -> float:
@@ -210,23 +97,31 @@ def _like_published(value: float, unit: object) -> float:
     return value / 1e9 if unit in ("parameters", "params") else value
 
 
-def _target(claim_id: str, value: object, check: Check) -> float:
-    if claim_id == "C33":  # a time for all frames; ours is a speed
-        return book.claim_value("C18") / float(value)
-    return float(value) if check.target is None else check.target
+def _text(row: pd.Series, column: str) -> str:
+    """A cell of a headline as text; blank where the number has no interval."""
+    value = row.get(column)
+    return "" if value is None or pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _arithmetic(claim_id: str) -> float:
-    if claim_id == "C14":
-        return vbench_total(book.claim_value("C15"), book.claim_value("C16"))
-    before, after = map(int, re.findall(r"\d+", book.claim("C23")["value"]))
-    return before * 2 / after  # guidance evaluates the teacher twice a step
+def how_followed(claim_id: str) -> str:
+    """How far the shipped students were trained as C30 and C31 say: read from the cards beside their weights."""
+    if claim_id not in ("C30", "C31"):
+        return ""
+    told = []
+    for stage in _STUDENTS:
+        card = read_json(shipped_path(stage) / "distilled.json", {})
+        recipes = (*card.get("earlier", []), card.get("recipe", {}))
+        rounds = [recipe for recipe in recipes if recipe.get("adversarial")]
+        updates = sum(recipe["adversarial"]["steps"] for recipe in rounds)
+        mixed = f" with {rounds[-1]['synthetic_share']:.0%} synthetic clips" if rounds and claim_id == "C31" else ""
+        told.append(f"{stage} {updates:,} adversarial updates{mixed}")
+    return f"; followed in the shipped students so far: {', '.join(told)}"
 
 
-def _made_by(row: pd.Series | None, check: Check) -> str:
+def _made_by(row: pd.Series | None, rule: Rule) -> str:
     if row is not None:
         return str(row["notebook"])
-    numbers = re.search(r"\((\d\d(?:, \d\d)*)\)", check.note) if check.kind == "design" else None
+    numbers = re.search(r"\((\d\d(?:, \d\d)*)\)", rule.why) if rule.kind == "design" else None
     return numbers.group(1) if numbers else ""
 
 
@@ -285,13 +180,39 @@ def costs(profile: str) -> pd.DataFrame:
     return pd.DataFrame(values, columns=list(columns)).astype(columns)
 
 
-def count_answered(claims: pd.DataFrame, reviews: pd.DataFrame) -> dict[str, Any]:
-    """How many claims have a verdict and how many questions an answer."""
-    verdicts = claims["verdict"]
-    return {
-        "claims": len(claims),
-        "with_verdict": int((~verdicts.str.startswith(UNANSWERED)).sum()),
-        "tested": int((~verdicts.str.startswith((UNANSWERED, NOT_HERE, FOLLOWED, DIFFERENT))).sum()),
-        "reviews": len(reviews),
-        "with_answer": int((~reviews["answer"].str.startswith(UNANSWERED)).sum()),
-    }
+def count_verdicts(claims: pd.DataFrame) -> pd.DataFrame:
+    """Claims by class and verdict; two claims that rest on one number are one test.
+
+    Args:
+        claims: From `claims_table`.
+
+    Returns:
+        Columns class, verdict, claims, tests (distinct numbers with an interval; 0 where the class tests nothing).
+    """
+    decidable = ~claims["verdict"].str.startswith((UNANSWERED, f"{UNDECIDED}: no interval"))
+    numbers = claims["id"].map(lambda claim: rules()[claim].headline).where(decidable)
+    frame = claims.assign(verdict=claims["verdict"].str.split(":").str[0], number=numbers)
+    rows = [
+        (kind, verdict, len(part), part["number"].nunique() if kind == TESTED else 0)
+        for (kind, verdict), part in frame.groupby(["class", "verdict"], sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["class", "verdict", "claims", "tests"])
+
+
+def told(claims: pd.DataFrame) -> str:
+    """One sentence for a finding: how many claims were tested, how they came out, what the others are."""
+    counts = count_verdicts(claims)
+    trends = counts[counts["class"] == TESTED]
+    by = trends.set_index("verdict")["claims"]
+    others = counts[counts["class"] != TESTED].groupby("class", sort=False)["claims"].sum()
+    listed = ", ".join(f"{count} {kind}" for kind, count in others.items())
+    return (
+        f"Of {len(claims)} claims {tested(claims)} were tested on the miniature: {by.get(SUPPORTED, 0)} supported, "
+        f"{by.get(CONTRADICTED, 0)} contradicted, {by.get(UNDECIDED, 0)} undecided. Not tested: {listed}; "
+        f"{by.get(UNANSWERED, 0)} trends have no number yet."
+    )
+
+
+def tested(claims: pd.DataFrame) -> int:
+    """How many numbers of this project, each with its interval, were held against a claim; trends only."""
+    return int(count_verdicts(claims)["tests"].sum())

@@ -28,6 +28,10 @@ WITHIN, OUTSIDE, NOT_RUN, NEW = "within", "OUTSIDE", "not run", "new"
 Committed = Callable[[str], str | None]
 
 
+#: The tolerance of a table whose numbers are not compared: they are measured, and have no tolerance each.
+COLUMNS_ONLY = "same columns"
+
+
 @dataclass(frozen=True)
 class Line:
     """One comparison: a headline's or table's id, both sides in words, the tolerance and the verdict."""
@@ -148,7 +152,7 @@ def _tables(noted: dict[str, dict], committed: Committed, only: Sequence[str], f
         if not files or not _asked(entry["notebook"], only):
             continue
         exact = table_is_exact(entry["evidence"], entry["notebook"])
-        theirs, tolerance = _rows(committed(files[0])), str(EXACT) if exact else "same columns"
+        theirs, tolerance = _rows(committed(files[0])), str(EXACT) if exact else COLUMNS_ONLY
         shown = f"table of {len(theirs)} rows"
         if name not in noted:
             lines.append(Line(name, shown, "", tolerance, NOT_RUN))
@@ -198,7 +202,14 @@ def rendered(lines: Sequence[Line]) -> str:
     text = [" | ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     text.insert(1, "-+-".join("-" * width for width in widths))
     counts = {verdict: sum(line.verdict == verdict for line in lines) for verdict in (WITHIN, OUTSIDE, NOT_RUN, NEW)}
-    return "\n".join([*text, "", ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)])
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    done = [line for line in lines if line.verdict in (WITHIN, OUTSIDE)]
+    shallow = sum(line.tolerance == COLUMNS_ONLY for line in done)
+    checks = (
+        f"{len(done)} checks: {len(done) - shallow} compare numbers (counts and derived ones exactly, measured ones "
+        f"within the tolerance in their row), {shallow} compare the columns of measured tables only"
+    )
+    return "\n".join([*text, "", checks, told])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

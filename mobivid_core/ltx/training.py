@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from mobivid_core.distill.trajectory import (
     STUDENT_STEPS,
-    Condition,
     step_generator,
     student_sigmas,
     teacher_states,
 )
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_tensors, write_bytes
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.path import TIMESTEP_SCALE, flow_batch, predicted_velocity
 from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.ltx.alarms import Watch
@@ -95,11 +95,11 @@ def recover(
         say: Takes the estimate and alarms.
     """
     matched = matched_features(plan) if settings.feature_weight else MatchedFeatures()
-    null = {"null_text": data.null_text, "null_mask": data.null_mask}
 
     def draw(_: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        clips = data.draw(settings.batch, generator)
-        return flow_batch(*clips, generator, drop_text=settings.drop_text, **null)
+        latents, text, mask = data.draw(settings.batch, generator)
+        captions = Condition(text, mask, data.null_text, data.null_mask)
+        return flow_batch(latents, captions, generator, drop_text=settings.drop_text)
 
     def error(noisy: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         with torch.no_grad(), torch.autocast(noisy.device.type, enabled=False):
@@ -220,9 +220,9 @@ def _train(
 
             def sample(model: nn.Module) -> Tensor:
                 device = next(model.parameters()).device
-                given = text.to(device), mask.to(device), tuple(real.shape[1:])
+                captions = Condition(text.to(device), mask.to(device))
                 with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-                    return sample_latents(in_own_type(model), *given, steps=steps, noise=noise.to(device), batch=1)
+                    return sample_latents(in_own_type(model), captions, noise.to(device), steps, batch=1)
 
             watch = Watch(student, sample, real, folder, settings.watch_every)
     result = train(student, loss, settings.loop(), folder, title=title, on_log=watch or _finite)

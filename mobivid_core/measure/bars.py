@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mobivid_core.measure.intervals import Interval
+from mobivid_core.measure.intervals import Interval, cells
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,15 @@ def bars_table(values: dict[str, Interval], bars: dict[str, Bar] = TEACHER_BARS)
         bars: The bars.
 
     Returns:
-        Columns measure, value, low, high, bar ("at least 0.95"), verdict.
+        Columns measure, value, low, high, interval (its kind and what varies), n, bar ("at least 0.95"), verdict.
     """
     rows = [
-        (
-            bar.measure,
-            *values[key],
-            f"{'at least' if bar.at_least else 'at most'} {bar.bound:g}",
-            verdict(bar, values[key]),
-        )
+        {
+            "measure": bar.measure,
+            **cells(values[key]),
+            "bar": f"{'at least' if bar.at_least else 'at most'} {bar.bound:g}",
+            "verdict": verdict(bar, values[key]),
+        }
         for key, bar in bars.items()
     ]
-    return pd.DataFrame(rows, columns=["measure", "value", "low", "high", "bar", "verdict"])
+    return pd.DataFrame(rows)

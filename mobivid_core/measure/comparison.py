@@ -21,7 +21,7 @@ from mobivid_core.measure.bars import BORDERS, SHARPNESS, Bar
 from mobivid_core.measure.borders import sharpness_ratio
 from mobivid_core.measure.frechet import excess_ratio_interval, ratio_interval
 from mobivid_core.measure.intervals import Interval
-from mobivid_core.measure.minivbench import ClipMeasures, Reference, dimension_table, space_features
+from mobivid_core.measure.minivbench import ClipMeasures, Reference, clip_totals, dimension_table, space_features
 
 if TYPE_CHECKING:
     from mobivid_core.measure.generation import Evaluation
@@ -73,6 +73,14 @@ def mean_change(
     _check(ours, theirs, labels)
     a, b = (dimension_table(m, labels, reference)[name] for m in (ours, theirs))
     return intervals.difference(a, b)
+
+
+def total_ratio(
+    ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, *, seed: int = 0
+) -> Interval:
+    """Ratio of two models' MiniVBench totals, clips resampled in pairs; arguments as `mean_ratio`."""
+    _check(ours, theirs, labels)
+    return intervals.ratio(*(clip_totals(m, labels, reference) for m in (ours, theirs)), seed=seed)
 
 
 def distance_ratio(
@@ -202,15 +210,21 @@ def compare(ours: Evaluation, beside: Beside, reference: Reference, *, seed: int
         seed: Seed of the resampling.
 
     Returns:
-        Intervals: "accuracy" and "dynamic" over the teacher's; "distance" over the teacher's, and "above_floor" after
-        the codec's own is taken off both; "free4", "free8": distance over the best training-free sampler's at so
-        many network evaluations; "borders", the border ratio; "sharpness", the energy over real clips'.
+        Intervals: "accuracy", "total" and "dynamic" over the teacher's; "gain4", "gain8": share of clips with every
+        attribute right minus that of the best training-free sampler at so many network evaluations; "distance" over
+        the teacher's, and "above_floor" after the codec's own is taken off both; "free4", "free8": distance over that
+        sampler's; "borders", the border ratio; "sharpness", the energy over real clips'.
     """
     teacher, seeded = beside.teacher.measures, {"seed": seed}
     pair = (ours.measures, teacher, ours.labels, reference)
     return {
         "accuracy": mean_ratio(*pair, "all_together", **seeded),
+        "total": total_ratio(*pair, **seeded),
         "dynamic": mean_ratio(*pair, "dynamic_degree", **seeded),
+        **{
+            f"gain{count}": mean_change(ours.measures, rival.measures, ours.labels, reference)
+            for count, rival in beside.free.items()
+        },
         "distance": distance_ratio(ours.measures, teacher, reference, **seeded),
         "above_floor": above_floor(ours.measures, teacher, beside.codec, reference, **seeded),
         **{
@@ -258,9 +272,14 @@ def beside_table(students: Mapping[str, Mapping[str, Interval]], four_over_forty
         students: {title: from `compare`}.
         four_over_forty: The teacher's distance in four guided Euler steps over that in full steps.
     """
-    rows = [("teacher, 4 guided steps", "its full sampler", *four_over_forty)]
-    rows += [(who, OVER[key], *own[key]) for who, own in students.items() for key in OVER if key in own]
-    return BesideTable(pd.DataFrame(rows, columns=["clips", "over", "value", "low", "high"]))
+    rows = [{"clips": "teacher, 4 guided steps", "over": "its full sampler", **intervals.cells(four_over_forty)}]
+    rows += [
+        {"clips": who, "over": OVER[key], **intervals.cells(own[key])}
+        for who, own in students.items()
+        for key in OVER
+        if key in own
+    ]
+    return BesideTable(pd.DataFrame(rows))
 
 
 def _side(low: float, high: float) -> str:

@@ -7,7 +7,7 @@ The noise of clip i depends on (seed, i) alone, so that rows of a table differ b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from mobivid_core.data.captions import ClipLabel, caption
 from mobivid_core.data.render import label_of
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance, as_guidance
 from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.measure.diversity import Diversity, caption_diversity
@@ -25,7 +26,7 @@ from mobivid_core.measure.kept import Measured, evaluation_file, read_measured, 
 from mobivid_core.measure.measures import ClipMeasures, measure
 from mobivid_core.measure.minivbench import Reference, Scores, score, shuffled
 from mobivid_core.measure.reference import measured_reference
-from mobivid_core.models.text import encode_text
+from mobivid_core.models.text import CaptionSampler, on_captions
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import Profile
 
@@ -98,6 +99,7 @@ class Evaluator:
         *,
         n: int | None = None,
         split: str = "test",
+        start: int = 0,
         cache: bool = True,
         progress: bool = True,
     ) -> Evaluator:
@@ -109,14 +111,15 @@ class Evaluator:
             profile: Sizes.
             n: Evaluated clips and reference clips; None for the profile's `eval_clips`.
             split: "test" for what is reported, "val" to choose settings on; the reference clips are of the same split.
+            start: Index of the first caption: a final judgement takes captions that no choice has seen.
             cache: Keep the measures under `runs/<profile>/evaluation`.
             progress: Show a progress bar.
         """
         n = profile.eval_clips if n is None else n
         reference, real, reconstruction = measured_reference(
-            vae, judge, profile, n, split=split, cache=cache, progress=progress
+            vae, judge, profile, n, split=split, start=start, cache=cache, progress=progress
         )
-        labels = [label_of(split, i) for i in range(n)]
+        labels = [label_of(split, i) for i in range(start, start + n)]
         return cls(vae, judge, profile, reference, real, reconstruction, labels, split)
 
     def rows(self) -> dict[str, Scores]:
@@ -177,7 +180,7 @@ class Evaluator:
         if quality:
             # what the plan computes, not its reasons: those hold timings, which are others elsewhere
             kind = type(model).__qualname__, getattr(getattr(model, "plan", None), "computes", None)
-            settings = (self.split, steps, guidance.key, solver, wording, seed, keep, *kind)
+            settings = (self.split, caption(self.labels[0]), steps, guidance.key, solver, wording, seed, keep, *kind)
             file = evaluation_file([self.vae, self.judge, model], settings, self.profile, n)
         found = read_measured(file, independent)
         if found is None:
@@ -188,7 +191,7 @@ class Evaluator:
 
     def evaluate_sampler(
         self,
-        sampler: Callable[[Sequence[str], Tensor], Tensor],
+        sampler: CaptionSampler,
         *,
         n: int,
         wording: int | None = None,
@@ -231,7 +234,7 @@ class Evaluator:
 
     def _measured(
         self,
-        sampler: Callable[[Sequence[str], Tensor], Tensor],
+        sampler: CaptionSampler,
         labels: list[ClipLabel],
         how: _Measuring,
     ) -> Measured:
@@ -262,29 +265,14 @@ class Evaluator:
         guidance: float | Guidance | None = None,
         solver: str = "euler",
         batch: int = 32,
-    ) -> Callable[[Sequence[str], Tensor], Tensor]:
+    ) -> CaptionSampler:
         """A function from (captions, noise) to latents that runs `model`; arguments as in `evaluate`."""
         steps, guidance = self._steps(steps), self._guidance(guidance)
-        null_pair = encode_text([""])
-        device = next(model.parameters()).device
 
-        def sample(captions: Sequence[str], noise: Tensor) -> Tensor:
-            text, mask, start, null, null_real = (x.to(device) for x in (*encode_text(captions), noise, *null_pair))
-            return sample_latents(
-                model,
-                text,
-                mask,
-                tuple(noise.shape[1:]),
-                steps=steps,
-                guidance=guidance,
-                null_text=null,
-                null_mask=null_real,
-                solver=solver,
-                noise=start,
-                batch=batch,
-            ).cpu()
+        def sample(condition: Condition, noise: Tensor) -> Tensor:
+            return sample_latents(model, condition, noise, steps, guidance=guidance, solver=solver, batch=batch)
 
-        return sample
+        return on_captions(sample, model)
 
     def noise(self, indices: Sequence[int], seed: int = 0) -> Tensor:
         """Starting noise (B, C, t, h, w) of some clips, each a function of (seed, index)."""

@@ -118,6 +118,17 @@ def _levels(n: int) -> tuple[float, float]:
     return float(tail), float(1 - tail)
 
 
+def cells(found: Interval) -> dict[str, object]:
+    """Cells of a table's row: value, low, high, interval (its kind and what varies) and n."""
+    return {
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "interval": f"{found.kind}, {found.over}",
+        "n": found.n,
+    }
+
+
 def share(right: int, n: int, *, over: str = "clips") -> Interval:
     """Share of n that are right: Wilson's interval, which has a width at 0 and at 1 too.
 
@@ -209,8 +220,10 @@ def over_seeds(values: Sequence[float], *, logs: bool = False, over: str = "seed
     return Interval(*(np.exp(ends) if logs else ends), kind="95 % t", over=over, n=len(values))
 
 
-def crossed(values: np.ndarray, *, over: str = "seeds, each on the same clips") -> Interval:
+def crossed(values: np.ndarray, *, logs: bool = False, over: str = "seeds, each on the same clips") -> Interval:
     """Mean of (S, N) values, S seeds each on the same N clips, where both are samples of what might have been.
+
+    With `logs` the geometric mean.
 
     The variance of the mean is (seeds + clips - rest) / (S N) in mean squares of the two-way table; its degrees of
     freedom are Satterthwaite's. A clip effect that is estimated below zero counts as zero.
@@ -221,6 +234,7 @@ def crossed(values: np.ndarray, *, over: str = "seeds, each on the same clips") 
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2 or min(table.shape) < 2:
         raise ParameterError(f"crossed intervals take (seeds, clips) with two or more of each, got {table.shape}")
+    table = np.log(table) if logs else table
     seeds, clips = table.shape
     middle = table.mean()
     rows, columns = table.mean(1), table.mean(0)
@@ -234,7 +248,8 @@ def crossed(values: np.ndarray, *, over: str = "seeds, each on the same clips") 
     total = max(squares.sum(), 1e-300)
     degrees = max(1.0, total**2 / max((squares**2 / freedom).sum(), 1e-300))
     half = stats.t.ppf((1 + LEVEL) / 2, degrees) * math.sqrt(total / table.size)
-    return Interval(middle, middle - half, middle + half, kind=f"95 % t, {clips} clips", over=over, n=seeds)
+    ends = middle + np.array([0.0, -half, half])
+    return Interval(*(np.exp(ends) if logs else ends), kind=f"95 % t, {clips} clips", over=over, n=seeds)
 
 
 def speed(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> Interval:

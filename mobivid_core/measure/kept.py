@@ -49,7 +49,7 @@ def read_measured(file: Path | None, independent: bool) -> Measured | None:
     if stored is None or not {"seconds", "clips"} <= stored.keys():
         return None
     seconds, clips = stored.pop("seconds").tolist(), stored.pop("clips")
-    measures = ClipMeasures.of(stored)
+    measures = ClipMeasures.from_columns(stored)
     if measures is None or (independent and measures.image_features is None):
         return None
     return measures, clips, *seconds

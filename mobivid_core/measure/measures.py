@@ -60,7 +60,7 @@ class ClipMeasures:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
-    def of(cls, columns: dict[str, Tensor]) -> ClipMeasures | None:
+    def from_columns(cls, columns: dict[str, Tensor]) -> ClipMeasures | None:
         """From stored columns; None where a file was written by code that measured other things than this."""
         names = {f.name: f.default for f in fields(cls)}
         if columns.keys() - names.keys() or not {"borders", "sharpness"} <= columns.keys():

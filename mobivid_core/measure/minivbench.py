@@ -224,6 +224,14 @@ def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], referen
     return {name: value.numpy().astype(np.float64) for name, value in table.items()}
 
 
+def clip_totals(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference) -> np.ndarray:
+    """(N,) MiniVBench total of each clip; the total of a set is their mean."""
+    table = dimension_table(measures, labels, reference)
+    rows, column = np.stack(list(table.values()), 1), {name: i for i, name in enumerate(table)}
+    columns, weights = next((c, w) for name, c, w in _aggregates(column, reference.dropped) if name == "total")
+    return rows[:, columns] @ weights
+
+
 def normalise(values: Tensor, floor: float, ceiling: float) -> Tensor:
     """(value - floor) / (ceiling - floor), held within [0, 1], as VBench does before it averages."""
     return ((values - floor) / (ceiling - floor)).clamp(0, 1)
@@ -241,7 +249,7 @@ def shuffled(labels: Sequence[ClipLabel], seed: int = 0) -> list[ClipLabel]:
 
 
 def table(rows: dict[str, Scores], names: Sequence[str]) -> pd.DataFrame:
-    """Scores as a table with three columns a measure: value, low and high.
+    """Scores as a table with three columns a measure: value, low and high; and what their intervals are over.
 
     Args:
         rows: {row title: scores}.
@@ -249,7 +257,8 @@ def table(rows: dict[str, Scores], names: Sequence[str]) -> pd.DataFrame:
     """
     records = []
     for title, scores in rows.items():
-        record: dict[str, object] = {"clips": title, "n": scores.n}
+        kinds = {getattr(scores.values[name], "kind", "") for name in names if name in scores.values} - {""}
+        record: dict[str, object] = {"clips": title, "n": scores.n, "interval": ", ".join(sorted(kinds))}
         for name in names:
             record[name], record[f"{name}_low"], record[f"{name}_high"] = scores.values.get(name, (np.nan,) * 3)
         records.append(record)

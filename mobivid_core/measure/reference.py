@@ -34,6 +34,8 @@ from mobivid_core.profiles import Profile
 REFERENCE_START = 1_000_000
 #: Clips that are damaged to test the measures.
 TRIAL_CLIPS = 96
+#: Folders of the package that draw, sample and measure: their code is part of what kept measures depend on.
+MEASURING_CODE = ("measure", "data", "flow", "models", "pipeline")
 _RENDER_BATCH = 16
 
 
@@ -44,6 +46,7 @@ def measured_reference(
     n: int,
     *,
     split: str = "test",
+    start: int = 0,
     cache: bool = True,
     progress: bool = True,
 ) -> tuple[Reference, ClipMeasures, ClipMeasures]:
@@ -55,6 +58,7 @@ def measured_reference(
         profile: Sizes.
         n: Clips of each set.
         split: "test", or "val" for settings that are chosen before anything is reported.
+        start: Index of the first clip; those of the reference begin `REFERENCE_START` later.
         cache: Keep the measures, and use them if they are there.
         progress: Show a progress bar.
 
@@ -63,11 +67,11 @@ def measured_reference(
     """
     vae.eval()
     judge.eval()
-    key = evaluation_key([vae, judge], (split, n), profile) if cache else ""
+    key = evaluation_key([vae, judge], (split, start, n), profile) if cache else ""
     file = evaluation_folder(profile) / f"{key}.safetensors" if cache else None
     stored = read_tensors(file)
     if stored is None or None in (_unpack("real", stored), _unpack("reconstruction", stored)):
-        stored = _measure_real(vae, judge, profile, n, split, progress)
+        stored = _measure_real(vae, judge, profile, n, split, start, progress)
         if file:
             write_bytes(file, save(stored))
     imaging = ImagingReference.fit(stored["reference.imaging"])
@@ -111,24 +115,25 @@ def _read_trials(file: Path) -> pd.DataFrame:
 
 @torch.no_grad()
 def _measure_real(
-    vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, split: str, progress: bool
+    vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, split: str, first: int, progress: bool
 ) -> dict[str, Tensor]:
     """Measures of n real clips and their reconstructions, and the statistics of n others as the reference."""
     found: dict[str, list[ClipMeasures]] = {"real": [], "reconstruction": []}
     imaging: list[Tensor] = []
     others: dict[str, list[ClipMeasures]] = {"real": [], "reconstruction": []}
-    starts = [*range(0, n, _RENDER_BATCH), *range(REFERENCE_START, REFERENCE_START + n, _RENDER_BATCH)]
+    others_from = first + REFERENCE_START
+    starts = [*range(first, first + n, _RENDER_BATCH), *range(others_from, others_from + n, _RENDER_BATCH)]
     for start in tqdm(starts, desc="measuring real clips", disable=not progress, ascii=True, mininterval=2):
-        end = n if start < n else REFERENCE_START + n
+        evaluated = start < others_from
+        end = (first if evaluated else others_from) + n
         drawn = render_clips(
             split, range(start, min(start + _RENDER_BATCH, end)), frames=profile.frames, size=profile.size
         )
         again = vae.decode_latents(vae.encode_latents(drawn.clips.to(vae.device))).cpu()
         pair = {"real": drawn.clips, "reconstruction": again}
         for name, clips in pair.items():
-            evaluated = start < n
             (found if evaluated else others)[name].append(measure(clips, judge, quality=evaluated, independent=True))
-        if start >= n:
+        if not evaluated:
             imaging.append(imaging_statistics(drawn.clips))
     packed = {"reference.imaging": torch.cat(imaging)}
     for name, parts in others.items():
@@ -142,7 +147,7 @@ def _measure_real(
 def _unpack(name: str, stored: dict[str, Tensor]) -> ClipMeasures | None:
     """The measures of one set; None where a file was written by code that measured other things."""
     prefix = f"{name}."
-    return ClipMeasures.of({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
+    return ClipMeasures.from_columns({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
 
 
 def evaluation_folder(profile: Profile) -> Path:
@@ -155,8 +160,7 @@ def evaluation_key(models: Sequence[nn.Module], settings: object, profile: Profi
     digest = hashlib.sha256(repr((settings, profile.frames, profile.size)).encode())
     for value in (tensor for model in models for tensor in model.state_dict().values()):
         digest.update(value.detach().cpu().numpy().tobytes())
-    here = Path(__file__).parent
-    for folder in (here, *(here.parent / name for name in ("data", "flow", "models", "pipeline"))):
-        for source in sorted(folder.glob("*.py")):
+    for folder in MEASURING_CODE:
+        for source in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -12,7 +12,7 @@ but parallel.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mobivid_core.errors import CheckpointError
+from mobivid_core.flow.condition import Condition
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+#: (N captions, noise (N, C, t, h, w)) -> latents of the noise's shape: what is scored, however it samples.
+CaptionSampler = Callable[[Sequence[str], Tensor], Tensor]
 TEXT_DIM = 384
 #: Text tokens of a caption, the two special ones included: the longest of the captioned clips has as many.
 MAX_LENGTH = 26
@@ -108,6 +111,25 @@ def encode_text(captions: Sequence[str], max_length: int = MAX_LENGTH) -> tuple[
         return torch.zeros(0, max_length, TEXT_DIM), torch.zeros(0, max_length, dtype=torch.bool)
     found = [_states[caption, max_length] for caption in captions]
     return torch.stack([states for states, _ in found]), torch.stack([mask for _, mask in found])
+
+
+def encode_captions(captions: Sequence[str], device: torch.device | str = "cpu") -> Condition:
+    """Captions (N) encoded, with the empty one."""
+    return Condition(*encode_text(captions), *encode_text([""])).to(device)
+
+
+def on_captions(sample: Callable[[Condition, Tensor], Tensor], model: nn.Module) -> CaptionSampler:
+    """A function from (condition, noise) to latents on the model's device, as `evaluate` takes it.
+
+    Args:
+        sample: N captions and (N, C, t, h, w) noise -> latents of the same shape.
+        model: What it runs.
+
+    Returns:
+        The same from captions as words; latents come back on the CPU.
+    """
+    device = next(model.parameters()).device
+    return lambda captions, noise: sample(encode_captions(captions, device), noise.to(device)).cpu()
 
 
 def _by_length(captions: list[str], max_length: int) -> Iterator[tuple[list[str], int]]:

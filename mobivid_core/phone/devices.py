@@ -28,6 +28,7 @@ class Device:
         ram_gb: Memory in GB.
         evidence: Class of the weakest of these numbers.
         source: Where they come from.
+        other_tflops: Another figure of the float16 peak, where sources disagree: a case of its own, never averaged.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Device:
     ram_gb: float | None
     evidence: str
     source: str
+    other_tflops: float | None = None
 
 
 def load_devices() -> list[Device]:
@@ -47,7 +49,7 @@ def load_devices() -> list[Device]:
     rows = rows.where(rows.notna(), None).to_dict("records")
     return [
         Device(r["device"] or r["chip"], r["chip"], r["engine"], r["fp16_tflops"], r["nominal_tops"],
-               r["dram_gb_s"], r["ram_gb"], r["evidence"], r["source"])
+               r["dram_gb_s"], r["ram_gb"], r["evidence"], r["source"], r["fp16_tflops_other_case"])
         for r in rows
     ]  # fmt: skip
 

@@ -1,15 +1,17 @@
 """The roofline's one fitted number, the efficiency, from published speeds, with its error.
 
-Paper: none; the anchors are Stable Diffusion speeds that others published for these chips (data/paper/calibration.csv).
-The efficiency is the share of a Neural Engine's nominal float16 peak that they reach; its spread over chips and
-workloads gives the interval of every prediction. All predictions are `derived`, and rest on peaks partly `assumed`.
+Paper: none; the anchors are speeds that others published for these chips (data/paper/calibration.csv): two image U-Nets
+on six chips, one transformer on a seventh. The efficiency is the share of a Neural Engine's nominal float16 peak that
+they reach. A workload is one sample and so is a chip, however many rows they have: what a video transformer reaches on
+one more chip is predicted with both spreads. The chips' spread holds the error of their nominal peaks, which are mostly
+`assumed`; a peak for which two figures exist is a case each (`fps_cases`). All predictions are `derived`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -20,20 +22,27 @@ from mobivid_core.phone.devices import NEURAL_ENGINE, Device, load_devices
 from mobivid_core.phone.roofline import Stage, clip_seconds
 from mobivid_core.published import calibration
 
+#: Probability inside the intervals of predictions.
+LEVEL = 0.8
+
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Share of the nominal peak that published models reach: a log-normal fit.
+    """Share of the nominal peak that a workload reaches on a chip, neither of them among the anchors: log-normal.
 
     Attributes:
-        log_mean: Mean of log(efficiency).
-        log_sd: Standard deviation of log(efficiency) over the calibration rows.
-        n: Calibration rows.
+        log_mean: Mean of log(efficiency), each workload counted once.
+        log_sd: Standard deviation of the prediction: workloads, chips, and the mean's own error.
+        freedom: Degrees of freedom of `log_sd`.
+        workloads: Workloads among the anchors.
+        chips: Chips among them.
     """
 
     log_mean: float
     log_sd: float
-    n: int
+    freedom: float
+    workloads: int
+    chips: int
 
     @property
     def typical(self) -> float:
@@ -41,64 +50,104 @@ class Efficiency:
         return math.exp(self.log_mean)
 
     def draws(self, count: int, seed: int = 0) -> np.ndarray:
-        """Efficiencies that one more chip and workload might have: Student's t, as mean and spread are estimated."""
-        t = np.random.default_rng(seed).standard_t(self.n - 1, size=count)
-        return np.minimum(1.0, np.exp(self.log_mean + t * self.log_sd * math.sqrt(1 + 1 / self.n)))
+        """Efficiencies that one more workload on one more chip might have (Student's t, at most 1)."""
+        t = np.random.default_rng(seed).standard_t(self.freedom, size=count)
+        return np.minimum(1.0, np.exp(self.log_mean + t * self.log_sd))
 
-    def interval(self, level: float = 0.8) -> tuple[float, float]:
-        """Prediction interval for one more chip and workload."""
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Prediction interval for one more workload on one more chip."""
         from scipy.stats import t
 
-        half = t.ppf(0.5 + level / 2, self.n - 1) * self.log_sd * math.sqrt(1 + 1 / self.n)
+        half = t.ppf(0.5 + level / 2, self.freedom) * self.log_sd
         return math.exp(self.log_mean - half), min(1.0, math.exp(self.log_mean + half))
 
 
-def calibration_rows() -> pd.DataFrame:
-    """Published speeds with the efficiency each implies; chips whose peak is unknown are left out."""
-    peaks = {d.chip: d.tflops for d in load_devices() if d.engine == NEURAL_ENGINE and d.tflops is not None}
+def calibration_rows(peaks: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Published speeds with the efficiency each implies; chips whose peak is unknown are left out.
+
+    Args:
+        peaks: Chip -> float16 TFLOP/s to take instead of the table's.
+    """
+    known = {d.chip: d.tflops for d in load_devices() if d.engine == NEURAL_ENGINE and d.tflops is not None}
+    known |= peaks or {}
     rows = calibration()
-    rows = rows[rows["chip"].isin(peaks)].reset_index(drop=True)
-    rows["fp16_tflops"] = rows["chip"].map(peaks)
+    rows = rows[rows["chip"].isin(known)].reset_index(drop=True)
+    rows["fp16_tflops"] = rows["chip"].map(known)
     rows["efficiency"] = rows["tflop_per_iteration"] * rows["iterations_per_s"] / rows["fp16_tflops"]
     return rows
 
 
 def fit_efficiency(rows: pd.DataFrame | None = None) -> Efficiency:
-    """Log-normal efficiency over calibration rows.
+    """Log-normal efficiency with a spread over workloads and one over chips.
+
+    The prediction's variance is s_w^2 (1 + 1/W) + s_c^2: s_w^2 of the W workloads' means, s_c^2 of the chips' mean
+    deviations from their workloads. Its degrees of freedom are Satterthwaite's.
+
+    Args:
+        rows: With `chip`, `workload` and `efficiency`; None for all anchors.
 
     Raises:
-        ParameterError: Fewer than three rows.
+        ParameterError: Fewer than two workloads, or no workload on two chips: a spread is missing.
     """
     rows = calibration_rows() if rows is None else rows
-    if len(rows) < 3:
-        raise ParameterError(f"{len(rows)} calibration rows are too few to estimate a spread; three are needed")
-    logs = np.log(rows["efficiency"].to_numpy(float))
-    return Efficiency(float(logs.mean()), float(logs.std(ddof=1)), len(logs))
+    logs = np.log(rows["efficiency"].astype(float))
+    means = logs.groupby(rows["workload"]).mean()
+    shared = logs.groupby(rows["workload"]).transform("size") > 1
+    chips = (logs - rows["workload"].map(means))[shared].groupby(rows["chip"][shared]).mean()
+    if len(means) < 2 or len(chips) < 2:
+        raise ParameterError(f"{len(means)} workload(s), {len(chips)} chip(s) to compare: a spread needs two of each")
+    n = len(means)
+    between = float(means.var(ddof=1)) * (1 + 1 / n)
+    within = float((chips**2).sum()) / (len(chips) - 1)
+    variance = between + within
+    freedom = variance**2 / (between**2 / (n - 1) + within**2 / (len(chips) - 1)) if variance else math.inf
+    return Efficiency(float(means.mean()), math.sqrt(variance), freedom, n, rows["chip"].nunique())
 
 
-def leave_one_out(by: str = "chip") -> pd.DataFrame:
+def leave_one_out(by: str = "chip", peaks: Mapping[str, float] | None = None) -> pd.DataFrame:
     """Predict each chip's (or workload's) published speeds from the others'.
 
     Args:
         by: "chip" or "workload": what is left out at a time.
+        peaks: As in `calibration_rows`.
 
     Returns:
-        The calibration rows with `predicted_per_s`, relative `error`, and whether the 80 % interval `covers`.
+        The calibration rows with `predicted_per_s`, relative `error`, the efficiency's interval `low` to `high`, and
+        whether it `covers`.
     """
-    rows = calibration_rows()
+    rows = calibration_rows(peaks)
     parts = []
     for value in rows[by].unique():
         held, fit = rows[rows[by] == value].copy(), fit_efficiency(rows[rows[by] != value])
-        low, high = fit.interval(0.8)
+        held["low"], held["high"] = fit.interval()
         held["predicted_per_s"] = fit.typical * held["fp16_tflops"] / held["tflop_per_iteration"]
         held["error"] = (held["predicted_per_s"] / held["iterations_per_s"] - 1).abs()
-        held["covers"] = held["efficiency"].between(low, high)
+        held["covers"] = held["efficiency"].between(held["low"], held["high"])
         parts.append(held)
     return pd.concat(parts, ignore_index=True)
 
 
+def left_out_errors() -> pd.DataFrame:
+    """What leaving out each chip, and each workload, says of the model's error; every chip and workload counts once.
+
+    Returns:
+        One row a way: `left out`, `n`, `median error`, `largest error`, `inside the 80 % interval` (share of rows), and
+        the same for each held-out workload alone.
+    """
+    lines = []
+    for by in ("chip", "workload"):
+        found = leave_one_out(by)
+        errors = found.groupby(by, sort=False)["error"].median()
+        lines.append((f"each {by} in turn", len(errors), errors.median(), errors.max(), found["covers"].mean()))
+        if by == "workload":
+            for name, part in found.groupby(by, sort=False):
+                lines.append((name, len(part), part["error"].median(), part["error"].max(), part["covers"].mean()))
+    columns = ["left out", "n", "median error", "largest error", f"inside the {LEVEL:.0%} interval"]
+    return pd.DataFrame(lines, columns=columns)
+
+
 def fps_interval(
-    stages: Sequence[Stage], device: Device, efficiency: Efficiency, frames: int, *, level: float = 0.8,
+    stages: Sequence[Stage], device: Device, efficiency: Efficiency, frames: int, *, level: float = LEVEL,
     decoder_tflop: tuple[float, float] | None = None, draws: int = 4000, seed: int = 0,
 ) -> Interval:  # fmt: skip
     """Predicted frames/s with its interval: (median, low, high).
@@ -125,4 +174,42 @@ def fps_interval(
         for e, tflop in zip(efficiency.draws(draws, seed), extra, strict=True)
     ]
     low, middle, high = np.quantile(rates, [0.5 - level / 2, 0.5, 0.5 + level / 2])
-    return Interval(middle, low, high, kind=f"{100 * level:.0f} % prediction", over="published speeds", n=efficiency.n)
+    kind = f"{100 * level:.0f} % prediction"
+    return Interval(middle, low, high, kind=kind, over="published workloads", n=efficiency.workloads)
+
+
+def fps_cases(
+    stages: Sequence[Stage], device: Device, frames: int, *, decoder_tflop: tuple[float, float], seed: int = 0
+) -> tuple[pd.DataFrame, Interval]:
+    """Frames/s for each figure of a device's peak, and one interval that holds all cases.
+
+    A measured speed on the chip itself needs no peak: the anchors of this chip give a last case each, without an
+    interval. The anchors are fitted anew in each case, since their own efficiencies rest on the same peak.
+
+    Args:
+        stages: Without decoder.
+        device: With one or two peaks.
+        frames: Frames of a clip.
+        decoder_tflop: Range of the unknown decoder's cost.
+        seed: Seed of the draws.
+
+    Returns:
+        Rows with `case`, `TFLOP/s`, `typical efficiency`, `frames/s`, `low`, `high`; and the first case's value between
+        the lowest and the highest end of all cases.
+    """
+    rows = []
+    peaks = [p for p in (device.tflops, device.other_tflops) if p is not None]
+    for peak in peaks:
+        fit = fit_efficiency(calibration_rows({device.chip: peak}))
+        made = fps_interval(stages, replace(device, tflops=peak), fit, frames, decoder_tflop=decoder_tflop, seed=seed)
+        rows.append((f"nominal peak {peak:g} TFLOP/s", peak, fit.typical, *made))
+    low, high = min(r[4] for r in rows), max(r[5] for r in rows)
+    held = Interval(rows[0][3], low, high, kind=made.kind, over=made.over, n=made.n)
+    own = calibration_rows()
+    for anchor in own[own["chip"] == device.chip].itertuples():
+        rate = frames / (clip_seconds(stages, device, anchor.efficiency) + sum(decoder_tflop) / 2
+                         / (anchor.efficiency * device.tflops))  # fmt: skip
+        reached = anchor.efficiency * device.tflops
+        rows.append((f"as fast as {anchor.workload} there", reached, 1.0, rate, math.nan, math.nan))
+    columns = ["case", "TFLOP/s", "typical efficiency", "frames/s", "low", "high"]
+    return pd.DataFrame(rows, columns=columns), held

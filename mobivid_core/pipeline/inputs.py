@@ -7,15 +7,14 @@ interchangeable: `Condition` carries states and mask through either way.
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance, as_guidance
 
 if TYPE_CHECKING:
@@ -26,23 +25,6 @@ if TYPE_CHECKING:
 
 #: Tensors that a callback may ask for and replace.
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
-
-
-@dataclass
-class Condition:
-    """Token states (B, L, D) and their mask (B, L) bool, True at real tokens."""
-
-    states: Tensor
-    mask: Tensor
-
-    def repeated(self, times: int) -> Condition:
-        """Each entry `times` times in a row: several clips of one prompt."""
-        return Condition(self.states.repeat_interleave(times, 0), self.mask.repeat_interleave(times, 0))
-
-    def padded(self, length: int) -> Condition:
-        """Padded to `length` tokens; guidance evaluates both captions in one batch."""
-        missing = length - self.states.shape[1]
-        return Condition(F.pad(self.states, (0, 0, 0, missing)), F.pad(self.mask, (0, missing)))
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
@@ -98,11 +80,11 @@ def as_condition(name: str, embeds: object, mask: object, width: int, like: Tens
         got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise ParameterError(f"the mask of {name} must be {tuple(embeds.shape[:2])}, one value a token; got {got}")
     made = Condition(embeds.to(like), mask.to(like.device).bool())
-    if count is None or len(made.states) == count:
+    if count is None or len(made) == count:
         return made
-    if len(made.states) == 1:
+    if len(made) == 1:
         return made.repeated(count)
-    raise ParameterError(f"{name} holds {len(made.states)} prompts; expected one or {count}, one a prompt")
+    raise ParameterError(f"{name} holds {len(made)} prompts; expected one or {count}, one a prompt")
 
 
 def check_exclusive(prompt: object, embeds: object, mask: object, name: str, needed: bool) -> None:

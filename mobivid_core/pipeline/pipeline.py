@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,13 +24,16 @@ from torch import Tensor
 from mobivid_core import artifacts
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_json
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance
 from mobivid_core.flow.sampling import (
+    Point,
     check_scheduler,
     guided_velocity,
     in_bfloat16,
+    integrate,
     make_scheduler,
-    set_textbook_sigmas,
+    scheduler_grid,
 )
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.first_frame import FirstFrame, ImageInput, encode_image
@@ -38,7 +42,6 @@ from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.pipeline.folder import LocalPipeline
 from mobivid_core.pipeline.inputs import (
     CALLBACK_TENSORS,
-    Condition,
     as_condition,
     as_prompts,
     asked_guidance,
@@ -249,36 +252,37 @@ class MobiVidPipeline(LocalPipeline):
         wanted = check_callback_tensors(callback_on_step_end_tensor_inputs)
 
         text = self._condition("prompt", prompt, prompt_embeds, prompt_attention_mask)
-        prompts, null = len(text.states), None
+        prompts = len(text)
         shape, dtype = (prompts * copies, *latent_shape), self.transformer.dtype
         x = start_noise(shape, generator, latents, self._execution_device, dtype)
         if self._guidance_scale.needed:
             negative = ("" if negative_prompt is None else negative_prompt), negative_prompt_embeds
             null = self._condition("negative_prompt", *negative, negative_prompt_attention_mask, prompts)
-            longest = max(c.states.shape[1] for c in (text, null))
-            text, null = (c.padded(longest).repeated(copies) for c in (text, null))
-        else:
-            text = text.repeated(copies)
+            longest = max(c.text.shape[1] for c in (text, null))
+            text, null = text.padded(longest), null.padded(longest)
+            text = replace(text, null_text=null.text, null_mask=null.mask)
+        text = text.repeated(copies)
         first = None
         if image is not None:
             first = FirstFrame(encode_image(self.vae, image, (prompts, len(x)), height, width, x.device), x[:, :, :1])
 
-        set_textbook_sigmas(self.scheduler, steps, x.device)
         bf16 = self._faster_in_bfloat16() if bf16 is None else bf16
         model = in_bfloat16(self.transformer) if bf16 else self.transformer
+
+        def velocity(x: Tensor, sigma: float) -> Tensor:  # a callback may change captions and guidance on the way
+            return guided_velocity(model, text, asked_guidance(self._guidance_scale))(x, sigma)
+
         with self.progress_bar(total=steps) as bar:
-            for step, timestep in enumerate(self.scheduler.timesteps):
+            for point in integrate(velocity, x, scheduler_grid(self.scheduler, steps), self.scheduler):
+                if point.step:
+                    if callback_on_step_end is not None:
+                        text = self._call_back(callback_on_step_end, point, text, wanted)
+                    bar.update()
+                if first is not None:
+                    point.x = first.hold(point.x, 0.0 if self._interrupt else point.sigma)
                 if self._interrupt:
                     break
-                x = x if first is None else first.hold(x, float(self.scheduler.sigmas[step]))
-                negative = None if null is None else (null.states, null.mask)
-                guidance = asked_guidance(self._guidance_scale)
-                v = guided_velocity(model, x, timestep, text.states, text.mask, negative, guidance)
-                x = self.scheduler.step(v, timestep, x, return_dict=False)[0]
-                if callback_on_step_end is not None:
-                    x = self._call_back(callback_on_step_end, step, timestep, x, text, null, wanted)
-                bar.update()
-        x = x if first is None else first.hold(x, 0.0)
+        x = point.x
         frames = x if output_type == "latent" else self._decode(x, output_type, bf16)
         self.maybe_free_model_hooks()
         return MobiVidPipelineOutput(frames=frames) if return_dict else (frames,)
@@ -305,22 +309,20 @@ class MobiVidPipeline(LocalPipeline):
         like = torch.empty(0, device=self._execution_device, dtype=self.transformer.dtype)
         return as_condition(f"{name}_embeds", embeds, mask, self.transformer.config.text_dim, like, count)
 
-    def _call_back(
-        self, call: Callable, step: int, timestep: Tensor, x: Tensor, text: Condition, null: Condition | None,
-        wanted: Sequence[str],
-    ) -> Tensor:  # fmt: skip
-        """Give a callback the tensors it wants and take over what it returns: the latents to go on with."""
-        offered = {"latents": x, "prompt_embeds": text.states}
-        offered["negative_prompt_embeds"] = None if null is None else null.states
-        returned = call(self, step, timestep, {name: offered[name] for name in wanted})
+    def _call_back(self, call: Callable, point: Point, text: Condition, wanted: Sequence[str]) -> Condition:
+        """Give a callback the tensors it wants and take over what it returns; the captions to go on with."""
+        offered = {"latents": point.x, "prompt_embeds": text.text, "negative_prompt_embeds": text.null_text}
+        step = point.step - 1
+        returned = call(self, step, self.scheduler.timesteps[step], {name: offered[name] for name in wanted})
         if returned is None:
-            return x
+            return text
         if not isinstance(returned, dict):
             raise ParameterError(f"callback_on_step_end must return a dict or None, got {type(returned).__name__}")
-        text.states = returned.get("prompt_embeds", text.states)
-        if null is not None:
-            null.states = returned.get("negative_prompt_embeds", null.states)
-        return returned.get("latents", x)
+        point.x = returned.get("latents", point.x)
+        changed = {"text": returned.get("prompt_embeds", text.text)}
+        if text.null_text is not None:
+            changed["null_text"] = returned.get("negative_prompt_embeds", text.null_text)
+        return replace(text, **changed)
 
     def _faster_in_bfloat16(self) -> bool:
         if self._execution_device.type != "cpu":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,10 +113,15 @@ def _run(
 
 
 def arms_table(results: Sequence[ArmResult], teacher_parameters: int, seed: int = 0) -> pd.DataFrame:
-    """One row an arm: size, KD loss at each stage with a 95 % bootstrap interval over held-out clips after recovery."""
+    """One row an arm: size, KD loss at each stage, and the 95 % bootstrap interval over held-out clips after recovery.
+
+    Returns:
+        Columns arm, parameters, share, KD pruned, KD refitted (blank without a refit), KD recovered, low, high,
+        interval, n, seconds.
+    """
     rows = []
     for result in results:
-        value, low, high = intervals.mean(result.recovered, seed=seed)
+        found = intervals.cells(intervals.mean(result.recovered, seed=seed))
         rows.append(
             {
                 "arm": result.arm.name,
@@ -124,10 +129,51 @@ def arms_table(results: Sequence[ArmResult], teacher_parameters: int, seed: int 
                 "share": result.arm.plan.parameters / teacher_parameters,
                 "KD pruned": float(result.pruned.mean()),
                 "KD refitted": float(result.refitted.mean()) if result.arm.refit else float("nan"),
-                "KD recovered": value,
-                "low": low,
-                "high": high,
+                "KD recovered": found.pop("value"),
+                **found,
                 "seconds": result.seconds,
             }
         )
     return pd.DataFrame(rows)
+
+
+def random_units(plan: PruningPlan, seed: int = 0) -> PruningPlan:
+    """The same blocks at the same widths, with heads and neurons drawn by chance: what the ranking is worth."""
+    rng = np.random.default_rng(seed)
+    widths = {
+        "self_heads": plan.source.self_heads,
+        "cross_heads": plan.source.cross_heads,
+        "ffn": plan.source.ffn_widths,
+    }
+    drawn = {
+        name: tuple(
+            tuple(sorted(int(i) for i in rng.choice(width[block], len(kept), replace=False)))
+            for block, kept in zip(plan.keep_blocks, getattr(plan, name), strict=True)
+        )
+        for name, width in widths.items()
+    }
+    return replace(plan, **drawn, notes={"method": "random units", "seed": seed})
+
+
+def plan_and_repair(results: Sequence[ArmResult], names: Sequence[str], ours: str, seed: int = 0) -> pd.DataFrame:
+    """Plans with and without the refit: each row's KD loss after recovery over that of `ours` with the same repair.
+
+    Args:
+        results: Arms of one size; of each plan one with the refit and one without.
+        names: Plans, as the arms without "no refit: " before them are called.
+        ours: The plan that the others are held against.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Columns plan, refit, KD recovered, over ours (value, low, high, interval, n: paired over held-out clips).
+    """
+    by_name = {result.arm.name: result for result in results}
+    rows = []
+    for repair, prefix in (("no", "no refit: "), ("yes", "")):
+        base = by_name[prefix + ours].recovered
+        for name in names:
+            recovered = by_name[prefix + name].recovered
+            found = intervals.ratio(recovered, base, seed=seed)
+            loss = {"plan": name, "refit": repair, "KD recovered": float(recovered.mean())}
+            rows.append(loss | intervals.cells(found))
+    return pd.DataFrame(rows).rename(columns={"value": "over ours"})

@@ -1,20 +1,17 @@
 """What a block, a head and an FFN neuron cost: parameters and FLOPs as sums over units.
 
 Paper: tri-level pruning under a size budget. Every cost used for planning is linear in the units that are kept,
-so one small table prices a plan without building a model. Checked in the tests against the module itself (to the
-parameter) and against torch's FLOP counter with the math attention backend (to the FLOP).
-
-Simplified: normalisation, activation and softmax are not counted as FLOPs (as in torch's counter).
+so one small table prices a plan without building a model. What is counted, and how, is `models.counts`; the tests
+compare it with the module itself (to the parameter) and with torch's FLOP counter (to the FLOP).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from mobivid_core.models.config import DiTConfig
-
-#: Sinusoidal features that enter the timestep MLP (diffusers' `Timesteps(256)`).
-TIME_FEATURES = 256
+from mobivid_core.models.counts import dit_flops, dit_params
 
 
 @dataclass(frozen=True)
@@ -56,20 +53,7 @@ def parameter_cost(sizes: DiTConfig) -> LinearCost:
     Returns:
         Integer-valued cost; `parameter_cost(s).total(s)` equals the module's own parameter count.
     """
-    d, hidden = sizes.head_dim, sizes.hidden
-    # q, k, v: hidden -> d with bias; out: d -> hidden (its bias belongs to the block); q and k norm weights: d each.
-    head = 3 * (hidden * d + d) + d * hidden + 2 * d
-    time_embed = (TIME_FEATURES + 1) * hidden + (hidden + 1) * hidden + (hidden + 1) * 6 * hidden
-    caption = (sizes.text_dim + 1) * hidden + (hidden + 1) * hidden
-    projections = (sizes.in_channels + 1) * hidden + (hidden + 1) * sizes.in_channels
-    return LinearCost(
-        unit="parameters",
-        fixed=time_embed + caption + projections + 2 * hidden,
-        block=6 * hidden + 3 * hidden,  # modulation table; output biases of self-attention, cross-attention, FFN
-        self_head=head,
-        cross_head=head,
-        neuron=2 * hidden + 1,
-    )
+    return _priced(sizes, "parameters", lambda config: dit_params(config)["total"])
 
 
 def flop_cost(sizes: DiTConfig, tokens: int, text_tokens: int, batch: int = 1) -> LinearCost:
@@ -81,16 +65,16 @@ def flop_cost(sizes: DiTConfig, tokens: int, text_tokens: int, batch: int = 1) -
         text_tokens: Text tokens of one clip.
         batch: Clips in the batch.
     """
-    d, hidden = sizes.head_dim, sizes.hidden
-    attend = 2 * 2 * d  # q.k and p.v, per query-key pair
-    time_embed = 2 * (TIME_FEATURES * hidden + hidden * hidden + 6 * hidden * hidden)
-    caption = 2 * text_tokens * (sizes.text_dim * hidden + hidden * hidden)
-    projections = 2 * tokens * 2 * sizes.in_channels * hidden
-    return LinearCost(
-        unit="FLOP",
-        fixed=batch * (time_embed + caption + projections),
-        block=0,
-        self_head=batch * (4 * 2 * tokens * hidden * d + attend * tokens * tokens),
-        cross_head=batch * (2 * 2 * (tokens + text_tokens) * hidden * d + attend * tokens * text_tokens),
-        neuron=batch * 2 * 2 * tokens * hidden,
-    )
+    return _priced(sizes, "FLOP", lambda config: batch * dit_flops(config, (tokens, 1, 1), text_tokens)["total"])
+
+
+def _priced(sizes: DiTConfig, unit: str, count: Callable[[DiTConfig], int]) -> LinearCost:
+    """The price list of a count that is linear in heads and neurons, by leaving out one unit after the other."""
+
+    def model(*widths: tuple[int, int, int]) -> int:
+        self_heads, cross_heads, neurons = zip(*widths, strict=True) if widths else ((), (), ())
+        return count(replace(sizes, self_heads=self_heads, cross_heads=cross_heads, ffn_widths=neurons))
+
+    fixed, bare = model(), model((0, 0, 0))
+    head, cross, neuron = (model(one) - bare for one in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+    return LinearCost(unit, fixed=fixed, block=bare - fixed, self_head=head, cross_head=cross, neuron=neuron)

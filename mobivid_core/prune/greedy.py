@@ -29,7 +29,7 @@ class Minimum:
     heads: int = 1
     ffn: int = 1
 
-    def of(self, kind: str) -> int:
+    def units(self, kind: str) -> int:
         """Least number of units of "self_heads", "cross_heads" or "ffn"."""
         return self.ffn if kind == "ffn" else self.heads
 
@@ -108,7 +108,7 @@ class GreedyQueue:
         """Remove one unit or block; False when nothing is left to remove."""
         while self.next < len(self.units):
             _, b, kind, chosen, _ = self.units[self.next]
-            if b in self.alive and len(self.kept[kind][b]) - len(chosen) >= self.minimum.of(kind):
+            if b in self.alive and len(self.kept[kind][b]) - len(chosen) >= self.minimum.units(kind):
                 break
             self.next += 1
         ratio, block = self._cheapest_block()

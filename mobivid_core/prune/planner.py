@@ -165,23 +165,6 @@ def uniform_plan(sizes: DiTConfig, targets: Targets) -> PruningPlan:
     return PruningPlan(sizes, blocks, **kept, notes={"method": "uniform", "scores": "none"})
 
 
-def make_plan(
-    scores: Scores,
-    sizes: DiTConfig,
-    *,
-    budget_params: float | None = None,
-    targets: Targets | None = None,
-    levels: Sequence[str] = LEVELS,
-    keep_blocks: Sequence[int] | None = None,
-) -> PruningPlan:
-    """Front door: give either a parameter budget or explicit targets."""
-    if (budget_params is None) == (targets is None):
-        raise ParameterError("give exactly one of budget_params and targets")
-    if targets is not None:
-        return plan_for_targets(scores, sizes, targets, keep_blocks=keep_blocks)
-    return plan_for_budget(scores, sizes, budget_params, levels, keep_blocks=keep_blocks)
-
-
 def with_notes(plan: PruningPlan, notes: dict) -> PruningPlan:
     """The plan with further notes."""
     return replace(plan, notes={**plan.notes, **notes})

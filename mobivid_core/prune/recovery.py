@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mobivid_core.flow.path import TIMESTEP_SCALE, drop_condition, interpolate, sample_sigmas, velocity
+from mobivid_core.flow.condition import Condition
+from mobivid_core.flow.path import TIMESTEP_SCALE, interpolate, sample_sigmas, velocity
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.matching import matched_features
 from mobivid_core.prune.plan import PruningPlan
@@ -106,7 +107,8 @@ class TeacherBank:
             return self._kept[step]
         generator = torch.Generator().manual_seed((self.seed * 7_368_787 + 1_000 + step) % 2**63)
         clean, text, mask = self.data.draw(self.batch, generator)
-        text, mask = drop_condition(text, mask, self.data.null_text, self.data.null_mask, self.drop_text, generator)
+        condition = Condition(text, mask, self.data.null_text, self.data.null_mask).dropped(self.drop_text, generator)
+        text, mask = condition.text, condition.mask
         sigma, noise = sample_sigmas(self.batch, generator), torch.randn(clean.shape, generator=generator)
         noisy, timestep = interpolate(clean, noise, sigma), TIMESTEP_SCALE * sigma
         output, states = self.teacher(noisy, timestep, text, mask, feature_blocks=self.features, return_dict=False)

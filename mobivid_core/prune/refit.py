@@ -206,6 +206,7 @@ def _refit_output(
     report: RefitReport,
 ) -> None:
     """The output projection itself, against the teacher's velocity."""
+
     def problem() -> GatedLeastSquares:
         found = GatedLeastSquares()
         for x, goal, context in zip(states, theirs, contexts, strict=False):

@@ -10,8 +10,6 @@ unchanged; which run wrote what is kept in `runs/<profile>/registered/`.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import re
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.evidence import EVIDENCE
-from mobivid_core.files import disk_errors, read_json, replacing, sha256, write_bytes, write_json, write_text
+from mobivid_core.files import disk_errors, read_json, replacing, sha256, write_bytes, write_json
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.paths import figures_dir, runs_dir
 from mobivid_core.profiles import get_profile
@@ -32,8 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
     from matplotlib.figure import Figure
+from mobivid_core.show.cells import csv_text, number_text, rendered
+from mobivid_core.show.headlines import HEADLINE_COLUMNS, read_headlines, write_headlines
 
-HEADLINE_COLUMNS = ("id", "value", "low", "high", "unit", "n", "interval", "evidence", "profile", "notebook")
 MANIFEST = "manifest.json"
 HEADLINES = "headlines.csv"
 RUN_ID_VARIABLE = "MOBIVID_RUN_ID"
@@ -99,7 +98,7 @@ class Results:
         plt.close(fig)
         files = [self._write(f"{result_id}.png", image)]
         if data is not None:
-            files.append(self._write(f"{result_id}.csv", _csv_text(data).encode()))
+            files.append(self._write(f"{result_id}.csv", csv_text(data).encode()))
         display(Image(data=image, alt=finding))
         self._caption("Figure", result_id, finding, evidence, paper_item)
         self._register("figure", result_id, finding, evidence, paper_item, files)
@@ -132,8 +131,8 @@ class Results:
             finding, evidence, paper_item = frame.finding, frame.evidence, frame.paper_item
             frame = frame.frame
         self._check(result_id, evidence, finding)
-        files = [self._write(f"{result_id}.csv", _csv_text(frame).encode())]
-        display(_rendered(frame), raw=True)
+        files = [self._write(f"{result_id}.csv", csv_text(frame).encode())]
+        display(rendered(frame), raw=True)
         self._caption("Table", result_id, finding, evidence, paper_item)
         self._register("table", result_id, finding, evidence, paper_item, files)
 
@@ -209,14 +208,14 @@ class Results:
             raise ParameterError(f"headline {result_id!r} is {number}: a headline must be a finite number")
         low, high = (found.low, found.high) if found and math.isfinite(found.high - found.low) else (None, None)
         n, over = (found.n if n is None else n, f"{found.kind}, {found.over}") if found else (n, "")
-        cells = [*map(_number, (number, low, high)), unit, "" if n is None else str(int(n)), over, evidence]
+        cells = [*map(number_text, (number, low, high)), unit, "" if n is None else str(int(n)), over, evidence]
         row = dict(zip(HEADLINE_COLUMNS, [result_id, *cells, self.profile.name, self.notebook], strict=True))
         interval = f"  [{low:.4g}, {high:.4g}], {over}, n = {n}" if low is not None else ""
         path = self.folder / HEADLINES
         with self._locked():
             rows = {r["id"]: r for r in read_headlines(path)}
             rows[result_id] = row
-            _write_headlines(path, rows.values())
+            write_headlines(path, rows.values())
         stamp = "" if self.profile.meaningful else f"   ({self.profile.name}: meaningless)"
         print(f"headline {result_id} = {number:.4g} {unit}{interval}  ({evidence}){stamp}".replace("  (", " (", 1))
         self._note(result_id, "headline", {result_id: "|".join(row.values())})
@@ -237,7 +236,7 @@ class Results:
             if gone:
                 write_json(self.folder / MANIFEST, manifest)
             if gone_rows:
-                _write_headlines(self.folder / HEADLINES, [r for r in rows if r["id"] not in gone_rows])
+                write_headlines(self.folder / HEADLINES, [r for r in rows if r["id"] not in gone_rows])
         return sorted(gone + gone_rows)
 
     def _check(self, result_id: str, evidence: str, finding: str) -> None:
@@ -312,14 +311,6 @@ def registered_path(notebook: str, profile: str) -> Path:
     return runs_dir(profile) / "registered" / f"{notebook}.json"
 
 
-def read_headlines(path: Path) -> list[dict[str, str]]:
-    """Rows of a `headlines.csv` as text; none if the file is missing."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
 def headlines(profile: str) -> pd.DataFrame:
     """Headline numbers recorded at `profile`, with typed columns; empty if there are none.
 
@@ -337,49 +328,6 @@ def headlines(profile: str) -> pd.DataFrame:
 def manifest(profile: str) -> dict[str, dict[str, Any]]:
     """Registered figures, tables and clips at `profile`, by id."""
     return read_json(figures_dir(get_profile(profile).name) / MANIFEST, {})
-
-
-def _write_headlines(path: Path, rows: Any) -> None:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, HEADLINE_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: row["id"]))
-    write_text(path, buffer.getvalue())
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    # Counts are exact. Of the rest six digits: more would differ between thread counts and claim a false precision.
-    return str(int(value)) if float(value).is_integer() else f"{float(value):.6g}"
-
-
-def _csv_text(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=_shows_index(frame), float_format="%.6g", lineterminator="\n")
-
-
-def _shows_index(frame: pd.DataFrame) -> bool:
-    return any(name is not None for name in frame.index.names)
-
-
-def _cell(value: Any) -> str:
-    """Four significant digits, thousands separated, blanks blank."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float):
-        if value == 0 or 1e-3 <= abs(value) < 1e6:
-            text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-            return text.replace("-", "\N{MINUS SIGN}")
-        return f"{value:.3g}"
-    return str(value)
-
-
-def _rendered(frame: pd.DataFrame) -> dict[str, str]:
-    """HTML and plain text of a table, without random ids, so that outputs are stable."""
-    shown = frame.reset_index() if _shows_index(frame) else frame
-    text = shown.map(_cell)
-    html = text.to_html(index=False, escape=True, border=0, justify="left")
-    return {"text/html": html, "text/plain": text.to_string(index=False)}
 
 
 def _side_by_side(clips: torch.Tensor) -> torch.Tensor:

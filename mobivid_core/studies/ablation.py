@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from mobivid_core.distill.trajectory import Condition, teacher_states
+from mobivid_core.distill.trajectory import condition_of, teacher_states
 from mobivid_core.measure import intervals
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.plan import PruningPlan
@@ -35,7 +35,7 @@ def teacher_samples(
 ) -> LatentDataset:
     """The first `count` captions of a dataset with the teacher's clips in place of the real ones (UniPC)."""
     rows = torch.arange(count)
-    condition = Condition.of(data, rows)
+    condition = condition_of(data, rows)
     noise = torch.randn(data.latents[rows].shape, generator=torch.Generator().manual_seed(seed))
     parts = [
         teacher_states(teacher, condition.take(part), noise[part], steps=steps, guidance=guidance, solver="unipc")[

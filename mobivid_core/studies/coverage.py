@@ -1,25 +1,35 @@
-"""Do the intervals hold what they say? Data of a known truth is drawn many times, and each kind's hits are counted.
+"""Do the intervals hold what they say? `mobivid study coverage` draws data of a known truth and counts the hits.
 
 An interval at 95 % should hold the truth in 950 of 1,000 draws, within the error of such a count. The sizes are those
 that the notebooks have: three seeds, tens to hundreds of clips, a few repeats. Scores are skewed, shares near 1.
+Notebook 07 shows the record, `data/benchmarks/interval_coverage.*`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import argparse
+import datetime
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
+from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.measure import intervals
 from mobivid_core.measure.frechet import FrechetTarget, distance_interval, excess_ratio_interval, ratio_interval
 from mobivid_core.measure.intervals import Interval
-from mobivid_core.phone.efficiency import Efficiency
+from mobivid_core.paths import data_dir
+from mobivid_core.phone.efficiency import calibration_rows, fit_efficiency
+from mobivid_core.studies.records import read_record, write_record
+
+RECORD = "interval_coverage"
 
 #: One experiment: an interval, and the truth that it should hold.
 Experiment = Callable[[np.random.Generator], tuple[tuple[float, float, float], float]]
 #: Resamples of means, and of distances: fewer than in the notebooks' tables, which have 1,000 and 50.
 _RESAMPLES, _FEW = 200, 50
+#: Of the logs of efficiency, as the anchors have them.
+_SPREADS = {"workload": 0.2, "chip": 0.2}
 #: Features of the distances' sets, and how far these lie from the target.
 _FEATURES = 4
 _SHIFTS = (0.4, 0.8, 1.2)
@@ -95,8 +105,11 @@ def _ranks(rng: np.random.Generator) -> tuple[Interval, float]:
 
 
 def _prediction(rng: np.random.Generator) -> tuple[tuple[float, float, float], float]:
-    *seen, another = rng.normal(-1.5, 0.3, size=7)
-    fitted = Efficiency(float(np.mean(seen)), float(np.std(seen, ddof=1)), len(seen))
+    """The anchors' own layout of chips and workloads; the truth is another workload on another chip."""
+    rows = calibration_rows()[["chip", "workload"]]
+    effects = sum(rows[by].map({v: rng.normal(0, sd) for v in rows[by].unique()}) for by, sd in _SPREADS.items())
+    fitted = fit_efficiency(rows.assign(efficiency=np.exp(effects - 1.5)))
+    another = -1.5 + sum(rng.normal(0, sd) for sd in _SPREADS.values())
     return (fitted.typical, *fitted.interval(0.95)), float(np.exp(another))
 
 
@@ -148,7 +161,7 @@ def experiments() -> dict[str, tuple[Experiment, str]]:
         "speed over runs": (_speed, "4 runs of 5"),
         "speed in one run": (_one_run, "12 repeats"),
         "rank correlation": (_ranks, "56 units"),
-        "prediction of another chip": (_prediction, "6 chips"),
+        "prediction of another workload and chip": (_prediction, "3 workloads, 7 chips"),
         "Frechet distance": (far.one, "256 clips"),
         "ratio of distances, paired": (far.ratio, "256 clips"),
         "ratio above the floor, paired": (far.excess, "256 clips"),
@@ -176,3 +189,50 @@ def _rows(draws: int, seed: int) -> Iterator[tuple]:
             (_, low, high), truth = experiment(rng)
             held += low <= truth <= high
         yield name, size, draws, *intervals.share(held, draws)
+
+
+def worst(table: pd.DataFrame) -> Interval:
+    """Share of draws in which the worst kind held the truth, with its own interval.
+
+    Args:
+        table: From `simulate`.
+    """
+    row = table.loc[table["held"].idxmin()]
+    return intervals.share(round(row["held"] * row["draws"]), int(row["draws"]), over="draws")
+
+
+def coverage_told(table: pd.DataFrame, facts: dict) -> str:
+    """One sentence: which kinds hold the truth as often as they say."""
+    least = table.loc[table["held"].idxmin()]
+    short = table[table["high"] < intervals.LEVEL]["interval"]
+    listed = f" Below it beyond chance: {', '.join(short)}." if len(short) else ""
+    return (
+        f"Of {len(table)} kinds of intervals at 95 % the worst, '{least['interval']}' ({least['size']}), held a known "
+        f"truth in {least['held']:.1%} of {least['draws']} draws, the best in {table['held'].max():.1%}.{listed} "
+        f"Recorded on {facts['date']}."
+    )
+
+
+def load_coverage() -> tuple[pd.DataFrame, dict]:
+    """The record: its table and its facts.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    return read_record(data_dir() / "benchmarks" / RECORD, "mobivid study coverage")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: simulate, write the record."""
+    parser = CommandParser("study coverage", __doc__)
+    parser.add_argument("--draws", type=at_least_one, default=1000, help="experiments of each kind")
+    parser.add_seed()
+    parser.add_out("folder of the record", data_dir() / "benchmarks")
+    return run_command(_record, parser, arguments)
+
+
+def _record(options: argparse.Namespace) -> None:
+    table = simulate(options.draws, options.seed)
+    facts = {"date": datetime.date.today().isoformat(), "draws": options.draws, "seed": options.seed}
+    write_record(options.out / RECORD, table, facts)
+    print(table.to_string(index=False))

@@ -19,6 +19,7 @@ from mobivid_core.data.captions import ClipLabel, label_indices
 from mobivid_core.data.latents import LatentDataset, with_captions
 from mobivid_core.data.pool import to_float
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.path import flow_loss
 from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.measure import intervals
@@ -98,7 +99,8 @@ def train_denoiser(
     model = MobiVidTransformer3DModel.from_sizes(sizes)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        return flow_loss(model, *data.draw(batch, generator), generator, drop_text=0.0)
+        latents, text, mask = data.draw(batch, generator)
+        return flow_loss(model, latents, Condition(text, mask), generator, drop_text=0.0)
 
     settings = TrainSettings(
         steps, learning_rate=learning_rate, warmup=steps // 10 + 1, ema=0.98, seed=seed, log_every=1
@@ -125,9 +127,8 @@ def generated(
     """
     vae.eval()
     _, text, mask = asked.batch(torch.arange(len(asked)))
-    latents = sample_latents(
-        denoiser.model, text, mask, tuple(asked.latents.shape[1:]), steps=steps, generator=seed, batch=batch
-    )
+    noise = torch.randn(asked.latents.shape, generator=torch.Generator().manual_seed(seed))
+    latents = sample_latents(denoiser.model, Condition(text, mask), noise, steps, batch=batch)
     return torch.cat([vae.decode_latents(part) for part in latents.split(batch)])
 
 

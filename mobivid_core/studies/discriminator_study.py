@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import argparse
 import copy
-import datetime
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.discriminator import TeacherDiscriminator, default_depths
 from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trainer import Distiller
-from mobivid_core.files import write_bytes
 from mobivid_core.measure.comparison import distance_ratio, mean_ratio
+from mobivid_core.measure.intervals import Interval, cells, over_seeds
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile, add_profile, get_profile
+from mobivid_core.show.outcome import TableResult
 from mobivid_core.studies.distillation_bench import Bench
-from mobivid_core.studies.library_record import record_folder, teacher_hash
-from mobivid_core.studies.records import read_record, whose_space, whose_teacher, write_record
+from mobivid_core.studies.records import read_record, record_folder, run_trials, save_study, whose_space, whose_teacher
 
 #: Trial -> (settings that change, how its discriminator is built, synthetic share).
 Trial = tuple[dict, Callable[[nn.Module], TeacherDiscriminator], float]
@@ -74,21 +73,16 @@ def run(name: str, profile: Profile, updates: int, clips: int, seeds: int) -> pd
     """All trials of a study; finished ones are kept in the run's folder."""
     bench = Bench(profile, "student", trajectories=8 * profile.batch, clips=clips)
     folder = runs_dir(profile.name) / "distill" / "study"
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
     todo = [(t, seed) for t in trials(name, bench.teacher.sizes.blocks).items() for seed in range(seeds)]
-    for (title, trial), seed in tqdm(todo, desc=name, ascii=True):
-        kept = folder / f"{bench.key((title, updates, seed))}.json"
-        if not kept.is_file():
-            write_bytes(
-                kept, json.dumps({"trial": title, "seed": seed, **_trial(bench, trial, updates, seed)}).encode()
-            )
-        rows.append(json.loads(kept.read_text(encoding="utf-8")))
-    return pd.DataFrame(rows)
+    made = (
+        (bench.key((title, updates, seed)), partial(_row, bench, title, trial, updates, seed))
+        for (title, trial), seed in todo
+    )
+    return run_trials(made, folder, name)
 
 
-def _trial(bench: Bench, trial: Trial, updates: int, seed: int) -> dict:
-    """What one trial's row says."""
+def _row(bench: Bench, title: str, trial: Trial, updates: int, seed: int) -> dict:
+    """Train and score one trial."""
     changes, build, share = trial
     base = replace(bench.recipe.adversarial, steps=updates, discriminator_warmup=max(2, updates // 3), seed=seed)
     settings, contest = replace(base, **changes), None
@@ -103,6 +97,8 @@ def _trial(bench: Bench, trial: Trial, updates: int, seed: int) -> dict:
     over = distance_ratio(after.measures, bench.before.measures, reference, seed=seed)
     right = mean_ratio(after.measures, bench.before.measures, after.labels, reference, "all_together", seed=seed)
     return {
+        "trial": title,
+        "seed": seed,
         "all together": float(after.scores["all_together"]),
         **dict(zip(("Frechet / start", "low", "high"), over, strict=True)),
         "accuracy / start": right[0],
@@ -131,14 +127,67 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
     )
 
 
+#: Trials that claims and questions are about.
+CONTROL, SCRATCH, MIXED = "no adversarial term", "network with random weights", "50% synthetic"
+ALONE = ("0% synthetic", "100% synthetic")
+_MEASURE = "Frechet / start"
+
+
+def over_trial(rows: pd.DataFrame, ours: str, other: str) -> Interval:
+    """Distance of one trial over another's, paired by seed: geometric mean and t interval; of one seed no interval.
+
+    Args:
+        rows: Of a record.
+        ours: Beginning of a trial's name.
+        other: The same of the trial below the line.
+    """
+    by_seed = [rows[rows["trial"].str.startswith(name)].groupby("seed")[_MEASURE].first() for name in (ours, other)]
+    pairs = (by_seed[0] / by_seed[1]).dropna().to_numpy()
+    if len(pairs) < 2:
+        return Interval(pairs.mean(), np.nan, np.nan, kind="no interval", over="seeds", n=len(pairs))
+    return over_seeds(pairs, logs=True)
+
+
+def mixed_over_either(rows: pd.DataFrame) -> Interval:
+    """Half real, half synthetic over the better of the two alone."""
+    means = rows.groupby("trial")[_MEASURE].mean()
+    return over_trial(rows, MIXED, min(ALONE, key=lambda name: means[name]))
+
+
+def study_table(rows: pd.DataFrame, source: str, name: str) -> TableResult:
+    """A record as a table with its finding.
+
+    Args:
+        rows: From `load_study`.
+        source: Where they come from.
+        name: "heads" or "share".
+    """
+    columns = [c for c in ("all together", _MEASURE, "accuracy / start", "D(real) - D(student)") if c in rows]
+    table = rows.groupby("trial", sort=False)[columns].mean().reset_index()
+    first = CONTROL if name == "heads" else ALONE[0]
+    ratios = [over_trial(rows, trial, first) for trial in table["trial"]]
+    for column in ("value", "low", "high", "interval", "n"):
+        table[f"over '{first}'" if column == "value" else column] = [cells(r)[column] for r in ratios]
+    clear = table.loc[(table["high"] < 1) | (table["low"] > 1), "trial"]
+    spread = table[_MEASURE].max() - table[_MEASURE].min()
+    return TableResult(
+        table,
+        f"Distance after the trial over that of its start: from {table[_MEASURE].min():.3f} to "
+        f"{table[_MEASURE].max():.3f}, a spread of {spread:.3f}; {len(clear)} of {len(table) - 1} trials differ from "
+        f"'{first}' beyond chance over seeds. {source}",
+        "recorded",
+        "Table 5, R1.4" if name == "heads" else "R4.4",
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
     parser = CommandParser("study", __doc__)
     parser.add_argument("study", choices=("heads", "share"), help="which trials")
     add_profile(parser)
-    parser.add_argument("--updates", type=at_least_one, default=16, help="updates of each trial")
+    parser.add_argument("--updates", type=at_least_one, default=64, help="updates of each trial")
     parser.add_argument("--clips", type=at_least_one, default=64, help="test captions of each score")
-    parser.add_argument("--seeds", type=at_least_one, default=1, help="seeds of each trial")
+    parser.add_argument("--seeds", type=at_least_one, default=3, help="seeds of each trial")
     parser.add_out("folder of the record", record_folder())
     return run_command(_study, parser, arguments)
 
@@ -146,12 +195,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _study(options: argparse.Namespace) -> None:
     profile = get_profile(options.profile)
     table = run(options.study, profile, options.updates, options.clips, options.seeds)
-    facts = {
-        "date": datetime.date.today().isoformat(),
-        "teacher": teacher_hash(profile.name),
-        "updates": options.updates,
-        "clips": options.clips,
-        "seeds": options.seeds,
-    }
-    write_record(options.out / f"distill_{options.study}", table, facts)
-    print(table.to_string(index=False))
+    used = {"updates": options.updates, "clips": options.clips, "seeds": options.seeds}
+    save_study(options.out / f"distill_{options.study}", table, profile.name, **used)

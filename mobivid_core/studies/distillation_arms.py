@@ -7,11 +7,11 @@ a cheaper or better known loss does not?
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import nn
 
 from mobivid_core.distill.consistency import consistency_loss, consistency_sampler
 from mobivid_core.distill.costs import DistillCosts
@@ -22,6 +22,7 @@ from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories
 from mobivid_core.errors import ParameterError
+from mobivid_core.models.text import CaptionSampler
 
 if TYPE_CHECKING:
     from mobivid_core.data.latents import LatentDataset
@@ -73,7 +74,7 @@ class ArmResult:
     """
 
     student: nn.Module
-    sample: Callable[[Sequence[str], Tensor], Tensor]
+    sample: CaptionSampler
     updates: int
     seconds: float
     flops: float

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from torch import Tensor
 
 from mobivid_core import artifacts
 from mobivid_core.data.latents import latent_dataset
@@ -17,6 +14,7 @@ from mobivid_core.measure.comparison import distance_ratio, mean_ratio
 from mobivid_core.measure.generation import Evaluation, Evaluator
 from mobivid_core.measure.judge import Judge
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.text import CaptionSampler
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile
@@ -74,7 +72,7 @@ class Bench:
         self.clips, self.evaluator = clips, Evaluator.prepare(vae, judge, profile, n=clips, progress=False)
         self.before = self.score(Sampler("euler", STUDENT_STEPS).on(self.start))
 
-    def score(self, sample: Callable[[Sequence[str], Tensor], Tensor]) -> Evaluation:
+    def score(self, sample: CaptionSampler) -> Evaluation:
         """Evaluation of a sampler on the first test captions, always with the same noises."""
         return self.evaluator.evaluate_sampler(sample, n=self.clips, keep=0, progress=False)
 

@@ -16,9 +16,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -90,7 +91,7 @@ def torch_pruning_plan(
     budget: float,
     importance: str,
     against: Reference,
-    samples: int | None = None,
+    samples: Sequence[int | None] = (None,),
 ) -> LibraryPlan:
     """torch-pruning's global choice of heads and neurons within a parameter budget.
 
@@ -99,9 +100,10 @@ def torch_pruning_plan(
         calibration: Clips whose flow-matching loss gives the gradients.
         budget: Parameters.
         importance: One of `IMPORTANCES`.
-        against: Decides between the library's normaliser ("mean", its default) and none: the plan with the lower KD
-            loss right after pruning is returned, in the library's favour.
-        samples: Calibration samples whose gradients are taken (Hessian: one backward pass each); None for all.
+        against: Decides between the library's normaliser ("mean", its default) and none, and between sizes of the
+            calibration: the plan with the lowest KD loss right after pruning is returned, in the library's favour.
+        samples: Sizes of the calibration to try, in samples whose gradients are taken (Hessian: one backward pass
+            each); None for all there are.
 
     Raises:
         ParameterError: An unknown importance, or torch-pruning is not installed.
@@ -110,7 +112,7 @@ def torch_pruning_plan(
     tp = needed("torch_pruning")
     began = time.perf_counter()
     found = []
-    for normalizer in ("mean", None):
+    for count, normalizer in itertools.product(samples, ("mean", None)):
         work = copy.deepcopy(model).requires_grad_(True)
         score = {
             "magnitude": tp.importance.GroupMagnitudeImportance,
@@ -120,7 +122,7 @@ def torch_pruning_plan(
         if score is None:
             raise ParameterError(f"unknown importance {importance!r}; use one of {', '.join(IMPORTANCES)}")
         score = score(normalizer=normalizer)
-        chosen = calibration if samples is None else calibration.first(samples)
+        chosen = calibration if count is None else calibration.first(count)
         if importance == "Taylor":
             for _, batch in chosen.batches(BATCH):
                 _task_loss(work, batch).sum().backward()
@@ -130,9 +132,10 @@ def torch_pruning_plan(
                 _task_loss(work, batch).sum().backward()
                 score.accumulate_grad(work)
         plan = _at_budget(lambda ratio, w=work, s=score: _torch_pruning_kept(tp, w, s, ratio), model, budget)
-        found.append((float(output_errors(prune(model, plan).eval(), against).mean()), plan, str(normalizer)))
-    _, plan, normalizer = min(found, key=lambda f: f[0])
-    notes = {"method": f"torch-pruning {importance}", "normalizer": normalizer, "budget": budget}
+        error = float(output_errors(prune(model, plan).eval(), against).mean())
+        found.append((error, plan, str(normalizer), len(chosen)))
+    _, plan, normalizer, count = min(found, key=lambda f: f[0])
+    notes = {"method": f"torch-pruning {importance}", "normalizer": normalizer, "samples": count, "budget": budget}
     return LibraryPlan(
         replace(plan, notes=notes), time.perf_counter() - began, "torch-pruning " + version("torch-pruning")
     )

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mobivid_core.errors import CheckpointError
 from mobivid_core.measure.intervals import Interval, over_seeds
 from mobivid_core.studies.distillation_arms import REGRESSION
-from mobivid_core.studies.library_record import record_folder
-from mobivid_core.studies.records import read_record, whose_space, whose_teacher
+from mobivid_core.studies.records import read_record, record_folder, whose_space, whose_teacher
 
 NEEDED = ["trial", "seed", "TFLOP (counted)", "all together", "Frechet", "Frechet / start"]
 
@@ -43,11 +41,7 @@ class LossRecord:
             CheckpointError: It is missing, or not such a record.
         """
         place = (folder or record_folder()) / f"distill_{name}"
-        command = f"mobivid study {name}"
-        rows, facts = read_record(place, command)
-        missing = [c for c in NEEDED if c not in rows]
-        if missing:
-            raise CheckpointError(f"{place}.csv lacks the columns {missing}; make it again: {command}")
+        rows, facts = read_record(place, f"mobivid study {name}", NEEDED)
         return cls(
             rows,
             f"Recorded on {facts['date']} with torch {facts['torch']}: from {facts['start']}, {facts['clips']} test "

@@ -13,23 +13,18 @@ trials that are missing.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
-from tqdm import tqdm
 
 from mobivid_core.command import CommandParser, above_zero, at_least_one, run_command
-from mobivid_core.files import write_bytes
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import add_profile, get_profile
 from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION
 from mobivid_core.studies.distillation_bench import Bench, Trial
-from mobivid_core.studies.library_record import record_folder, teacher_hash
-from mobivid_core.studies.records import write_record
+from mobivid_core.studies.records import record_folder, run_trials, save_study
 
 STUDIES = ("losses", "compute", "seeds")
 #: Seeds of a study, where the command line says nothing else.
@@ -51,14 +46,7 @@ def trials(name: str, tflop: float, seeds: int) -> list[Trial]:
 
 def run_study(bench: Bench, todo: Sequence[Trial], folder: Path, title: str) -> pd.DataFrame:
     """All trials; finished ones are kept in `folder` and not made again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for trial in tqdm(todo, desc=title, ascii=True):
-        kept = folder / f"{bench.key(trial)}.json"
-        if not kept.is_file():
-            write_bytes(kept, json.dumps(bench.run(trial)).encode())
-        rows.append(json.loads(kept.read_text(encoding="utf-8")))
-    return pd.DataFrame(rows)
+    return run_trials(((bench.key(trial), partial(bench.run, trial)) for trial in todo), folder, title)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,17 +71,6 @@ def _record(options: argparse.Namespace) -> None:
     bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips)
     folder = runs_dir(profile.name) / "distill" / "loss_study"
     table = run_study(bench, trials(options.study, options.budget, seeds), folder, options.study)
-    facts = {
-        "date": datetime.date.today().isoformat(),
-        "teacher": teacher_hash(profile.name),
-        "start": options.start,
-        "tflop": options.budget,
-        "clips": options.clips,
-        "trajectories": options.trajectories,
-        "seeds": seeds,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-    place = options.out / f"distill_{options.study}"
-    write_record(place, table, facts)
-    print(table.to_string(index=False))
+    used = {"start": options.start, "tflop": options.budget, "clips": options.clips}
+    used |= {"trajectories": options.trajectories, "seeds": seeds}
+    save_study(options.out / f"distill_{options.study}", table, profile.name, **used)

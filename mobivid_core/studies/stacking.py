@@ -12,7 +12,6 @@ a small denoiser for each).
 from __future__ import annotations
 
 import argparse
-import datetime
 from collections.abc import Sequence
 
 import pandas as pd
@@ -25,8 +24,7 @@ from mobivid_core.measure.generation import Evaluation
 from mobivid_core.profiles import add_profile, get_profile
 from mobivid_core.studies.distillation_arms import REGRESSION
 from mobivid_core.studies.distillation_bench import Bench, Trial
-from mobivid_core.studies.library_record import record_folder, teacher_hash
-from mobivid_core.studies.records import read_record, whose_teacher, write_record
+from mobivid_core.studies.records import read_record, record_folder, save_study, whose_teacher
 
 RECORD = "distill_stacking"
 COMMAND = "mobivid study stacking"
@@ -94,17 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=above_zero, default=6.0, help="training TFLOP of each distillation")
     parser.add_argument("--clips", type=at_least_one, default=64, help="test captions of each score")
     parser.add_argument("--trajectories", type=at_least_one, default=6144, help="guided teacher trajectories")
+    parser.add_out("folder of the record", record_folder())
     return run_command(_record, parser, arguments)
 
 
 def _record(options: argparse.Namespace) -> None:
     rows = stacked_rows(options.profile, options.start, options.budget, options.clips, options.trajectories)
-    facts = {
-        "date": datetime.date.today().isoformat(),
-        "teacher": teacher_hash(options.profile),
-        "tflop": options.budget,
-        "clips": options.clips,
-        "trajectories": options.trajectories,
-    }
-    write_record(record_folder() / RECORD, pd.DataFrame(rows), facts)
-    print(pd.DataFrame(rows).to_string(index=False))
+    used = {"tflop": options.budget, "clips": options.clips, "trajectories": options.trajectories}
+    save_study(options.out / RECORD, pd.DataFrame(rows), options.profile, **used)

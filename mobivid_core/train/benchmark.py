@@ -129,6 +129,7 @@ def _measure(arm: Arm, sizes: str, batch: int, seconds: float) -> dict[str, obje
 
 def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, float]:
     """Train in this process, or in its share of several; returns the measurements of one row."""
+    from mobivid_core.flow.condition import Condition
     from mobivid_core.flow.path import flow_batch, flow_error
     from mobivid_core.models.dit import MobiVidTransformer3DModel
     from mobivid_core.train.distributed import average_gradients, processes, split, total
@@ -147,7 +148,7 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
         generator = torch.Generator().manual_seed(index)
         latents = torch.randn(batch, sizes.in_channels, *_GRID, generator=generator)
         text = torch.randn(batch, _TEXT_TOKENS, sizes.text_dim, generator=generator)
-        whole = flow_batch(latents, text, mask.expand(batch, -1), generator, drop_text=0)
+        whole = flow_batch(latents, Condition(text, mask.expand(batch, -1)), generator, drop_text=0)
         ((part, share),) = split(whole, state.process_index, state.num_processes)
         with torch.autocast("cpu", torch.bfloat16, enabled=arm.bf16):
             loss = flow_error(model, *part)

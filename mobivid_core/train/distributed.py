@@ -122,11 +122,6 @@ def shard(model: nn.Module, *, bf16: bool = False) -> nn.Module:
     return fully_shard(model, mp_policy=policy)
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Whether any parameter is held in shards."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
-
-
 def whole(value: Tensor) -> Tensor:
     """The full tensor of a sharded one (all processes must ask together); others as they are."""
     return value.full_tensor() if isinstance(value, DTensor) else value

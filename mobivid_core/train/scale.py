@@ -129,6 +129,7 @@ def _saved_bytes(
 
 def try_sharding(steps: int = 3) -> list[float]:
     """Train a tiny model under FSDP2 in the processes that Accelerate started; returns the losses."""
+    from mobivid_core.flow.condition import Condition
     from mobivid_core.flow.path import flow_batch, flow_error
     from mobivid_core.train.distributed import SplitLoss
     from mobivid_core.train.loop import TrainSettings, train
@@ -140,7 +141,7 @@ def try_sharding(steps: int = 3) -> list[float]:
     def draw(step: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
         clips = torch.randn(8, sizes.in_channels, 1, 2, 2, generator=generator)
         text = torch.randn(8, 4, sizes.text_dim, generator=generator)
-        return flow_batch(clips, text, torch.ones(8, 4).bool(), generator, drop_text=0)
+        return flow_batch(clips, Condition(text, torch.ones(8, 4).bool()), generator, drop_text=0)
 
     loss = SplitLoss(draw, lambda *part: flow_error(model, *part))
     result = train(model, loss, TrainSettings(steps, log_every=1, sharded=True), title="FSDP2", progress=False)

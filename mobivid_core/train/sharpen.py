@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mobivid_core.data.pool import VideoPool
 from mobivid_core.errors import ParameterError, TrainingError
@@ -109,6 +110,7 @@ def sharpen_decoder(
     perceptual: float = 0.005,
     adversarial: float = 0.5,
     seam: float = 0.0,
+    dither: float = 0.0,
     budget_db: float = 1.0,
     warmup: int = 100,
     triples: int = 2,
@@ -138,6 +140,7 @@ def sharpen_decoder(
         perceptual: Weight of the perceptual distance beside the squared error.
         adversarial: Size of the adversarial gradient at the last layer, as a share of the other terms'.
         seam: Weight of the squared error of differences across token borders, beside the squared error of pixels.
+        dither: Weight of the error that repeats from one output block to the next, beside the squared error of pixels.
         budget_db: PSNR on the watched clips that the new terms may cost.
         warmup: Steps in which the critic learns alone; then the adversarial term rises over as many.
         triples: Triples of neighbouring frames a clip that the critic judges.
@@ -184,6 +187,8 @@ def sharpen_decoder(
         kept = error + contest.gain * perceptual * far
         if seam:
             kept = kept + seam * seam_error(decoded, clips, patch)
+        if dither:
+            kept = kept + dither * dither_error(decoded, clips)
         ramp = min(max((step - warmup) / max(warmup, 1), 0.0), 1.0)
         push = _push(contest, fake, kept) if ramp else 0.0
         logits_real, logits_fake = contest.critic(torch.cat([real, fake.detach()])).chunk(2)
@@ -231,6 +236,25 @@ def seam_error(decoded: Tensor, clips: Tensor, patch: int) -> Tensor:
                - step.select(axis + 1, patch - 1).narrow(axis, 0, step.shape[axis] - 1)).square().mean()
               for axis, step in zip((3, 4), steps, strict=True)]  # fmt: skip
     return (across[0] + across[1]) / 2
+
+
+def dither_error(decoded: Tensor, clips: Tensor, block: int = 4) -> Tensor:
+    """Mean squared error that repeats from block to block of the decoding net's last pixel shuffle.
+
+    Against the critic the cheapest detail is a dot pattern of the shuffle's period. Averaging the error of nine
+    neighbouring blocks, each position in a block for itself, leaves that pattern and little of edges and texture.
+
+    Args:
+        decoded: (B, 3, T, H, W), H and W of three blocks or more.
+        clips: Same shape.
+        block: Side of a block in pixels.
+
+    Returns:
+        A scalar.
+    """
+    by_position = functional.pixel_unshuffle(to_frames(decoded - clips), block)
+    repeated = functional.avg_pool2d(by_position, 3, 1).unflatten(1, (-1, block * block))
+    return (repeated - repeated.mean(2, keepdim=True)).square().mean()
 
 
 def _decode(vae: MobiVidVAE, clips: Tensor, noise: float, generator: torch.Generator, bf16: bool) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.data.latents import LatentDataset
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.path import flow_batch, flow_error
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
@@ -76,8 +77,10 @@ def train_teacher(
             block.compile()
 
     def draw(step: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        null = {"null_text": data.null_text, "null_mask": data.null_mask}
-        return flow_batch(*data.draw(batch, generator), generator, drop_text=DROP_TEXT, **null)
+        latents, text, mask = data.draw(batch, generator)
+        return flow_batch(
+            latents, Condition(text, mask, data.null_text, data.null_mask), generator, drop_text=DROP_TEXT
+        )
 
     def error(*part: Tensor) -> Tensor:
         return flow_error(model, *part)

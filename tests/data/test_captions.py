@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from mobivid_core.data import captions
+from mobivid_core.data import captions, wordings
 from mobivid_core.data.captions import (
     ATTRIBUTES,
     BACKGROUND_SHARES,
@@ -23,7 +23,7 @@ from mobivid_core.data.captions import (
 )
 from mobivid_core.models.text import MAX_LENGTH, load_tokenizer
 
-_PHRASES = {"noun": captions._NOUNS, "motion": captions._MOTIONS, "background": captions._BACKGROUNDS}
+_PHRASES = {"noun": wordings.NOUNS, "motion": wordings.MOTIONS, "background": wordings.BACKGROUNDS}
 
 
 def _sample(count: int, seed: int = 0) -> list[ClipLabel]:
@@ -73,10 +73,10 @@ def test_wordings_are_hundreds_of_ways_to_say_one_thing():
 
 
 def test_unseen_wordings_share_no_template_or_phrase_with_trained_ones():
-    parts = [captions._TEMPLATES, *(words for group in _PHRASES.values() for words in group.values())]
+    parts = [wordings.TEMPLATES, *(words for group in _PHRASES.values() for words in group.values())]
     for words in parts:
         assert words.train and words.unseen and not set(words.train) & set(words.unseen)
-    for group in (captions._MOTIONS, captions._BACKGROUNDS):
+    for group in (wordings.MOTIONS, wordings.BACKGROUNDS):
         halves = {half for words in group.values() for phrase in words.train for half in phrase.split("|")}
         for words in group.values():
             assert not halves & {half for phrase in words.unseen for half in phrase.split("|")}
@@ -85,7 +85,7 @@ def test_unseen_wordings_share_no_template_or_phrase_with_trained_ones():
 def test_unseen_wordings_use_held_out_phrases_and_trained_wordings_do_not():
     for label in _sample(4 * WORDINGS, seed=2):
         words = caption(label)
-        for group, name in ((captions._MOTIONS, label.motion), (captions._BACKGROUNDS, label.background)):
+        for group, name in ((wordings.MOTIONS, label.motion), (wordings.BACKGROUNDS, label.background)):
             held = [half for phrase in group[name].unseen for half in phrase.split("|")]
             assert any(half in words for half in held) == (label.wording >= TRAIN_WORDINGS), words
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import max_pool2d
 
-from mobivid_core.data import render
+from mobivid_core.data import pictures, render
 from mobivid_core.data.captions import VOCABULARY, caption
-from mobivid_core.data.render import HUES, draw_scenes, label_of, paint, render_clips, sprite_table
+from mobivid_core.data.pictures import sprite_table
+from mobivid_core.data.render import HUES, draw_scenes, label_of, paint, render_clips
 from mobivid_core.errors import ParameterError
 
 SMALL = dict(frames=9, size=64)
@@ -131,10 +132,10 @@ def test_out_of_focus_pictures_stay_tellable_from_a_plain_background():
 
 
 def test_backgrounds_of_tests_are_other_film_frames():
-    first, count = render._image_ranges()["film_train"]
-    other, size = render._image_ranges()["film_test"]
+    first, count = pictures.image_ranges()["film_train"]
+    other, size = pictures.image_ranges()["film_test"]
     assert first + count <= other or other + size <= first
-    images = torch.cat(list(render._soft_images().values()))
+    images = torch.cat(list(pictures.soft_images().values()))
     distance = torch.cdist(images[first : first + count].flatten(1), images[other : other + size].flatten(1))
     assert distance.min() > 0.5  # no frame of one part is in the other
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobivid_core.distill.trajectory import Condition, Trajectories, collect_trajectories
+from mobivid_core.distill.trajectory import Trajectories, collect_trajectories, condition_of
+from mobivid_core.flow.condition import Condition
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
@@ -72,7 +73,7 @@ def dataset() -> TinyDataset:
 
 @pytest.fixture()
 def condition(dataset: TinyDataset) -> Condition:
-    return Condition.of(dataset, torch.arange(12))
+    return condition_of(dataset, torch.arange(12))
 
 
 @pytest.fixture()

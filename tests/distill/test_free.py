@@ -50,9 +50,9 @@ def test_evaluations_are_what_the_network_is_asked_for(teacher, condition) -> No
 
 def test_the_cross_tries_every_guidance_at_the_same_price(teacher, dataset, monkeypatch) -> None:
     from mobivid_core.distill import free
-    from mobivid_core.distill.trajectory import Condition
+    from mobivid_core.distill.trajectory import condition_of
 
-    monkeypatch.setattr(free, "validation_condition", lambda count, device: Condition.of(dataset, torch.arange(count)))
+    monkeypatch.setattr(free, "validation_condition", lambda count, device: condition_of(dataset, torch.arange(count)))
     tried = guidances(3.0)
     assert tried == (Guidance(1.0), Guidance(2.0), Guidance(3.0), Guidance(3.0, 0.0, 0.8))
     assert guidances(1.0)[:1] == (Guidance(1.0),)
@@ -78,7 +78,7 @@ def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(
 ) -> None:
     """Paths are straight, so one guided step is as good as 16; one unguided step is not."""
     full = Sampler("euler", 16, 5.0)
-    ladder = [Sampler("euler", s, g, says_scale=True) for s, g in ((8, 5.0), (1, 5.0), (1, 1.0))]
+    ladder = [Sampler("euler", s, g, shows_scale=True) for s, g in ((8, 5.0), (1, 5.0), (1, 1.0))]
     found = cheapest_equal(evaluator, timid, full, ladder)
     assert found.table["evaluations"].tolist() == [1, 2] and found.table["equal"].tolist() == ["no", "yes"]
     assert found.sampler == ladder[1] and found.saved == 16 and found.sampler.name in found.told()

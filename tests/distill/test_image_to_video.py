@@ -11,6 +11,10 @@ from mobivid_core.errors import ParameterError
 class Still(torch.nn.Module):
     """A velocity model that always answers the same."""
 
+    def __init__(self):
+        super().__init__()
+        self.where = torch.nn.Parameter(torch.zeros(1))  # a model has a device
+
     def forward(self, x, timestep, text, mask):
         return type("Answer", (), {"sample": torch.ones_like(x)})()
 

@@ -12,8 +12,8 @@ from mobivid_core.distill.own_states import OwnRounds, collect_own_states, joine
 from mobivid_core.distill.recipe import Recipe, distill
 from mobivid_core.distill.regression import chord_targets, regression_loss
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.trajectory import guided_velocity
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.sampling import guided_velocity
 
 
 def test_midpoint_is_exact_for_a_velocity_linear_in_the_noise_level() -> None:

@@ -42,7 +42,7 @@ def test_grid_table_shows_the_wasted_step():
 def test_names_and_evaluations():
     assert Sampler("unipc", 4, 3.0).name == "UniPC-4, guided" and Sampler("unipc", 4, 3.0).evaluations == 8
     assert Sampler("euler", 4).evaluations == 4
-    limited = Sampler("euler", 4, Guidance(3.0, 0.25, 0.75), says_scale=True)
+    limited = Sampler("euler", 4, Guidance(3.0, 0.25, 0.75), shows_scale=True)
     assert limited.evaluations == 6 and limited.name == "Euler-4, guidance 3 at sigma 0.25 to 0.75"
     names = [s.name for s in (*euler_samplers(3.0), *baselines(3.0))]
     assert len(set(names)) == len(names) - 1  # guided Euler-4 is in both lists

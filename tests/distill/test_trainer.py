@@ -147,7 +147,6 @@ def test_costs_follow_from_the_settings():
     assert costs.training(regression) == 10 * 4 * 3
     heads = 4 * (4 * 1 + 3 * 2)
     assert costs.training(both) == 10 * (4 * (3 + (4 + 8) * 1 + 2 * 2) + heads) + 5 * heads
-    assert costs.affordable_steps(costs.training(both), both) == 10
     assert costs.trajectories(3, 40, 3.0) == 3 * 80 * 2
 
 
@@ -186,7 +185,7 @@ def test_command_line_says_what_the_recipe_is():
     own = recipe_of(make_parser().parse_args([*none, "--own-rounds", "2", "--own-clips", "512"]), get_profile("laptop"))
     assert own.adversarial is own.regression is None
     assert (own.own.rounds, own.own.clips, own.own.settings.steps) == (2, 512, 400)
-    assert own.own.of(1).seed == own.own.settings.seed + 1 and own.own.settings.rate < recipe.regression.rate
+    assert own.own.settings_of(1).seed == own.own.settings.seed + 1 and own.own.settings.rate < recipe.regression.rate
     with pytest.raises(ParameterError, match="nothing to train"):
         recipe_of(make_parser().parse_args(none), get_profile("laptop"))
 

@@ -5,6 +5,7 @@ import torch
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow import path as flow
+from mobivid_core.flow.condition import Condition
 
 
 def _pair():
@@ -57,7 +58,7 @@ def test_the_loss_of_the_optimal_predictor_of_a_point_is_zero():
         return (x - point) / (timestep / 1000).view(-1, 1, 1, 1, 1)
 
     loss = flow.flow_loss(
-        exact, point.expand(64, -1, -1, -1, -1), torch.zeros(64, 3, 5), torch.ones(64, 3, dtype=torch.bool), drop_text=0
+        exact, point.expand(64, -1, -1, -1, -1), Condition(torch.zeros(64, 3, 5), torch.ones(64, 3).bool()), drop_text=0
     )
     assert loss < 1e-9  # (x - x0) / sigma loses about 1e-7 / sigma in float32
 
@@ -65,7 +66,8 @@ def test_the_loss_of_the_optimal_predictor_of_a_point_is_zero():
 def test_captions_are_dropped_at_the_asked_rate_and_only_whole():
     text, mask = torch.ones(4000, 4, 3), torch.ones(4000, 4, dtype=torch.bool)
     null_text, null_mask = -torch.ones(1, 2, 3), torch.tensor([[True, False]])
-    got, got_mask = flow.drop_condition(text, mask, null_text, null_mask, 0.1, torch.Generator().manual_seed(0))
+    left = Condition(text, mask, null_text, null_mask).dropped(0.1, torch.Generator().manual_seed(0))
+    got, got_mask = left.text, left.mask
     dropped = got[:, 0, 0] < 0
     assert 0.08 < dropped.float().mean() < 0.12  # 4 standard errors of 0.0047
     assert (got[dropped, :2] == -1).all() and (got[dropped, 2:] == 0).all() and (got[~dropped] == 1).all()
@@ -74,12 +76,21 @@ def test_captions_are_dropped_at_the_asked_rate_and_only_whole():
 
 def test_dropping_without_an_empty_caption_is_refused():
     with pytest.raises(ParameterError, match="null_text"):
-        flow.flow_loss(lambda *a: a[0], torch.zeros(1, 1, 1, 1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1))
+        flow.flow_loss(lambda *a: a[0], torch.zeros(1, 1, 1, 1, 1), Condition(torch.zeros(1, 1, 1), torch.ones(1, 1)))
 
 
 def test_an_empty_caption_of_another_encoder_is_refused():
     with pytest.raises(ParameterError, match="same encoder"):
-        flow.null_condition(torch.zeros(2, 4, 3), torch.zeros(1, 4, 5), torch.ones(1, 4))
+        Condition(torch.zeros(2, 4, 3), torch.ones(2, 4), torch.zeros(1, 4, 5), torch.ones(1, 4)).empty()
+
+
+def test_captions_are_taken_padded_and_repeated_with_their_empty_ones():
+    text, mask = torch.arange(6.0).view(2, 3, 1), torch.ones(2, 3, dtype=torch.bool)
+    own = Condition(text, mask, text + 10, mask).repeated(2).padded(4)
+    assert own.text[:, 0, 0].tolist() == [0, 0, 3, 3] and own.text.shape == (4, 4, 1) and not own.mask[:, 3].any()
+    assert own.empty().text[:, 0, 0].tolist() == [10, 10, 13, 13] and own.take(slice(2, 3)).null_text[0, 0, 0] == 13
+    shared = Condition(text, mask, text[:1, :2], mask[:1, :2]).take(torch.tensor([1]))
+    assert len(shared) == 1 and shared.empty().text.flatten().tolist() == [0, 1, 0]
 
 
 def test_a_seed_fixes_the_loss():
@@ -88,8 +99,7 @@ def test_a_seed_fixes_the_loss():
         flow.flow_loss(
             lambda x, *rest: x,
             x0,
-            torch.zeros(3, 1, 1),
-            torch.ones(3, 1),
+            Condition(torch.zeros(3, 1, 1), torch.ones(3, 1)),
             torch.Generator().manual_seed(s),
             drop_text=0,
         )

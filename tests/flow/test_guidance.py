@@ -7,11 +7,12 @@ import torch
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow import sampling
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance, as_guidance
 
 SHAPE = (2, 1, 2, 2)
 TEXT, MASK = torch.full((3, 2, 4), 2.0), torch.ones(3, 2, dtype=torch.bool)
-NULL = {"null_text": torch.full((1, 1, 4), 0.5), "null_mask": torch.ones(1, 1, dtype=torch.bool)}
+CAPTIONS = Condition(TEXT, MASK, torch.full((1, 1, 4), 0.5), torch.ones(1, 1, dtype=torch.bool))
 
 
 class Pull:
@@ -29,9 +30,8 @@ class Pull:
 
 def _sample(guidance, steps=8, solver="euler", model=None):
     model = Pull() if model is None else model
-    return sampling.sample_latents(
-        model, TEXT, MASK, SHAPE, steps=steps, guidance=guidance, solver=solver, generator=0, **NULL
-    )
+    noise = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    return sampling.sample_latents(model, CAPTIONS, noise, steps, guidance=guidance, solver=solver)
 
 
 @pytest.mark.parametrize("solver", ["euler", "unipc", "dpm++"])

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from mobivid_core import artifacts
-from mobivid_core.distill.trajectory import Condition, collect_trajectories
+from mobivid_core.distill.trajectory import collect_trajectories
 from mobivid_core.errors import RunError
 from mobivid_core.files import read_json
+from mobivid_core.flow.condition import Condition
 from mobivid_core.sensitivity.scores import Scores
 from mobivid_core.show import results as registry
 from mobivid_core.show.results import Results

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from mobivid_core.lab.paper_ablation import stacked_costs, with_quality
+from mobivid_core.lab.paper_ablation import stacked_costs, stacked_told, with_quality
 from mobivid_core.phone.devices import find_device
 
 
@@ -42,8 +42,12 @@ def test_quality_stands_only_beside_what_was_trained(costs):
         ],
         columns=["pruned", "distilled", "sampler", "accuracy / teacher", "Frechet / teacher"],
     )
+    for name in ("accuracy", "Frechet"):
+        stacking[f"{name} low"], stacking[f"{name} high"] = (stacking[f"{name} / teacher"] * f for f in (0.9, 1.1))
     table = with_quality(costs, stacking)
     assert len(table) == 8 and table["accuracy / teacher (miniature)"].notna().sum() == 4
     assert row(table, True, True, True)["accuracy / teacher (miniature)"] == 0.7
     assert row(table, True, False, False)["Frechet / teacher (miniature)"] == 1.0
     assert table.loc[~table["compressed"], "Frechet / teacher (miniature)"].isna().all()
+    told = stacked_told(table, "Source.")
+    assert "the stack keeps 0.700 [0.630, 0.770]" in told and told.endswith("Source.")

@@ -26,7 +26,7 @@ def test_what_was_written_is_read_and_counted(tmp_path: Path) -> None:
     write_record(tmp_path / RECORD, ROWS, {"chromium": "1.2"})
     table, facts = browser_record(tmp_path)
     pd.testing.assert_frame_equal(table, ROWS)
-    assert facts == {"chromium": "1.2"} and console_errors(table) == 3
+    assert facts.keys() == {"date", "chromium"} and facts["chromium"] == "1.2" and console_errors(table) == 3
     assert table["changed"].dtype == bool
 
 
@@ -37,5 +37,5 @@ def test_a_missing_record_says_what_makes_it(tmp_path: Path) -> None:
 
 def test_a_table_without_a_column_is_not_counted_as_clean(tmp_path: Path) -> None:
     write_record(tmp_path / RECORD, ROWS.drop(columns="console_errors"), {})
-    with pytest.raises(CheckpointError, match="lacks console_errors"):
+    with pytest.raises(CheckpointError, match="lacks the columns console_errors"):
         browser_record(tmp_path)

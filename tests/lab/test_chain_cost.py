@@ -36,5 +36,5 @@ def test_a_chain_with_a_hole_has_no_total(monkeypatch, capsys):
 
 
 def test_a_missing_record_says_how_to_make_it(tmp_path):
-    with pytest.raises(CheckpointError, match="chain_cost laptop smoke"):
+    with pytest.raises(CheckpointError, match="mobivid bench chain laptop smoke"):
         load_chain(tmp_path)

@@ -2,53 +2,74 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from mobivid_core import published as book
-from mobivid_core.lab import scorecard
-from mobivid_core.lab.reviews import lead, reviews_table
-from mobivid_core.lab.scorecard import CHECKS, CONSISTENT, CONTRADICTED, NOT_HERE, UNANSWERED, Check, judge
+from mobivid_core.errors import ParameterError
+from mobivid_core.lab import answers, scorecard
+from mobivid_core.lab.answers import Found
+from mobivid_core.lab.reviews import QUESTIONS, Question, decided, decision, lead, reviews_table
+from mobivid_core.lab.rules import CLASSES, CONTRADICTED, SUPPORTED, UNANSWERED, UNDECIDED, Rule, evaluate, rules
+from mobivid_core.lab.scorecard import NOT_HERE, judge
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.show.results import Results
 
+NAN = float("nan")
 
-def _row(value: float, low: float = float("nan"), high: float = float("nan"), unit: str = "") -> pd.Series:
+
+def _row(value: float, low: float = NAN, high: float = NAN, unit: str = "") -> pd.Series:
     return pd.Series({"value": value, "low": low, "high": high, "unit": unit, "evidence": "derived"})
 
 
 def test_every_claim_has_a_rule_and_no_rule_lacks_a_claim() -> None:
-    assert set(CHECKS) == set(book.claims()["id"])
+    assert set(rules()) == set(book.claims()["id"])
+    assert {rule.kind for rule in rules().values()} == set(CLASSES)
+    assert all(rule.why for rule in rules().values())
+    bounded = [rule for rule in rules().values() if rule.test in ("covers", "at least", "at most")]
+    assert all(math.isfinite(rule.target) for rule in bounded)
+
+
+def test_one_bar_a_quantity() -> None:
+    trends = [rule.headline for rule in rules().values() if rule.kind == "trend"]
+    assert len(trends) == len(set(trends)) >= 9
 
 
 @pytest.mark.parametrize(
-    ("check", "row", "verdict", "ours"),
+    ("rule", "number", "verdict"),
     [
-        (Check("value", "x", tolerance=0.1), _row(1.09), "reproduced", "1.09"),
-        (Check("value", "x", tolerance=0.1), _row(1.11), CONTRADICTED, "1.11"),
-        (Check("value", "x", tolerance=0.1), _row(0.96e9, unit="parameters"), "reproduced", "0.96"),
-        (Check("covers", "x", success=CONSISTENT), _row(2, 0.5, 3), CONSISTENT, "2 [0.5, 3]"),
-        (Check("covers", "x"), _row(2, 1.5, 3), CONTRADICTED, "2 [1.5, 3]"),
-        (Check("reaches", "x"), _row(0.5, 0.2, 1), "reproduced", "0.5 [0.2, 1]"),
-        (Check("reaches", "x"), _row(0.5, 0.2, 0.9), CONTRADICTED, "0.5 [0.2, 0.9]"),
-        (Check("covers", "x"), _row(1), CONTRADICTED, "1"),  # without an interval nothing is covered
-        (Check("at_least", "x", target=0.9), _row(0.9), "reproduced", "0.9"),
-        (Check("at_least", "x", target=0.9), _row(0.89), CONTRADICTED, "0.89"),
-        (Check("at_most", "x", target=1.0), _row(1.01), CONTRADICTED, "1.01"),
-        (Check("design", success="followed"), None, "followed", ""),
+        (("trend", "at least", "0.9"), (0.95, 0.9, 1.0), SUPPORTED),
+        (("trend", "at least", "0.9"), (0.95, 0.89, 1.0), f"{UNDECIDED}: the interval holds the target"),
+        (("trend", "at least", "0.9"), (0.95, NAN, NAN), f"{UNDECIDED}: no interval"),
+        (("trend", "at least", "0.9"), (0.85, 0.8, 0.89), CONTRADICTED),
+        (("trend", "at most", "1"), (0.9, 0.8, 1.0), SUPPORTED),
+        (("trend", "at most", "1"), (0.9, 0.8, 1.01), f"{UNDECIDED}: the interval holds the target"),
+        (("trend", "at most", "1"), (1.2, 1.01, 1.3), CONTRADICTED),
+        (("prediction", "covers", "1"), (2, 0.5, 3), "model agrees"),
+        (("prediction", "covers", "1"), (2, 1.5, 3), "model disagrees"),
+        (("prediction", "covers", "3.5"), (2, 1.5, 3), "model disagrees"),
+        (("prediction", "at least", "1"), (2, 0.5, 3), f"{UNDECIDED}: the interval holds the target"),
     ],
 )
-def test_rules(check: Check, row: pd.Series | None, verdict: str, ours: str) -> None:
-    assert judge("C00", "1", check, row)[:2] == (verdict, ours)
+def test_the_whole_interval_decides(rule: tuple, number: tuple, verdict: str) -> None:
+    kind, test, formula = rule
+    assert judge(Rule("C00", kind, test, "x", formula, "why"), _row(*number))[0] == verdict
+
+
+def test_digits_are_the_published_ones() -> None:
+    size = rules()["C13"]  # published as 0.9 billion
+    assert judge(size, _row(0.96e9, unit="parameters")) == ("differs from the published digits", "0.96")
+    assert judge(size, _row(0.94e9, unit="parameters"))[0] == "same published digits"
+    assert judge(rules()["C04"], _row(1.92e9, unit="parameters"))[0] == "differs from the published digits"
 
 
 def test_a_missing_headline_is_never_an_answer() -> None:
-    verdict, ours, evidence = judge("C00", "1", Check("at_least", "x", target=0), None)
-    assert verdict == f"{UNANSWERED}: headline x has not been recorded" and ours == evidence == ""
-    verdict, _, _ = judge("C00", "1", Check("needs", note="a phone"), _row(1))
-    assert verdict == f"{NOT_HERE}: needs a phone"
+    verdict, ours = judge(Rule("C00", "trend", "at least", "x", "0", "why"), None)
+    assert verdict == f"{UNANSWERED}: x has not been recorded" and ours == ""
+    assert judge(Rule("C00", "out of reach", "", "", "", "a phone"), _row(1))[0] == f"{NOT_HERE}: needs a phone"
 
 
 def test_published_arithmetic() -> None:
@@ -56,50 +77,114 @@ def test_published_arithmetic() -> None:
     assert len(frame) >= 5
     # Published to two digits: the two scores may each be off by 0.005, the total too.
     assert frame["difference"].abs().max() <= 0.0101
-    assert judge("C24", "20", CHECKS["C24"], None)[:2] == (CONSISTENT, "20.00")
-    assert judge("C14", "81.45", CHECKS["C14"], None)[0] == CONSISTENT
-    assert judge("C14", "80.00", CHECKS["C14"], None)[0] == CONTRADICTED
+    assert judge(rules()["C24"], None) == ("arithmetic holds", "20")
+    assert judge(rules()["C14"], None) == ("arithmetic holds", "81.45")
+    assert rules()["C14"].verdict(80.0) == "arithmetic fails"
 
 
-def test_a_time_for_all_frames_is_compared_as_a_speed() -> None:
-    # 49 frames within 4 s are 12.25 frames/s.
-    assert judge("C33", "4", CHECKS["C33"], _row(10, 8, 12.3))[0] == CONSISTENT
-    assert judge("C33", "4", CHECKS["C33"], _row(10, 8, 12.2))[0] == CONTRADICTED
+def test_targets_are_arithmetic_on_claims() -> None:
+    assert evaluate("C14/C05") == pytest.approx(81.45 / 83.09) and evaluate("C18/C33") == 12.25
+    for wrong in ("__import__('os')", "C05 if 1 else 2", "'a'"):
+        with pytest.raises(ParameterError, match="arithmetic on numbers and claims"):
+            evaluate(wrong)
+
+
+def test_only_trends_with_an_interval_count_as_tested(runs: Path) -> None:
+    claims = scorecard.claims_table("smoke")
+    assert len(claims) == len(book.claims()) and scorecard.tested(claims) == 0
+    results = Results(notebook="04_tri_level_pruning", profile="smoke")
+    results.headline("tiled_ffn_gain_cpu", 4.0)  # no interval
+    results.headline("iphone_fps", Interval(12, 8, 16, kind="80 % prediction", over="chips", n=6), evidence="derived")
+    assert scorecard.tested(scorecard.claims_table("smoke")) == 0
+    ratio = Interval(0.8, 0.7, 0.9, kind="95 % bootstrap", over="pairs of clips", n=9)
+    results.headline("prune_kd_over_block_only_paper", ratio)
+    claims = scorecard.claims_table("smoke")
+    row = claims.set_index("id").loc["C28"]
+    assert row[["verdict", "ours", "interval", "n", "scale"]].tolist() == [
+        SUPPORTED, "0.8 [0.7, 0.9]", "95 % bootstrap, pairs of clips", "9", "miniature",
+    ]  # fmt: skip
+    assert scorecard.tested(claims) == 1 and "1 supported, 0 contradicted" in scorecard.told(claims)
+    assert claims.set_index("id").loc["C01", "verdict"] == "model agrees"
+
+
+def test_c30_and_c31_say_how_far_they_are_followed() -> None:
+    assert "adversarial updates" in scorecard.how_followed("C30")
+    assert scorecard.how_followed("C28") == ""
 
 
 def test_an_empty_run_answers_nothing(runs: Path) -> None:
-    claims, reviews = scorecard.claims_table("smoke"), reviews_table("smoke")
-    assert len(claims) == len(book.claims()) and len(reviews) == len(book.reviews())
-    assert claims.loc[claims["id"] == "C01", "verdict"].item().startswith(UNANSWERED)
-    counted = scorecard.count_answered(claims, reviews)
-    assert counted["with_answer"] == 1  # the code itself
-    assert counted["with_verdict"] == len(claims) - sum(c.headline is not None for c in CHECKS.values())
+    reviews = reviews_table("smoke")
+    assert len(reviews) == len(book.reviews()) and set(QUESTIONS) == set(reviews["id"])
+    assert (~reviews["answer"].str.startswith(UNANSWERED)).sum() == 1  # the code itself
+    assert decided(reviews) == 0
 
 
 def test_registered_results_answer_what_they_name(runs: Path) -> None:
-    results = Results(notebook="04_tri_level_pruning", profile="smoke")
+    results = Results(notebook="03_sensitivity_analysis", profile="smoke")
     frame = pd.DataFrame({"a": [1]})
-    results.table("arms", frame, finding="Heads alone lose.", evidence="measured", paper_item="Table 4, R1.2")
-    speed = Interval(12, 8, 16, kind="80 % prediction", over="published speeds", n=9)
-    results.headline("iphone_fps", speed, unit="frames/s", evidence="derived")
+    results.table("arms", frame, finding="Heads alone lose.", evidence="measured", paper_item="Table 4, R1.5")
     reviews = reviews_table("smoke").set_index("id")
-    assert reviews.loc["R1.2", ["shown in", "answer"]].tolist() == ["04: arms", "Heads alone lose. (measured)"]
+    assert reviews.loc["R1.5", ["shown in", "answer"]].tolist() == ["03: arms", "Heads alone lose. (measured)"]
     items = scorecard.paper_items("smoke").set_index("item")
     assert items.loc["Table 4", "ours beside it"] == "arms" and items.loc["Table 3", "ours beside it"] == ""
     assert pd.isna(items.loc["Figure 1", "unknown"])
-    claims = scorecard.claims_table("smoke").set_index("id")
-    assert claims.loc["C01", ["verdict", "ours", "scale"]].tolist() == [CONSISTENT, "12 [8, 16]", "paper scale"]
 
 
 def test_two_sentences_answer_a_question(runs: Path) -> None:
-    results, frame = Results(notebook="04_tri_level_pruning", profile="smoke"), pd.DataFrame({"a": [1]})
-    for name, finding in (("prune_arms", "B wins by 0.5 (n = 3). It is large."), ("prune_levels", "C follows."),
-                          ("prune_libraries", "A wins. Recorded today.")):  # fmt: skip
+    results, frame = Results(notebook="03_sensitivity_analysis", profile="smoke"), pd.DataFrame({"a": [1]})
+    for name, finding in (("sens_estimators", "B wins by 0.5 (n = 3). It is large."), ("other", "C follows."),
+                          ("sens_stability", "A wins. Recorded today.")):  # fmt: skip
         results.table(name, frame, finding=finding, evidence="measured")
-    row = reviews_table("smoke").set_index("id").loc["R1.2"]
+    row = reviews_table("smoke").set_index("id").loc["R5.2"]
     assert row["answer"] == "A wins. (measured) B wins by 0.5 (n = 3). (measured)"
-    assert row["shown in"] == "04: prune_libraries, prune_arms, prune_levels"
+    assert row["shown in"] == "03: sens_stability, sens_estimators"
     assert lead("At 0.7 of it [0.6, 0.8]. 'both' loses.") == "At 0.7 of it [0.6, 0.8]."
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(0.9, 0.99, "decided"), (1.01, 1.1, "decided"), (0.9, 1.1, "open"), (NAN, NAN, "")]
+)
+def test_an_interval_decides_where_it_leaves_the_turning_value_out(low: float, high: float, word: str) -> None:
+    numbers = pd.DataFrame({"value": [1.0], "low": [low], "high": [high]}, index=["x"])
+    assert decision(Question((), "x", 1.0), Found(Path(), {}, numbers)).split(":")[0] == word
+    assert decision(Question((), "y", 1.0), Found(Path(), {}, numbers)) == ""
+
+
+def _found(tmp_path: Path, **tables: pd.DataFrame) -> Found:
+    for name, table in tables.items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    return Found(tmp_path, {name: {"finding": "F."} for name in tables}, pd.DataFrame(columns=["value", "low", "high"]))
+
+
+def test_the_stack_is_told_with_its_quality(tmp_path: Path) -> None:
+    places = [(True, False, False), (False, True, False), (False, False, True), (True, True, False),
+              (True, False, True), (True, True, True)]  # fmt: skip
+    table = pd.DataFrame(places, columns=["compressed", "pruned", "distilled"])
+    table["cheaper"] = [11.4, 2.1, 20, 23, 228, 464]
+    table["accuracy / teacher (miniature)"] = [1, NAN, NAN, 0.25, 0.929, 0.375]
+    told = answers.ANSWERS["R3.1"](_found(tmp_path, scorecard_stacking=table))
+    assert "distillation 20.0x at 0.93" in told and "pruning 2.1x at 0.25" in told
+    assert "464x and keep 0.375" in told
+
+
+def test_costs_are_those_of_every_round(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"student": ["live", "a (shipped)", "a (shipped)"], "TFLOP (counted)": [1, 10, 30],
+                         "seconds": [60, 600, 1800]})  # fmt: skip
+    assert "a 40 TFLOP, 40 minutes" in answers.ANSWERS["R4.1"](_found(tmp_path, distill_cost=rows))
+
+
+def test_tiling_says_whether_a_gpu_was_measured(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"device": ["cpu", "cpu"], "tiles": [1, 2], "seconds": [1.0, 0.9], "peak_mib": [63, 42]})
+    told = answers.ANSWERS["R4.3"](_found(tmp_path, tiled_ffn=rows))
+    assert "0.90 of the plain FFN's time and 42 of 63 MiB" in told and "No server GPU was measured" in told
+    server = rows.assign(device="a GPU")
+    told = answers.ANSWERS["R4.3"](_found(tmp_path, tiled_ffn=pd.concat([rows, server])))
+    assert "on a GPU" in told and "No server GPU" not in told
+
+
+def test_half_of_the_results_is_no_answer(tmp_path: Path) -> None:
+    floors = pd.DataFrame({"levels": ["heads", "ffn"], "floor, B": [1.0, 1.1]})
+    assert answers.ANSWERS["R1.2"](_found(tmp_path, prune_budget_floors=floors)) is None
 
 
 def test_the_pareto_front_keeps_what_nothing_beats() -> None:

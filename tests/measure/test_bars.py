@@ -1,6 +1,7 @@
 import pytest
 
 from mobivid_core.measure.bars import TEACHER_BARS, Bar, bars_table, verdict
+from mobivid_core.measure.intervals import Interval
 
 
 @pytest.mark.parametrize(
@@ -23,9 +24,12 @@ def test_a_value_on_the_bar_clears_it() -> None:
 
 
 def test_the_table_has_every_bar_beside_its_value() -> None:
-    values = dict.fromkeys(TEACHER_BARS, (0.94, 0.9, 0.97)) | {"unseen_gap": (0.3, 0.2, 0.4), "other": (0, 0, 0)}
+    over = {"kind": "95 % Wilson", "over": "clips", "n": 256}
+    values = dict.fromkeys(TEACHER_BARS, Interval(0.94, 0.9, 0.97, **over))
+    values |= {"unseen_gap": Interval(0.3, 0.2, 0.4, **over), "other": Interval(0, 0, 0, **over)}
     frame = bars_table(values).set_index("measure")
     assert len(frame) == len(TEACHER_BARS)
+    assert frame.loc["shape right", ["interval", "n"]].tolist() == ["95 % Wilson, clips", 256]
     assert frame.loc["every attribute right", "bar"] == "at least 0.95"
     assert frame.loc["trained minus held-out combinations", "verdict"] == "missed"
     assert frame.loc["shape right", "verdict"] == "missed, within chance"

@@ -16,7 +16,6 @@ from mobivid_core.prune.planner import (
     Minimum,
     Targets,
     floor_cost,
-    make_plan,
     plan_for_budget,
     plan_for_targets,
     uniform_plan,
@@ -112,17 +111,16 @@ def test_impossible_budgets_name_the_floor() -> None:
 
 def test_explicit_targets_reach_the_mobile_sizes() -> None:
     targets = Targets.of(MINI_MOBILE)
-    plan = make_plan(random_scores(MINI_SERVER), MINI_SERVER, targets=targets)
+    plan = plan_for_targets(random_scores(MINI_SERVER), MINI_SERVER, targets)
     assert plan.sizes == MINI_MOBILE == uniform_plan(MINI_SERVER, targets).sizes
     spread = plan_for_targets(random_scores(MINI_SERVER), MINI_SERVER, targets, allocation="global")
     assert spread.parameters == plan.parameters and spread.sizes != MINI_MOBILE
-    assert make_plan(
-        random_scores(MINI_SERVER), MINI_SERVER, targets=targets, keep_blocks=range(10)
-    ).keep_blocks == tuple(range(10))
+    first = plan_for_targets(random_scores(MINI_SERVER), MINI_SERVER, targets, keep_blocks=range(10))
+    assert first.keep_blocks == tuple(range(10))
 
 
 def test_miniature_plan_scales_to_the_paper() -> None:
-    plan = make_plan(random_scores(MINI_SERVER), MINI_SERVER, targets=Targets.of(MINI_MOBILE)).scale_to(SERVER)
+    plan = plan_for_targets(random_scores(MINI_SERVER), MINI_SERVER, Targets.of(MINI_MOBILE)).scale_to(SERVER)
     assert plan.sizes == MOBILE and plan.parameters == 959_697_024
     with pytest.raises(ParameterError, match="whole multiple"):
         plan.scale_to(MINI_SERVER)

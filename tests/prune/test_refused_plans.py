@@ -10,7 +10,7 @@ import pytest
 from mobivid_core.errors import BudgetError, ParameterError
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.prune.plan import PruningPlan
-from mobivid_core.prune.planner import Targets, make_plan, plan_for_budget, plan_for_targets, uniform_plan
+from mobivid_core.prune.planner import Targets, plan_for_budget, plan_for_targets, uniform_plan
 from mobivid_core.sensitivity.scores import UNIT_KINDS, Scores
 
 SIZES = DiTConfig.uniform(blocks=3, heads=2, ffn=8, hidden=16, head_dim=8, in_channels=4, text_dim=12)
@@ -37,7 +37,6 @@ def test_scores_that_are_no_numbers_are_refused(kind: str, value: float) -> None
     for plan in (
         lambda: plan_for_budget(scores, SIZES, 0.8 * WHOLE),
         lambda: plan_for_targets(scores, SIZES, Targets(2, 1, 4)),
-        lambda: make_plan(scores, SIZES, budget_params=0.8 * WHOLE),
     ):
         with pytest.raises(ParameterError, match=f"1 of .* {kind} scores of 'random' are not finite"):
             plan()

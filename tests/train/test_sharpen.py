@@ -118,3 +118,15 @@ def test_the_seam_error_sees_steps_at_token_borders_only():
     tokens = clips.clone()
     tokens[:, :, :, :32, :32] += 1  # a step of one along 32 of 96 and 32 of 64 pixels, one border of two
     torch.testing.assert_close(sharpen.seam_error(tokens, clips, 32), torch.tensor((1 / 3 + 1 / 4) / 2))
+
+
+def test_the_dither_error_sees_what_repeats_from_block_to_block():
+    clips = torch.zeros((1, 3, 1, 32, 32))
+    dots = clips.clone()
+    dots[..., ::4, ::4] = 1  # of 16 positions one is 1: the variance over positions is 1/16 - 1/256
+    assert float(sharpen.dither_error(dots, clips)) == pytest.approx(1 / 16 - 1 / 256)
+    assert sharpen.dither_error(clips + 0.5, clips) == 0
+    noise = torch.randn(clips.shape, generator=torch.Generator().manual_seed(0))
+    assert float(sharpen.dither_error(noise, clips)) == pytest.approx(
+        1 / 9, rel=0.15
+    )  # a ninth is left of what does not

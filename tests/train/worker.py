@@ -7,6 +7,7 @@ import torch
 
 torch.set_num_threads(1)
 
+from mobivid_core.flow.condition import Condition  # noqa: E402
 from mobivid_core.flow.path import flow_batch, flow_error  # noqa: E402
 from mobivid_core.models.config import DiTConfig  # noqa: E402
 from mobivid_core.models.dit import MobiVidTransformer3DModel  # noqa: E402
@@ -38,9 +39,8 @@ def main() -> None:
         if step == a.stop:
             raise KeyboardInterrupt
         clips = torch.randn(12, 4, 1, 2, 2, generator=generator)
-        return flow_batch(
-            clips, torch.randn(12, 3, 8, generator=generator), torch.ones(12, 3).bool(), generator, drop_text=0
-        )
+        captions = Condition(torch.randn(12, 3, 8, generator=generator), torch.ones(12, 3).bool())
+        return flow_batch(clips, captions, generator, drop_text=0)
 
     settings = TrainSettings(
         a.steps, warmup=2, ema=0.9, log_every=1, save_every_s=0.0, accumulate=a.accumulate, sharded=a.sharded

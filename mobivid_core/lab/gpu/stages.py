@@ -6,84 +6,26 @@ Paper: its models take many GPUs for weeks; this is the miniature's whole chain 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
-from mobivid_core.artifacts import load_model, save_model
-from mobivid_core.data.captions import ClipLabel, caption, label_indices
-from mobivid_core.data.latents import LatentDataset, encode_many, spread_wordings
+from mobivid_core.artifacts import save_model
+from mobivid_core.data.captions import caption
+from mobivid_core.data.latents import encode_many, spread_wordings
 from mobivid_core.data.pool import FILM_SHARE, VideoPool, film_pool, to_bytes
-from mobivid_core.data.render import draw_scenes, label_of, paint, render_clips
-from mobivid_core.distill.own_states import collect_own_states, joined
-from mobivid_core.distill.recipe import run_stages
-from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.student import sample_student, save_student
-from mobivid_core.distill.trajectory import Condition, Trajectories, collect_trajectories, student_sigmas
+from mobivid_core.data.render import draw_scenes, paint, render_clips
 from mobivid_core.files import write_json
-from mobivid_core.flow.sampling import sample_latents
+from mobivid_core.lab.gpu.place import ENDLESS, Place, dataset
+from mobivid_core.lab.gpu.students import compare, contest, guidance, prune, regress, trajectories
 from mobivid_core.measure.borders import border_ratio, sharpness
-from mobivid_core.measure.judge import Judge, accuracy
-from mobivid_core.measure.metrics import frechet_distance
-from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.profiles import Profile
 from mobivid_core.train.judge import publish_judge
 from mobivid_core.train.sharpen import sharpen_decoder
 from mobivid_core.train.teacher import train_teacher
 from mobivid_core.train.vae import train_vae
-
-#: A number of steps that no time slice reaches: the seconds end a stage.
-_ENDLESS = 1_000_000
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a GPU run lives, and at what sizes.
-
-    Attributes:
-        root: Its folder.
-        profile: Sizes.
-        device: Where to compute.
-        clips: Captioned clips that the diffusion model trains on.
-        trajectories: Teacher trajectories that the students train on.
-        batch: Clips of a step of the teacher.
-    """
-
-    root: Path
-    profile: Profile
-    device: torch.device
-    clips: int = 98_304
-    trajectories: int = 65_536
-    batch: int = 768
-
-    @property
-    def fast(self) -> bool:
-        """Whether compiling and bfloat16 pay: on a GPU."""
-        return self.device.type != "cpu"
-
-    @property
-    def teacher_steps(self) -> int:
-        """Solver steps of the teacher's trajectories."""
-        return 16 if self.fast else 4
-
-    def model(self, name: str) -> MobiVidTransformer3DModel:
-        """A saved transformer of this run."""
-        return load_model(MobiVidTransformer3DModel, self.root / name).to(self.device)
-
-    def vae(self, name: str = "vae") -> MobiVidVAE:
-        """A saved VAE of this run."""
-        return load_model(MobiVidVAE, self.root / name).to(self.device).eval()
-
-    def log(self, name: str, rows: list[dict]) -> None:
-        """Keep a stage's log."""
-        pd.DataFrame(rows).to_csv(self.root / name / "log.csv", index=False, lineterminator="\n")
 
 
 def codec(place: Place, seconds: float, name: str = "vae", encoder_width: int | None = None, channels: int = 0) -> None:
@@ -95,7 +37,7 @@ def codec(place: Place, seconds: float, name: str = "vae", encoder_width: int | 
         channels=channels or p.vae_channels,
         width=p.vae_width,
         encoder_width=p.vae_encoder_width if encoder_width is None else encoder_width,
-        steps=_ENDLESS,
+        steps=ENDLESS,
         seconds=seconds,
         device=place.device,
         folder=place.root / "states" / name,
@@ -139,7 +81,7 @@ def sharpen(place: Place, seconds: float, name: str = "vae") -> None:
     vae, result = sharpen_decoder(
         place.vae(name),
         _pool(place, 4096 if place.fast else 8),
-        steps=_ENDLESS if place.fast else 3,
+        steps=ENDLESS if place.fast else 3,
         seconds=seconds,
         device=place.device,
         folder=place.root / "states" / f"{name}-sharp",
@@ -185,18 +127,12 @@ def latents(place: Place, seconds: float, name: str = "vae", split: str = "train
     print(f"latents {name}: {tuple(tensors['latents'].shape)}, {len(distinct)} captions", flush=True)
 
 
-def dataset(place: Place, name: str = "vae", split: str = "train") -> LatentDataset:
-    """The encoded clips of `latents`, on the device."""
-    stored = load_file(place.root / f"{name}-{split}.safetensors", device=str(place.device))
-    return LatentDataset(labels=[], **stored)
-
-
 def teacher(place: Place, seconds: float, name: str = "vae", out: str = "teacher") -> None:
     """Train the teacher."""
     model, result = train_teacher(
         dataset(place, name),
         replace(place.profile.server, in_channels=place.vae(name).config.latent_channels),
-        steps=_ENDLESS,
+        steps=ENDLESS,
         seconds=seconds,
         batch=place.batch,
         folder=place.root / "states" / out,
@@ -207,234 +143,6 @@ def teacher(place: Place, seconds: float, name: str = "vae", out: str = "teacher
     save_model(model.cpu(), place.root / out, torch.float16)
     place.log(out, result.log)
     print(f"{out}: {result.log[-1]}", flush=True)
-
-
-def guidance(place: Place, seconds: float) -> None:
-    """Choose the guidance on validation captions: nearest to real clips among those that are as accurate as any."""
-    del seconds
-    arms = {str(g): ("teacher", g, 16, "unipc") for g in (1.5, 2.0, 2.5, 3.0, 4.0)}
-    rows = _compare(place, arms, "vae", "guidance")[1:]
-    best = max(row["all"] for row in rows)
-    chosen = min((row for row in rows if row["all"] >= best - 0.015), key=lambda row: row["image"])
-    write_json(place.root / "chosen.json", {"guidance": float(chosen["name"])})
-    print("guidance", chosen["name"], flush=True)
-
-
-def trajectories(place: Place, seconds: float) -> None:
-    """Guided trajectories of the teacher, kept with the numbers of their captions: the states lie with the clips."""
-    del seconds
-    data, model = dataset(place), place.model("teacher").eval().requires_grad_(False)
-    chosen = torch.arange(place.trajectories) % len(data)
-    wordings = torch.randint(data.caption_of.shape[1], chosen.shape, generator=torch.Generator().manual_seed(1))
-    captions = data.caption_of[chosen.to(place.device), wordings.to(place.device)]
-    with torch.autocast(place.device.type, torch.bfloat16, enabled=place.fast):
-        walked = collect_trajectories(
-            model,
-            _condition(data, captions),
-            tuple(data.latents.shape[1:]),
-            steps=place.teacher_steps,
-            guidance=_chosen_guidance(place),
-            solver="unipc",
-            seed=1,
-            chunk=2048 if place.fast else 8,
-        )
-    kept = {"states": walked.states.float().contiguous(), "captions": captions.cpu()}
-    save_file(kept, place.root / "trajectories.safetensors")
-
-
-def walked(place: Place, data: LatentDataset) -> Trajectories:
-    """The trajectories of the stage of that name, on the device."""
-    stored = load_file(place.root / "trajectories.safetensors", device=str(place.device))
-    condition, sigmas = _condition(data, stored["captions"]), student_sigmas().to(place.device)
-    return Trajectories(stored["states"], sigmas, condition, place.teacher_steps, _chosen_guidance(place))
-
-
-def _condition(data: LatentDataset, captions: Tensor) -> Condition:
-    return Condition(data.text[captions].float(), data.mask[captions], data.null_text, data.null_mask)
-
-
-def _chosen_guidance(place: Place) -> float:
-    return json.loads((place.root / "chosen.json").read_text())["guidance"]
-
-
-def prune(place: Place, seconds: float) -> None:
-    """The paper's cut of the teacher: planned, pruned and refitted, on the processor."""
-    del seconds
-    from mobivid_core.prune.planner import Targets, plan_for_targets
-    from mobivid_core.prune.refit import refit
-    from mobivid_core.prune.search import eliminate_blocks, rescore
-    from mobivid_core.prune.surgery import prune as cut
-    from mobivid_core.sensitivity.calibration import calibration_from
-    from mobivid_core.sensitivity.kd import default_features, reference
-
-    model = load_model(MobiVidTransformer3DModel, place.root / "teacher").requires_grad_(False)
-    data = replace(place, device=torch.device("cpu"))
-    few = dataset(data)
-    few = replace(few, latents=few.latents[:1024], caption_of=few.caption_of[:1024])
-    calibration = calibration_from(few, samples=1024 if place.fast else 16, seed=0)
-    probe = reference(model, calibration.first(128 if place.fast else 8), default_features(model.sizes.blocks))
-    targets = Targets.of(place.profile.mobile)
-    kept, _ = eliminate_blocks(model, probe, place.profile.mobile.blocks, progress=False)
-    plan = plan_for_targets(rescore(model, probe, kept, seed=0), model.sizes, targets, keep_blocks=kept)
-    student, _ = refit(cut(model, plan).eval(), model, plan, calibration, progress=False)
-    save_model(student, place.root / "pruned")
-    plan.save(place.root / "pruned" / "plan.json")
-    print(f"pruned: kept {kept}, {plan.parameters:,} parameters", flush=True)
-
-
-def regress(place: Place, seconds: float, start: str = "teacher", out: str = "distilled-regression") -> None:
-    """Regression on the teacher's trajectories, then rounds on the student's own states."""
-    data = dataset(place)
-    paths = walked(place, data)
-    model = place.model("teacher").eval().requires_grad_(False)
-    own_rounds, share = (2, 0.55) if place.fast else (1, 0.5)
-    base = DistillSettings(
-        _ENDLESS,
-        batch=512 if place.fast else 4,
-        rate=1e-3,
-        muon=4e-3,
-        rate_warmup=100,
-        ema=0.998,
-        snapshot_every=5000 if place.fast else 10,
-        seconds=share * seconds,
-    )
-    (first,) = run_stages(place.model(start), model, data, paths, (base,))
-    latest, log = _plain(first.averaged, place), list(first.log)
-    for number in range(own_rounds):
-        began = time.perf_counter()
-        clips = min(len(paths), 8192 if place.fast else 8)
-        seen = collect_own_states(
-            latest, model, paths.to("cpu"), clips, first=number * clips, chunk=2048 if place.fast else 8
-        ).to(place.device)
-        left = (1 - share) * seconds / own_rounds - (time.perf_counter() - began)
-        forced = paths.take(torch.arange(2 * clips, device=place.device) % len(paths))
-        given = joined([seen, forced])
-        later = replace(base, rate=4e-4, muon=2e-3, seconds=max(left, 2.0), seed=number + 1)
-        (done,) = run_stages(latest, model, data, given, (later,))
-        latest = _plain(done.averaged, place)
-        log += done.log
-    save_student(latest.cpu(), place.root / out, {"start": start, "seconds": seconds}, torch.float16)
-    place.log(out, log[:: max(1, len(log) // 200)])
-    print(f"{out}: {len(log)} updates, {log[-1]}", flush=True)
-
-
-def _plain(model: torch.nn.Module, place: Place) -> MobiVidTransformer3DModel:
-    """A copy without compiled blocks."""
-    fresh = MobiVidTransformer3DModel.from_sizes(model.sizes).to(place.device)
-    fresh.load_state_dict(model.state_dict())
-    return fresh
-
-
-def contest(
-    place: Place,
-    seconds: float,
-    start: str = "distilled-regression",
-    out: str = "distilled-adversarial",
-    weight: float = 0.1,
-    seed: int = 0,
-    rate: float = 2e-4,
-) -> None:
-    """The adversarial stage from a regression student; weight 0 is its control: as long, on the anchor alone."""
-    data = dataset(place)
-    paths = walked(place, data)
-    model = place.model("teacher").eval().requires_grad_(False)
-    settings = DistillSettings(
-        _ENDLESS,
-        batch=128 if place.fast else 4,
-        rate=rate,
-        rate_warmup=50,
-        adversarial_weight=weight,
-        discriminator_warmup=300 if place.fast else 2,
-        discriminator_rate=5e-4,
-        gradient_steps=2,
-        r1_weight=0.001,
-        ema=0.995,
-        snapshot_every=5000 if place.fast else 10,
-        seed=seed,
-        seconds=seconds,
-    )
-    (done,) = run_stages(place.model(start), model, data, paths, (settings,))
-    made = {"start": start, "weight": weight, "rate": rate, "seed": seed, "seconds": seconds}
-    save_student(_plain(done.averaged, place).cpu(), place.root / out, made, torch.float16)
-    place.log(out, done.log[:: max(1, len(done.log) // 200)])
-    print(f"{out}: {len(done.log)} updates, {done.log[-1]}", flush=True)
-
-
-def compare(place: Place, seconds: float) -> None:
-    """Every model of the run on the same validation captions."""
-    del seconds
-    scale = _chosen_guidance(place)
-    arms: dict[str, tuple] = {
-        "teacher, 40 Euler": ("teacher", scale, 40, "euler"),
-        "teacher, 8 UniPC": ("teacher", scale, 8, "unipc"),
-        "teacher, 4 UniPC": ("teacher", scale, 4, "unipc"),
-        "teacher, 4 Euler": ("teacher", scale, 4, "euler"),
-    }
-    for folder in sorted(place.root.iterdir()):
-        if (folder / "distilled.json").is_file():
-            arms[folder.name] = (folder.name, 1.0, 4, "student")
-    _compare(place, arms, "vae-sharp" if (place.root / "vae-sharp").is_dir() else "vae", "compared")
-
-
-@torch.no_grad()
-def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[dict]:
-    """Accuracy and distances of generated clips on validation captions, a row an arm."""
-    from mobivid_core.measure.image_features import ImageAxes, image_features
-
-    count, codec_ = (384 if place.fast else 8), place.vae(vae)
-    judge = load_model(Judge, place.root / "judge").to(place.device).eval()
-    labels: list[ClipLabel] = [label_of("val", i) for i in range(count)]
-    text, mask = encode_many([caption(x) for x in labels], place.device)
-    null_text, null_mask = encode_many([""], place.device)
-    shape = codec_.latent_shape(place.profile.frames, place.profile.size, place.profile.size)
-    noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(5)).to(place.device)
-    real = render_clips("val", range(50_000, 50_000 + count), size=place.profile.size, device=place.device).clips
-    truth = label_indices(labels)
-
-    def look(clips: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        classes, features = judge.read(clips, 128)
-        return classes, features, torch.cat([image_features(part) for part in clips.split(64)])
-
-    _, real_features, real_image = look(real)
-    axes, crisp = ImageAxes.fit(real_image), sharpness(real).mean()
-    again = torch.cat([codec_(part) for part in real.split(32)]).clamp(-1, 1)
-    rows = []
-
-    def measure(name: str, clips: Tensor, asked: Tensor | None, latents_: Tensor | None = None) -> None:
-        classes, features, image = look(clips)
-        row = {
-            "name": name,
-            "borders": float(border_ratio(clips).mean()),
-            "sharpness": float(sharpness(clips).mean() / crisp),
-        }
-        if asked is not None:
-            row |= {k: float(v.mean()) for k, v in accuracy(classes, asked).items()}
-        row["judge"] = float(frechet_distance(features, real_features))
-        row["image"] = float(frechet_distance(axes.project(image), axes.project(real_image)))
-        if latents_ is not None:
-            row["std"] = float(latents_.std())
-        rows.append(row)
-        print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
-
-    measure("reconstructions", again, None)
-    for name, (folder, scale, steps, solver) in arms.items():
-        model = place.model(folder).eval()
-        with torch.autocast(place.device.type, torch.bfloat16, enabled=place.fast):
-            if solver == "student":
-                condition = Condition(text.float(), mask, null_text.float(), null_mask)
-                made = sample_student(model, condition, noise, batch=512)
-            else:
-                null = {"null_text": null_text.float(), "null_mask": null_mask}
-                made = sample_latents(
-                    model, text.float(), mask, shape, steps=steps, guidance=scale, solver=solver, noise=noise,
-                    batch=512, **null,
-                )  # fmt: skip
-        clips = torch.cat([codec_.decode_latents(part.float()) for part in made.split(64)])
-        measure(name, clips, truth, made.float())
-        if name == next(iter(arms)):
-            save_file({"clips": to_bytes(clips[:24]).cpu().contiguous()}, place.root / f"{file}-clips.safetensors")
-    write_json(place.root / f"{file}.rows.json", rows)
-    return rows
 
 
 def judge(place: Place, seconds: float) -> None:

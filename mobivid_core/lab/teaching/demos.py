@@ -10,10 +10,10 @@ from torch import Tensor
 
 from mobivid_core import artifacts
 from mobivid_core.data.film import film_clips
-from mobivid_core.flow.path import TIMESTEP_SCALE, null_condition
+from mobivid_core.flow.path import TIMESTEP_SCALE
 from mobivid_core.flow.sampling import textbook_sigmas
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.text import encode_text
+from mobivid_core.models.text import encode_captions
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import get_profile
 
@@ -56,13 +56,12 @@ def sampled_clip(
         (1, 3, T, H, W) in [-1, 1].
     """
     vae, teacher, shape = _shipped()
-    (text, mask), empty = encode_text([prompt]), encode_text([""])
-    conditions = (null_condition(text, *empty), (text, mask))
+    asked = encode_captions([prompt])
     x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
     sigmas = [*textbook_sigmas(steps), 0.0]
     for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
         time = torch.full((1,), TIMESTEP_SCALE * sigma)
-        v_empty, v_text = (teacher(x, time, *condition).sample for condition in conditions)
+        v_empty, v_text = (teacher(x, time, c.text, c.mask).sample for c in (asked.empty(), asked))
         x = euler_step(x, guided_velocity(v_empty, v_text, guidance), sigma, sigma_next)
     return vae.decode_latents(x)
 
@@ -80,7 +79,7 @@ def ffn_activations(block: int, samples: int = 32, seed: int = 0) -> tuple[Tenso
         Two sets of activations (samples * tokens, neurons) from different noises; the layer's weight (hidden, neurons).
     """
     _, teacher, shape = _shipped()
-    text, mask = encode_text([_CAPTIONS[i % len(_CAPTIONS)] for i in range(samples)])
+    text, mask = encode_captions([_CAPTIONS[i % len(_CAPTIONS)] for i in range(samples)])
     generator, seen = torch.Generator().manual_seed(seed), []
     down = teacher.blocks[block].ffn.down
     hook = down.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(0, -2)))

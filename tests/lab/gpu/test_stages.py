@@ -13,7 +13,9 @@ from mobivid_core.artifacts import load_model, save_model
 from mobivid_core.distill.student import load_student
 from mobivid_core.distill.trajectory import teacher_states
 from mobivid_core.lab.gpu import command
-from mobivid_core.lab.gpu.stages import STAGES, Place, dataset, walked
+from mobivid_core.lab.gpu.place import Place, dataset
+from mobivid_core.lab.gpu.stages import STAGES
+from mobivid_core.lab.gpu.students import walked
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import get_profile
 

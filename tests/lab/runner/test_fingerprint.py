@@ -11,9 +11,10 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.lab.runner.chain import Chain
-from mobivid_core.lab.runner.fingerprint import READ_THROUGH, changed, data_hashes, module_files
+from mobivid_core.lab.runner.fingerprint import READ_THROUGH, READS_RESULTS, changed, data_hashes, module_files
 from mobivid_core.lab.runner.parameters import declared, parse_value, resolve
 from mobivid_core.lab.runner.source import read_chain, read_notebook
+from mobivid_core.measure.reference import MEASURING_CODE
 from mobivid_core.paths import project_root
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -68,13 +69,12 @@ def test_records_and_students_count_only_where_they_are_read(tmp_path: Path, fol
     assert changed(before, data_hashes(tmp_path, [reader])) == [folder]
 
 
-def test_modules_through_which_data_are_read_exist() -> None:
+def test_names_of_modules_and_folders_resolve() -> None:
+    """Names in strings that a move of modules would leave behind without an error."""
     package = project_root() / "mobivid_core"
-    assert all(
-        (package / f"{reader.replace('.', '/')}.py").is_file()
-        for readers in READ_THROUGH.values()
-        for reader in readers
-    )
+    readers = [reader for readers in READ_THROUGH.values() for reader in readers]
+    assert all((package / f"{name.replace('.', '/')}.py").is_file() for name in [*readers, READS_RESULTS])
+    assert all(list((package / folder).glob("*.py")) for folder in MEASURING_CODE)
 
 
 def _notebook(folder: Path, name: str, *cells: str) -> Path:

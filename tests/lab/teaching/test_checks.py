@@ -26,6 +26,7 @@ CLAIMS = pd.DataFrame(
         "id": ["A", "B", "C", "D", "E"],
         "evidence": ["measured", "measured", "measured", "derived", None],
         "low": [0.95, 0.8, math.nan, 1.0, math.nan],
+        "high": [1.0, 1.0, math.nan, 1.1, math.nan],
         "target": [0.9, 0.9, 0.0, 0.9, math.nan],
     }
 )
@@ -83,10 +84,20 @@ def megabytes(n, neurons, tiles):
     return 2 * n * math.ceil(neurons / tiles) / 1e6
 
 
-def holds(rule, value, low, high, target, tolerance):
-    if rule == "value":
-        return abs(value - target) <= tolerance * target
-    return {"covers": low <= target <= high, "reaches": high >= target, "at_least": value >= target}[rule]
+def claim_verdict(test, value, low, high, target, digits):
+    if test == "digits":
+        return "supported" if round(value, digits) == target else "contradicted"
+    if test == "covers":
+        return "supported" if low <= target <= high else "contradicted"
+    if test == "at most":
+        low, high, target = -high, -low, -target
+    return "supported" if low >= target else "contradicted" if high < target else "undecided"
+
+
+def point_verdict(test, value, low, high, target, digits):
+    if test == "at least":
+        return "supported" if value >= target else "contradicted"
+    return claim_verdict(test, value, low, high, target, digits)
 
 
 def prune(up, down, keep):
@@ -147,7 +158,7 @@ RIGHT = {
     "flops": lambda: phone.flops(block_flops, 0.077, 0.713),
     "speed": lambda: phone.speed(fps, 15 * 10 / 49 / 20, 10.0, 20.0),
     "tiles": lambda: phone.tiles(megabytes, 9),
-    "rules": lambda: scorecard.rules(holds),
+    "rules": lambda: scorecard.rules(claim_verdict),
     "fragile": lambda: scorecard.fragile(["A", "B", "C"], ["B", "C"], CLAIMS),
 }
 
@@ -235,7 +246,7 @@ WRONG: list[tuple[Callable[[], Verdict], str, tuple[str, ...]]] = [
     (lambda: phone.tiles(lambda n, f, k: 2 * n * f / k / 1e6, 9), "cannot all be equal", ("ceil",)),
     (lambda: phone.tiles(megabytes, 8), "more than 2 MB", ("9", "nine")),
     (lambda: phone.tiles(megabytes, 16), "fewer tiles", ("9", "nine")),
-    (lambda: scorecard.rules(lambda rule, v, lo, hi, t, tol: lo >= t if rule == "at_least" else holds(rule, v, lo, hi, t, tol)), "'at_least'", (">=",)),
+    (lambda: scorecard.rules(point_verdict), "'at least'", (">=",)),
     (lambda: scorecard.fragile(["A", "B", "C", "D"], ["B", "C"], CLAIMS), "model or arithmetic", ("'D'",)),
     (lambda: scorecard.fragile(["A", "B"], ["B"], CLAIMS), "is missing", ("'C'",)),
     (lambda: scorecard.fragile(["A", "B", "C"], ["B"], CLAIMS), "NaN", ("'C'",)),

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mobivid_core.distill.trajectory import euler_path, student_sigmas
+from mobivid_core.distill.trajectory import student_sigmas
+from mobivid_core.flow.sampling import solver_path
 from mobivid_core.flow.toy import LineMixture
 from mobivid_core.lab.teaching.verdict import checked, run, wrong_if
 
@@ -92,8 +93,8 @@ def loss_and_spread(trajectory_loss: Callable[..., float], spread: Callable[...,
         return toy(x, torch.full((len(x),), 1000 * float(sigma)))
 
     sigmas, levels = student_sigmas(4), torch.tensor([1.0, 0.7, 0.3, 0.1, 0.0])
-    own = float(run(trajectory_loss, student, torch.stack(euler_path(student, starts, sigmas)), sigmas))
-    uneven = float(run(trajectory_loss, student, torch.stack(euler_path(student, starts, levels)), levels))
+    own = float(run(trajectory_loss, student, torch.stack(solver_path(student, starts, sigmas)), sigmas))
+    uneven = float(run(trajectory_loss, student, torch.stack(solver_path(student, starts, levels)), levels))
     wrong_if(
         own > 1e-8,  # squared float32 rounding
         f"`trajectory_loss`: the student made these very states by Euler steps of its own, and you find {own:.2g}. "

@@ -13,6 +13,7 @@ import torch
 from mobivid_core.errors import ParameterError, ProfileError
 from mobivid_core.files import read_json, sha256, write_json
 from mobivid_core.measure.intervals import Interval, share
+from mobivid_core.show import cells
 from mobivid_core.show import results as registry
 from mobivid_core.show.results import Results
 from mobivid_core.show.style import use_style
@@ -47,12 +48,12 @@ def test_figures_are_stable_to_the_byte_and_listed(results: Results) -> None:
 
 def test_blank_cells_stay_blank_and_the_index_shows_only_if_named(results: Results) -> None:
     frame = pd.DataFrame({"ours": [1.5, None], "note": [None, "<b>"]})
-    rendered = registry._rendered(frame)
+    rendered = cells.rendered(frame)
     assert "nan" not in rendered["text/html"].lower() and "&lt;b&gt;" in rendered["text/html"]
     results.table("toy_table", frame, finding="A table.", evidence="derived")
     assert (results.folder / "toy_table.csv").read_text() == "ours,note\n1.5,\n,<b>\n"
     named = frame.rename_axis("row")
-    assert "row" in registry._rendered(named)["text/html"]
+    assert "row" in cells.rendered(named)["text/html"]
 
 
 def test_headlines_are_replaced_by_id_and_sorted(results: Results) -> None:
@@ -131,12 +132,12 @@ def test_forgetting_touches_only_the_notebooks_own_results(results: Results) -> 
 
 
 def test_cells_are_rounded_for_reading() -> None:
-    shown = [registry._cell(v) for v in (0.0, 1.23456, -0.5, 1234567.0, 0.00001234, None, float("nan"), 3, "x")]
+    shown = [cells.cell_text(v) for v in (0.0, 1.23456, -0.5, 1234567.0, 0.00001234, None, float("nan"), 3, "x")]
     assert shown == ["0", "1.235", "\N{MINUS SIGN}0.5", "1.23e+06", "1.23e-05", "", "", "3", "x"]
 
 
 def test_counts_are_kept_to_the_last_digit() -> None:
-    from mobivid_core.show.results import _number
+    from mobivid_core.show.cells import number_text
 
-    assert _number(959_697_024) == "959697024"
-    assert (_number(0.123456789), _number(None)) == ("0.123457", "")
+    assert number_text(959_697_024) == "959697024"
+    assert (number_text(0.123456789), number_text(None)) == ("0.123457", "")

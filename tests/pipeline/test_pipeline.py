@@ -8,6 +8,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.sampling import make_scheduler, sample_latents
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
@@ -61,17 +62,8 @@ def test_agrees_with_the_plain_sampler(pipe, guidance):
     prompts = ["a red star moving right", "a blue fish"]
     noise = torch.randn(2, 4, 2, 1, 2, generator=_seed())
     got = pipe(prompts, latents=noise, guidance_scale=guidance, output_type="latent", **SMALL).frames
-    null = pipe.encode_prompt([""])
-    expected = sample_latents(
-        pipe.transformer,
-        *pipe.encode_prompt(prompts),
-        noise.shape,
-        steps=2,
-        guidance=guidance,
-        null_text=null[0],
-        null_mask=null[1],
-        noise=noise,
-    )
+    condition = Condition(*pipe.encode_prompt(prompts), *pipe.encode_prompt([""]))
+    expected = sample_latents(pipe.transformer, condition, noise, 2, guidance=guidance)
     torch.testing.assert_close(got, expected)  # same operations, other batch shapes: round-off
 
 

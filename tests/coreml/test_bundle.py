@@ -13,6 +13,7 @@ from mobivid_core.coreml import app, bundle, export, graphs
 from mobivid_core.coreml.packages import Package
 from mobivid_core.coreml.verify import Verification
 from mobivid_core.errors import CheckpointError, ExportError
+from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.models.config import MOBILE, SERVER, SMOKE_MOBILE
 from mobivid_core.models.dit import MobiVidTransformer3DModel
@@ -35,7 +36,7 @@ def test_app_loop_equals_the_sampler() -> None:
     model = _model()
     text, mask = torch.randn(1, 6, 384), torch.arange(6)[None] < 4
     noise = torch.randn(1, 16, 2, 2, 2)
-    expected = sample_latents(model, text, mask, noise.shape[1:], steps=4, noise=noise)
+    expected = sample_latents(model, Condition(text, mask), noise, 4)
     tables = bundle.timestep_tables(model, [1.0, 0.75, 0.5, 0.25])
     with torch.no_grad():
         ours = app.sample(graphs.dit_graph(model, (2, 2, 2), 6).module, noise, text, mask, tables)
@@ -85,7 +86,8 @@ def test_export_command_says_what_is_missing(
     monkeypatch.setattr(artifacts, "checkpoints_dir", lambda: tmp_path / "none")
     assert export.main(["--config", "mini", "--out", str(tmp_path / "out"), "--profile", "smoke"]) == 2
     assert "artefact" in capsys.readouterr().err
-    assert export.main(["--config", "mini", "--out", str(tmp_path / "out"), "--profile", "huge"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        export.main(["--config", "mini", "--out", str(tmp_path / "out"), "--profile", "huge"])
     assert "unknown profile" in capsys.readouterr().err
 
 

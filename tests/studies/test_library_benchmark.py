@@ -1,4 +1,4 @@
-"""The arms of the library benchmark that need no library: their choices meet the budget, ours are refitted."""
+"""The arms of the library benchmark that need no library: choices meet the budget, every arm is refitted once."""
 
 from dataclasses import replace
 
@@ -14,23 +14,25 @@ from mobivid_core.studies import library_benchmark
 from mobivid_core.studies.library_arms import RATES, Setting, choices, prepared
 from mobivid_core.studies.library_plans import LibraryPlan
 
-OWN = ("ours: any level, one queue, refit", "ours: scores with take-over, one queue, refit")
+OWN = ("ours: any level, one queue", "ours: scores with take-over, one queue")
 
 
 @pytest.fixture(scope="module")
 def setting(teacher, calibration):
     against = reference(teacher, calibration.first(16))
     shared = {"train": None, "evaluator": None, "targets": Targets(3, 2, 16), "steps": 1, "batch": 4}
-    return Setting(teacher, calibration=calibration, probe=against, choice=against, held_out=against, **shared)
+    answers = dict.fromkeys(("probe", "choice", "held_out", "fresh"), against)
+    return Setting(teacher, calibration=calibration, **answers, **shared)
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_our_arms_meet_the_budget_and_are_refitted(setting, name):
+def test_our_arms_meet_the_budget_and_gain_from_the_refit(setting, name):
     budget = 0.8 * sum(p.numel() for p in setting.teacher.parameters())
     chosen = choices(setting, budget, paper=False)[name]()
     assert 0.95 * budget < chosen.plan.parameters <= budget
-    repaired, student = prepared(setting, name, chosen)
-    cut = prune(setting.teacher, chosen.plan).eval()
+    plain, cut = prepared(setting, chosen, repair=False)
+    repaired, student = prepared(setting, chosen, repair=True)
+    assert plain == chosen and cut.sizes == prune(setting.teacher, chosen.plan).sizes
     assert output_errors(student, setting.held_out).mean() < output_errors(cut, setting.held_out).mean()
     assert repaired.seconds > chosen.seconds > 0  # the refit counts as planning
 
@@ -45,12 +47,14 @@ def test_rates_are_chosen_on_clips_of_their_own(setting, tmp_path, monkeypatch):
     choice, held_out = object(), object()
     s = replace(setting, choice=choice, held_out=held_out)
     best = {id(choice): RATES[2], id(held_out): RATES[0]}
-    monkeypatch.setattr(library_benchmark, "prepared", lambda s, name, chosen: (chosen, None))
+    monkeypatch.setattr(library_benchmark, "prepared", lambda s, chosen, repair: (chosen, repair))
     monkeypatch.setattr(library_benchmark, "recovered", lambda s, chosen, start, bank, rate: rate)
     monkeypatch.setattr(
         library_benchmark, "output_errors", lambda rate, against: torch.tensor([abs(rate - best[id(against)])])
     )
-    monkeypatch.setattr(library_benchmark, "measured", lambda s, chosen, start, model, seed: {"model": model})
+    row = lambda s, chosen, start, model, seed: {"model": model, "at": start}  # noqa: E731
+    monkeypatch.setattr(library_benchmark, "measured", row)
     chosen = LibraryPlan(PruningPlan.keep_all(setting.teacher.sizes), 1.0, "none")
     rows = library_benchmark._rows(s, {"arm": "x"}, lambda: chosen, [], 1, {0: None}, tmp_path / "kept.json")
     assert rows[0]["rate"] == RATES[2] == rows[0]["model"]
+    assert [(r["refit"], r["at"]) for r in rows] == [(False, False), (True, True)]  # every arm, both ways

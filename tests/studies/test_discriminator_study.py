@@ -30,7 +30,7 @@ def test_each_trial_changes_one_thing(teacher):
 
 
 def test_record_says_where_it_comes_from(tmp_path):
-    with pytest.raises(CheckpointError, match="distill.study share"):
+    with pytest.raises(CheckpointError, match="mobivid study share"):
         load_study("share", "abc", tmp_path)
     pd.DataFrame({"trial": ["0% synthetic"], "Frechet / start": [0.9]}).to_csv(tmp_path / "distill_share.csv")
     facts = {"date": "2026-01-01", "teacher": "abc", "updates": 3, "clips": 4, "seeds": 1}

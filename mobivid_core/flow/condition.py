@@ -1,0 +1,88 @@
+"""Captions as the models see them: token states and mask, with the empty caption that guidance needs.
+
+Every loss and every sampler takes a `Condition`, so that states and mask cannot be separated on their way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobivid_core.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class Condition:
+    """N encoded captions.
+
+    Attributes:
+        text: (N, L, D) token states.
+        mask: (N, L) bool, True at real tokens.
+        null_text: (1, M, D) token states of "", or (N, M, D) where each caption has its own negative one; None where
+            nothing is guided or dropped.
+        null_mask: (1, M) or (N, M) bool.
+    """
+
+    text: Tensor
+    mask: Tensor
+    null_text: Tensor | None = None
+    null_mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def take(self, index: Tensor | slice) -> Condition:
+        """The captions at `index`."""
+        own = self.null_text is not None and len(self.null_text) > 1
+        null = [t[index] if own else t for t in (self.null_text, self.null_mask)]
+        return Condition(self.text[index], self.mask[index], *null)
+
+    def to(self, device: str | torch.device) -> Condition:
+        """All tensors on `device`."""
+        return Condition(*(None if t is None else t.to(device) for t in self.tensors))
+
+    def repeated(self, times: int) -> Condition:
+        """Each caption `times` times in a row: several clips of one prompt."""
+        rows = torch.arange(len(self), device=self.text.device).repeat_interleave(times)
+        return self.take(rows)
+
+    def padded(self, length: int) -> Condition:
+        """The captions padded to `length` tokens, where the empty one is longer."""
+        missing = length - self.text.shape[1]
+        text, mask = F.pad(self.text, (0, 0, 0, missing)), F.pad(self.mask, (0, missing))
+        return Condition(text, mask, self.null_text, self.null_mask)
+
+    def empty(self) -> Condition:
+        """The empty caption in the place of each: repeated, and padded to the captions' length.
+
+        Raises:
+            ParameterError: There is none, it is longer than the captions, or it has another width.
+        """
+        if self.null_text is None or self.null_mask is None:
+            raise ParameterError("the empty caption is missing: pass null_text and null_mask (encode_text(['']))")
+        missing = self.text.shape[1] - self.null_text.shape[1]
+        if missing < 0 or self.null_text.shape[2] != self.text.shape[2]:
+            raise ParameterError(
+                f"the empty caption's states {tuple(self.null_text.shape)} do not fit the captions' "
+                f"{tuple(self.text.shape)}: encode both with the same encoder and max_length"
+            )
+        states = F.pad(self.null_text, (0, 0, 0, missing)).expand(len(self), -1, -1)
+        return Condition(states, F.pad(self.null_mask.bool(), (0, missing), value=False).expand(len(self), -1))
+
+    def dropped(self, probability: float, generator: torch.Generator | None) -> Condition:
+        """Each caption replaced by the empty one with `probability`: training for guidance needs both.
+
+        A generator draws on its own device, so that a CPU seed means the same on a GPU.
+        """
+        empty, source = self.empty(), self.text.device if generator is None else generator.device
+        drawn = torch.rand(len(self), generator=generator, device=source).to(self.text.device) < probability
+        text = torch.where(drawn[:, None, None], empty.text, self.text)
+        return Condition(text, torch.where(drawn[:, None], empty.mask, self.mask), self.null_text, self.null_mask)
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All that a result depends on, for keys of caches."""
+        return tuple(getattr(self, field.name) for field in fields(self))

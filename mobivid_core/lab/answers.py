@@ -1,0 +1,235 @@
+"""Two sentences for each question that findings alone would answer badly; every number is read from a registered table.
+
+A function returns None where a table that it needs has not been registered: the question is then not answered yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mobivid_core.paths import figures_dir
+from mobivid_core.profiles import get_profile
+from mobivid_core.show.results import headlines, manifest
+
+
+class MissingResult(LookupError):
+    """A table that an answer needs has not been registered."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Registered results of a profile.
+
+    Attributes:
+        folder: Of their files.
+        entries: Their manifest.
+        numbers: Headline rows by id.
+    """
+
+    folder: Path
+    entries: Mapping[str, dict[str, Any]]
+    numbers: pd.DataFrame
+
+    @classmethod
+    def of(cls, profile: str) -> Found:
+        """Everything that was registered at a profile.
+
+        Raises:
+            ProfileError: Unknown profile.
+        """
+        rows = headlines(profile).set_index("id")
+        return cls(figures_dir(get_profile(profile).name), manifest(profile), rows)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A registered table.
+
+        Raises:
+            MissingResult: It has not been registered.
+        """
+        file = self.folder / f"{name}.csv"
+        if name not in self.entries or not file.is_file():
+            raise MissingResult(name)
+        return pd.read_csv(file)
+
+    def headline(self, name: str) -> pd.Series | None:
+        """A headline's row; None if it has not been recorded."""
+        return self.numbers.loc[name] if name in self.numbers.index else None
+
+    def number(self, name: str) -> str:
+        """A headline with its interval as text.
+
+        Raises:
+            MissingResult: It has not been recorded.
+        """
+        row = self.headline(name)
+        if row is None:
+            raise MissingResult(name)
+        ends = "" if pd.isna(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
+        return f"{row['value']:.2f}{ends}"
+
+
+Answer = Callable[[Found], str | None]
+
+
+def _complete(sentences: Callable[[Found], str]) -> Answer:
+    """None instead of an answer from half of its results."""
+
+    @wraps(sentences)
+    def answer(found: Found) -> str | None:
+        try:
+            return sentences(found)
+        except MissingResult:
+            return None
+
+    return answer
+
+
+@_complete
+def single_levels(found: Found) -> str:
+    """R1.2: head-only and FFN-only arms."""
+    floors = found.table("prune_budget_floors").set_index("levels")["floor, B"]
+    arms = found.table("prune_arms").set_index("arm")["KD recovered"]
+    mild = {name.removeprefix("mild: "): value for name, value in arms.items() if name.startswith("mild: ")}
+    told = ", ".join(f"{name} {value:.3f}" for name, value in sorted(mild.items(), key=lambda item: item[1]))
+    return (
+        f"Head-only and FFN-only pruning cannot reach the mobile size: without any head {floors['heads']:.2f} B "
+        f"parameters are left, without any FFN neuron {floors['ffn']:.2f} B. At 1.50 B-equivalent, where each level "
+        f"can compete, the KD losses after the same refit and recovery are {told}; at the mobile size the tri-level "
+        f"cut has {found.number('prune_kd_over_block_only_paper')} of block-only's."
+    )
+
+
+@_complete
+def motion(found: Found) -> str:
+    """R1.3: dynamic degree and motion smoothness."""
+    rows = found.table("distill_quality")
+    rows = rows[rows["clips"].str.contains("teacher|student")].drop_duplicates("clips")
+    told = "; ".join(f"{r.clips} {r.motion_smoothness:.3f} and {r.dynamic_degree:.2f}" for r in rows.itertuples())
+    effects = found.table("teacher_damage_effects")
+    noise = effects[(effects["measure"] == "dynamic_degree") & effects["damage"].str.contains("noise")]
+    most = noise.loc[noise["change"].idxmax()] if len(noise) and noise["change"].notna().any() else None
+    under = "" if most is None else f" (by {most['change']:+.2f} under {most['damage']})"
+    return (
+        f"Motion smoothness and dynamic degree: {told}. Dynamic degree changes under noise on real clips{under}, so a "
+        "high value says little by itself; the share of clips with the asked motion is in the same table."
+    )
+
+
+@_complete
+def discriminator(found: Found) -> str:
+    """R1.4: teacher features against features from scratch."""
+    trials = found.table("distill_heads")
+    column, names = "Frechet / start", trials["trial"]
+    means = trials.groupby("trial", sort=False)[column].mean()
+    control = means["no adversarial term"]
+    teacher = means[names[names.str.startswith("teacher features")].iloc[0]]
+    seeds = trials["seed"].nunique()
+    return (
+        f"Distance after the trial over before it, mean of {seeds} seed(s): heads on teacher features {teacher:.3f}, "
+        f"on the same network with random weights {means['network with random weights']:.3f}, without a discriminator "
+        f"{control:.3f}. The spread over all discriminators is {means.max() - means.min():.3f}; whether teacher "
+        "features matter is decided only where the interval over seeds leaves out 1."
+    )
+
+
+@_complete
+def devices(found: Found) -> str:
+    """R2.1: more devices."""
+    rows = found.table("device_predictions").dropna(subset=["frames/s"])
+    told = ", ".join(f"{r.device} {r.fps:.0f}" for r in rows.rename(columns={"frames/s": "fps"}).itertuples())
+    error = found.headline("device_loo_workload_error")
+    missed = "" if error is None else f" and misses a workload left out of the fit by {error['value']:.0%} (median)"
+    return (
+        f"Predicted frames/s: {told}. No phone was at hand: the model is fitted to published speeds of Stable "
+        f"Diffusion{missed}."
+    )
+
+
+@_complete
+def stack(found: Found) -> str:
+    """R3.1: each part alone and all together."""
+    rows = found.table("scorecard_stacking").set_index(["compressed", "pruned", "distilled"])
+    accuracy = rows["accuracy / teacher (miniature)"]
+    alone = {"compression": (True, False, False), "pruning": (True, True, False), "distillation": (True, False, True)}
+    saved = {"compression": (True, False, False), "pruning": (False, True, False), "distillation": (False, False, True)}
+    told = ", ".join(
+        f"{name} {rows.loc[saved[name], 'cheaper']:.1f}x at {accuracy[place]:.2f} of the teacher's accuracy"
+        if name != "compression" else f"{name} {rows.loc[saved[name], 'cheaper']:.1f}x" for name, place in alone.items()
+    )  # fmt: skip
+    every = (True, True, True)
+    return (
+        f"Alone each part saves work (FLOPs at paper scale; accuracy on the miniature after short, equal trainings): "
+        f"{told}. Stacked they save {rows.loc[every, 'cheaper']:.0f}x and keep {accuracy[every]:.3f} of the teacher's "
+        "accuracy: the savings multiply, and so do the losses."
+    )
+
+
+@_complete
+def compute(found: Found) -> str:
+    """R4.1: how long distillation trains."""
+    rows = found.table("distill_cost")
+    shipped = rows[rows["student"] != "live"]
+    totals = (shipped if len(shipped) else rows).groupby("student", sort=False)[["TFLOP (counted)", "seconds"]].sum()
+    told = "; ".join(
+        f"{name.removesuffix(' (shipped)')} {r['TFLOP (counted)']:,.0f} TFLOP, {r['seconds'] / 60:.0f} minutes"
+        for name, r in totals.iterrows()
+    )
+    growth = found.entries.get("distill_compute", {}).get("finding", "")
+    return f"Training of the students, all rounds together: {told} on this project's processor. {growth}".strip()
+
+
+@_complete
+def tiling(found: Found) -> str:
+    """R4.3: is the memory bottleneck the phone's alone."""
+    rows = found.table("tiled_ffn")
+    told = []
+    for device, part in rows.groupby("device", sort=False):
+        plain, best = part[part["tiles"] == 1].iloc[0], part.loc[part["seconds"].idxmin()]
+        where = "this processor" if device == "cpu" else device
+        told.append(
+            f"on {where} the best of {len(part)} tilings ({best['tiles']:.0f}) "
+            f"takes {best['seconds'] / plain['seconds']:.2f} of the plain FFN's time and {best['peak_mib']:.0f} of "
+            f"{plain['peak_mib']:.0f} MiB"
+        )
+    servers = [d for d in rows["device"].unique() if d != "cpu"]
+    other = "" if servers else (
+        " No server GPU was measured: a GPU's library already tiles a matrix product in its own cache, so a gain there "
+        "is not to be expected from this experiment, nor excluded by it."
+    )  # fmt: skip
+    return f"Tiling the FFN: {'; '.join(told)}.{other}"
+
+
+@_complete
+def shares(found: Found) -> str:
+    """R4.4: the share of synthetic clips."""
+    rows = found.table("distill_share")
+    means = rows.groupby("trial", sort=False)["Frechet / start"].mean()
+    told = ", ".join(f"{name.removesuffix(' synthetic')} {value:.3f}" for name, value in means.items())
+    number = found.headline("mixed_data_over_either")
+    decided = "one seed: no interval over seeds"
+    if number is not None:
+        decided = f"half and half over the better of either alone: {found.number('mixed_data_over_either')}"
+    return (
+        f"Distance over the start's by share of synthetic clips in the discriminator's real batch: {told}. "
+        f"The shares differ by at most {means.max() - means.min():.3f} ({decided})."
+    )
+
+
+#: Question -> what writes its answer.
+ANSWERS: dict[str, Answer] = {
+    "R1.2": single_levels,
+    "R1.3": motion,
+    "R1.4": discriminator,
+    "R2.1": devices,
+    "R2.3": lambda found: "The code of this project, all of it; none was released with the paper.",
+    "R3.1": stack,
+    "R4.1": compute,
+    "R4.3": tiling,
+    "R4.4": shares,
+}

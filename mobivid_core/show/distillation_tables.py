@@ -1,0 +1,288 @@
+"""Tables of notebook 05, each with its finding: where students stand, what they cost and save, what an image adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from torch import Tensor, nn
+
+from mobivid_core import artifacts
+from mobivid_core.distill.costs import DistillCosts
+from mobivid_core.distill.image_to_video import first_frame_table, from_first_frames
+from mobivid_core.distill.own_states import own_states
+from mobivid_core.distill.regression import chord_errors
+from mobivid_core.distill.solvers import Sampler
+from mobivid_core.distill.student import STUDENTS
+from mobivid_core.distill.trainer import Distiller
+from mobivid_core.distill.trajectory import Trajectories
+from mobivid_core.measure import minivbench
+from mobivid_core.measure.comparison import Seconds
+from mobivid_core.measure.diversity import Diversity
+from mobivid_core.measure.generation import Evaluation, Evaluator
+from mobivid_core.measure.minivbench import Scores
+from mobivid_core.models.config import MOBILE, SERVER
+from mobivid_core.models.counts import dit_flops, latent_grid
+from mobivid_core.published import claim
+from mobivid_core.show.outcome import FigureResult, TableResult
+
+if TYPE_CHECKING:
+    pass
+
+#: Columns of the quality table beside those with intervals.
+OTHERS = (
+    "object_class", "color", "scene", "subject_consistency", "background_consistency", "temporal_flickering",
+    "motion_smoothness", "imaging_quality", "quality", "semantic", "total", "border_ratio", "sharpness",
+)  # fmt: skip
+
+
+def training_curves(trained: Mapping[str, Distiller]) -> FigureResult:
+    """Regression loss and the discriminator's margin of a live distillation; the last stage is the adversarial one."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    logs = {name: pd.DataFrame(d.log) for name, d in trained.items()}
+    smooth = {name: log["regression"].rolling(5, min_periods=1).mean() for name, log in logs.items()}
+    for name, log in logs.items():
+        axes[0].plot(log["step"], smooth[name], label=name)
+    first, last = (list(values)[place] for values, place in ((smooth.values(), 0), (logs.values(), -1)))
+    margin = last["real_logit"] - last["fake_logit"]
+    axes[1].plot(last["step"], margin, marker=".", color="C1")
+    axes[0].set(xlabel="update of the stage", ylabel="regression loss (velocity MSE)", yscale="log")
+    axes[1].set(xlabel="update of the stage", ylabel="D(real) - D(student)")
+    axes[0].legend()
+    return FigureResult(
+        fig,
+        f"The live regression takes the loss from {first.iloc[0]:.2f} to {first.iloc[-1]:.2f} (mean of five updates); "
+        f"at the end of the second stage the discriminator puts real clips {margin.tail(5).mean():+.2f} logits from "
+        "the student's samples.",
+        data=pd.concat([log.assign(stage=n) for n, log in logs.items()], ignore_index=True).drop(columns="seconds"),
+    )
+
+
+def standing_table(
+    students: Mapping[str, nn.Module], teacher: nn.Module, fresh: Trajectories
+) -> TableResult:
+    """Chord errors of students from the states of the teacher's path and from their own.
+
+    Args:
+        students: {title: model}.
+        teacher: Shows where each step should end.
+        fresh: Trajectories of new noises and captions.
+    """
+    rows = []
+    sigmas = [f"sigma {s:g}" for s in fresh.sigmas[1:-1].tolist()]
+    for name, model in students.items():
+        for whose, chords in (("the teacher's", fresh), ("its own", own_states(model, teacher, fresh))):
+            errors = chord_errors(model, chords)[1:]  # the first chord starts from the same noise
+            row = {"student": name, "states": whose, **dict(zip(sigmas, errors, strict=True))}
+            rows.append(row | {"mean": sum(errors) / len(errors)})
+    table = pd.DataFrame(rows)
+    means = table.pivot(index="student", columns="states", values="mean")
+    growth = means["its own"] / means["the teacher's"]
+    told = ", ".join(f"{name} {growth[name]:.2f}" for name in students)
+    return TableResult(
+        table,
+        f"Squared velocity error from the student's own states over that from the teacher's: {told} ({len(fresh)} "
+        "validation captions; the teacher shows where each step should end).",
+    )
+
+
+def quality_table(
+    rows: Mapping[str, Scores], shown: Sequence[str], spread: Mapping[str, Diversity], asked: Sequence[str]
+) -> TableResult:
+    """Every MiniVBench dimension, intervals for the first ones, and how varied the clips of one caption are.
+
+    Args:
+        rows: {title: scores}, reference rows first.
+        shown: Measures that come first, with intervals.
+        spread: {title: diversity}, of some rows.
+        asked: Titles of teacher, pruned student and distilled teacher.
+    """
+    table = minivbench.table(dict(rows), [*shown, "dynamic_degree", *OTHERS])
+    table = table.drop(columns=[f"{name}_{end}" for name in OTHERS for end in ("low", "high")])
+    varied = {title: value.ratio.value for title, value in spread.items()}
+    table.insert(2, "diversity (1 = real clips)", table["clips"].map(varied))
+    smooth, moving, right = (
+        ", ".join(f"{rows[title][name]:.3f}" for title in asked)
+        for name in ("motion_smoothness", "dynamic_degree", "action")
+    )
+    return TableResult(
+        table,
+        "Four unguided steps beside the guided teacher (teacher, pruned student, distilled teacher): motion smoothness "
+        f"{smooth}; dynamic degree {moving}; motion as asked {right}. Noise raises the dynamic degree too, so it says "
+        "little alone. The best training-free samplers at four and eight evaluations follow; reference rows first.",
+        paper_item="Table 2",
+    )
+
+
+def image_to_video_table(
+    evaluator: Evaluator, starts: Mapping[str, tuple[nn.Module, Sampler]], pictures: Tensor, held: Tensor, seed: int
+) -> TableResult:
+    """Clips from words alone and from words and a first frame.
+
+    Args:
+        evaluator: Holds the captions.
+        starts: {title: (model, sampler)}; the first one speaks in the finding.
+        pictures: (N, 3, H, W) first frames.
+        held: (N, C, 1, h, w) their latents.
+        seed: Seed of the noise.
+    """
+    rows, n = [], len(pictures)
+    for name, (model, sampler) in starts.items():
+        ways = {"text only": sampler.on(model), "text and first frame": from_first_frames(model, sampler, held)}
+        for how, function in ways.items():
+            found = evaluator.evaluate_sampler(function, n=n, seed=seed, keep=n, progress=False)
+            asked = {"motion right": "action", "all together": "all_together", "motion smoothness": "motion_smoothness"}
+            scores = {title: float(found.scores[measure]) for title, measure in asked.items()}
+            rows.append({"sampler": name, "given": how, "n": n, **first_frame_table(found.clips, pictures), **scores})
+    table = pd.DataFrame(rows)
+    given, alone = (
+        table[(table["sampler"] == next(iter(starts))) & (table["given"] == how)].iloc[0]
+        for how in ("text and first frame", "text only")
+    )
+    return TableResult(
+        table,
+        f"Given a first frame, the student's clips start with it at {given['first-frame PSNR, dB']:.1f} dB "
+        f"({alone['first-frame PSNR, dB']:.1f} dB without) and keep the motion in {given['motion right']:.0%} of {n}; "
+        f"the change after the first frame is {given['jump after it']:.1f} times that between later ones "
+        f"({alone['jump after it']:.1f} without).",
+        paper_item="R3.3",
+    )
+
+
+def costs_table(
+    trained: Mapping[str, Distiller], flops: DistillCosts, trajectories: Trajectories, shipped: bool
+) -> TableResult:
+    """Training of the live and of the shipped students: samples, counted FLOPs, seconds; every round of each.
+
+    Args:
+        trained: Stages of the live distillation.
+        flops: Counted costs.
+        trajectories: Of the teacher.
+        shipped: Whether the project's students are those of this profile.
+    """
+    paths = flops.trajectories(len(trajectories), trajectories.teacher_steps, trajectories.guidance) / 1e12
+    live = [{"stage": "teacher trajectories", "samples": len(trajectories), "TFLOP (counted)": paths}]
+    live += [
+        {
+            "stage": name,
+            "samples": d.step * d.settings.batch,
+            "TFLOP (counted)": flops.training(d.settings) / 1e12,
+            "seconds": d.log[-1]["seconds"],
+        }
+        for name, d in trained.items()
+    ]
+    parts = [pd.DataFrame(live).assign(student="live")]
+    if shipped:
+        titles = zip(STUDENTS, ("pruned student", "distilled teacher"), strict=True)
+        parts += [
+            pd.read_csv(artifacts.shipped_path(stage) / "costs.csv").assign(student=f"{title} (shipped)")
+            for stage, title in titles
+        ]
+    whole = "; ".join(
+        f"{part.student.iloc[0]}: {part['TFLOP (counted)'].sum():.0f} TFLOP, {part['seconds'].sum() / 60:.0f} minutes"
+        for part in parts[1:]
+    )
+    frame = pd.concat(parts, ignore_index=True)
+    first = ["student", *(["round"] if "round" in frame else []), "stage", "samples", "TFLOP (counted)", "seconds"]
+    return TableResult(
+        frame[first],
+        f"The live distillation trains for {parts[0]['seconds'].sum():.0f} s here and costs "
+        f"{parts[0]['TFLOP (counted)'].sum():.1f} TFLOP, trajectories included{'; ' + whole if whole else ''}, all "
+        "rounds on record together. FLOPs are counted; blank seconds: its trajectories were there already.",
+        paper_item="R4.1",
+    )
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Samplers timed in one run.
+
+    Attributes:
+        samplers: {name: sampler}, the full teacher first.
+        seconds: {clips made at once: measured seconds}.
+        flops: FLOPs of one evaluation of each on the miniature.
+    """
+
+    samplers: Mapping[str, Sampler]
+    seconds: Mapping[int, Seconds]
+    flops: Mapping[str, float]
+
+    def table(self, equal: str, recorded: str) -> TableResult:
+        """Seconds a clip beside counted ratios.
+
+        Args:
+            equal: Name of the teacher's cheapest equal among the samplers.
+            recorded: What recorded runs add, one sentence or blank.
+        """
+        full, grid = next(iter(self.samplers)), latent_grid(49, 384, 512)
+        whole, half = (dit_flops(sizes, grid)["total"] for sizes in (SERVER, MOBILE))
+        paper = {name: half if name.startswith("pruned") else whole for name in self.samplers}
+        parts = []
+        for batch, seconds in self.seconds.items():
+            table = seconds.table().assign(batch=batch, evaluations=[s.evaluations for s in self.samplers.values()])
+            ratios = [seconds.faster(full, name) for name in self.samplers]
+            table["faster, measured"] = [r.value for r in ratios]
+            table["low"], table["high"] = [r.low for r in ratios], [r.high for r in ratios]
+            table["interval"] = [f"{r.kind}, {r.over}" for r in ratios]
+            table["n"] = [r.n for r in ratios]
+            table["than the equal"] = [seconds.faster(equal, name).value for name in self.samplers]
+            for title, one in (("miniature", self.flops), ("paper scale", paper)):
+                work = pd.Series([one[name] * s.evaluations for name, s in self.samplers.items()])
+                table[f"fewer FLOPs, {title} (counted)"] = work.iloc[0] / work
+            parts.append(table)
+        frame = pd.concat(parts, ignore_index=True)
+        pruned = frame[frame["sampler"].str.startswith("pruned")].set_index("batch")
+        told = ", ".join(f"{r['faster, measured']:.1f} times at {b} clip(s) a call" for b, r in pruned.iterrows())
+        return TableResult(
+            frame,
+            "Seconds a clip without decoding, measured in turn in this run, beside counted ratios. The pruned student "
+            f"is faster than {self.samplers[full].name} {told}; than the teacher's cheapest equal, "
+            f"{self.samplers[equal].name}, {pruned['than the equal'].iloc[-1]:.1f} times. The distilled teacher "
+            f"isolates the distillation from the pruning. {recorded}".strip(),
+        )
+
+
+def paper_table(
+    faster: float, steps: int, depths: Sequence[int], blocks: int, share: float
+) -> TableResult:
+    """The paper's claims on distillation beside what was done here.
+
+    Args:
+        faster: Measured speed-up of the distilled teacher.
+        steps: Teacher steps.
+        depths: Blocks that the discriminator reads.
+        blocks: Blocks of the teacher.
+        share: Synthetic clips in the discriminator's real batch.
+    """
+    rows = [claim(i) for i in ("C03", "C23", "C24", "C30", "C31")]
+    table = pd.DataFrame(
+        [{"claim": r["claim"], "paper": r["value"], "paper's evidence": r["evidence"]} for r in rows]
+    )
+    table["live distillation (miniature)"] = [
+        "4 steps", f"{steps} -> 4", f"{faster:.1f} x (measured)",
+        f"frozen teacher, heads on {len(depths)} of {blocks} blocks", f"{share:.0%} synthetic in the real batch",
+    ]  # fmt: skip
+    return TableResult(
+        table,
+        "The paper's claims on distillation with their evidence class, beside what the live distillation did; how "
+        "far the shipped students follow them is in notebook 07. Blank: no number is public.",
+        paper_item="Table 5",
+    )
+
+
+def live_table(
+    evaluator: Evaluator, rows: Mapping[str, tuple[nn.Module, Sampler]], shown: Sequence[str], n: int, seed: int
+) -> TableResult:
+    """The pruned model as it came and after each live stage."""
+    how = {"n": n, "seed": seed, "keep": 0, "quality": False, "progress": False}
+    found: dict[str, Evaluation] = {
+        title: evaluator.evaluate_sampler(sampler.on(model), **how) for title, (model, sampler) in rows.items()
+    }
+    return TableResult(
+        minivbench.table({title: e.scores for title, e in found.items()}, shown),
+        f"The live distillation, {n} clips: the two starting rows need no training.",
+    )

@@ -1,0 +1,42 @@
+"""Headline numbers: what each id means, and the file of their values.
+
+`headline_table.csv` is the one place that names them: id, meaning, own tolerance with the reason for it, and the place
+on the README's first screen. Claims refer to the ids in `lab/rules.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from pathlib import Path
+from typing import Any
+
+from mobivid_core.files import write_text
+
+#: Columns of `headlines.csv`.
+HEADLINE_COLUMNS = ("id", "value", "low", "high", "unit", "n", "interval", "evidence", "profile", "notebook")
+
+
+@functools.cache
+def headline_table() -> dict[str, dict[str, str]]:
+    """Id -> its row: meaning, tolerance ("factor 2"; blank for that of its evidence class), why, readme (its place)."""
+    with Path(__file__).with_name("headline_table.csv").open(newline="", encoding="utf-8") as stream:
+        return {row["id"]: row for row in csv.DictReader(stream, restval="")}
+
+
+def read_headlines(path: Path) -> list[dict[str, str]]:
+    """Rows of a `headlines.csv` as text; none if the file is missing."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def write_headlines(path: Path, rows: Any) -> None:
+    """Write rows, sorted by id."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, HEADLINE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: row["id"]))
+    write_text(path, buffer.getvalue())

@@ -1,0 +1,262 @@
+"""Tables of notebook 04, each with its finding: what a budget allows, what a plan and what the refit is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mobivid_core.errors import BudgetError
+from mobivid_core.measure import intervals
+from mobivid_core.measure.intervals import Interval
+from mobivid_core.models.config import SERVER, DiTConfig
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.prune.arithmetic import blocks_nearest, cut_table
+from mobivid_core.prune.arms import Arm, ArmResult, arms_table, plan_and_repair, random_units
+from mobivid_core.prune.costs import LinearCost, parameter_cost
+from mobivid_core.prune.plan import PruningPlan
+from mobivid_core.prune.planner import Targets, plan_for_budget, plan_for_targets, uniform_plan
+from mobivid_core.prune.search import without_blocks
+from mobivid_core.prune.surgery import prune
+from mobivid_core.sensitivity.estimators import random_scores
+from mobivid_core.sensitivity.kd import Reference, output_errors
+from mobivid_core.sensitivity.scores import Scores
+from mobivid_core.show.outcome import TableResult
+
+#: The plan that goes on to recovery and distillation, as the arms are called.
+PAPERS_CUT = "tri-level, equal widths (the paper's cut)"
+BLOCKS_ONLY, NO_KD = "block-only", "tri-level without KD: Fisher of the data's loss"
+CHANCE = "random units, the same blocks and widths"
+#: Plans that are compared with and without the refit.
+PLANS = (PAPERS_CUT, CHANCE, BLOCKS_ONLY)
+
+
+def floors_table(server: DiTConfig, mobile: DiTConfig) -> TableResult:
+    """What each level alone could reach at the paper's size."""
+    cut = cut_table(server, mobile)
+    floors = cut.set_index("levels")["floor, B"]
+    return TableResult(
+        cut,
+        f"No width level alone reaches the mobile size: without any head {floors['heads']:.3f} B are left, without any "
+        f"FFN neuron {floors['ffn']:.3f} B. Only blocks alone, or levels together, get there.",
+        "derived",
+        "Table 4, R1.2",
+    )
+
+
+def block_order(history: Sequence[tuple[int, float]], exact: Scores) -> TableResult:
+    """Blocks in the order of their removal, each beside the damage that it does alone."""
+    order = pd.DataFrame(history, columns=["removed block", "KD loss after"])
+    order["rise"] = order["KD loss after"].diff().fillna(order["KD loss after"])
+    order["score alone"] = exact.blocks[order["removed block"]]
+    last = order.iloc[-1]
+    return TableResult(
+        order,
+        f"The last removed block adds {last['rise'] / last['score alone']:.1f} times the damage that it does alone: "
+        "block damages interact, so they are measured again after every removal.",
+    )
+
+
+def currencies_table(
+    teacher: MobiVidTransformer3DModel, scores: Scores, prices: Mapping[str, LinearCost], held_out: Reference
+) -> TableResult:
+    """The same scores and shares of a budget in several currencies: what goes, and the KD loss right after the cut.
+
+    Args:
+        teacher: The model to be cut.
+        scores: Damage of every unit.
+        prices: {name: price of each unit}; "parameters" and "phone seconds (predicted)" among them.
+        held_out: Teacher answers.
+    """
+    rows = []
+    for share in (0.8, 0.65, 0.5):
+        for name, cost in prices.items():
+            plan = plan_for_budget(scores, teacher.sizes, share * cost.total(teacher.sizes), cost=cost)
+            left = {f"{k} left": c.total(plan.sizes) / c.total(teacher.sizes) for k, c in prices.items()}
+            heads = sum(plan.sizes.self_heads) + sum(plan.sizes.cross_heads)
+            kept = {"blocks": plan.sizes.blocks, "heads": heads, "neurons": sum(plan.sizes.ffn_widths)}
+            error = float(output_errors(prune(teacher, plan).eval(), held_out).mean())
+            rows.append({"budget in": name, "share": share, **kept, **left, "KD pruned": error})
+    table = pd.DataFrame(rows)
+    half = table[table["share"] == 0.5].set_index("budget in")
+    seconds, parameters = half.loc["phone seconds (predicted)"], half.loc["parameters"]
+    return TableResult(
+        table,
+        f"At half of the predicted phone seconds {seconds['parameters left']:.2f} of the parameters are left, and "
+        f"{seconds['blocks']} blocks; at half of the parameters "
+        f"{parameters['phone seconds (predicted) left']:.2f} of the seconds, and {parameters['blocks']} blocks. KD "
+        "losses are those right after the cut.",
+    )
+
+
+def ratios_table(plan: PruningPlan, flops: float, seconds: Interval, paper_parameters: float) -> TableResult:
+    """Student over teacher: counted and measured.
+
+    Args:
+        plan: The cut.
+        flops: Counted ratio.
+        seconds: Measured ratio.
+        paper_parameters: Ratio at the paper's scale.
+    """
+    whole = parameter_cost(plan.source).total(plan.source)
+    rows = [
+        {"ratio student / teacher": "parameters", "value": plan.parameters / whole, "evidence": "derived"},
+        {"ratio student / teacher": "FLOPs", "value": flops, "evidence": "derived"},
+        {"ratio student / teacher": "time", **intervals.cells(seconds), "evidence": "measured"},
+        {"ratio student / teacher": "paper scale: parameters", "value": paper_parameters, "evidence": "derived"},
+    ]
+    finding = (
+        f"Counted FLOPs fall to {flops:.2f} of the teacher's, measured time to {seconds.value:.2f} in the same run on "
+        "this machine."
+    )
+    return TableResult(pd.DataFrame(rows), finding)
+
+
+def block_levels(sizes: DiTConfig, removals: Sequence[tuple[int, float]], budget: float) -> PruningPlan:
+    """Block-only plan nearest to a budget, in the order in which blocks were removed."""
+    gone = {block for block, _ in removals[: sizes.blocks - blocks_nearest(sizes, budget)]}
+    return without_blocks(sizes, tuple(b for b in range(sizes.blocks) if b not in gone))
+
+
+def comparison_arms(
+    plans: Mapping[str, PruningPlan], scores: Scores, queue: Scores, fisher: Scores,
+    removals: Sequence[tuple[int, float]], mild: float, seed: int,
+) -> list[Arm]:  # fmt: skip
+    """The arms of notebook 04: at the paper's size, then each level alone at a milder one where it can exist.
+
+    Args:
+        plans: Further arms at the paper's size; `PAPERS_CUT` among them.
+        scores: Damage of heads and neurons.
+        queue: Damage of all units, for one queue.
+        fisher: The data's own criterion.
+        removals: (block, KD loss after) in the order of removal, down to the paper's size by blocks alone.
+        mild: The milder budget in parameters.
+        seed: Seed of the random arms.
+    """
+    cut = plans[PAPERS_CUT]
+    sizes, targets = cut.source, Targets(cut.sizes.blocks, cut.sizes.self_heads[0], cut.sizes.ffn_widths[0])
+    at_size = {
+        **plans,
+        CHANCE: random_units(cut, seed),
+        NO_KD: plan_for_targets(fisher, sizes, targets),
+        BLOCKS_ONLY: block_levels(sizes, removals, cut.parameters),
+        "uniform": uniform_plan(sizes, targets),
+        "random blocks and units": plan_for_targets(random_scores(sizes, seed), sizes, targets),
+        "mild: any level, one queue": plan_for_budget(queue, sizes, mild),
+        "mild: block-only": block_levels(sizes, removals, mild),
+        "mild: head-only": plan_for_budget(scores, sizes, mild, ("heads",)),
+        "mild: FFN-only": plan_for_budget(scores, sizes, mild, ("ffn",)),
+    }
+    plain = [Arm(f"no refit: {name}", at_size[name], refit=False) for name in PLANS]
+    return [Arm(name, plan) for name, plan in at_size.items()] + plain
+
+
+class ArmsCompared:
+    """Arms after equal recovery, and the ratios that claims rest on.
+
+    Args:
+        results: From `run_arms`, of `comparison_arms`.
+        teacher_parameters: Parameters before the cut.
+        seed: Seed of the bootstrap.
+    """
+
+    def __init__(self, results: Sequence[ArmResult], teacher_parameters: float, seed: int = 0) -> None:
+        self.by_name = {result.arm.name: result for result in results}
+        self.table = arms_table(results, teacher_parameters, seed)
+        self.repairs = plan_and_repair(results, PLANS, PAPERS_CUT, seed)
+        self._seed = seed
+        at_size = self.table[~self.table["arm"].str.startswith(("mild", "no refit"))]
+        #: The arm of the paper's size with the lowest loss.
+        self.best = str(at_size.loc[at_size["KD recovered"].idxmin(), "arm"])
+
+    def over(self, ours: str, other: str) -> Interval:
+        """KD loss after recovery of one arm over another's, paired over held-out clips."""
+        pair = (self.by_name[name].recovered for name in (ours, other))
+        return intervals.ratio(*pair, seed=self._seed)
+
+    def arms(self, steps: int) -> TableResult:
+        """Every arm; `steps` of recovery each."""
+        blocks, best = self.over(PAPERS_CUT, BLOCKS_ONLY), self.over(self.best, PAPERS_CUT)
+        kept = self.by_name[self.best].arm.plan
+        return TableResult(
+            self.table,
+            f"At the paper's size and after {steps} equal steps, the tri-level cut's KD loss is {blocks.value:.2f} of "
+            f"block-only's [{blocks.low:.2f}, {blocks.high:.2f}] ({blocks.kind}, {blocks.n} {blocks.over}; one seed of "
+            f"recovery). The best arm of that size is '{self.best}', at {best.value:.2f} of the paper's cut; it keeps "
+            f"{len(kept.keep_blocks)} of {kept.source.blocks} blocks.",
+            paper_item="Table 4",
+        )
+
+    def plan_or_repair(self) -> TableResult:
+        """What the choice of units is worth, and what the refit is worth: they are two claims."""
+        loss = self.repairs.set_index(["refit", "plan"])
+        pairs = {
+            refit: [loss.loc[(refit, plan), "over ours"] for plan in (CHANCE, BLOCKS_ONLY)] for refit in ("no", "yes")
+        }
+        told = "; ".join(
+            f"{'with' if refit == 'yes' else 'without'} the refit random units have {chance:.2f} and block-only "
+            f"{blocks:.2f} times the loss of the chosen ones"
+            for refit, (chance, blocks) in pairs.items()
+        )
+        repair = loss.loc[("yes", PAPERS_CUT), "KD recovered"] / loss.loc[("no", PAPERS_CUT), "KD recovered"]
+        return TableResult(
+            self.repairs,
+            f"KD loss after equal recovery: {told}. The refit alone takes the paper's cut to {repair:.2f} of its loss.",
+            paper_item="Table 4, R1.2",
+        )
+
+
+def levels_alone(
+    teacher: MobiVidTransformer3DModel, scores: Scores, queue: Scores, removals: Sequence[tuple[int, float]],
+    held_out: Reference, sizes_b: Sequence[float] = (1.75, 1.50, 1.25),
+) -> TableResult:  # fmt: skip
+    """Each level alone at three milder sizes right after the cut; a refusal says which floor applies.
+
+    Args:
+        teacher: The model to be cut.
+        scores: Damage of heads and neurons.
+        queue: Damage of all units, for one queue.
+        removals: (block, KD loss after) in the order of removal.
+        held_out: Teacher answers.
+        sizes_b: Sizes of the server model, in billions, whose share of parameters is taken.
+    """
+    whole, rows = parameter_cost(teacher.sizes).total(teacher.sizes), []
+    for billions in sizes_b:
+        budget = billions * 1e9 / parameter_cost(SERVER).total(SERVER) * whole
+        for level in ("blocks", "heads", "ffn", "all three, one queue"):
+            row = {"equivalent, B": billions, "level": level}
+            try:
+                if level == "blocks":
+                    plan = block_levels(teacher.sizes, removals, budget)
+                elif level in ("heads", "ffn"):
+                    plan = plan_for_budget(scores, teacher.sizes, budget, (level,))
+                else:
+                    plan = plan_for_budget(queue, teacher.sizes, budget)
+            except BudgetError as error:
+                rows.append(row | {"refused": str(error)[:100]})
+                continue
+            error = float(output_errors(prune(teacher, plan).eval(), held_out).mean())
+            rows.append(row | {"share": plan.parameters / whole, "KD pruned": error})
+    table = pd.DataFrame(rows)
+    lowest = table.loc[table.groupby("equivalent, B")["KD pruned"].idxmin()].set_index("equivalent, B")["level"]
+    told = ", ".join(f"{size:.2f} B-equivalent: {level}" for size, level in lowest.sort_index().items())
+    return TableResult(table, f"Lowest KD loss right after the cut: {told}.", paper_item="R1.2")
+
+
+def lessons_table(recoveries: pd.DataFrame, steps: int, clips: int) -> TableResult:
+    """What the recovery should learn from; `recoveries` from `studies.ablation.recovery_ablation`."""
+    best, worst = (recoveries.loc[pick(recoveries["KD recovered"])] for pick in (pd.Series.idxmin, pd.Series.idxmax))
+    return TableResult(
+        recoveries,
+        f"After {steps} equal steps on {clips} clips '{best['recovery']}' is lowest, at {best['KD recovered']:.3f}; "
+        f"the worst, '{worst['recovery']}', reaches {worst['KD recovered']:.3f}. Judged on real held-out clips.",
+    )
+
+
+def refit_told(before: np.ndarray, after: np.ndarray) -> str:
+    """One sentence: the KD loss on held-out clips before and after the refit."""
+    return (
+        f"The refit lowers the KD loss on {len(before)} held-out clips from {before.mean():.3f} to {after.mean():.3f}, "
+        "in one pass and without a gradient."
+    )

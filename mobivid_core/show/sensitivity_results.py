@@ -1,0 +1,126 @@
+"""Tables and figures of notebook 03 with their findings: damage of units, estimators, motion, stability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mobivid_core.measure.intervals import rank_correlation
+from mobivid_core.sensitivity.scores import Scores
+from mobivid_core.show.outcome import FigureResult, TableResult
+from mobivid_core.show.pruning_figures import against_exact, heat_map, motion_by_block, span_against_motion, unit_frame
+
+#: The estimator whose scores plan the cut.
+OURS = "Gauss-Newton, 4 probes"
+#: Estimators drawn against exact removal: ours, the best of the task loss, and the cheapest.
+DRAWN = (OURS, "gate Fisher, task loss", "weight magnitude")
+_KINDS = ("widths", "self_heads", "cross_heads", "ffn", "blocks")
+
+
+def damage_map(exact: Scores) -> FigureResult:
+    """Heat map of the exact damage of every block, head and FFN slice."""
+    ratio = exact.blocks.max() / exact.blocks.min()
+    decades = np.ptp(np.log10(exact.flat("widths").clip(1e-12)))
+    return FigureResult(
+        heat_map(exact, "rise of the KD loss"),
+        f"Removing the most important block raises the KD loss {ratio:.0f} times as much as removing the least "
+        f"important one; heads and FFN slices differ by {decades:.1f} decades. Uniform pruning ignores both.",
+        paper_item="Figure 2",
+        data=unit_frame(exact),
+    )
+
+
+def estimator_table(exact: Scores, estimates: Mapping[str, Scores], influence: np.ndarray) -> TableResult:
+    """Rank correlation of every estimator with exact removal, and what it costs.
+
+    Args:
+        exact: From `exact_sensitivity`.
+        estimates: {name: scores on the same units}; `OURS` must be among them.
+        influence: (n,) block influence, which scores blocks only.
+    """
+    rows: list[dict[str, object]] = [
+        {"estimator": "exact, one at a time", "forward passes": exact.passes, "seconds": exact.seconds,
+         "rho widths": 1.0, "rho blocks": 1.0}
+    ]  # fmt: skip
+    for name, found in estimates.items():
+        rho = {f"rho {kind}": rank_correlation(exact.flat(kind), found.flat(kind)).value for kind in _KINDS}
+        rows.append({"estimator": name, "forward passes": found.passes, "seconds": found.seconds, **rho})
+    table = pd.DataFrame(rows)
+    table["time / exact"] = table["seconds"] / exact.seconds
+    blocks_only = {"estimator": "block influence (1 - cos)", "forward passes": 1}
+    table.loc[len(table)] = blocks_only | {"rho blocks": rank_correlation(exact.blocks, influence).value}
+    ours = table[table["estimator"] == OURS].iloc[0]
+    return TableResult(
+        table,
+        f"Four Gauss-Newton probes rank heads and FFN slices like exact removal (rho {ours['rho widths']:.2f}) and "
+        f"blocks with rho {ours['rho blocks']:.2f}, in 1/{1 / ours['time / exact']:.0f} of its time.",
+    )
+
+
+def estimates_figure(exact: Scores, estimates: Mapping[str, Scores]) -> FigureResult:
+    """Estimated against exact damage of every unit, for the estimators of `DRAWN`."""
+    shown = {name: estimates[name] for name in DRAWN}
+    size = np.median(estimates[OURS].flat("widths") / exact.flat("widths"))
+    units = [unit_frame(scores).assign(estimator=name) for name, scores in {"exact": exact, **shown}.items()]
+    return FigureResult(
+        against_exact(exact, shown),
+        f"Gauss-Newton scores of heads and FFN slices are {size:.2f} times the exact damage (median), in its unit; "
+        "the other estimators have units of their own.",
+        data=pd.concat(units, ignore_index=True),
+    )
+
+
+def motion_figure(share: Scores, latent_frames: int) -> FigureResult:
+    """Share of each unit's damage that varies over time.
+
+    Args:
+        share: `motion_share` of `exact_sensitivity`.
+        latent_frames: t of the latents.
+    """
+    heads, ffn = share.flat("self_heads"), share.flat("ffn")
+    return FigureResult(
+        motion_by_block(share, latent_frames),
+        f"On average {heads.mean():.0%} of a self-attention head's damage varies over time (single heads from "
+        f"{heads.min():.0%} to {heads.max():.0%}), {share.flat('cross_heads').mean():.0%} of a cross-attention head's "
+        f"and {ffn.mean():.0%} of an FFN slice's ({ffn.min():.0%} to {ffn.max():.0%}).",
+        data=unit_frame(share).rename(columns={"score": "motion share"}),
+    )
+
+
+def span_figure(span: Sequence[np.ndarray], share: Scores, latent_frames: int) -> FigureResult:
+    """Attention on other frames against the share of the damage that varies over time, one point a head.
+
+    Args:
+        span: From `other_frame_attention`.
+        share: `motion_share` of `exact_sensitivity`.
+        latent_frames: t of the latents.
+    """
+    looks, breaks = np.concatenate(span), share.flat("self_heads")
+    rho, low, high = rank_correlation(looks, breaks)
+    near, far = np.percentile(looks, 10), np.percentile(looks, 90)
+    blocks = np.repeat(np.arange(len(span)), [len(own) for own in span])
+    return FigureResult(
+        span_against_motion(span, share, latent_frames),
+        f"A tenth of the heads put at most {near:.0%} of their attention on other latent frames, another tenth at "
+        f"least {far:.0%} (without preference: {1 - 1 / latent_frames:.0%}). Rank correlation with the motion share of "
+        f"their damage: {rho:.2f} [{low:.2f}, {high:.2f}].",
+        paper_item="R1.5",
+        data=pd.DataFrame({"block": blocks, "attention on other frames": looks, "motion share": breaks}),
+    )
+
+
+def stability_table(stability: pd.DataFrame) -> TableResult:
+    """Which change of the calibration moves the ranking most and least.
+
+    Args:
+        stability: From `ranking_stability`.
+    """
+    ordered = stability.sort_values("rho heads and FFN")
+    worst, best = ordered.iloc[0], ordered.iloc[-1]
+    return TableResult(
+        stability,
+        f"The ranking of heads and FFN slices changes most for '{worst['changed']}' (rho "
+        f"{worst['rho heads and FFN']:.2f}) and least for '{best['changed']}' ({best['rho heads and FFN']:.2f}).",
+    )

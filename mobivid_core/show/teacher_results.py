@@ -1,0 +1,290 @@
+"""Tables and figures of notebook 02 with their findings: the flow on a line, trusted measures, quality, sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+
+from mobivid_core import published
+from mobivid_core.flow.toy import LineMixture
+from mobivid_core.measure import minivbench
+from mobivid_core.measure.bars import TEACHER_BARS, bars_table
+from mobivid_core.measure.intervals import Interval
+from mobivid_core.measure.minivbench import Scores, Space
+from mobivid_core.measure.trials import verdicts
+from mobivid_core.measure.trust import space_table
+from mobivid_core.show.measure_figures import damage_map, quality_curves, sampling_curves, score_bars
+from mobivid_core.show.outcome import FigureResult, TableResult
+
+if TYPE_CHECKING:
+    from mobivid_core.measure.generation import Evaluation
+
+#: Measures that stand beside MiniVBench's total.
+APART = ("all_together", *minivbench.READBACK, *minivbench.PIXELS, *minivbench.DISTANCES)
+#: Claims of the paper about the server model: size, VBench total, steps.
+PAPER = ("C04", "C05", "C23")
+
+
+def toy_flow(toy: LineMixture, steps: Sequence[int], seed: int, n: int = 4000) -> FigureResult:
+    """Exact paths of the flow on a line, and what Euler makes of it in few and many steps.
+
+    Args:
+        toy: The data and its exact velocity.
+        steps: Numbers of steps to draw.
+        seed: Seed of data and noise.
+        n: Samples of each.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
+    left.plot(torch.linspace(1, 0, 41), toy.paths(torch.linspace(-2.2, 2.2, 15).tolist(), steps=40), color="C0", lw=1)
+    left.set(xlabel="$\\sigma$ (1 = noise, 0 = data)", ylabel="x", xlim=(1, 0), title="exact paths")
+    bins, samples = torch.linspace(-2.5, 2.5, 61).tolist(), {s: toy.sample(n, s, seed) for s in steps}
+    for number, own in samples.items():
+        right.hist(own, bins=bins, density=True, histtype="step", lw=1.5, label=f"{number} steps")
+    right.hist(toy.draw(n, seed), bins=bins, density=True, color="0.85", label="data", zorder=0)
+    right.set(xlabel="x", title="Euler samples", ylim=(0, 1.6))
+    right.legend()
+    return FigureResult(
+        fig,
+        "With the exact velocity, one step lands on the mean of the data; many steps recover both bumps.",
+        data=pd.DataFrame({"steps": list(samples), "spread": [own.std().item() for own in samples.values()]}),
+    )
+
+
+def training_curve(log: pd.DataFrame, origin: str) -> FigureResult:
+    """The teacher's training loss.
+
+    Args:
+        log: Columns step and loss.
+        origin: Where the teacher comes from: "shipped" or "run".
+    """
+    import matplotlib.pyplot as plt
+
+    smooth = log["loss"].rolling(max(1, len(log) // 25), min_periods=1).mean()
+    fig, ax = plt.subplots()
+    ax.plot(log["step"], log["loss"], color="0.8", lw=0.8, label="as logged")
+    ax.plot(log["step"], smooth, label="running mean")
+    ax.set(xlabel="training step", ylabel="flow-matching loss", title=f"teacher ({origin})")
+    ax.legend()
+    fall = smooth.iloc[0] - smooth
+    early = fall[log["step"] <= log["step"].iloc[-1] / 10].max() / fall.iloc[-1]
+    return FigureResult(
+        fig,
+        f"The teacher's flow-matching loss falls from {smooth.iloc[0]:.2f} to {smooth.iloc[-1]:.2f}; {early:.0%} of "
+        "the fall happens in the first tenth of its steps.",
+        data=log,
+    )
+
+
+def damage_figure(trials: pd.DataFrame) -> FigureResult:
+    """Every measure under every known damage.
+
+    Args:
+        trials: From `measured_trials`.
+    """
+    return FigureResult(
+        damage_map(trials),
+        "Change of each measure under each damage, in units of its own noise on intact clips. A frame marks a change "
+        "that was required: full where it was seen, dotted where it was missed.",
+        data=trials,
+    )
+
+
+def verdict_table(trials: pd.DataFrame) -> TableResult:
+    """Which measures passed their trials, and what happens to the others.
+
+    Args:
+        trials: From `measured_trials`.
+    """
+    tested = verdicts(trials)
+    lost = {v: ", ".join(tested.measure[tested.verdict == v]) or "none" for v in ("dropped", "marked")}
+    return TableResult(
+        tested,
+        f"{(tested.verdict == 'kept').sum()} of {len(tested)} measures moved whenever they should. Dropped from the "
+        f"averages: {lost['dropped']}; marked, because they count in no average: {lost['marked']}.",
+    )
+
+
+def spaces_table(trials: pd.DataFrame, told: str) -> TableResult:
+    """What the trials say of each feature space.
+
+    Args:
+        trials: From `measured_trials`.
+        told: Names the space chosen for headlines.
+    """
+    return TableResult(
+        space_table(trials), f"Bars and headlines use distances in {told}: this table decides, not a name."
+    )
+
+
+def quality_table(rows: dict[str, Scores], dropped: Sequence[str]) -> TableResult:
+    """MiniVBench of the teacher between its reference rows.
+
+    Args:
+        rows: {row title: scores}, with "teacher" among them.
+        dropped: Measures that the averages leave out.
+    """
+    names = [*minivbench.QUALITY, *minivbench.SEMANTIC, "quality", "semantic", "total", *APART]
+    return TableResult(
+        minivbench.compare(rows, names, intervals_of="teacher"),
+        f"MiniVBench of the teacher and its reference rows on {rows['teacher'].n} test captions; dropped from the "
+        f"averages: {', '.join(dropped) or 'none'}.",
+        paper_item="Table 2",
+    )
+
+
+def semantic_figure(rows: dict[str, Scores]) -> FigureResult:
+    """What the judge finds of each attribute, for every row.
+
+    Args:
+        rows: As in `quality_table`.
+    """
+    shown, teacher = [*minivbench.SEMANTIC, *minivbench.READBACK, "all_together"], rows["teacher"]
+    weakest = min(minivbench.SEMANTIC, key=lambda name: teacher[name])
+    return FigureResult(
+        score_bars(rows, shown),
+        f"All that the caption asks for is found in {teacher['all_together']:.0%} of the teacher's clips; the weakest "
+        f"attribute is {weakest} ({teacher[weakest]:.0%}). `pixels` and `flow` need no judge.",
+        data=minivbench.table(rows, shown),
+    )
+
+
+def steps_figure(frame: pd.DataFrame, floor: float, space: Space, guidance: str) -> FigureResult:
+    """Quality and time against steps for each solver.
+
+    Args:
+        frame: From `curve.trace`.
+        floor: Distance of the VAE's reconstructions with as many clips.
+        space: Where distances are taken.
+        guidance: The guidance, as shown.
+    """
+    from mobivid_core.measure.curve import fewest_steps
+
+    quick = fewest_steps(frame[frame.steps >= 4])
+    return FigureResult(
+        sampling_curves(frame, floor),
+        f"Guidance {guidance}, {frame['n'].iloc[0]} clips a point, distances in {space.title}. Fewest calls whose "
+        f"interval reaches the best share: {quick.solver} in {quick.steps} steps.",
+        data=frame,
+    )
+
+
+def guidance_figure(frame: pd.DataFrame, floor: float) -> FigureResult:
+    """Quality against the guidance scale; the frame has the scale 1, which is without guidance.
+
+    Args:
+        frame: From `curve.trace` at one solver and number of steps.
+        floor: Distance of the VAE's reconstructions with as many clips.
+    """
+    right, first = frame.set_index("guidance")["all_together"], frame.iloc[0]
+    return FigureResult(
+        quality_curves(frame, "guidance", floor=floor),
+        f"All attributes are right most often at guidance {right.idxmax():g} ({right.max():.0%}), and in "
+        f"{right.loc[1]:.0%} without guidance: {first.solver} in {first.steps} steps, {first.n} clips a point.",
+        data=frame,
+    )
+
+
+def wordings_table(worded: pd.DataFrame) -> TableResult:
+    """Accuracy on trained and on unseen phrasings.
+
+    Args:
+        worded: From `paraphrases`.
+    """
+    known = worded.trained == "yes"
+    seen, unseen = worded[known].all_together.mean(), worded[~known].all_together.mean()
+    return TableResult(
+        worded,
+        f"The same {worded['n'].iloc[0]} captions and noises in {len(worded)} wordings: all attributes are right in "
+        f"{seen:.0%} with trained wordings and in {unseen:.0%} with unseen ones.",
+    )
+
+
+def beyond_table(gap: Interval, wording_gap: Interval, diversity: Interval, clips: int, captions: int) -> TableResult:
+    """Held-out combinations, unseen wordings and diversity in one table.
+
+    Args:
+        gap: From `unseen_gap`.
+        wording_gap: From `wording_gap`.
+        diversity: `Diversity.ratio`.
+        clips: Clips behind the first gap.
+        captions: Captions behind the second.
+    """
+    rows = [
+        ("trained minus held-out combinations, all together", *gap, clips),
+        ("trained minus unseen wordings, all together", *wording_gap, captions),
+        ("diversity within a caption / real clips", *diversity, diversity.n),
+    ]
+    return TableResult(
+        pd.DataFrame(rows, columns=["measure", "value", "low", "high", "n"]),
+        f"Held-out combinations cost {gap.value:+.2f} of accuracy, unseen wordings {wording_gap.value:+.2f}; clips "
+        f"of one caption vary {diversity.value:.2f} times as much as real ones.",
+    )
+
+
+def time_table(full: Evaluation, steps: int, plain: Evaluation, quick: Evaluation, few_steps: int) -> TableResult:
+    """Seconds a clip: sampling, the same in plain float32, decoding.
+
+    Args:
+        full: The teacher's evaluation at `steps`.
+        steps: Steps of `full`.
+        plain: In plain float32 at `few_steps`.
+        quick: The same clips with this machine's speed-ups.
+        few_steps: Steps of `plain` and `quick`.
+    """
+    sampling, decoding = full.seconds_per_clip, full.decode_seconds_per_clip
+    agree = (plain.measures.classes == quick.measures.classes).float().mean().item()
+    rows = [
+        ("sampling", sampling, sampling / steps),
+        ("sampling, plain float32", plain.seconds_per_clip, plain.seconds_per_clip / few_steps),
+        ("decoding", decoding, None),
+    ]
+    return TableResult(
+        pd.DataFrame(rows, columns=["part", "seconds_per_clip", "per_step"]),
+        f"Sampling a clip takes {sampling / decoding:.0f} times as long as decoding it. Plain float32 takes "
+        f"{plain.seconds_per_clip / quick.seconds_per_clip:.1f} times as long as this machine's fastest; the judge "
+        f"reads {agree:.0%} of {len(plain.labels)} clips' attributes alike.",
+    )
+
+
+def teacher_bars(values: dict[str, Interval], clips: int, sampled: str, told: str) -> TableResult:
+    """The teacher against bars that were set before it was trained.
+
+    Args:
+        values: {key of `TEACHER_BARS`: interval}.
+        clips: Clips evaluated.
+        sampled: Steps and guidance, as shown.
+        told: Names the space of distances.
+    """
+    bars = bars_table(values)
+    return TableResult(
+        bars,
+        f"{bars.verdict.str.startswith('met').sum()} of {len(TEACHER_BARS)} bars are met with {clips} clips, "
+        f"{sampled}; distances in {told}.",
+    )
+
+
+def paper_table(parameters: int, total: float, steps: int) -> TableResult:
+    """The paper's server model beside the miniature.
+
+    Args:
+        parameters: The miniature's.
+        total: Its MiniVBench total on [0, 1].
+        steps: Its sampling steps.
+    """
+    ours = [
+        f"{parameters / 1e6:.2f} M: a miniature, other scale",
+        f"MiniVBench {100 * total:.1f}: another benchmark, not comparable",
+        f"{steps} steps before distillation",
+    ]
+    rows = [published.claim(name)[["claim", "value", "unit", "evidence"]] for name in PAPER]
+    return TableResult(
+        pd.DataFrame(rows).assign(ours=ours),
+        "The paper's server model beside our miniature: only the number of steps is comparable.",
+        evidence="paper",
+        paper_item="Table 1",
+    )
