@@ -73,7 +73,8 @@ def _priced(sizes: DiTConfig, unit: str, count: Callable[[DiTConfig], int]) -> L
 
     def model(*widths: tuple[int, int, int]) -> int:
         self_heads, cross_heads, neurons = zip(*widths, strict=True) if widths else ((), (), ())
-        return count(replace(sizes, self_heads=self_heads, cross_heads=cross_heads, ffn_widths=neurons))
+        changed = {"self_heads": self_heads, "cross_heads": cross_heads, "ffn_widths": neurons}
+        return count(replace(sizes.widths_alone(), **changed))
 
     fixed, bare = model(), model((0, 0, 0))
     head, cross, neuron = (model(one) - bare for one in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
