@@ -235,7 +235,3 @@ def _forward(work: Path, which: str) -> None:
     if which == "forward":
         seconds = {"load_s": loaded - began, "forward_s": time.perf_counter() - loaded}
         (work / "forward.json").write_text(json.dumps(seconds), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
