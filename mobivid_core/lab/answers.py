@@ -1,4 +1,4 @@
-"""Two sentences for each question that findings alone would answer badly; every number is read from a registered table.
+"""Answers to reviewers' questions that need more than one finding; every number comes from a registered table.
 
 A function returns None where a table that it needs has not been registered: the question is then not answered yet.
 """
@@ -148,8 +148,8 @@ def devices(found: Found) -> str:
     error = found.headline("device_loo_workload_error")
     missed = "" if error is None else f" and misses a workload left out of the fit by {error['value']:.0%} (median)"
     return (
-        f"Predicted frames/s: {told}. No phone was at hand: the model is fitted to published speeds of Stable "
-        f"Diffusion{missed}."
+        f"Predicted frames/s: {told}. No phone was at hand: the model is fitted to published speeds of two "
+        f"image U-Nets and one image transformer{missed}."
     )
 
 

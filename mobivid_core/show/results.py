@@ -1,4 +1,4 @@
-"""Results register themselves where they are shown: figure, table, clip or headline number.
+"""Register a notebook's results: figures, tables, clips and headline numbers.
 
 Each gets an id, an evidence class and a one-sentence finding, is shown in the notebook, written to
 the profile's figures folder and listed in `manifest.json` there. Ids are string literals: the
