@@ -322,7 +322,8 @@ def headlines(profile: str) -> pd.DataFrame:
     path = figures_dir(get_profile(profile).name) / HEADLINES
     if not path.is_file():
         return pd.DataFrame(columns=list(HEADLINE_COLUMNS))
-    return pd.read_csv(path)
+    # a file of an older version lacks a column that has been added since
+    return pd.read_csv(path).reindex(columns=list(HEADLINE_COLUMNS))
 
 
 def manifest(profile: str) -> dict[str, dict[str, Any]]:

@@ -75,6 +75,17 @@ def test_a_mixed_package_is_what_was_planned_and_no_larger_than_uniform(tmp_path
     assert relative_error(found, expected) == pytest.approx(relative_error(planned, expected), rel=0.3)
 
 
+def test_damage_scaled_from_four_bits_is_near_what_is_measured(tmp_path: Path) -> None:
+    graph, verified = _converted(tmp_path)
+    program = load_program(verified.package.path)
+    expected = execute(program, graph.inputs)["output"]
+    for row in mixed_bits.layer_damage(program, [graph.inputs]).to_dict("records"):
+        for bits in (3, 6):
+            changed = execute(mixed_bits.with_palettes(program, {row["layer"]: bits}), graph.inputs)["output"]
+            # One weight's errors are one draw: a factor of 2.5 in squares is four decibels.
+            assert 0.4 < row[bits] / relative_error(changed, expected) ** 2 < 2.5, (row["layer"], bits)
+
+
 def test_the_gate_names_what_float16_would_lose(tmp_path: Path) -> None:
     graph, verified = _converted(tmp_path)
     assert unsafe_forms(verified.package.path, graph.inputs).empty
