@@ -20,7 +20,7 @@ FEWEST_WORDS, MOST_WORDS = 900, 1400
 TABLES_IN_THE_STORY = 5
 MORE_TABLES = "## More tables"
 #: Still in their older form: what they fail is reported, not forbidden.
-OLDER = {"04_tri_level_pruning", "05_adversarial_distillation", "06_iphone_benchmark", "07_scorecard"}
+OLDER = {"06_iphone_benchmark"}
 every_lesson = pytest.mark.parametrize(
     "notebook",
     [

@@ -1,4 +1,4 @@
-"""Runs a saved Core ML program with torch, on any machine: what the package computes, not how fast.
+"""Execute a saved Core ML program with torch on any machine: checks results, not speed.
 
 Paper: none; no public tool executes ML Programs off Apple hardware, and a package that nobody ran proves nothing.
 The program is read back from the saved files (`packages.load_program`) and executed operation by operation, in one of

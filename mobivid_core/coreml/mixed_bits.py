@@ -1,4 +1,4 @@
-"""Weights of 2 to 8 bits by layer: the layers that hurt most alone get more, under a budget of bytes.
+"""Mixed weight bits, 2 to 8 by layer: layers with the largest single damage get more, under a byte budget.
 
 Paper: none (it deploys float16, data/paper claim C26); SnapGen++ (arXiv 2601.08303) ships 4.3 bits on average.
 A layer's damage is measured on the package itself: its weight alone is replaced by its palette, the program is run on

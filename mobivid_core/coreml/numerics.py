@@ -1,4 +1,4 @@
-"""A gate on a package's numerics: forms that a float16 engine may get wrong although every check here passes.
+"""Numerical gate of a package: finds forms that a float16 engine may compute wrongly although all checks pass.
 
 Paper: none. The executor accumulates in float32, a Neural Engine may keep float16 inside an operation. Named are
 products whose scores leave float16's range before a softmax, squares that leave it in a norm (RMS norms written with a

@@ -1,4 +1,4 @@
-"""Verification of saved packages: their program, run with torch, against the model they were made from.
+"""Verify saved packages: execute their program with torch and compare with the original model.
 
 Paper: none. The gates are ours: relative error below 2e-6 with float32 arithmetic (weights rounded to float16 on both
 sides, so what is left is conversion), below 2e-3 when each value is rounded to float16 as on a phone. A deep trained

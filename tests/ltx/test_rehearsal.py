@@ -1,0 +1,72 @@
+"""The rehearsal runs every step in a process of its own and reads its record back; the quick checks hold their bars."""
+
+import json
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+from mobivid_core.__main__ import main
+from mobivid_core.errors import CheckpointError, RunError
+from mobivid_core.ltx.checks import ltx_forward_error, ltx_masked_pruned_error
+from mobivid_core.ltx.layout import ltx_sizes
+from mobivid_core.ltx.random_weights import write_random_ltx
+from mobivid_core.prune.costs import parameter_cost
+from mobivid_core.studies import rehearsal
+
+
+def test_bars_of_the_quick_checks():
+    assert 0 < ltx_forward_error() < 1e-5
+    assert 0 < ltx_masked_pruned_error() < 1e-5
+
+
+def test_the_full_size_is_ltx_video_s():
+    sizes = ltx_sizes(rehearsal.BLOCKS, rehearsal.HEADS, rehearsal.HEAD_DIM)
+    assert parameter_cost(sizes).total(sizes) == rehearsal.WHOLE
+    assert rehearsal.Clip().grid == (7, 12, 16)
+
+
+def test_random_checkpoints_are_diffusers_own(tmp_path):
+    import diffusers
+
+    sizes = ltx_sizes(2, 3, 10, in_channels=6, text_dim=12)
+    write_random_ltx(tmp_path, sizes)
+    model = diffusers.LTXVideoTransformer3DModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert sum(p.numel() for p in model.parameters()) == parameter_cost(sizes).total(sizes)
+
+
+def test_seconds_and_memory_are_of_the_child_alone():
+    work = "import time; block = bytearray(300_000_000); block[::4096] = b'x' * len(block[::4096]); time.sleep(0.3)"
+    seconds, peak = rehearsal.run_measured([sys.executable, "-c", work])
+    assert seconds > 0.3 and 0.3 < peak < 0.6
+    _, small = rehearsal.run_measured([sys.executable, "-c", "pass"])
+    assert small < 0.1
+    with pytest.raises(RunError, match="status 3.*no such luck"):
+        rehearsal.run_measured(
+            [sys.executable, "-c", "import sys; sys.exit(print('no such luck', file=sys.stderr) or 3)"]
+        )
+
+
+def test_headlines_come_from_the_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(rehearsal, "record_path", lambda: tmp_path / "r")
+    with pytest.raises(CheckpointError, match="mobivid study rehearsal"):
+        rehearsal.headlines()
+    rows = {"step": ["inspect", "score"], "seconds": [5.0, 120.0], "peak_gb": [0.5, 6.5], "tflop": [0.0, 30.0]}
+    pd.DataFrame(rows).to_csv(tmp_path / "r.csv", index=False)
+    (tmp_path / "r.json").write_text(json.dumps({}))
+    assert rehearsal.headlines() == {"rehearsal_score_minutes": 2.0, "rehearsal_peak_gb": 6.5}
+    assert rehearsal.table()["s at 100 TFLOP/s"].tolist() == [0.0, 0.3]
+
+
+def test_a_trial_never_overwrites_the_project_s_record(capsys):
+    assert main(["study", "rehearsal", "--blocks", "2"]) == 2
+    assert "needs --record" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_step_runs_at_a_tiny_size(tmp_path):
+    small = ["--blocks", "2", "--heads", "2", "--samples", "2", "--frames", "9", "--height", "64", "--width", "64"]
+    assert main(["study", "rehearsal", *small, "--text-tokens", "4", "--record", str(tmp_path / "r")]) == 0
+    rows = pd.read_csv(tmp_path / "r.csv")
+    assert len(rows) == 9 and (rows["seconds"] > 0).all() and rows["peak_gb"].between(0.05, 3).all()
