@@ -19,15 +19,7 @@ LONGEST_LINE, LONGEST_CELL, MEDIAN_CELL = 110, 20, 6
 FEWEST_WORDS, MOST_WORDS = 900, 1400
 TABLES_IN_THE_STORY = 5
 MORE_TABLES = "## More tables"
-#: Still in their older form: what they fail is reported, not forbidden.
-OLDER = {"06_iphone_benchmark"}
-every_lesson = pytest.mark.parametrize(
-    "notebook",
-    [
-        pytest.param(n, id=n.name, marks=[pytest.mark.xfail(reason="older form")] if n.name in OLDER else [])
-        for n in CHAIN
-    ],
-)
+every_lesson = pytest.mark.parametrize("notebook", CHAIN, ids=lambda notebook: notebook.name)
 
 
 def _code(notebook: NotebookSource) -> list[str]:

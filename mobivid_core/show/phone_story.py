@@ -37,9 +37,8 @@ def models(entries: Mapping[str, tuple[DiTConfig, Grid, int]]) -> TableResult:
     mobile = table.set_index("model").filter(like="MOBILE", axis=0).iloc[0]
     finding = (
         f"Closed forms; published: {claim('C04')['value']} B server ({claim('C04')['evidence']}), "
-        f"{claim('C13')['value']} B "
-        f"mobile ({claim('C13')['evidence']}). The FFN takes {mobile['FFN (%)']:.0f} % of a mobile pass, the scores of "
-        f"quadratic attention {mobile['scores (%)']:.0f} %."
+        f"{claim('C13')['value']} B mobile ({claim('C13')['evidence']}). The FFN takes {mobile['FFN (%)']:.0f} % of a "
+        f"mobile pass, the scores of quadratic attention {mobile['scores (%)']:.0f} %."
     )
     return TableResult(table, finding, "derived", "Table 1")
 
@@ -66,9 +65,8 @@ def tiles(sweeps: Mapping[str, Sequence[TileTiming]]) -> tuple[FigureResult, flo
     finding = (
         f"On this processor {best.tiles} tiles change the FFN's time by {gain:+.1f} % and cut its peak memory from "
         f"{timings[0].peak_mib:.0f} to {best.peak_mib:.0f} MiB; the result moves by at most "
-        f"{max(r.max_error for r in timings):.0e}. {others or 'No GPU was tried'}. Published: "
-        f"{claim('C25')['value']} % end to "
-        f"end on the phone ({claim('C25')['evidence']})."
+        f"{max(r.max_error for r in timings):.0e}. {others or 'No GPU was tried'}. Published: {claim('C25')['value']} "
+        f"% end to end on the phone ({claim('C25')['evidence']})."
     )
     data = pd.DataFrame([{"device": kind, **r.as_dict()} for kind, sweep in sweeps.items() for r in sweep])
     return FigureResult(plots.tile_sweep(timings), finding, "measured", data=data), gain
@@ -80,9 +78,8 @@ def working_set(rows: Sequence[Mapping[str, float]], ffn_share: float) -> TableR
     spill = table["DRAM time saved at most (%)"].iloc[0]
     finding = (
         f"Untiled, {table['hidden activation (MB)'].iloc[0]:.1f} MB must stay on the chip. Writing and reading them "
-        "through "
-        f"memory would cost {spill:.1f} % of the FFN's time, {spill * ffn_share:.1f} % of a pass; published are "
-        f"{claim('C25')['value']} % end to end."
+        f"through memory would cost {spill:.1f} % of the FFN's time, {spill * ffn_share:.1f} % of a pass; published "
+        f"are {claim('C25')['value']} % end to end."
     )
     return TableResult(table, finding, "derived")
 
@@ -92,11 +89,9 @@ def packages(verified: Sequence[Verification], unsafe: pd.DataFrame) -> TableRes
     table = pd.DataFrame([v.as_dict() for v in verified])
     named = f"names {', '.join(sorted(set(unsafe['form'])))}" if len(unsafe) else "finds no unsafe form"
     finding = (
-        f"{len(table)} saved packages, executed from disk: largest relative error {table['fp32 error'].max():.1e} "
-        "in float32 "
-        f"and {table['fp16 error'].max():.1e} with float16 storage; {(table['gates'] == 'passed').sum()} pass the "
-        "gates. The "
-        f"gate on float16 numerics {named}."
+        f"{len(table)} saved packages, executed from disk: largest relative error {table['fp32 error'].max():.1e} in "
+        f"float32 and {table['fp16 error'].max():.1e} with float16 storage; {(table['gates'] == 'passed').sum()} pass "
+        f"the gates. The gate on float16 numerics {named}."
     )
     return TableResult(table, finding)
 
@@ -110,12 +105,10 @@ def weights(cost: pd.DataFrame, gain: Interval, average: float) -> TableResult:
     reached = "reach" if nearer >= MIXED_BAR_DB and lost <= MIXED_BAR_ACCURACY else "miss"
     finding = (
         f"Through float16 packages the worst of {int(full['clips'])} clips is {full['worst clip (dB)']:.0f} dB from "
-        "torch "
-        f"(gate: 35). At the bytes of uniform 4 bits, bits by layer ({average:.2f} on average, {mixed['MB']:.1f} "
-        "against "
-        f"{four['MB']:.1f} MB) are {nearer:+.1f} dB nearer in the median (mean {gain.value:+.1f}, {gain.low:+.1f} to "
-        f"{gain.high:+.1f}) and lose {lost:.2f} of the judge's accuracy against 16 bits: they {reached} the bars (3 "
-        "dB, .02)."
+        f"torch (gate: 35). At the bytes of uniform 4 bits, bits by layer ({average:.2f} on average, "
+        f"{mixed['MB']:.1f} against {four['MB']:.1f} MB) are {nearer:+.1f} dB nearer in the median (mean "
+        f"{gain.value:+.1f}, {gain.low:+.1f} to {gain.high:+.1f}) and lose {lost:.2f} of the judge's accuracy against "
+        f"16 bits: they {reached} the bars (3 dB, .02)."
     )
     return TableResult(cost, finding)
 
@@ -127,12 +120,10 @@ def runtimes(table: pd.DataFrame, speeds: Mapping[str, Interval], threads: int) 
     predicted, measured = line.loc["torch, float32", ["predicted ms", "ms a clip"]]
     finding = (
         f"The app as ONNX files is {full['error']:.0e} from torch in float32 (gate 1e-04) and makes "
-        f"{full['frames/s']:.1f} "
-        f"frames/s with {threads} thread(s), {speeds['float32'].value:.2f} times torch's speed "
-        f"({speeds['float32'].low:.2f} to "
-        f"{speeds['float32'].high:.2f}); int8 {speeds['int8'].value:.2f} times ({speeds['int8'].low:.2f} to "
-        f"{speeds['int8'].high:.2f}), {line.loc['ONNX Runtime, int8', 'error']:.0e} off. The device model says "
-        f"{predicted:.0f} ms for torch, measured are {measured:.0f}."
+        f"{full['frames/s']:.1f} frames/s with {threads} thread(s), {speeds['float32'].value:.2f} times torch's speed "
+        f"({speeds['float32'].low:.2f} to {speeds['float32'].high:.2f}); int8 {speeds['int8'].value:.2f} times "
+        f"({speeds['int8'].low:.2f} to {speeds['int8'].high:.2f}), {line.loc['ONNX Runtime, int8', 'error']:.0e} off. "
+        f"The device model says {predicted:.0f} ms for torch, measured are {measured:.0f}."
     )
     return TableResult(table, finding)
 

@@ -24,8 +24,7 @@ def processor(table: pd.DataFrame, flops_per_s: float, worst: float) -> FigureRe
     """`cpu_model.compare`: predicted against measured times of this processor."""
     finding = (
         f"FFN, attention and whole block at {table['tokens'].nunique()} sizes on this processor "
-        f"({flops_per_s / 1e9:.0f} "
-        f"GFLOP/s): the farthest prediction is off by a factor of {worst:.2f}."
+        f"({flops_per_s / 1e9:.0f} GFLOP/s): the farthest prediction is off by a factor of {worst:.2f}."
     )
     return FigureResult(plots.predicted_against_measured(table, 1.3), finding, "measured", data=table)
 
@@ -38,8 +37,8 @@ def calibration() -> FigureResult:
     reached = ", ".join(f"{100 * share:.0f} % ({name})" for name, share in means.items())
     finding = (
         f"Share of the nominal peak by workload: {reached}. One more workload on one more chip: "
-        f"{100 * fit.typical:.0f} %, "
-        f"80 % interval {100 * low:.0f} to {100 * high:.0f} %, from {fit.workloads} workloads and {fit.chips} chips."
+        f"{100 * fit.typical:.0f} %, 80 % interval {100 * low:.0f} to {100 * high:.0f} %, from {fit.workloads} "
+        f"workloads and {fit.chips} chips."
     )
     columns = ["chip", "workload", "iterations_per_s", "fp16_tflops", "efficiency", "evidence"]
     return FigureResult(plots.calibration(rows, fit), finding, "derived", data=rows[columns])
@@ -51,14 +50,14 @@ def left_out(table: pd.DataFrame) -> TableResult:
     inside = table.columns[-1]
     chip, workload = line.loc["each chip in turn"], line.loc["each workload in turn"]
     held = anchors.leave_one_out("workload").set_index("chip").loc["A18 Pro"]
+    why = "" if held["covers"] else ": two kinds of image U-Net do not say how slow a transformer may be"
     verb = "covers" if held["covers"] else "misses"
     finding = (
         f"Median error {100 * chip['median error']:.0f} % with each chip left out ({chip['n']:.0f} chips), "
         f"{100 * workload['median error']:.0f} % with each workload ({workload['n']:.0f}), "
-        f"{100 * workload[inside]:.0f} % of the "
-        f"anchors inside. Fitted on the two U-Nets alone, the interval {100 * held['low']:.1f} to "
-        f"{100 * held['high']:.1f} % "
-        f"{verb} the transformer's {100 * held['efficiency']:.1f} %: it is slower than image U-Nets let one expect."
+        f"{100 * workload[inside]:.0f} % of the anchors inside. Fitted on the two U-Nets alone, the interval "
+        f"{100 * held['low']:.1f} to {100 * held['high']:.1f} % {verb} the transformer's "
+        f"{100 * held['efficiency']:.1f} %{why}."
     )
     return TableResult(table, finding, "derived")
 
@@ -68,9 +67,8 @@ def cases(table: pd.DataFrame, speed: Interval) -> TableResult:
     nominal, other, own = (row for _, row in table.iterrows())
     finding = (
         f"A18 Pro: {speed.value:.0f} frames/s at {nominal['TFLOP/s']:g} TFLOP/s, {other['frames/s']:.0f} at "
-        f"{other['TFLOP/s']:g}, {own['frames/s']:.0f} if the video transformer runs as fast as the image "
-        "transformer that was "
-        f"measured on this chip; {speed.low:.0f} to {speed.high:.0f} holds both peaks' 80 % intervals."
+        f"{other['TFLOP/s']:g}, {own['frames/s']:.0f} if the video transformer runs as fast as the image transformer "
+        f"that was measured on this chip; {speed.low:.0f} to {speed.high:.0f} holds both peaks' 80 % intervals."
     )
     return TableResult(table, finding, "derived")
 
@@ -80,11 +78,9 @@ def devices_table(table: pd.DataFrame, server_share: float) -> TableResult:
     known = table[(table["engine"] == NPU) & table["frames/s"].notna()]
     android = ", ".join(f"{row['frames/s']:.0f} on {row['chip']}" for _, row in known.iterrows())
     finding = (
-        f"Android's NPUs: {android} frames/s, from an assumed float16 peak (half of the advertised integer one) and "
-        "a borrowed "
-        f"efficiency; a blank peak stays blank. Server GPUs stand on the {100 * server_share:.0f} % that the "
-        "paper's A100 speed "
-        "implies; a phone's GPU only gets its bandwidth's bound."
+        f"Android's NPUs: {android} frames/s, from an assumed float16 peak (half of the advertised integer one) and a "
+        f"borrowed efficiency; a blank peak stays blank. Server GPUs stand on the {100 * server_share:.0f} % that the "
+        "paper's A100 speed implies; a phone's GPU only gets its bandwidth's bound."
     )
     return TableResult(table, finding, "derived", "Table 1")
 
@@ -95,8 +91,7 @@ def rates(table: pd.DataFrame, speed: Interval) -> FigureResult:
     place = "inside" if speed.low <= published <= speed.high else "outside"
     finding = (
         f"A18 Pro: {speed.value:.1f} frames/s predicted, {speed.low:.1f} to {speed.high:.1f} over both peaks; the "
-        "published "
-        f"{published:.0f} lies {place}, as almost any speed would: three workloads cannot decide."
+        f"published {published:.0f} lies {place} an interval whose ends are {speed.high / speed.low:.0f}-fold apart."
     )
     drawn = plots.predicted_rates(table[table["engine"] != "GPU"], published)
     return FigureResult(drawn, finding, "derived", "Table 1")
@@ -114,10 +109,8 @@ def demand(
     own = anchors.calibration_rows().set_index("chip").loc[phone.chip, "efficiency"]
     finding = (
         f"With a light decoder the claim needs {100 * needed:.0f} % of the Neural Engine's nominal peak, with "
-        "LTX-Video's "
-        f"{100 * with_ltx:.0f} %; the U-Nets reach more, the transformer on this chip {100 * own:.0f} %. The "
-        "phone's GPU would need "
-        f"{100 * sweep['A18 Pro GPU'].iloc[0]:.0f} % of its own even with a free decoder."
+        f"LTX-Video's {100 * with_ltx:.0f} %; the U-Nets reach more, the transformer on this chip {100 * own:.0f} %. "
+        f"The phone's GPU would need {100 * sweep['A18 Pro GPU'].iloc[0]:.0f} % of its own even with a free decoder."
     )
     marks = {"free": 0, "light": light.flops / 1e12, "LTX": ltx.flops / 1e12}
     return FigureResult(plots.needed_efficiency(sweep, fit, marks), finding, "derived", "Table 1", sweep), needed
@@ -178,8 +171,8 @@ def surface(phone: Device, fit: Efficiency, decoder_tflop_per_token: float) -> T
     )
     finding = (
         f"A18 Pro at the typical efficiency: four steps at the paper's size give {table['4 steps'].iloc[0]:.0f} "
-        "frames/s, 40 "
-        f"give {table['40 steps'].iloc[0]:.1f}; four steps of 1280 x 704 give {table['4 steps'].iloc[3]:.1f}."
+        f"frames/s, 40 give {table['40 steps'].iloc[0]:.1f}; four steps of 1280 x 704 give "
+        f"{table['4 steps'].iloc[3]:.1f}."
     )
     return TableResult(table, finding, "derived")
 
