@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "distill": ("distill.command", "a four-step student from the pruned model; --model: of your own weights"),
     },
     "Deploy": {
+        "predict": ("phone.predict", "does a model fit a phone, and how fast would it be"),
         "export": ("coreml.export", "convert to Core ML packages and verify each; --model: of your own weights"),
         "device": ("coreml.device_benchmark", "time packages on a connected iPhone, or import others' records"),
     },
@@ -62,9 +63,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "study seeds": ("studies.loss_study seeds", "regression and adversarial stage over more seeds"),
         "study heads": ("studies.discriminator_study heads", "where the discriminator's heads are attached"),
         "study share": ("studies.discriminator_study share", "the share of real clips in the adversarial stage"),
-        "study rehearsal": ("studies.rehearsal", "the chain for your own weights, on random ones of LTX-Video's size"),
         "study speed": ("studies.speed_record", "teacher and students timed once more: speed-ups over runs"),
         "study coverage": ("studies.coverage", "how often each kind of interval holds a known truth"),
+        "study rehearsal": ("studies.rehearsal", "the chain for your own weights, on random ones of LTX-Video's size"),
         "study stacking": ("studies.stacking", "pruning and distillation alone and together"),
     },
     "Maintain": {

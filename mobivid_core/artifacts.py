@@ -1,4 +1,4 @@
-"""What one stage hands to the next: checkpoints, scores, plans, packages.
+"""Artefacts passed between stages: checkpoints, scores, plans, packages.
 
 A stage's artefact is a folder. It is written beside its place, stamped with the hashes of its files
 and moved there in one step, so that a later stage never reads a half-written one. Any notebook can

@@ -1,4 +1,4 @@
-"""Command lines that end alike: a user's mistake is one line and status 2, Ctrl-C one line and 130.
+"""Base of all command lines: user errors exit with one line and status 2, Ctrl-C with one line and 130.
 
 Every subcommand of `mobivid` (`mobivid_core.__main__`) builds a `CommandParser` and hands its work to `run_command`.
 A closed pipe (`| head`) ends a command without a word. Nothing heavy is imported here.

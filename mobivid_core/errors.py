@@ -1,4 +1,4 @@
-"""Errors a user can act on: each message says what was got, what was expected, what to do."""
+"""Exceptions with actionable messages: what was given, what was expected, what to do."""
 
 
 class MobiVidError(Exception):

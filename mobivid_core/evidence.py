@@ -1,4 +1,4 @@
-"""Evidence classes: what kind of knowledge stands behind a number.
+"""Evidence classes: the kind of knowledge behind a number.
 
 They follow data/paper/README.md; `measured` and `recorded` are added for what this project measures itself.
 """

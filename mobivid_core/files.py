@@ -1,4 +1,4 @@
-"""Files that are either wholly written or not there, and their content hashes.
+"""Atomic file writes and content hashes.
 
 A run may be killed at any moment: everything that a later step reads is first written beside its
 place and then moved there in one step.

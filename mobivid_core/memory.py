@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system.
+"""Return freed memory to the operating system.
 
 The runner asks glibc to keep freed memory (`GLIBC_ENVIRONMENT`), which saves page faults in training.
 Work of many sizes in a row then leaves a heap full of holes, and a notebook's memory grows to twice what it uses.

@@ -1,4 +1,4 @@
-"""One dial for sizes and budgets: `smoke`, `laptop`, `scratch`, `gpu`, `paper`.
+"""Sizes and budgets of each profile: `smoke`, `laptop`, `scratch`, `gpu`, `paper`.
 
 Every notebook takes its sizes from here and from nowhere else, so that a profile means the same
 thing in every stage.

@@ -133,3 +133,19 @@ def calibration():
     mask = torch.arange(5)[None] < torch.randint(1, 6, (48, 1), generator=generator)
     null = (torch.zeros(1, 5, 10), torch.arange(5)[None] < 1)
     return calibration_set(latents, text, mask, seed=2, null=null)
+
+
+@pytest.fixture(scope="session")
+def real():
+    """Real clips of captions that no generator was trained on."""
+    from mobivid_core.data.render import render_clips
+
+    return render_clips("test", range(32), size=64)
+
+
+@pytest.fixture(scope="session")
+def others():
+    """More real clips, for references."""
+    from mobivid_core.data.render import render_clips
+
+    return render_clips("test", range(1000, 1048), size=64)

@@ -167,7 +167,8 @@ def test_a_subcommand_gets_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_documents_name_subcommands_that_exist() -> None:
     root, call = project_root(), re.compile(r"(?:`|^|\n|\")mobivid ([a-z]+)(?: ([a-z]+))?")
-    documents = [root / "README.md", root / "CHANGELOG.md", *root.glob("notebooks/**/*.*"), *root.glob("data/**/*.md")]
+    documents = [root / "README.md", root / "CHANGELOG.md", *root.glob("docs/*.md")]
+    documents += [*root.glob("notebooks/**/*.*"), *root.glob("data/**/*.md")]
     documents += [path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py"]
     named = {(path.name, *words) for path in documents for words in call.findall(path.read_text("utf-8"))}
     known = MODULES.keys() | {"study "}  # an error's text names the study that it is about

@@ -7,17 +7,18 @@ the price of smaller weights is seen on clips.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from mobivid_core.coreml.graphs import MASKED
 from mobivid_core.coreml.mil import Program, execute
-from mobivid_core.coreml.packages import load_program
+from mobivid_core.coreml.packages import folder_bytes, load_program
 from mobivid_core.coreml.steps import DiTStep
 from mobivid_core.errors import ExportError
 from mobivid_core.flow.sampling import solver_path
@@ -43,21 +44,20 @@ class App:
     tables: dict[str, Tensor]
 
     @classmethod
-    def load(cls, folder: Path, tables: dict[str, Tensor], bits: int = 16) -> App:
+    def load(cls, folder: Path, tables: dict[str, Tensor], bits: int | str = 16) -> App:
         """Read the packages of a folder made by `export`.
 
         Args:
             folder: Holds the packages.
             tables: The host's tables.
-            bits: Bits of a weight of transformer and decoder; the text encoder keeps 16.
+            bits: Bits of a weight of transformer and decoder, or "mixed"; the text encoder keeps 16.
 
         Raises:
             ExportError: A package is missing or unreadable.
         """
-        end = "" if bits == 16 else f"_{bits}bit"
-        parts = sorted(folder.glob(f"dit_part*{end}.mlpackage")) or [folder / f"dit{end}.mlpackage"]
-        text_encoder, decoder = (load_program(folder / f"{n}.mlpackage") for n in ("text_encoder", f"decoder{end}"))
-        return cls(text_encoder, [load_program(part) for part in parts], decoder, tables)
+        text_encoder, decoder = (_files(folder, n, b)[0] for n, b in (("text_encoder", 16), ("decoder", bits)))
+        steps = [load_program(part) for part in _files(folder, "dit", bits)]
+        return cls(load_program(text_encoder), steps, load_program(decoder), tables)
 
     def clip(self, caption: str, noise: Tensor, mode: str = "fp16") -> Tensor:
         """One clip (1, 3, T, H, W) of a caption and its noise (1, C, t, h, w)."""
@@ -144,13 +144,30 @@ def psnr_db(got: Tensor, expected: Tensor) -> float:
     return 10 * torch.log10(4 / (got - expected).square().mean()).item()
 
 
+def psnrs(clips: Tensor, reference: Tensor) -> np.ndarray:
+    """`psnr_db` of each of (N, 3, T, H, W) clips."""
+    return np.array([psnr_db(a, b) for a, b in zip(clips, reference, strict=True)])
+
+
+def sizes_mb(folder: Path, choices: Iterable[int | str]) -> dict[int | str, float]:
+    """Megabytes of transformer and decoder for each choice of bits, as `App.load` finds them."""
+    return {b: sum(folder_bytes(p) for n in ("dit", "decoder") for p in _files(folder, n, b)) / 1e6 for b in choices}
+
+
+def _files(folder: Path, name: str, bits: int | str) -> list[Path]:
+    """Packages of a part: the whole, or its chunks in order."""
+    end = "" if bits == 16 else "_mixed" if bits == "mixed" else f"_{bits}bit"
+    return sorted(folder.glob(f"{name}_part*{end}.mlpackage")) or [folder / f"{name}{end}.mlpackage"]
+
+
 def weight_cost(
-    clips: Mapping[int, Tensor], reference: Tensor, megabytes: Mapping[int, float], judge: Judge, truth: Tensor
-) -> pd.DataFrame:
+    clips: Mapping[int | str, Tensor], reference: Tensor, megabytes: Mapping[int | str, float], judge: Judge,
+    truth: Tensor,
+) -> pd.DataFrame:  # fmt: skip
     """What smaller weights cost, seen on clips of the same captions and noise.
 
     Args:
-        clips: Bits of a weight -> (N, 3, T, H, W) through the packages.
+        clips: Bits of a weight, or "mixed" -> (N, 3, T, H, W) through the packages.
         reference: The same clips by torch in float32.
         megabytes: Bits -> size of the packages that differ.
         judge: Reads the captions' attributes back.
@@ -168,11 +185,11 @@ def weight_cost(
     said = judge.predict(reference)
     rows = []
     for bits, made in clips.items():
-        each = torch.tensor([psnr_db(a, b) for a, b in zip(made, reference, strict=True)])
+        each = psnrs(made, reference)
         read = judge.predict(made)
         rows.append({
-            "bits": bits, "MB": megabytes[bits], "PSNR to torch, median (dB)": each.median().item(),
-            "worst clip (dB)": each.min().item(), "read as torch's": (read == said).all(1).float().mean().item(),
+            "bits": bits, "MB": megabytes[bits], "PSNR to torch, median (dB)": float(np.median(each)),
+            "worst clip (dB)": each.min(), "read as torch's": (read == said).all(1).float().mean().item(),
             "all attributes right": accuracy(read, truth)["all"].mean().item(), "clips": len(made),
         })  # fmt: skip
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""What a phone app needs in one folder: packages, the host's small tables, and a manifest with hashes.
+"""The folder that a phone app needs: packages, the host's small tables, and a manifest with hashes.
 
 Paper: the on-device section (text encoder, four transformer steps, light decoder). The loop
 that an app runs over them is in `app`.

@@ -1,4 +1,4 @@
-"""What the phone computes of the VAE: one clip's latents to frames, with no value of more than five axes.
+"""The VAE's decoder as the phone runs it: latents to frames, without tensors of more than five axes.
 
 Paper: the light video decoder of the on-device section. The layers are the VAE's own; they are walked through here
 frame by frame as a batch, because Core ML refuses values of six axes, which the VAE's grouping of frames makes. A test

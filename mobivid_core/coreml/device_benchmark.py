@@ -145,7 +145,7 @@ def _parser() -> CommandParser:
     what.add_argument(
         "--import", dest="records", type=given_path, nargs="+", help="records of others to check and keep"
     )
-    parser.add_argument("--bundle", type=given_path, default=Path("packages/block"), help="folder of deploy.export")
+    parser.add_argument("--bundle", type=given_path, default=Path("packages/block"), help="folder that mobivid export wrote")
     parser.add_argument("--team", help="Apple developer team id, for signing coremltools' model runner")
     parser.add_argument("--units", choices=COMPUTE_UNITS, default="CPU_AND_NE", help="default: CPU_AND_NE")
     parser.add_argument("--iterations", type=at_least_one, default=10, help="timed after one warm-up (default: 10)")

@@ -1,4 +1,4 @@
-"""What coremltools 9 gets wrong, and what is done about it: a guard against dropped arguments, two own converters.
+"""Workarounds for faults of coremltools 9: a guard against dropped arguments, two converters of our own.
 
 Paper: none. Both faults are silent: the package converts, runs, and computes something else.
 

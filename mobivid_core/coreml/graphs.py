@@ -17,11 +17,10 @@ from mobivid_core.errors import ParameterError
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel, TransformerBlock
 from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.phone.fit import CHUNK_BYTES
 
 #: Added to the attention scores of padding tokens; large enough to vanish in softmax, small enough for float16.
 MASKED = -10_000.0
-#: Weights of one package on iOS: larger ones have to be 6-bit or smaller (Apple's ml-stable-diffusion, third-party).
-CHUNK_BYTES = 1e9
 
 
 @dataclass(frozen=True)

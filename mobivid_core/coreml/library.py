@@ -1,4 +1,4 @@
-"""coremltools, imported in one place, without its known harmless notices and its progress bars."""
+"""Lazy import of coremltools, without its harmless notices and progress bars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a saved Core ML program with torch, on any machine: what the package computes, not how fast.
+"""Execute a saved Core ML program with torch on any machine: checks results, not speed.
 
 Paper: none; no public tool executes ML Programs off Apple hardware, and a package that nobody ran proves nothing.
 The program is read back from the saved files (`packages.load_program`) and executed operation by operation, in one of
@@ -103,6 +103,11 @@ def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") 
             + _first_non_finite(program, inputs, mode)
         )
     return results
+
+
+def watch(program: Program, inputs: Mapping[str, Tensor], look: Callable[[Operation, Mapping], None]) -> None:
+    """Run a program in float32 and show each operation, with all values alive, to `look`."""
+    _run(program, inputs, "fp32", look)
 
 
 def _run(

@@ -25,12 +25,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mobivid_core.coreml.app import sample, tokens
+from mobivid_core.coreml.app import sample, tokens, torch_clip
+from mobivid_core.coreml.bundle import Generator, timestep_tables
+from mobivid_core.coreml.export import mini_graphs
 from mobivid_core.coreml.graphs import MASKED, Graph
 from mobivid_core.coreml.mil import relative_error
 from mobivid_core.errors import ExportError
 from mobivid_core.measure import intervals
 from mobivid_core.measure.intervals import Interval
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.phone.cpu_model import Processor, predict, record
+from mobivid_core.profiles import Profile
 
 #: Largest relative error against torch, both in float32.
 GATE = 1e-4
@@ -51,9 +56,10 @@ def export_onnx(graph: Graph, folder: Path) -> Path:
     _require()
     path = Path(folder) / f"{graph.name}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    logger = logging.getLogger("torch.onnx")
-    level, spoken = logger.level, io.StringIO()
-    logger.setLevel(logging.ERROR)  # it lists every operator of packages that are not installed
+    loggers, spoken = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")], io.StringIO()
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:  # they list every operator of packages that are not installed, and constants left unfolded
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(spoken), contextlib.redirect_stderr(spoken):
             warnings.simplefilter("ignore")
@@ -64,7 +70,8 @@ def export_onnx(graph: Graph, folder: Path) -> Path:
     except Exception as error:  # torch raises many kinds on an operator that it cannot write
         raise ExportError(f"{graph.name} cannot be written as ONNX: {error}") from error
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
     return path
 
 
@@ -156,14 +163,14 @@ def write_app(parts: Iterable[Graph], folder: Path) -> list[Path]:
 
 
 def compare(
-    ours: Mapping[str, OnnxApp], torch_clip: Callable[[str, Tensor], Tensor], pairs: list[tuple[str, Tensor]], *,
+    ours: Mapping[str, OnnxApp], by_torch: Callable[[str, Tensor], Tensor], pairs: list[tuple[str, Tensor]], *,
     frames: int, repeats: int = 5, runs: int = 2,
 ) -> tuple[pd.DataFrame, dict[str, Interval]]:  # fmt: skip
     """Parity and speed beside torch, in turns on this processor.
 
     Args:
         ours: "float32" and "int8" apps.
-        torch_clip: (caption, noise) -> clip by torch in float32, same weights.
+        by_torch: (caption, noise) -> clip by torch in float32, same weights.
         pairs: Captions and noises; parity takes all of them, time the first.
         frames: Frames of a clip.
         repeats: Timed clips in each run, after one to warm up.
@@ -176,14 +183,13 @@ def compare(
     Raises:
         ExportError: The float32 app is outside the gate.
     """
-    expected = [torch_clip(*pair) for pair in pairs]
+    expected = [by_torch(*pair) for pair in pairs]
     errors = {
-        name: max(relative_error(one.clip(*pair), clip) for pair, clip in zip(pairs, expected, strict=True))
-        for name, one in ours.items()
+        n: max(relative_error(a.clip(*p), e) for p, e in zip(pairs, expected, strict=True)) for n, a in ours.items()
     }
     if errors["float32"] > GATE:
         raise ExportError(f"ONNX Runtime's clips differ from torch's by {errors['float32']:.1e} (gate {GATE:.0e})")
-    work: dict[str, Callable[[], object]] = {"torch": lambda: torch_clip(*pairs[0])}
+    work: dict[str, Callable[[], object]] = {"torch": lambda: by_torch(*pairs[0])}
     work |= {name: lambda app=app: app.clip(*pairs[0]) for name, app in ours.items()}
     seconds: dict[str, list[list[float]]] = {name: [] for name in work}
     for _ in range(runs):
@@ -203,6 +209,39 @@ def compare(
         rows.append((label, size, errors.get(name), 1e3 * median, frames / median))
     table = pd.DataFrame(rows, columns=["runtime", "MB", "error", "ms a clip", "frames/s"])
     return table, {name: intervals.speed(seconds["torch"], seconds[name]) for name in ours}
+
+
+def try_app(
+    profile: Profile, folder: Path, generator: Generator, vae: MobiVidVAE, pairs: list[tuple[str, Tensor]], *,
+    threads: int, processor: Processor, repeats: int = 5, runs: int = 2,
+) -> tuple[pd.DataFrame, dict[str, Interval]]:  # fmt: skip
+    """Write a profile's app as ONNX files, run both copies beside torch, and predict torch's time.
+
+    Args:
+        profile: Whose models.
+        folder: Gets the files.
+        generator: The transformer that goes onto the phone.
+        vae: Decodes.
+        pairs: Captions and noises.
+        threads: Threads of torch and of ONNX Runtime.
+        processor: From `phone.cpu_model.compare`: this machine as the device model sees it.
+        repeats: As in `compare`.
+        runs: As in `compare`.
+
+    Returns:
+        As `compare`, with `predicted ms` of torch's operations.
+    """
+    tables = timestep_tables(generator.model, generator.sigmas)
+    write_app(mini_graphs(profile), folder)
+    apps = {name: OnnxApp.load(folder, tables, threads=threads, int8=name == "int8") for name in ("float32", "int8")}
+
+    def by_torch(caption: str, noise: Tensor) -> Tensor:
+        return torch_clip(generator.model, vae, caption, noise, tables)
+
+    table, speeds = compare(apps, by_torch, pairs, frames=profile.frames, repeats=repeats, runs=runs)
+    seconds = predict(record(lambda: by_torch(*pairs[0])), processor)
+    table["predicted ms"] = [1e3 * seconds, None, None]
+    return table, speeds
 
 
 def _require() -> None:

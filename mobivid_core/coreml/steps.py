@@ -1,4 +1,4 @@
-"""What the phone computes of the transformer, written for float16: one block, a run of blocks, the host's tables.
+"""The transformer as the phone runs it, written for float16: a block, a run of blocks, the host's tables.
 
 Paper: the on-device section. The layers are the transformer's own; only the modulation is prepared elsewhere: the host
 (a few lines of Swift) keeps it as a small table, one row set for each of the few fixed steps.

@@ -1,4 +1,4 @@
-"""Text encoders as packages: transformers' modules with the mask handed over whole.
+"""Text encoders as packages: transformers' modules with an explicit attention mask.
 
 Paper: CLIP instead of T5 (data/paper claim C27). The miniature's encoder is MiniLM; a CLIP-shaped one with random
 weights serves counts, export and timing at paper scale.

@@ -1,4 +1,4 @@
-"""Verification of saved packages: their program, run with torch, against the model they were made from.
+"""Verify saved packages: execute their program with torch and compare with the original model.
 
 Paper: none. The gates are ours: relative error below 2e-6 with float32 arithmetic (weights rounded to float16 on both
 sides, so what is left is conversion), below 2e-3 when each value is rounded to float16 as on a phone. A deep trained
@@ -42,7 +42,8 @@ class Verification:
         casts: Type conversions in the program.
         largest_rank: Largest rank of a value (Core ML allows 5).
         torch_half_error: Relative error of torch's own float16 run; only measured where the fp16 gate is missed.
-        bits: Bits of a weight. Below 16 the errors are the cost of the smaller weights, and no gate applies to them.
+        bits: Bits of a weight, on average. Below 16 the errors are the cost of the smaller weights, and no gate
+            applies to them.
     """
 
     package: Package
@@ -51,7 +52,7 @@ class Verification:
     casts: int
     largest_rank: int
     torch_half_error: float | None = None
-    bits: int = 16
+    bits: float = 16
 
     @property
     def fp16_limit(self) -> float:
@@ -117,6 +118,11 @@ def compress_and_verify(graph: Graph, verified: Verification, bits: int, folder:
         ExportError: coremltools refuses, or the program read back cannot be run.
     """
     package = compress(verified.package, bits, Path(folder) / f"{graph.name}_{bits}bit.mlpackage")
+    return verify_smaller(graph, package, bits)
+
+
+def verify_smaller(graph: Graph, package: Package, bits: float) -> Verification:
+    """Read a package with smaller weights back and run it in both modes; `bits` a weight, on average."""
     program, inputs = load_program(package.path), rounded_inputs(graph)
     expected = _expected(graph, inputs)
     errors = [_largest_error(program, inputs, expected, mode) for mode in GATES]

@@ -1,4 +1,4 @@
-"""Fewer bits for a package's weights: 8-bit integers, 6-bit and 4-bit palettes; activations stay float16.
+"""Weight compression of packages: 8-bit integers, 6-bit and 4-bit palettes; activations stay float16.
 
 Paper: none (it deploys float16, data/paper claim C26); the question that follows from it is what smaller weights would
 cost. coremltools' own optimisers do the work on the saved package, on any machine. Tensors below 2,048 values keep

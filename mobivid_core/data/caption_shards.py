@@ -1,4 +1,4 @@
-"""Videos and captions from webdataset shards: what is wrong in one sample or shard is named, the rest is read.
+"""Videos and captions from webdataset shards; faulty samples and shards are named, the rest is read.
 
 A sample is what webdataset takes for one: neighbouring files whose names agree up to the first dot.
 """

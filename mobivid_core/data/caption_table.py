@@ -1,4 +1,4 @@
-"""`captions.csv`: which wordings belong to which file.
+"""`captions.csv`: maps files to captions.
 
 Spreadsheets and editors write such tables in several encodings, with several delimiters and with slips. A row that
 cannot be trusted is named and left out; the rest is read.

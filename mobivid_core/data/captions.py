@@ -1,4 +1,4 @@
-"""What a captioned clip can show, and hundreds of ways to say it.
+"""Content of captioned clips (objects, colours, motions, backgrounds), and the captions that describe it.
 
 Stands in for the paper's captioned training videos, which are not public. Attributes are exact labels, so that a judge
 network can read them back from generated clips. A caption is drawn from a small grammar: a template, a noun, a colour

@@ -1,4 +1,4 @@
-"""Captioned clips, rendered and encoded once: what the diffusion model trains on."""
+"""Captioned clips, rendered and encoded once: the training data of the diffusion model."""
 
 from __future__ import annotations
 

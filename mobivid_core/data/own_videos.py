@@ -1,4 +1,4 @@
-"""Your own captioned videos, encoded once: the same data set as the rendered clips give.
+"""Your own captioned videos, encoded once into the same data set as rendered clips.
 
     mobivid train teacher --data FOLDER
 

@@ -1,4 +1,4 @@
-"""The pictures that clips are painted from: drawings of objects, and photos and film frames out of focus."""
+"""Source pictures of the renderer: drawings of objects, blurred photos and film frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the VAE trains on: videos in memory as bytes, on any device, and random crops of them."""
+"""Training data of the VAE: videos in memory as bytes, on any device, and random crops of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the shipped inputs again from their sources; nobody needs it to run MobiVid.
+"""Rebuild the shipped inputs from their sources; not needed to run MobiVid.
 
     mobivid data prepare film BBB.mp4          -> data/clips
     mobivid data prepare sprites ICON_FOLDER   -> data/sprites

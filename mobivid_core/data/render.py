@@ -1,4 +1,4 @@
-"""Captioned clips, rendered on the fly: one large coloured object moves over a background that is out of focus.
+"""Render captioned clips on the fly: one large coloured object moves in front of a blurred background.
 
 A clip is a function of (split, index) alone: the same on every run and in every batch. Objects are emoji drawings by
 several artists, tinted by their luminance (one artist's are kept for `test`); backgrounds are plain, a gradient, a

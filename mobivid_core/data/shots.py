@@ -1,4 +1,4 @@
-"""Cutting a film into shots, by jumps of colour histograms.
+"""Split a film into shots at jumps of colour histograms.
 
 A clip that straddles a cut teaches a video model to jump. The rule is the plainest that works on animated
 film: a cut is where the histograms of two neighbouring frames differ much, both absolutely and against

@@ -1,4 +1,4 @@
-"""From decoded frames to upright RGB pictures with square pixels, by FFmpeg's filters.
+"""Convert decoded frames to upright RGB pictures with square pixels, using FFmpeg's filters.
 
 Order of the filters: deinterlace, reduce the rate, bring HDR to the range of a plain screen, scale and crop, turn.
 """

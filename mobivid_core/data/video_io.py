@@ -1,4 +1,4 @@
-"""Reading and writing video files with PyAV: what the rest of the package knows of codecs.
+"""Read and write video files with PyAV; the only module that knows codecs.
 
 Two layouts live here. *Frames* are `uint8 (T, H, W, 3)` RGB arrays, as files hold them; a *clip* is a
 `float32 (3, T, H, W)` tensor in [-1, 1], as the models want it. `frames_to_clip` and `clip_to_frames`

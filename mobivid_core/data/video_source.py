@@ -1,4 +1,4 @@
-"""Opening a video file: which stream is shown, whether the file is whole, and how fast it runs.
+"""Open a video file: choose the stream, check that the file is complete, find its frame rate.
 
 Containers are told by their content, never by the file's name. FFmpeg ends quietly where a download broke off, so
 `survey` reads all packets first (without decoding) and compares them with what the file itself declares.

@@ -10,9 +10,10 @@ The folder reads in the order of the method:
 * `adversarial`: the losses that push the student's samples among real ones;
 * `trainer`: one resumable loop for regression, adversarial, or both;
 * `consistency`, `matching`: the two best known alternatives to it;
-* `arms`: all of them at equal counted compute (`loss_study` records them, `loss_record` reads the record);
-* `bench`: what recorded trials share; `study` and `stacking` record others;
+* `own_states`: chords from the states that the student reaches itself;
 * `knots`: the best noise levels of the training-free baselines;
 * `student`: how a four-step student is stored, loaded and sampled;
 * `recipe`: the whole distillation, also as `mobivid distill`.
+
+The sampling loop itself is `flow.sampling`; comparisons of all losses at equal compute are in `studies`.
 """

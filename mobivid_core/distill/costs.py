@@ -1,4 +1,4 @@
-"""What each stage of distillation costs in transformer FLOPs: the currency in which arms are compared.
+"""Transformer FLOPs of each stage of distillation, the common unit in which arms are compared.
 
 Answers question R4.1 (cost of distillation). Counting, not timing: a backward pass costs two forward passes where
 weights are trained and one where gradients only flow through frozen weights to the input. The heads (about a

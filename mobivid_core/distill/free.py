@@ -1,4 +1,4 @@
-"""Training-free sampling at its best: what a distilled student has to beat, and what the teacher could have cost.
+"""The best training-free samplers: the baseline for a distilled student, and the teacher's cheapest equal.
 
 Paper: the baseline of step distillation, and the claimed speed-up over 40 guided steps (C24). A student is compared
 with the best that the same number of *network evaluations* buys without training. A guided step is two evaluations:

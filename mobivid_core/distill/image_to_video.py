@@ -1,4 +1,4 @@
-"""The student (or its teacher) conditioned on a first frame, as a sampler that can be evaluated like any other.
+"""Student or teacher conditioned on a first frame, as a sampler that can be evaluated like any other.
 
 Paper: not part of it; asked for by a reviewer (R3.3). See `mobivid_core.models.first_frame` for the method.
 """

@@ -1,4 +1,4 @@
-"""Optimised time steps: the best four noise levels of a training-free sampler, chosen on validation captions.
+"""Optimised time steps: the four best noise levels of a training-free sampler, chosen on validation captions.
 
 Paper: the baseline that step distillation has to beat, at its best setting. Two searches:
 

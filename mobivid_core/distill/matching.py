@@ -1,4 +1,4 @@
-"""Distribution matching (DMD2): push the student's samples towards where the guided teacher finds them more likely.
+"""Distribution matching (DMD2): move samples to where the guided teacher's density is higher than the student's.
 
 Paper: not part of it; the strongest published alternative to adversarial features (question R4.1). Two denoisers look
 at the student's re-noised sample: the frozen guided teacher, and a second network that is trained all the time on the

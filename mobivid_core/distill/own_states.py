@@ -1,4 +1,4 @@
-"""Chords that start where the student stands, not where the teacher would: what teacher forcing leaves out.
+"""Training on the student's own states: at each state the guided teacher supplies the target of the step.
 
 Paper: not part of it. A student trained on the teacher's path never meets its own errors; in use, each step starts
 from them. Here the student walks its four steps, and from each of its states the guided teacher shows where the step

@@ -1,4 +1,4 @@
-"""The whole distillation: teacher trajectories, regression, own states, then the adversarial stage on that anchor.
+"""The full distillation: teacher trajectories, regression, own states, then the adversarial stage.
 
 Paper: from 40 guided to 4 unguided steps. The order is this project's choice: the regression student already makes
 clips, so that its own states are worth correcting and the discriminator has something worth judging; that is warmed up

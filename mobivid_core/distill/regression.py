@@ -1,4 +1,4 @@
-"""Trajectory regression: the student's velocity at four noise levels is the chord of the guided teacher's path.
+"""Trajectory regression: at four noise levels the student learns the chord of the guided teacher's path.
 
 Paper: the anchor of step distillation. At sigma_i the target is u_i = (x_i - x_{i+1}) / (sigma_i - sigma_{i+1}):
 one Euler step of the student then lands on x_{i+1}. The teacher's path is guided, the student's is not, so the

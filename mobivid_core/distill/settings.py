@@ -1,4 +1,4 @@
-"""How a distillation is run: steps, weights of the two losses, rates, noise levels, recovery.
+"""Settings of a distillation: steps, loss weights, rates, noise levels, recovery.
 
 Paper: nothing is published about these; every value is this project's choice.
 """

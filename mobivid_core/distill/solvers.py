@@ -1,4 +1,4 @@
-"""What a few steps cost without any training: the baselines that a distilled student has to beat.
+"""Few-step sampling without training: the baselines that a distilled student has to beat.
 
 Paper: the motivation of step distillation. Better solvers (UniPC, DPM++) of the same guided teacher are free, so the
 student is compared with the best of them, not with plain Euler.

@@ -1,4 +1,4 @@
-"""The distilled student as an artefact: an ordinary transformer, and how it wants to be sampled.
+"""The distilled student as an artefact: an ordinary transformer with its steps and guidance.
 
 Paper: four unguided steps (claims C03, C23). The weights are saved as any `MobiVidTransformer3DModel`; beside them
 `distilled.json` says steps, guidance, solver and noise levels, so that a pipeline can warn when asked for others.

@@ -1,4 +1,4 @@
-"""One training loop for regression, adversarial training, or both; resumable to the step, never silently NaN.
+"""One loop for regression, adversarial training or both; resumes to the step and stops at NaN.
 
 Paper: adversarial step distillation. Each step draws captions, noises and chords from (seed, step) alone, so a run
 that was interrupted repeats what an uninterrupted one would have done. A step whose losses or gradients are not

@@ -1,4 +1,4 @@
-"""The guided teacher's trajectories, seen at the student's four noise levels.
+"""The guided teacher's trajectories, recorded at the student's four noise levels.
 
 Paper: step distillation of the 40-step guided teacher (claim C23). From one noise and one caption the teacher
 integrates dx/dsigma = v with classifier-free guidance; the states that it passes at sigma = 1, .75, .5, .25 and 0

@@ -1,4 +1,4 @@
-"""A flow whose truth is known: two Gaussian bumps on a line, with the velocity in closed form.
+"""A flow with a closed-form velocity: two Gaussian bumps on a line.
 
 It is called as the diffusion transformer is, so that the very sampler of the videos runs on it.
 """

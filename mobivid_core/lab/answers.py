@@ -1,4 +1,4 @@
-"""Two sentences for each question that findings alone would answer badly; every number is read from a registered table.
+"""Answers to reviewers' questions that need more than one finding; every number comes from a registered table.
 
 A function returns None where a table that it needs has not been registered: the question is then not answered yet.
 """
@@ -142,12 +142,14 @@ def discriminator(found: Found) -> str:
 def devices(found: Found) -> str:
     """R2.1: more devices."""
     rows = found.table("device_predictions").dropna(subset=["frames/s"])
-    told = ", ".join(f"{r.device} {r.fps:.0f}" for r in rows.rename(columns={"frames/s": "fps"}).itertuples())
+    twice = rows["device"].duplicated(keep=False)
+    names = rows["device"].where(~twice, rows["device"] + " " + rows["chip"])
+    told = ", ".join(f"{name} {fps:.0f}" for name, fps in zip(names, rows["frames/s"], strict=True))
     error = found.headline("device_loo_workload_error")
     missed = "" if error is None else f" and misses a workload left out of the fit by {error['value']:.0%} (median)"
     return (
-        f"Predicted frames/s: {told}. No phone was at hand: the model is fitted to published speeds of Stable "
-        f"Diffusion{missed}."
+        f"Predicted frames/s: {told}. No phone was at hand: the model is fitted to published speeds of two "
+        f"image U-Nets and one image transformer{missed}."
     )
 
 
@@ -163,10 +165,11 @@ def stack(found: Found) -> str:
         if name != "compression" else f"{name} {rows.loc[saved[name], 'cheaper']:.1f}x" for name, place in alone.items()
     )  # fmt: skip
     every = (True, True, True)
+    product = accuracy[alone["pruning"]] * accuracy[alone["distillation"]]
     return (
         f"Alone each part saves work (FLOPs at paper scale; accuracy on the miniature after short, equal trainings): "
         f"{told}. Stacked they save {rows.loc[every, 'cheaper']:.0f}x and keep {accuracy[every]:.3f} of the teacher's "
-        "accuracy: the savings multiply, and so do the losses."
+        f"accuracy, where the product of pruning's and distillation's alone would be {product:.2f}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Record of the notebooks in a real browser: every widget moved in JupyterLab, every error on the console counted.
+"""Record of the notebooks in a real browser: every widget moved, every console error counted.
 
 The record is made by `tests/browser` (`make test-browser ARGS=--record`), which needs Chromium, so a notebook only
 reads it.

@@ -1,4 +1,4 @@
-"""What the whole chain costs, as a record: `mobivid bench chain laptop smoke`.
+"""Record the cost of the whole chain: `mobivid bench chain laptop smoke`.
 
 The scorecard cannot time the run that it is part of, so the record is written from the runner's stamps once every
 notebook before it has run, and the scorecard (seconds, it only reads) shows it.

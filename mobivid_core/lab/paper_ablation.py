@@ -1,4 +1,4 @@
-"""Compression, pruning and distillation, alone and stacked: what each saves at the paper's scale (R3.1).
+"""Savings of compression, pruning and distillation at the paper's scale, alone and stacked (R3.1).
 
 All eight combinations are counted and priced by the phone's device model; quality stands beside the combinations that
 were trained here. Without compression means the usual 4x8x8 VAE with 2x2 patches, as Wan2.1 has it.

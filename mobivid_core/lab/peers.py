@@ -1,4 +1,4 @@
-"""Published systems against each other, and ours in a panel of its own.
+"""Published systems compared with each other; our miniature in a separate panel.
 
 The miniature's scores come from another benchmark on other clips than the published ones: the two never
 share an axis.

@@ -1,4 +1,4 @@
-"""What the paper's reviewers asked: two sentences that answer, from registered results, and whether a number decides.
+"""Reviewers' questions, each answered in two sentences from registered results.
 
 A question counts as decided only where an experiment has a number with an interval, and the interval leaves out the
 value at which the answer would turn (`QUESTIONS`). The other answers say what was found; they decide nothing.

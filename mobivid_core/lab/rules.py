@@ -71,8 +71,8 @@ class Rule:
         """The rule in words."""
         limit = {
             "covers": lambda: f"interval holds {self.target:g}",
-            "at least": lambda: f"whole interval at least {self.target:.3g}",
-            "at most": lambda: f"whole interval at most {self.target:.3g}",
+            "at least": lambda: f"whole interval at least {self.target:.4g}",
+            "at most": lambda: f"whole interval at most {self.target:.4g}",
             "digits": lambda: "equal to the published digits",
         }.get(self.test, str)()
         return "; ".join(filter(None, (limit, self.why)))

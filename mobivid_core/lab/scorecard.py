@@ -1,4 +1,4 @@
-"""Claim by claim: what the paper says, what was found here, and a verdict that follows from a stated rule.
+"""Claim by claim: the paper's value, ours, and a verdict from a stated rule.
 
 Published values come from data/paper, ours from `headlines.csv` and the manifest of registered results, the rules from
 `rules.csv` (`rules.py` says how each class is judged). A claim whose headline has not been recorded is "not answered

@@ -25,7 +25,10 @@ from mobivid_core.lab.teaching.masters import read_masters
 from mobivid_core.paths import notebooks_dir, project_root
 
 #: Pages beside the notebooks, where they are there; the first is the landing page.
-PAGES = ("README.md", "notebooks/teaching/INSTRUCTORS.md", "data/README.md")
+PAGES = (
+    "README.md", "docs/running.md", "docs/training.md", "docs/claims.md", "notebooks/teaching/INSTRUCTORS.md",
+    "data/README.md",
+)  # fmt: skip
 _LINK = re.compile(r"\]\(([^)#\s:]+)")
 NEEDED = ("jupyter_book", "sphinx-mathjax-offline")
 _FETCHED = re.compile(

@@ -1,4 +1,4 @@
-"""How far a number may lie from the committed one before `mobivid verify` calls it outside.
+"""Tolerances of `mobivid verify`: how far a number may differ from the committed one.
 
 Runs are bit-identical on one machine at one number of threads. Elsewhere sums are rounded in another order, training
 amplifies that, and seconds are another processor's: each kind of number has its own tolerance. Headlines for which the

@@ -1,4 +1,4 @@
-"""Alarms that save GPU days: samples that saturate, go flat, stand still, repeat each other or are not finite.
+"""Alarms for long runs: samples that saturate, are flat, static, repeated or not finite.
 
 While a student trains, a few clips are sampled from fixed noise and captions, and held against real latents. A run
 ends when a measure leaves its limits after having been inside, and the last state whose samples were fine is kept.

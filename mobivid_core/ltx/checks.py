@@ -1,4 +1,4 @@
-"""Two numbers that a reader can have in seconds: how exact the import is, and how exact pruning is."""
+"""Two quick checks: exactness of the import, and exactness of pruning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint is, costs and fits on, before anything is computed with it.
+"""Inspect a checkpoint: what it is, what it costs and which devices it fits.
 
 Paper: Table 1 and the section on deployment, for a model of your own. Only file headers are read.
 """

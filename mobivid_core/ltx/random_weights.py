@@ -1,4 +1,4 @@
-"""A checkpoint of LTX-Video's shape with random weights, and random data for it: what a rehearsal runs on.
+"""A checkpoint of LTX-Video's shape with random weights and random data, for rehearsals.
 
 Written block by block, so that making it takes one block's memory.
 """

@@ -146,6 +146,28 @@ def at_speed(clips: Tensor, speed: int, frames: int = 17) -> Tensor:
     return clips[:, :, middle + steps]
 
 
+def by_speeds(
+    vae: MobiVidVAE, clips: Tensor, frames: int, speeds: Sequence[int] = (0, 1, 2, 4)
+) -> dict[str, pd.DataFrame]:
+    """Reconstruction of the same moments at several speeds.
+
+    Args:
+        vae: The codec.
+        clips: Long clips (N, 3, L, H, W): see `at_speed`.
+        frames: Frames of the clips that are coded.
+        speeds: Playback speeds.
+
+    Returns:
+        {"0x": one row a clip}: the columns of `measure`, and change_per_frame, the clip's amount of motion.
+    """
+    found = {}
+    for speed in speeds:
+        played = at_speed(clips, speed, frames)
+        measured = measure(reconstruct(vae, played), played)
+        found[f"{speed}x"] = measured.assign(change_per_frame=motion_amount(played).numpy())
+    return found
+
+
 @torch.no_grad()
 def encoder_response(vae: MobiVidVAE, clip: Tensor, amount: float = 0.5) -> Tensor:
     """How much each latent step changes when one frame changes: (T, t), row f for a change of frame f.

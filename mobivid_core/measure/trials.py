@@ -1,4 +1,4 @@
-"""Does a measure move when it should? Real clips are damaged in known ways, and every measure is taken again.
+"""Trials of the measures: damage real clips in known ways and test that each measure moves as it should.
 
 A measure earns its place when each damage that it exists for moves it in the right direction, beyond chance (the 95 %
 interval of the paired change) and far enough to be seen (beyond half the width of its own interval on intact clips).

@@ -1,4 +1,4 @@
-"""What can be trusted: the judge's own accuracy, a reading that needs no network, and the space of distances.
+"""Which measures to trust: the judge's accuracy, a reading without a network, and the space of distances.
 
 A distance between sets of clips is only as good as the features it is taken in: the judge learnt to look through blur
 and noise, so a distance in its features hardly notices either. The space of headline numbers and bars is therefore not

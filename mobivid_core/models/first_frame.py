@@ -1,4 +1,4 @@
-"""Image to video without training: the first latent frame is held to a given image while the others are sampled.
+"""Image to video without training: hold the first latent frame to a given image and sample the others.
 
 Paper: not part of it; a reviewer asked for it (R3.3). The causal VAE codes the first frame alone (T = 1 + 8k), so an
 image has a latent of its own, at latent time 0. At every noise level that part of the sample is replaced by the

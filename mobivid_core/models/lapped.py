@@ -1,4 +1,4 @@
-"""Overlap of neighbouring tokens without one more coefficient: an orthogonal fold across each inner token border.
+"""Overlapping patches without additional coefficients: an orthogonal fold across each inner token border.
 
 Block transforms leave visible borders, because nothing ties the blocks' errors together. The lapped transforms' remedy
 (Malvar 1989; the MDCT's time-domain aliasing): before the block transform, the pixels b - 1 - i and b + i on both

@@ -1,4 +1,4 @@
-"""The VAE's convolutional nets: what a linear code cannot express, across token borders."""
+"""The VAE's convolutional nets, which add to the linear path what depends on neighbouring tokens."""
 
 from __future__ import annotations
 

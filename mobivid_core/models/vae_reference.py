@@ -1,4 +1,4 @@
-"""A reference row for our VAE: diffusers' LTX-Video autoencoder, small, at the same ratio and latent channels.
+"""Reference for our VAE: diffusers' LTX-Video autoencoder, small, at the same ratio and latent channels.
 
 LTX-Video's VAE has the paper's ratio, 8x32x32, and is the one architecture of that ratio whose code is public. Two
 forms stand beside ours: as it is, from random weights, and around the same PCA start that ours has, so that a reader

@@ -1,4 +1,4 @@
-"""The device model tried where it can be measured: a roofline per operation for this processor.
+"""The device model validated on this machine's processor: a roofline for each operation.
 
 Paper: none. The model that predicts phones is only worth its error where both sides are known. Here the machine is
 described by a few probes (the speed of one large matrix product, of copying by working set, of GELU and of exp), the

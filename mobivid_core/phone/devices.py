@@ -1,4 +1,4 @@
-"""The devices that are compared: peak, bandwidth, memory, each with its source and evidence class.
+"""Devices to compare: peak, bandwidth and memory, each with its source and evidence class.
 
 Paper: an iPhone 16 Pro Max and an A100. Values come from data/paper/devices.csv; unknown ones stay None.
 """

@@ -1,4 +1,4 @@
-"""The roofline's one fitted number, the efficiency, from published speeds, with its error.
+"""The roofline's one fitted parameter, its efficiency, from published speeds, with its error.
 
 Paper: none; the anchors are speeds that others published for these chips (data/paper/calibration.csv): two image U-Nets
 on six chips, one transformer on a seventh. The efficiency is the share of a Neural Engine's nominal float16 peak that

@@ -1,4 +1,4 @@
-"""Predicted device latency as a pruning budget: what a block, a head and a neuron of the paper's model cost in seconds.
+"""Predicted device latency as a pruning budget: seconds of a block, a head and a neuron of the paper's model.
 
 Paper: pruned for a phone's speed; its budget was a parameter count. The roofline of `mobivid_core.phone` prices the
 reconstructed server model, unit by unit; a plan for the miniature pays the price of the units that each of its own

@@ -1,4 +1,4 @@
-"""What a compression ratio makes the denoiser cost: counted at paper scale, timed in miniature.
+"""Cost of the denoiser at each compression ratio: counted at paper scale, timed in miniature.
 
 Paper: the reason for the 8x32x32 VAE. One latent position is one token; the linear layers' cost grows with the tokens,
 the attention scores' with their square. Times are of random weights: a forward pass costs the same whatever it knows.

@@ -1,4 +1,4 @@
-"""Counts of any module by running it under torch's FLOP counter: the check of every closed form.
+"""Counts of any module with torch's FLOP counter, to check every closed form.
 
 Paper: none; the conventions are those of `counts`. Put modules on the meta device: nothing is allocated or computed.
 """

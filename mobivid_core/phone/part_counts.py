@@ -1,4 +1,4 @@
-"""Counts of what runs around the transformer, in closed form: text encoder and light decoder, per layer kind.
+"""Closed-form counts of the parts around the transformer: text encoder and light decoder, per layer kind.
 
 Paper: CLIP and an 8x32x32 VAE (data/paper claims C27 and C19). Conventions: `counts`. Peak activations are those of the
 largest single layer, input and output.

@@ -1,4 +1,4 @@
-"""Tables made with the device model: every device beside its evidence, and what a frame rate demands of the decoder.
+"""Tables of the device model: every device with its evidence, and the decoder that a frame rate requires.
 
 Paper: Table 1 (frames/s on A100 and iPhone). Predictions for Neural Engines carry the fitted efficiency and its
 interval; other NPUs borrow it, at a peak that is `assumed`; server GPUs take the efficiency that the paper's own A100

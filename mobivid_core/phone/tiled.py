@@ -1,4 +1,4 @@
-"""The FFN in tiles over its hidden axis: less memory alive at once, the same result up to summation order.
+"""The FFN in tiles over its hidden axis: less live memory, the same result up to summation order.
 
 Paper: the on-device section's tiled GEMM (about 10 % end to end, data/paper claim C25). With hidden rows W1_i and
 columns W2_i of tile i,

@@ -1,4 +1,4 @@
-"""A pipeline's folder, read and written without any download: index, parts, variants, and the type of its numbers."""
+"""Read and write a pipeline's folder without downloads: index, parts, variants and number type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call of the pipeline is given, checked and brought into one form: prompts, their states, noise, sizes.
+"""Check a pipeline call's inputs and bring them into one form: prompts, states, noise, sizes.
 
 Paper: the inputs of inference; the names are those of diffusers' video pipelines. A caption and its states are
 interchangeable: `Condition` carries states and mask through either way.

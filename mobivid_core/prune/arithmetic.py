@@ -1,4 +1,4 @@
-"""Budget arithmetic at any scale: what each level can reach alone, and arms of equal size.
+"""Budget arithmetic at any scale: the range of each level alone, and arms of equal size.
 
 Reviewers asked for head-only and linear-only arms beside block-only. At the paper's size they cannot exist: removing
 every head, or every FFN neuron, leaves more parameters than the mobile model has. They do exist at milder budgets.

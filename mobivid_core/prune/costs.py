@@ -1,4 +1,4 @@
-"""What a block, a head and an FFN neuron cost: parameters and FLOPs as sums over units.
+"""Parameters and FLOPs of each block, head and FFN neuron.
 
 Paper: tri-level pruning under a size budget. Every cost used for planning is linear in the units that are kept,
 so one small table prices a plan without building a model. What is counted, and how, is `models.counts`; the tests
@@ -70,11 +70,11 @@ def flop_cost(sizes: DiTConfig, tokens: int, text_tokens: int, batch: int = 1) -
 
 def _priced(sizes: DiTConfig, unit: str, count: Callable[[DiTConfig], int]) -> LinearCost:
     """The price list of a count that is linear in heads and neurons, by leaving out one unit after the other."""
+    plain = sizes.widths_alone()
 
     def model(*widths: tuple[int, int, int]) -> int:
         self_heads, cross_heads, neurons = zip(*widths, strict=True) if widths else ((), (), ())
-        changed = {"self_heads": self_heads, "cross_heads": cross_heads, "ffn_widths": neurons}
-        return count(replace(sizes.widths_alone(), **changed))
+        return count(replace(plain, self_heads=self_heads, cross_heads=cross_heads, ffn_widths=neurons))
 
     fixed, bare = model(), model((0, 0, 0))
     head, cross, neuron = (model(one) - bare for one in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))

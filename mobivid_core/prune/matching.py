@@ -1,4 +1,4 @@
-"""Which teacher states a pruned model's blocks are held against."""
+"""Which teacher states serve as targets for a pruned model's blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which blocks go: one at a time, each time measuring again; then the widths are scored in what is left.
+"""Choose blocks to remove one at a time, measuring again after each; then score the widths of the rest.
 
 Removing a block changes what the others are worth, so one-shot block scores mislead. Backward elimination with the
 exact KD loss costs n + (n-1) + ... forward passes on a small calibration set: seconds on the miniature.

@@ -1,4 +1,4 @@
-"""Measured time of two models, side by side: does a pruned model run faster by as much as was counted?"""
+"""Time two models side by side: is the pruned model faster by as much as its FLOPs suggest?"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the loss of each block, head and FFN neuron costs."""
+"""Damage of removing each block, head and FFN neuron."""

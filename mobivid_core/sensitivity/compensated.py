@@ -1,4 +1,4 @@
-"""Scores that know the refit: what a unit's loss costs after its neighbours have taken over what they can.
+"""Damage left after removing a unit and refitting the rest.
 
 Gauss-Newton scores price a unit as if nothing made up for it. The least-squares refit does: a neuron that is nearly a
 linear mix of others costs next to nothing, however large it is. So each output projection loses its units one after

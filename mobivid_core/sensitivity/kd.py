@@ -1,4 +1,4 @@
-"""The KD loss: how far a student is from its teacher, in its output and in matched features.
+"""The KD loss: distance of a student from its teacher, in its output and in matched features.
 
     L = |y - y*|^2 / <|y*|^2>  +  w * mean_k |f_k - f*_k|^2 / <|f*_k|^2>
 

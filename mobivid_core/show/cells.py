@@ -1,4 +1,4 @@
-"""How a table looks: digits, blanks and bytes that do not change from run to run."""
+"""Formatting of table cells: digits and blanks that do not change from run to run."""
 
 from __future__ import annotations
 

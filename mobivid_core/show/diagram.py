@@ -1,4 +1,4 @@
-"""The pipeline in one picture, with the reader's place in it."""
+"""The pipeline as a diagram, with the reader's place marked."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mobivid_core import artifacts
 from mobivid_core.distill.costs import DistillCosts
+from mobivid_core.distill.free import FreeBaseline
 from mobivid_core.distill.image_to_video import first_frame_table, from_first_frames
 from mobivid_core.distill.own_states import own_states
 from mobivid_core.distill.regression import chord_errors
@@ -19,10 +20,12 @@ from mobivid_core.distill.student import STUDENTS
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import Trajectories
 from mobivid_core.measure import minivbench
-from mobivid_core.measure.comparison import Seconds
+from mobivid_core.measure.bars import bars_table
+from mobivid_core.measure.comparison import DISTILL_BARS, Seconds
 from mobivid_core.measure.diversity import Diversity
 from mobivid_core.measure.generation import Evaluation, Evaluator
-from mobivid_core.measure.minivbench import Scores
+from mobivid_core.measure.intervals import Interval
+from mobivid_core.measure.minivbench import Scores, Space
 from mobivid_core.models.config import MOBILE, SERVER
 from mobivid_core.models.counts import dit_flops, latent_grid
 from mobivid_core.published import claim
@@ -286,3 +289,41 @@ def live_table(
         minivbench.table({title: e.scores for title, e in found.items()}, shown),
         f"The live distillation, {n} clips: the two starting rows need no training.",
     )
+
+
+def bars_of_students(
+    beside: Mapping[str, Mapping[str, Interval]], speeds: Mapping[str, Interval], origin: str, n: int
+) -> TableResult:
+    """Every bar that was set for the two students beside what they reached.
+
+    Args:
+        beside: {stage: from `compare`, with "diversity"}.
+        speeds: {stage: times faster than the teacher}.
+        origin: "shipped" or "live".
+        n: Test captions.
+    """
+    parts = [bars_table(dict(beside[k]) | {"speed": speeds[k]}, DISTILL_BARS[k]) for k in STUDENTS]
+    met = [part["verdict"].str.startswith("met").sum() for part in parts]
+    return TableResult(
+        pd.concat(parts, ignore_index=True),
+        f"Bars set beforehand, {n} test captions, {origin} students: {met[0]} of {len(parts[0])} are met by the pruned "
+        f"one, {met[1]} of {len(parts[1])} by the distilled teacher.",
+    )
+
+
+def free_search(free: Mapping[int, FreeBaseline], space: Space) -> TableResult:
+    """Every training-free sampler that was tried on validation captions, by the evaluations that were allowed."""
+    return TableResult(
+        pd.concat([f.table.assign(allowed=count) for count, f in free.items()], ignore_index=True),
+        f"{'; '.join(f.told() for f in free.values())}. Distances in {space.told()}.",
+        paper_item="R4.1",
+    )
+
+
+def few_steps_table(runs: Mapping[Sampler, Evaluation], shown: Sequence[str]) -> pd.DataFrame:
+    """Samplers of the same model on the same captions: evaluations, steps, guidance, scores."""
+    table = minivbench.table({s.name: run.scores for s, run in runs.items()}, shown)
+    table.insert(1, "evaluations", [s.evaluations for s in runs])
+    table.insert(2, "steps", [s.steps for s in runs])
+    table.insert(3, "guided", ["no" if s.guidance == 1 else "yes" for s in runs])
+    return table

@@ -1,4 +1,4 @@
-"""The loss while it falls: a plot in the notebook that is drawn again as training goes on.
+"""A plot of the training loss that is redrawn while training goes on.
 
     plot = LossPlot()
     train(..., on_log=plot)

@@ -1,4 +1,4 @@
-"""The first line of every notebook: seeds, threads, style, and a printed record of what runs it.
+"""Start a notebook: seeds, threads, style, and a printed record of the environment.
 
 `start` relies on nothing but its arguments: a notebook opened in JupyterLab, run by papermill from any
 folder or run by the project's runner behaves the same.

@@ -17,12 +17,14 @@ from mobivid_core.prune.arms import Arm, ArmResult, arms_table, plan_and_repair,
 from mobivid_core.prune.costs import LinearCost, parameter_cost
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.planner import Targets, plan_for_budget, plan_for_targets, uniform_plan
+from mobivid_core.prune.refit import RefitReport
 from mobivid_core.prune.search import without_blocks
 from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.estimators import random_scores
 from mobivid_core.sensitivity.kd import Reference, output_errors
 from mobivid_core.sensitivity.scores import Scores
-from mobivid_core.show.outcome import TableResult
+from mobivid_core.show.outcome import FigureResult, TableResult
+from mobivid_core.show.pruning_figures import refit_errors
 
 #: The plan that goes on to recovery and distillation, as the arms are called.
 PAPERS_CUT = "tri-level, equal widths (the paper's cut)"
@@ -254,9 +256,17 @@ def lessons_table(recoveries: pd.DataFrame, steps: int, clips: int) -> TableResu
     )
 
 
-def refit_told(before: np.ndarray, after: np.ndarray) -> str:
-    """One sentence: the KD loss on held-out clips before and after the refit."""
-    return (
+def refit_figure(report: RefitReport, before: np.ndarray, after: np.ndarray) -> FigureResult:
+    """Each layer's error before and after its least-squares solution, and what that does on held-out clips.
+
+    Args:
+        report: From `refit`.
+        before: (N,) KD loss of held-out clips after the cut.
+        after: (N,) the same after the refit.
+    """
+    return FigureResult(
+        refit_errors(report),
         f"The refit lowers the KD loss on {len(before)} held-out clips from {before.mean():.3f} to {after.mean():.3f}, "
-        "in one pass and without a gradient."
+        "in one pass and without a gradient.",
+        data=pd.DataFrame({"layer": report.layers, "before": report.before, "after": report.after}),
     )

@@ -1,4 +1,4 @@
-"""Results register themselves where they are shown: figure, table, clip or headline number.
+"""Register a notebook's results: figures, tables, clips and headline numbers.
 
 Each gets an id, an evidence class and a one-sentence finding, is shown in the notebook, written to
 the profile's figures folder and listed in `manifest.json` there. Ids are string literals: the
@@ -322,7 +322,8 @@ def headlines(profile: str) -> pd.DataFrame:
     path = figures_dir(get_profile(profile).name) / HEADLINES
     if not path.is_file():
         return pd.DataFrame(columns=list(HEADLINE_COLUMNS))
-    return pd.read_csv(path)
+    # a file of an older version lacks a column that has been added since
+    return pd.read_csv(path).reindex(columns=list(HEADLINE_COLUMNS))
 
 
 def manifest(profile: str) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""One look for every figure: a palette that colour-blind readers can tell apart, and stable bytes.
+"""Style of all figures: a palette safe for colour-blind readers, and stable bytes.
 
 Colours: Okabe and Ito's palette (jfly.uni-koeln.de/color), dark text on a white ground so that a
 figure also reads in a dark theme.

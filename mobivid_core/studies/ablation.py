@@ -1,4 +1,4 @@
-"""What the recovery learns from: the output, the features, the data; real clips or the teacher's own samples."""
+"""Ablation of recovery: output or features, real clips or the teacher's own samples."""
 
 from __future__ import annotations
 

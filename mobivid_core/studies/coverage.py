@@ -1,4 +1,4 @@
-"""Do the intervals hold what they say? `mobivid study coverage` draws data of a known truth and counts the hits.
+"""Coverage of the intervals: `mobivid study coverage` draws data of a known truth and counts hits.
 
 An interval at 95 % should hold the truth in 950 of 1,000 draws, within the error of such a count. The sizes are those
 that the notebooks have: three seeds, tens to hundreds of clips, a few repeats. Scores are skewed, shares near 1.

@@ -1,4 +1,4 @@
-"""One small denoiser per VAE at equal training compute: does the better codec give the better video (R2.2)?
+"""One small denoiser per VAE at equal training compute: does a better codec give better video (R2.2)?
 
 Every denoiser has the same blocks; only the channels of its first and last layer follow the latent. All get the same
 captioned clips and the same number of floating-point operations, so that a latent of fewer tokens is seen more often.

@@ -1,4 +1,4 @@
-"""What recorded trials of distillation share: models, trajectories, test captions, one student to start from."""
+"""Shared parts of recorded distillation trials: models, trajectories, test captions, one initial student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arms of the comparison with pruning libraries, and what all of them share.
+"""The arms of the comparison with pruning libraries, and their shared settings.
 
 Paper: the comparison that reviewers missed (R1.2). `mobivid_core.studies.library_benchmark` runs it. A plan and a
 repair are two claims: every arm, a library's or ours, is measured with and without the least-squares refit.

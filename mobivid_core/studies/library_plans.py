@@ -1,4 +1,4 @@
-"""What pruning libraries would keep: their own rankings on this project's model, turned into plans.
+"""Plans of the pruning libraries: their own rankings on our model.
 
 Paper: the peers that reviewers asked for (R1.2). The libraries choose, everything afterwards (cutting, refit, recovery,
 measuring) is shared, so that arms differ by the choice alone.

@@ -1,4 +1,4 @@
-"""The recorded comparison with pruning libraries, as notebook 04 shows it (no library is needed to read it)."""
+"""The recorded comparison with pruning libraries, as notebook 04 shows it (reading needs no library)."""
 
 from __future__ import annotations
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from mobivid_core.measure import intervals
 from mobivid_core.measure.metrics import psnr, ssim
-from mobivid_core.measure.rate_distortion import truncated
-from mobivid_core.measure.reconstruction import equal_channels, reconstruct
+from mobivid_core.measure.rate_distortion import rate_distortion, truncated
+from mobivid_core.measure.reconstruction import at_speed, equal_channels, measure, reconstruct
+from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.phone.latent_costs import ratio_name
+from mobivid_core.phone.latent_costs import decoder_seconds, denoiser_seconds, pareto, ratio_name
 from mobivid_core.train.vae import train_vae
 
 #: Channels of the second sweep: what Wan 2.1, HunyuanVideo and CogVideoX give 4x8x8 (data/paper/vaes.csv).
@@ -114,6 +115,71 @@ def sweep_table(points: Sequence[SweepPoint], held_out: Mapping[str, Tensor]) ->
         if point.name not in seen:
             seen[point.name] = _measured(point, held_out)
         rows.append(row | seen[point.name])
+    return pd.DataFrame(rows)
+
+
+def equal_floats(points: Sequence[SweepPoint]) -> list[SweepPoint]:
+    """The points of the first sweep, one a ratio."""
+    return [point for point in points if point.sweep == FLOATS]
+
+
+def sweep_curves(points: Sequence[SweepPoint], clips: Tensor) -> pd.DataFrame:
+    """PSNR against latent size by PCA in closed form, one curve a ratio.
+
+    Args:
+        points: From `train_sweep`.
+        clips: Held-out clips (N, 3, T, H, W) in [-1, 1].
+
+    Returns:
+        The columns of `rate_distortion`, and ratio.
+    """
+    curves = []
+    for point in equal_floats(points):
+        widths = [c for c in (1, 2, 4, 8, 16, 32, 64, 128) if c <= point.pca.config.latent_channels]
+        curves.append(rate_distortion(point.pca, clips, widths).assign(ratio=ratio_name(point.ratio)))
+    return pd.concat(curves)
+
+
+def price(
+    points: Sequence[SweepPoint], sweep: pd.DataFrame, cost: pd.DataFrame, server: DiTConfig, shape: tuple[int, ...]
+) -> pd.DataFrame:
+    """Quality at equal floats beside what the denoiser costs: times are measured, in turns, in one run.
+
+    Args:
+        points: From `train_sweep`.
+        sweep: From `sweep_table` of the same points.
+        cost: From `denoiser_costs` at the same ratios.
+        server: The miniature denoiser that is timed.
+        shape: (3, T, H, W) of a clip.
+    """
+    codecs = {ratio_name(point.ratio): point.vae for point in equal_floats(points)}
+    shapes = {name: codec.latent_shape(*shape[1:]) for name, codec in codecs.items()}
+    fair = sweep[sweep.sweep == FLOATS]
+    priced = fair[["ratio", "channels", "tokens", "film PSNR, dB"]].reset_index(drop=True)
+    priced["miniature denoiser, ms"] = [1e3 * s for s in denoiser_seconds(server, shapes).values()]
+    priced["miniature decoder, ms"] = [1e3 * s for s in decoder_seconds(codecs, shape).values()]
+    priced["server TFLOP per forward (paper scale, derived)"] = cost["server TFLOP per forward"]
+    priced["on the front"] = pareto(priced["miniature denoiser, ms"].tolist(), priced["film PSNR, dB"].tolist())
+    return priced
+
+
+def motion_by_ratio(points: Sequence[SweepPoint], clips: Tensor, frames: int) -> pd.DataFrame:
+    """What motion costs at each ratio, by PCA at equal floats, so that training luck plays no part.
+
+    Args:
+        points: From `train_sweep`.
+        clips: Long clips (N, 3, L, H, W) with L at least `1 + 4 * (frames - 1)`.
+        frames: Frames of the clips that are coded.
+    """
+    rows = []
+    for point in equal_floats(points):
+        db = {}
+        for speed in (0, 1, 4):
+            played = at_speed(clips, speed, frames)
+            db[speed] = measure(truncated(point.pca, played, point.channels), played).psnr_db.mean()
+        row = {"ratio": ratio_name(point.ratio), "channels": point.channels}
+        row |= {f"{speed}x, dB": value for speed, value in db.items()}
+        rows.append(row | {"cost of normal motion, dB": db[0] - db[1], "cost of 4x, dB": db[0] - db[4]})
     return pd.DataFrame(rows)
 
 

@@ -1,4 +1,4 @@
-"""How much faster the training loop is than a plain one, on this machine, in one run.
+"""Benchmark of the training loop against a plain one, on this machine, in one run.
 
     mobivid bench training    # each speed-up alone, then all, as a CSV
     accelerated()          # in Python: the plain loop and all speed-ups, in under a minute

@@ -1,4 +1,4 @@
-"""Patch critic of the VAE's fine-tuning: are these three neighbouring frames real, judged place by place.
+"""Patch critic of the VAE's fine-tuning: classifies patches of three neighbouring frames as real or decoded.
 
 Hinge loss (Lim and Ye 2017) and spectrally normalised convolutions (Miyato et al. 2018), as in patch discriminators of
 image codecs (VQGAN: Esser et al. 2021). A logit sees 54 x 54 pixels: texture and edges, not scenes.

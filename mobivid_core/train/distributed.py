@@ -1,4 +1,4 @@
-"""Many processes, one result: a step's batch is drawn whole everywhere, and each process computes its part.
+"""Data-parallel training: every process draws the whole batch and computes its part.
 
 Process set-up, devices and launching are Hugging Face Accelerate's: `accelerate launch -m` runs on several GPUs what
 `python -m` runs on one (`torchrun -m` on several CPU processes, which Accelerate starts through MPI only). Gradients

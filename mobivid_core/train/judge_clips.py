@@ -1,4 +1,4 @@
-"""What the judge trains on: rendered clips, mirrored, reversed and lightly degraded."""
+"""Training clips of the judge: rendered, mirrored, reversed and lightly degraded."""
 
 from __future__ import annotations
 

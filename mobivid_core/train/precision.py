@@ -1,4 +1,4 @@
-"""Float32 or bfloat16: both are timed on this machine, for the layers at hand, and the faster one is taken.
+"""Choose float32 or bfloat16 by timing both on this machine, for the layers at hand.
 
 A processor's flags do not tell. On Xeons with AMX units bfloat16 is three to five times as fast; among those with
 avx512_bf16 alone it was four times as fast on one and half as fast on another; on the rest it is emulated, ten times

@@ -1,4 +1,4 @@
-"""What paper-scale training needs: the model on the meta device, and memory per GPU for each number of GPUs.
+"""Requirements of paper-scale training: the model on the meta device, and memory per GPU.
 
     mobivid bench memory                    # shapes, and the table
     torchrun --nproc_per_node 2 -m mobivid_core bench memory --try-sharding    # FSDP2, here under gloo

@@ -1,4 +1,4 @@
-"""How far a training run is, by steps or by time, and the learning rate that follows from it."""
+"""Progress of a training run, by steps or by time, and the learning rate that follows from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tunes a VAE's decoding net for crisp pictures: a perceptual and an adversarial term beside the squared error.
+"""Fine-tune a VAE's decoder for sharp pictures: perceptual and adversarial terms beside the squared error.
 
 The squared error alone is least for the mean of all pictures that a latent may stand for: a blurred one. The encoder
 and the linear path stay frozen, so that latents, their statistics and every diffusion model of them stay valid.

@@ -1,4 +1,4 @@
-"""What makes training fast on a processor, behind one switch, each part only where the machine has what it needs.
+"""Speed-ups of training on a processor behind one switch, each only where the machine supports it.
 
 - **Allocator**: glibc hands freed buffers back to the system; keeping them saves page faults on large layers. It reads
   its settings once, at start, hence `relaunch`.

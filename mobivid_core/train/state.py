@@ -1,4 +1,4 @@
-"""Atomic training state: one safetensors file of weights, averages and optimiser moments, never half-written.
+"""Atomic training state: one safetensors file of weights, averages and optimiser moments.
 
 Sharded tensors are gathered when they are written, so that a state can be resumed on any number of processes.
 """

@@ -1,4 +1,4 @@
-"""Trains the reference VAE exactly as ours: same videos, same crops step by step, same steps, same loss.
+"""Train the reference VAE like ours: same videos, same crops step by step, same steps, same loss.
 
 Only the network differs: the optimiser and its rates, and the noise that disturbs latents in training, are ours too.
 """

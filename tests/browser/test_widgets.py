@@ -28,7 +28,6 @@ CONTROLS = {
     "01_vae_compression": ["clip", "codec", "frame"],
     "03_sensitivity_analysis": ["scores"],
     "05_adversarial_distillation": ["clip", "sampler", "frame"],
-    "06_iphone_benchmark": ["device", "efficiency", "bandwidth x", "pixels", "frames", "steps", "decoder"],
 }
 MAKERS = re.compile(r"^(scrubber|picture_picker|explore)\(", re.MULTILINE)
 NOTEBOOKS = [notebook.name for notebook in read_chain(notebooks_dir())]  # in order: 05 takes what 04 made

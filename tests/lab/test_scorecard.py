@@ -164,7 +164,7 @@ def test_the_stack_is_told_with_its_quality(tmp_path: Path) -> None:
     table["accuracy / teacher (miniature)"] = [1, NAN, NAN, 0.25, 0.929, 0.375]
     told = answers.ANSWERS["R3.1"](_found(tmp_path, scorecard_stacking=table))
     assert "distillation 20.0x at 0.93" in told and "pruning 2.1x at 0.25" in told
-    assert "464x and keep 0.375" in told
+    assert "464x and keep 0.375" in told and "would be 0.23" in told
 
 
 def test_costs_are_those_of_every_round(tmp_path: Path) -> None:

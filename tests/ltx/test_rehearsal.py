@@ -42,9 +42,9 @@ def test_seconds_and_memory_are_of_the_child_alone():
     assert seconds > 0.3 and 0.3 < peak < 0.4
     _, small = rehearsal.run_measured([sys.executable, "-c", "pass"])
     assert small < 0.1
-    with pytest.raises(RunError, match="status 3.*no such luck"):
+    with pytest.raises(RunError, match="status 1.*no such luck"):
         rehearsal.run_measured(
-            [sys.executable, "-c", "import sys; sys.exit(print('no such luck', file=sys.stderr) or 3)"]
+            [sys.executable, "-c", "import sys; sys.exit(print('no such luck', file=sys.stderr) or 1)"]
         )
 
 

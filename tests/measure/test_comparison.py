@@ -22,13 +22,21 @@ from mobivid_core.measure.comparison import (
     mean_change,
     mean_ratio,
     measure_seconds,
+    total_ratio,
 )
 from mobivid_core.measure.generation import Evaluation
-from mobivid_core.measure.minivbench import ClipMeasures, Reference, score
+from mobivid_core.measure.intervals import Interval
+from mobivid_core.measure.minivbench import ClipMeasures, Reference, clip_totals, score
 from mobivid_core.measure.quality import ImagingReference
 from mobivid_core.profiles import get_profile
 
 LABELS = [label_of("test", i) for i in range(40)]
+
+
+def _at(value: float, low: float | None = None, high: float | None = None) -> Interval:
+    """An interval with its ends, or without width."""
+    ends = (value, value) if low is None else (low, high)
+    return Interval(value, *ends, kind="95 % bootstrap", over="pairs of clips", n=9)
 
 
 def measures(right: int, seed: int = 0, shift: float = 0.0) -> ClipMeasures:
@@ -97,7 +105,12 @@ def test_a_student_is_held_against_teacher_codec_and_free_samplers(reference):
     assert found["free4"][0] < 1 < found["free8"][0]
     assert found["free8"] == distance_ratio(student.measures, strong.measures, reference)
     assert found["sharpness"] == pytest.approx((0.5, 0.5, 0.5)) and found["borders"][0] == pytest.approx(1.6)
-    full = found | {"diversity": (0.95,) * 3, "speed": (20.0,) * 3}
+    assert found["gain4"].value == pytest.approx(0.4) and found["gain8"].value == pytest.approx(0.15)
+    same = total_ratio(teacher.measures, teacher.measures, LABELS, reference)
+    assert same == (1, 1, 1) and found["total"].value < 1
+    totals = clip_totals(student.measures, LABELS, reference)
+    assert totals.mean() == pytest.approx(student.scores["total"])
+    full = found | {"diversity": _at(0.95), "speed": _at(20.0)}
     assert DISTILL_BARS.keys() == set(STUDENTS)
     verdicts = {k: bars_table(full, DISTILL_BARS[k]).set_index("measure")["verdict"] for k in STUDENTS}
     assert all(v.filter(like="training-free").eq("met").all() for v in verdicts.values())
@@ -106,8 +119,9 @@ def test_a_student_is_held_against_teacher_codec_and_free_samplers(reference):
 
 
 def test_ratios_are_told_with_their_side():
-    students = {"student": {"above_floor": (1.2, 1.1, 1.3), "free4": (0.8, 0.7, 0.9), "free8": (1.0, 0.9, 1.1)}}
-    found = beside_table(students, (1.05, 0.9, 1.2))
+    own = {"above_floor": _at(1.2, 1.1, 1.3), "free4": _at(0.8, 0.7, 0.9), "free8": _at(1.0, 0.9, 1.1)}
+    found = beside_table({"student": own}, _at(1.05, 0.9, 1.2))
+    assert set(found.table["n"]) == {9} and set(found.table["interval"]) == {"95 % bootstrap, pairs of clips"}
     assert found.table["over"].tolist() == ["its full sampler", OVER["above_floor"], OVER["free4"], OVER["free8"]]
     told = found.told()
     assert "4 guided steps over its full sampler 1.05 [0.90, 1.20], within chance" in told

@@ -1,4 +1,4 @@
-"""Command line: `pack` what a GPU machine lacks, `run` the whole chain in a slice of time, or one `stage`."""
+"""Commands of a GPU run: `pack` for a bare machine, `run` the chain in a slice of time, or one `stage`."""
 
 from __future__ import annotations
 

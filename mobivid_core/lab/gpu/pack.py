@@ -1,4 +1,4 @@
-"""What a machine with a GPU may lack: diffusers, and weights that ship inside packages, cut down to what is needed.
+"""Pack what a GPU machine may lack: diffusers, and package weights, reduced to what is needed.
 
 The text encoder is stored in half precision, without the embeddings of words that no caption uses (they are zero, and
 compress to nothing); the image features' network in half precision. Both unpack into importable folders.

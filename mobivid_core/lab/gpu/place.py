@@ -1,4 +1,4 @@
-"""Where a GPU run lives, and what its stages share."""
+"""Folders and settings shared by the stages of a GPU run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of a GPU run: each reads and writes folders of one run, ends when its seconds are spent, and resumes.
+"""Stages of a GPU run: each reads and writes folders, ends when its time is spent, and resumes.
 
 Paper: its models take many GPUs for weeks; this is the miniature's whole chain in minutes of one.
 """

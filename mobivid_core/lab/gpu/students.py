@@ -1,4 +1,4 @@
-"""The later stages of a GPU run: guidance, trajectories, the pruned model, students, and what all of them are worth."""
+"""Later stages of a GPU run: guidance, trajectories, the pruned model, students, and their comparison."""
 
 from __future__ import annotations
 

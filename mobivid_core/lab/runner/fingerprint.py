@@ -1,4 +1,4 @@
-"""Everything a notebook's results depend on, as hashes: unchanged means that it need not run again.
+"""Hashes of everything that a notebook's results depend on; unchanged hashes mean no rerun.
 
 A notebook depends on its code cells (not its prose), its parameters, the package modules it imports (found
 in the syntax tree, transitively, imports inside functions included), the data and artefacts it reads,

@@ -1,4 +1,4 @@
-"""Run a notebook in a kernel of this very environment and watch its memory.
+"""Run a notebook in a kernel of this environment and record its peak memory.
 
 A kernel called python3 may point anywhere on a user's machine. The runner puts its own kernel of that
 name first on Jupyter's path for as long as it runs, so that the interpreter that started it computes,

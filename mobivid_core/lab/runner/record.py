@@ -1,4 +1,4 @@
-"""The record of a run: what ran it, with which versions, and what each notebook cost."""
+"""The record of a run: machine, versions, and the cost of each notebook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a notebook's source says: its code, its parameters, the results it registers."""
+"""Read a notebook's source: its code, its parameters, the results it registers."""
 
 from __future__ import annotations
 

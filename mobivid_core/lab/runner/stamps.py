@@ -1,4 +1,4 @@
-"""What each notebook wrote, remembered so that a later run can tell whether it is all still there.
+"""Hashes of what each notebook wrote, so that a later run can tell whether all of it is still there.
 
 A stamp is written in one step after a notebook has succeeded. A run that is killed leaves either the old
 stamp, whose outputs no longer match, or none: in both cases the notebook runs again.

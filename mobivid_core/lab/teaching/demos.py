@@ -1,4 +1,4 @@
-"""What solved exercises are tried on: the shipped teacher and film, on one core, in seconds."""
+"""Small demonstrations with the shipped teacher and film, on which solved exercises are tested in seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that students hand in: which are whose exercise, and what is inside, whatever happened to them on the way.
+"""Recognise handed-in notebooks: which exercise, which student, and what is damaged.
 
 Only types, sources, ids and teaching tags of cells are kept: outputs and a hosted editor's metadata never matter. A
 file that is no notebook any more is refused with the reason; a file under another name is reported, not dropped.

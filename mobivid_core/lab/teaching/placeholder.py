@@ -1,4 +1,4 @@
-"""From a solution to a gap: names and signatures stay, what they are worth goes."""
+"""Turn a solution into a gap: keep names and signatures, remove the values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a self-check answers: right, not yet (with the reason), or open. A check is a pure function that returns one.
+"""Result of a self-check: right, not yet (with the reason), or open. A check is a pure function that returns one.
 
 The gaps in the student's edition raise `Unsolved`, which a notebook shows as one line.
 """

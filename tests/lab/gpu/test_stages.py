@@ -82,7 +82,7 @@ def test_stages_wait_for_what_they_need_and_are_not_run_twice(
         returncode = 0
 
         def __init__(self, arguments: list[str], **_: object) -> None:
-            order.append(arguments[4])
+            order.append(arguments[5])
 
         def poll(self) -> int:
             return 0

@@ -1,0 +1,95 @@
+"""The device model and the planner as sliders in any browser: numbers from Python, formulas in `live.js`.
+
+Nothing runs behind the page and nothing is fetched: the output holds the script and its numbers, so that readers of the
+static site move the same sliders as in JupyterLab. A test holds the script's results equal to Python's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobivid_core.models.config import DiTConfig
+from mobivid_core.phone.devices import Device
+from mobivid_core.phone.efficiency import Efficiency
+from mobivid_core.phone.fit import CHUNK_BYTES, WEIGHT_FILE_BYTES
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+SCRIPT = Path(__file__).with_suffix(".js")
+_STYLE = "display:grid;grid-template-columns:8em 1fr 5em;gap:.3em;max-width:44em;align-items:center"
+
+
+def numbers(
+    cfg: DiTConfig, devices: Sequence[Device], efficiency: Efficiency, *, sizes: Sequence[tuple[int, int]], frames: int,
+    decoder_tflop: float,
+) -> dict:  # fmt: skip
+    """What the script computes from.
+
+    Args:
+        cfg: Uniform sizes at which the planner starts.
+        devices: With known peaks and bandwidths.
+        efficiency: Start of the slider, and its interval.
+        sizes: Widths and heights to choose from; the first is the paper's.
+        frames: Frames of the first clip.
+        decoder_tflop: Decoder's cost at the first size; it grows with the clip.
+    """
+    low, high = efficiency.interval()
+    return {
+        "model": {"hidden": cfg.hidden, "headDim": cfg.head_dim, "channels": cfg.in_channels, "textDim": cfg.text_dim,
+                  "blocks": cfg.blocks, "heads": cfg.self_heads[0], "ffn": cfg.ffn_widths[0]},
+        "devices": [{"name": f"{d.name} ({d.chip}, {d.engine})", "tflops": d.tflops, "gbs": d.gb_s} for d in devices],
+        "efficiency": {"typical": efficiency.typical, "low": low, "high": high},
+        "sizes": [list(size) for size in sizes], "frames": frames, "cells": sizes[0][0] * sizes[0][1] * frames,
+        "decoder": decoder_tflop, "weightFile": WEIGHT_FILE_BYTES, "chunk": CHUNK_BYTES,
+    }  # fmt: skip
+
+
+def page(data: dict) -> str:
+    """Sliders, script and numbers as one piece of HTML.
+
+    Args:
+        data: From `numbers`.
+    """
+    model = data["model"]
+    sliders = [
+        ("efficiency", 0.05, 1, 0.01, round(data["efficiency"]["typical"], 2)), ("bandwidth", -4, 2, 0.25, 0),
+        ("frames", 9, 121, 8, data["frames"]), ("steps", 1, 40, 1, 4),
+        ("decoder", 0, 10, 0.1, round(data["decoder"], 1)),
+        ("blocks", 1, 40, 1, model["blocks"]), ("heads", 1, 32, 1, model["heads"]),
+        ("ffn", 256, 8192, 256, model["ffn"]),
+    ]  # fmt: skip
+    labels = {"bandwidth": "bandwidth x 2^", "decoder": "decoder (TFLOP)", "ffn": "FFN width"}
+    rows = [_choice("device", [d["name"] for d in data["devices"]])]
+    rows += [_choice("size", [f"{w} x {h}" for w, h in data["sizes"]])]
+    for name, low, high, step, value in sliders:
+        rows.append(
+            f'<label>{labels.get(name, name)}</label><input type="range" name="{name}" min="{low}" max="{high}" '
+            f'step="{step}" value="{value}"><output data-of="{name}">{value}</output>'
+        )
+    # JupyterLab runs an output's script before the output is part of the document: look for it until it is there.
+    text = json.dumps(data)
+    place = f"mobivid-live-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return (
+        f'<div id="{place}"><div style="{_STYLE}">{"".join(rows)}</div>'
+        '<p><b class="speed"></b></p><p class="plan"></p></div>'
+        f"<script>(() => {{ {SCRIPT.read_text(encoding='utf-8')}\n"
+        f'MobiVidLive.when("{place}", (root) => MobiVidLive.mount(root, {text})); }})();</script>'
+    )
+
+
+def explore(data: dict) -> HTML:
+    """The page as a notebook's output."""
+    from IPython.display import HTML
+
+    return HTML(page(data))
+
+
+def _choice(name: str, options: Sequence[str]) -> str:
+    items = "".join(f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(options))
+    return f'<label>{name}</label><select name="{name}">{items}</select><span></span>'
