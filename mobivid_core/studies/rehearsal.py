@@ -151,10 +151,15 @@ def run_measured(words: Sequence[str], allowed: Sequence[int] = (0,)) -> tuple[f
     began, peak = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as errors:
         child = psutil.Popen(list(words), stdout=subprocess.DEVNULL, stderr=errors)
-        while child.poll() is None:
-            with contextlib.suppress(psutil.Error):  # it may just have ended
-                peak = max(peak, child.memory_info().rss)
-            time.sleep(0.05)
+        try:
+            while child.poll() is None:
+                with contextlib.suppress(psutil.Error):  # it may just have ended
+                    peak = max(peak, child.memory_info().rss)
+                time.sleep(0.05)
+        finally:  # Ctrl-C leaves no step behind
+            if child.poll() is None:
+                child.kill()
+                child.wait()
         errors.seek(0)
         last = (errors.read().strip().splitlines() or ["no message"])[-1]
     if child.returncode not in allowed:
