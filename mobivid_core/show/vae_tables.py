@@ -21,7 +21,7 @@ from mobivid_core.show.outcome import TableResult
 
 #: Rows of the quality table: our main VAE, and codecs trained side by side at one short budget.
 MAIN, PCA, SHORT = "main VAE", "PCA", "ours, same budget"
-LTX, LTX_PCA = "LTX-style, same budget", "LTX-style from PCA, same budget"
+LTX, LTX_PCA = "LTX-style, same steps (not comparable)", "LTX-style from PCA, same steps (not comparable)"
 TIME = "miniature denoiser, ms"
 
 
