@@ -118,8 +118,13 @@ class Cell:
                     self._bind(item.optional_vars, f"with {node.lineno}")
         elif isinstance(node, (ast.If, ast.While)):
             self._read(node.test)
-        else:
+        elif not isinstance(node, ast.Try):
             self._read(node)
+        for handler in getattr(node, "handlers", []):
+            if handler.name:
+                self.binds[handler.name] = f"except {handler.lineno}"
+            for inner in handler.body:
+                self._walk(inner)
         for part in ("body", "orelse", "finalbody"):
             for inner in getattr(node, part, []):
                 self._walk(inner)
@@ -157,6 +162,7 @@ def cannot_run_again(trees: list[ast.Module]) -> list[str]:
         (["x = [i for i in range(3)]", "i = 4", "y = [i for i in x]"], None),
         (["import numpy as np\nn = np.pi", "import numpy as np\nm = np.e"], None),
         (["t = 1\nu = t", "t = 2\nv = t"], None),
+        (["try:\n    x = 1\nexcept OSError as error:\n    print(error)", "y = x"], None),
     ],
 )
 def test_rebinding_is_seen(cells: list[str], complaint: str | None) -> None:

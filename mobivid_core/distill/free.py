@@ -277,7 +277,7 @@ def cheapest_equal(
         row |= {"all_together": run.scores["all_together"]}
         row |= dict(zip(("change", "change_low", "change_high"), change, strict=True))
         row |= dict(zip(("distance / full", "low", "high"), ratio, strict=True))
-        rows.append(row | {"equal": "yes" if met else "no"})
+        rows.append(row | {"interval": f"{change.kind}; {ratio.kind}", "equal": "yes" if met else "no"})
         equal = sampler if met else None
     return CheapestEqual(pd.DataFrame(rows), equal or full, full)
 

@@ -385,6 +385,3 @@ STEPS: dict[str, tuple[Callable[[CommandParser], None], Callable[[argparse.Names
     "distill": (_distill_options, _distill),
     "export": (_export_options, _export),
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

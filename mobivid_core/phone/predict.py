@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 
 import pandas as pd
@@ -85,7 +84,7 @@ def parse_size(text: str) -> tuple[int, int, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = CommandParser("mobivid_core.phone.predict", __doc__)
+    parser = CommandParser("predict", __doc__)
     parser.add_argument("--model", required=True, help="mobile, server, or a folder or file with a config.json")
     parser.add_argument("--size", type=parse_size, default=(49, 512, 384), help="FRAMESxWIDTHxHEIGHT (49x512x384)")
     parser.add_argument("--steps", type=at_least_one, default=4, help="sampling steps (4)")
@@ -110,7 +109,3 @@ def _say(options: argparse.Namespace) -> None:
     memory = ", ".join(f"{name} {gigabytes:.2f} GB" for name, gigabytes in found["memory"].items())
     print(f"\nPeak memory in float16: {memory}")
     print("\n".join(["\nTo fit:", *(f"- {line}" for line in found["advice"])]) if found["advice"] else "\nIt fits.")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -79,7 +79,7 @@ def recovery_ablation(
         settings: Steps, batch and seed of all variants.
 
     Returns:
-        Columns recovery, clips, KD recovered, low, high (95 % over held-out clips).
+        Columns recovery, clips, KD recovered, low, high, interval, n (over held-out clips).
     """
     few = replace(
         real,
@@ -97,5 +97,6 @@ def recovery_ablation(
     for name, (changes, clips) in VARIANTS.items():
         found, _ = recover(student, plan, banks[clips], replace(settings, **changes), progress=False)
         errors = output_errors(found, held_out).numpy()
-        rows.append((name, clips, *intervals.mean(errors, seed=settings.seed)))
-    return pd.DataFrame(rows, columns=["recovery", "clips", "KD recovered", "low", "high"])
+        found_over = intervals.cells(intervals.mean(errors, seed=settings.seed))
+        rows.append({"recovery": name, "clips": clips, "KD recovered": found_over.pop("value"), **found_over})
+    return pd.DataFrame(rows)

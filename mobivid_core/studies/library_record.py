@@ -142,10 +142,15 @@ class Record:
             column: What is compared.
             highest: Look for the highest.
             refit: Only rows with, only rows without; None for the better of both, in the arms' favour.
+
+        Raises:
+            CheckpointError: No such arm could be had at that budget.
         """
         rows = self.measured(budget)
         rows = rows[rows["arm"].str.startswith(arms)]
         asked = rows if refit is None else rows[rows["refit"] == refit]
+        if rows.empty:
+            raise CheckpointError(f"the library benchmark has no row of {arms} at budget {budget!r}: make it again")
         means = (asked if len(asked) else rows).groupby(["arm", "refit"])[column].mean()
         name, repaired = means.idxmax() if highest else means.idxmin()
         return str(name), bool(repaired)

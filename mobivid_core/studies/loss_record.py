@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mobivid_core.measure.intervals import Interval, over_seeds
+from mobivid_core.measure.intervals import Interval, cells, over_seeds
 from mobivid_core.studies.distillation_arms import REGRESSION
 from mobivid_core.studies.records import read_record, record_folder, whose_space, whose_teacher
 
@@ -56,6 +56,13 @@ class LossRecord:
         table = grouped.mean(numeric_only=True).drop(columns=["seed", "low", "high"], errors="ignore")
         table.insert(0, "seeds", grouped.size())
         table["lowest Frechet"], table["highest Frechet"] = grouped["Frechet"].min(), grouped["Frechet"].max()
+        trials = table.index.get_level_values("trial")
+        if trials.is_unique:  # one budget: a ratio to the regression at the same compute means something
+            blank = {"value": np.nan, "low": np.nan, "high": np.nan, "interval": "", "n": np.nan}
+            over = [cells(ratio) if ratio else blank for ratio in (self.over(trial) for trial in trials)]
+            for column in blank:
+                name = f"over '{REGRESSION}'" if column == "value" else column
+                table[name] = [found[column] for found in over]
         return table.reset_index().drop(columns="budget")
 
     def over(self, trial: str, other: str = REGRESSION) -> Interval | None:

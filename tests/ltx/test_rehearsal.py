@@ -39,12 +39,12 @@ def test_random_checkpoints_are_diffusers_own(tmp_path):
 def test_seconds_and_memory_are_of_the_child_alone():
     work = "import time; block = bytearray(300_000_000); block[::4096] = b'x' * len(block[::4096]); time.sleep(0.3)"
     seconds, peak = rehearsal.run_measured([sys.executable, "-c", work])
-    assert seconds > 0.3 and 0.3 < peak < 0.6
+    assert seconds > 0.3 and 0.3 < peak < 0.4
     _, small = rehearsal.run_measured([sys.executable, "-c", "pass"])
     assert small < 0.1
-    with pytest.raises(RunError, match="status 3.*no such luck"):
+    with pytest.raises(RunError, match="status 1.*no such luck"):
         rehearsal.run_measured(
-            [sys.executable, "-c", "import sys; sys.exit(print('no such luck', file=sys.stderr) or 3)"]
+            [sys.executable, "-c", "import sys; sys.exit(print('no such luck', file=sys.stderr) or 1)"]
         )
 
 

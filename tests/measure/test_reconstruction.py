@@ -9,6 +9,7 @@ import torch
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure.reconstruction import (
     at_speed,
+    by_speeds,
     decoder_response,
     encoder_response,
     equal_channels,
@@ -103,3 +104,10 @@ def test_reconstruction_does_not_depend_on_the_batch(vae):
     clips = torch.rand(3, 3, 9, 16, 16, generator=torch.Generator().manual_seed(2)) - 0.5
     # float32 sums in another order
     assert torch.allclose(reconstruct(vae, clips, batch=3), reconstruct(vae, clips, batch=1), atol=1e-4)
+
+
+def test_speeds_measure_the_same_moments(vae: MobiVidVAE) -> None:
+    found = by_speeds(vae, ramp(frames=17, size=16), frames=9, speeds=(0, 1, 2))
+    change = {name: own.change_per_frame.tolist() for name, own in found.items()}
+    assert list(found) == ["0x", "1x", "2x"] and [len(own) for own in found.values()] == [2, 2, 2]
+    assert change["0x"] == [0, 0] and change["2x"] == pytest.approx([2 * c for c in change["1x"]], rel=1e-5)

@@ -9,7 +9,9 @@ from mobivid_core.data.pool import to_bytes
 from mobivid_core.data.render import render_clips
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure.judge import Judge
+from mobivid_core.models.config import MOBILE, SERVER, SMOKE_SERVER
 from mobivid_core.models.counts import dit_flops
+from mobivid_core.phone.latent_costs import denoiser_costs
 from mobivid_core.studies.denoisers import (
     OneEach,
     encoded,
@@ -19,7 +21,16 @@ from mobivid_core.studies.denoisers import (
     steps_for,
     train_denoiser,
 )
-from mobivid_core.studies.ratio_sweep import CHANNELS, FLOATS, sweep_table, train_sweep
+from mobivid_core.studies.ratio_sweep import (
+    CHANNELS,
+    FLOATS,
+    equal_floats,
+    motion_by_ratio,
+    price,
+    sweep_curves,
+    sweep_table,
+    train_sweep,
+)
 
 RATIOS = [(4, 8, 8), (8, 32, 32)]
 
@@ -47,6 +58,21 @@ def test_the_table_has_a_row_a_point(points, drawn):
     assert table.tokens.tolist() == [48, 2, 48, 2] and table["latent floats"].tolist() == [48, 32, 768, 32]
     wide = table.set_index(["sweep", "ratio"])["captioned PCA, dB"]
     assert wide[CHANNELS, "4x8x8"] > wide[FLOATS, "4x8x8"]
+
+
+def test_curves_prices_and_motion_have_a_row_or_a_curve_a_ratio(points, drawn):
+    names = ["4x8x8", "8x32x32"]
+    clips = drawn.clips[:2]
+    curves = sweep_curves(points, clips)
+    assert list(dict.fromkeys(curves.ratio)) == names and curves[curves.ratio == "8x32x32"].channels.max() == 16
+    sweep = sweep_table(points, {"film": clips})
+    priced = price(points, sweep, denoiser_costs(RATIOS, SERVER, MOBILE), SMOKE_SERVER, tuple(clips.shape[1:]))
+    assert priced.ratio.tolist() == names and (priced["miniature denoiser, ms"] > 0).all()
+    assert priced["server TFLOP per forward (paper scale, derived)"].is_monotonic_decreasing
+    assert priced["on the front"].any() and len(equal_floats(points)) == 2
+    still = clips[:, :, :1].expand(-1, -1, 33, -1, -1)
+    moved = motion_by_ratio(points, still, frames=9)
+    assert moved.ratio.tolist() == names and np.allclose(moved["cost of 4x, dB"], 0, atol=1e-4)
 
 
 def test_equal_compute_buys_steps_in_inverse_proportion():
