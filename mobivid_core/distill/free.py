@@ -49,7 +49,7 @@ class FreeBaseline:
     evaluations: int
     space: str
 
-    def told(self) -> str:
+    def finding(self) -> str:
         """One sentence for a finding."""
         row = self.table.iloc[0]
         return (
@@ -160,7 +160,7 @@ def free_baseline(
     }
     table = screened_table(found, evaluator.reference, cells)
     best = rank(found.final, evaluator.reference)[0]
-    return FreeBaseline(table, best, evaluations, evaluator.reference.space.told())
+    return FreeBaseline(table, best, evaluations, evaluator.reference.space.finding())
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Judged:
     chosen: dict[int, str]
     measures: tuple[str, ...]
 
-    def told(self) -> str:
+    def finding(self) -> str:
         """One sentence for a finding: the chosen samplers, and what the grid trap would have made of the baseline."""
         rows = self.table.set_index("sampler")
         first = self.measures[0]
@@ -223,7 +223,7 @@ class CheapestEqual:
         """How many times fewer network evaluations it takes."""
         return self.full.evaluations / self.sampler.evaluations
 
-    def told(self) -> str:
+    def finding(self) -> str:
         """One sentence for a finding."""
         if self.sampler is self.full:
             return f"No cheaper sampler equals {self.full.name} within the intervals ({len(self.table)} were tried)"

@@ -86,7 +86,7 @@ class KnotSearch:
     table: pd.DataFrame
     best: dict[str, Sampler]
 
-    def told(self) -> str:
+    def finding(self) -> str:
         """The best grid of each solver with its error, for a caption."""
         chosen = self.table.loc[self.table["best"], "error to the full sampler"]
         return ", ".join(f"{s.name} ({error:.3f})" for s, error in zip(self.best.values(), chosen, strict=True))

@@ -151,7 +151,7 @@ def baselines(guidance: float, steps: int = 4) -> list[Sampler]:
     ]
 
 
-def few_steps_told(frame: pd.DataFrame) -> str:
+def few_steps_finding(frame: pd.DataFrame) -> str:
     """What few steps of the teacher leave, for a finding.
 
     Args:

@@ -67,7 +67,7 @@ class Rule:
         """The number compared with; nan where there is none."""
         return evaluate(self.formula) if self.formula else math.nan
 
-    def told(self) -> str:
+    def finding(self) -> str:
         """The rule in words."""
         limit = {
             "covers": lambda: f"interval holds {self.target:g}",

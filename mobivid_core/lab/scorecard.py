@@ -60,7 +60,7 @@ def claims_table(profile: str) -> pd.DataFrame:
                 "n": _text(row, "n") if known else "",
                 "evidence (ours)": str(row["evidence"]) if known else "derived" if ours else "",
                 "scale": SCALES.get(rule.kind, "") if ours else "",
-                "rule": rule.told() + how_followed(claim.id),
+                "rule": rule.finding() + how_followed(claim.id),
                 "verdict": verdict,
                 "notebook": _made_by(row, rule),
             }
@@ -199,7 +199,7 @@ def count_verdicts(claims: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["class", "verdict", "claims", "tests"])
 
 
-def told(claims: pd.DataFrame) -> str:
+def finding(claims: pd.DataFrame) -> str:
     """One sentence for a finding: how many claims were tested, how they came out, what the others are."""
     counts = count_verdicts(claims)
     trends = counts[counts["class"] == TESTED]

@@ -143,7 +143,7 @@ class FaultTable:
     table: pd.DataFrame
     intervals: dict[str, dict[str, Interval]]
 
-    def told(self, name: str) -> str:
+    def finding(self, name: str) -> str:
         """One sentence for a finding on one version."""
         own, real = (self.table.set_index("clips").loc[which] for which in (name, "real clips"))
         return (

@@ -246,7 +246,7 @@ class BesideTable:
 
     table: pd.DataFrame
 
-    def told(self) -> str:
+    def finding(self) -> str:
         """One sentence for a finding: the ratios that bars ask for, and on which side of 1 each lies beyond chance."""
         asked = self.table[~self.table["over"].isin([OVER["distance"], OVER["free8"]])]
         parts = [

@@ -47,7 +47,7 @@ class GuidanceChoice:
     space: str
     sampler: str
 
-    def told(self) -> str:
+    def finding(self) -> str:
         """One sentence for a finding."""
         rows = self.table[self.table["round"] == "final"]
         chosen, plain = rows.iloc[0], rows[(rows["low"] == 0) & (rows["high"] == 1) & (rows["rescale"] == 0)]
@@ -136,7 +136,7 @@ def choose_guidance(
     }  # fmt: skip
     table = screened_table(found, evaluator.reference, cells)
     best = rank(found.final, evaluator.reference)[0]
-    return GuidanceChoice(table, best, evaluator.reference.space.told(), f"{solver} in {steps} steps")
+    return GuidanceChoice(table, best, evaluator.reference.space.finding(), f"{solver} in {steps} steps")
 
 
 @torch.no_grad()

@@ -72,7 +72,7 @@ class Space:
         """Whether the trials of the measures let it speak for a headline."""
         return self.missed == ()
 
-    def told(self) -> str:
+    def finding(self) -> str:
         """One clause for a finding: which features, and what the trials say of them."""
         tried = "not tried" if self.missed is None else f"missed {', '.join(self.missed)}" if self.missed else "passed"
         return f"{self.title} (trials of the measures: {tried})"

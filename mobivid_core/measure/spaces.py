@@ -36,7 +36,7 @@ class InSpaces:
     disagreements: tuple[tuple[str, str], ...]
     rewards: tuple[str, ...]
 
-    def told(self) -> str:
+    def finding(self) -> str:
         """A finding: how many orders differ, and what each space rewards."""
         titles = [space.title for space in SPACES.values()]
         parts = [f"{a} is nearer in {titles[0]}, {b} in {titles[1]}" for a, b in self.disagreements[:2]]

@@ -315,7 +315,7 @@ def free_search(free: Mapping[int, FreeBaseline], space: Space) -> TableResult:
     """Every training-free sampler that was tried on validation captions, by the evaluations that were allowed."""
     return TableResult(
         pd.concat([f.table.assign(allowed=count) for count, f in free.items()], ignore_index=True),
-        f"{'; '.join(f.told() for f in free.values())}. Distances in {space.told()}.",
+        f"{'; '.join(f.finding() for f in free.values())}. Distances in {space.finding()}.",
         paper_item="R4.1",
     )
 

@@ -164,7 +164,7 @@ class OneEach:
         best = fewer.loc[fewer["all"].idxmax(), "VAE"]
         return best, wide, intervals.difference(self.right[best], self.right[wide])
 
-    def told(self, tflop: float) -> str:
+    def finding(self, tflop: float) -> str:
         """One sentence on channels, for a finding."""
         best, wide, (gain, low, high) = self.channels_gain()
         return (

@@ -68,7 +68,7 @@ class SpeedRuns:
         }
         return intervals.speed(taken[slow], taken[fast])
 
-    def told(self) -> str:
+    def finding(self) -> str:
         """One sentence for a finding."""
         runs = self.rows["run"].nunique()
         return f"Recorded over {runs} runs, the last on {self.facts['date']}, {self.facts['threads']} thread(s)."

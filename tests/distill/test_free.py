@@ -70,7 +70,7 @@ def test_the_best_at_a_price_is_found_on_validation_captions(evaluator: Evaluato
     assert found.best.guidance == Guidance(5.0) and found.best.evaluations == 4
     assert found.table["sampler"][0] == found.best.name and found.table["round"][0] == "final"
     assert (found.table["evaluations"] <= 4).all() and set(found.table["round"]) == {"final", "coarse"}
-    assert found.best.name in found.told() and "4 network evaluations" in found.told()
+    assert found.best.name in found.finding() and "4 network evaluations" in found.finding()
 
 
 def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(
@@ -81,9 +81,9 @@ def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(
     ladder = [Sampler("euler", s, g, shows_scale=True) for s, g in ((8, 5.0), (1, 5.0), (1, 1.0))]
     found = cheapest_equal(evaluator, timid, full, ladder)
     assert found.table["evaluations"].tolist() == [1, 2] and found.table["equal"].tolist() == ["no", "yes"]
-    assert found.sampler == ladder[1] and found.saved == 16 and found.sampler.name in found.told()
+    assert found.sampler == ladder[1] and found.saved == 16 and found.sampler.name in found.finding()
     none = cheapest_equal(evaluator, timid, full, [Sampler("euler", 40, 5.0)])
-    assert none.sampler is full and none.saved == 1 and "No cheaper" in none.told()
+    assert none.sampler is full and none.saved == 1 and "No cheaper" in none.finding()
 
 
 def test_samplers_are_judged_side_by_side(evaluator: Evaluator, timid: torch.nn.Module) -> None:
@@ -93,7 +93,7 @@ def test_samplers_are_judged_side_by_side(evaluator: Evaluator, timid: torch.nn.
     judged = free_table(runs, {4: chosen}, ["all_together", evaluator.reference.space.real])
     assert judged.table["sampler"].tolist() == [s.name for s in samplers]
     assert judged.table["evaluations"].tolist() == [4, 4, 16] and judged.chosen == {4: samplers[0].name}
-    told = judged.told()
+    told = judged.finding()
     assert "4 network evaluations: Euler-2, guided" in told and "the trap Euler-2, diffusers default grid" in told
 
 

@@ -7,7 +7,7 @@ from mobivid_core.distill.solvers import (
     baselines,
     default_grid,
     euler_samplers,
-    few_steps_told,
+    few_steps_finding,
     grid_table,
     shift_sigmas,
 )
@@ -74,6 +74,6 @@ def test_the_finding_on_few_steps_reads_its_table():
     frame = pd.DataFrame(
         {"clips": names, "n": 32, "all_together": [0.9, 0.1, 0.2, 0.8], "action": [1.0, 0.7, 0.9, 1.0]}
     )
-    told = few_steps_told(frame)
+    told = few_steps_finding(frame)
     assert "20% of clips in four unguided steps, 80% in four guided ones, 90% in full; motion in 70%" in told
     assert "32 clips" in told

@@ -43,7 +43,7 @@ def test_runs_are_added_and_the_interval_is_over_them(record, tmp_path: Path) ->
     ratio = found.faster(TEACHER, PRUNED, 16)
     assert (ratio.n, ratio.over, ratio.kind) == (2, "runs", "95 % t")
     assert ratio.value == pytest.approx(30 * np.sqrt(1.2)) and ratio.low < 30 < 36 < ratio.high
-    assert "2 runs" in found.told() and SpeedRuns.load("other", tmp_path) is None
+    assert "2 runs" in found.finding() and SpeedRuns.load("other", tmp_path) is None
 
 
 def test_without_a_record_the_run_speaks_for_itself(record, tmp_path: Path) -> None:

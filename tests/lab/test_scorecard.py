@@ -103,7 +103,7 @@ def test_only_trends_with_an_interval_count_as_tested(runs: Path) -> None:
     assert row[["verdict", "ours", "interval", "n", "scale"]].tolist() == [
         SUPPORTED, "0.8 [0.7, 0.9]", "95 % bootstrap, pairs of clips", "9", "miniature",
     ]  # fmt: skip
-    assert scorecard.tested(claims) == 1 and "1 supported, 0 contradicted" in scorecard.told(claims)
+    assert scorecard.tested(claims) == 1 and "1 supported, 0 contradicted" in scorecard.finding(claims)
     assert claims.set_index("id").loc["C01", "verdict"] == "model agrees"
 
 

@@ -104,4 +104,4 @@ def test_versions_stand_beside_the_real_clips(real: RenderedClips) -> None:
     assert rows.loc["real clips", ["sharpness", "sharpness_low", "sharpness_high"]].tolist() == [1.0, 1.0, 1.0]
     assert rows.loc["blurred", "sharpness"] < 0.2 and rows.loc["grid", "border_ratio"] > 3
     assert found.intervals["grid"]["borders"][0] == rows.loc["grid", "border_ratio"]
-    assert f"(blurred; real clips {rows.loc['real clips', 'border_ratio']:.2f})" in found.told("blurred")
+    assert f"(blurred; real clips {rows.loc['real clips', 'border_ratio']:.2f})" in found.finding("blurred")

@@ -123,7 +123,7 @@ def test_ratios_are_told_with_their_side():
     found = beside_table({"student": own}, _at(1.05, 0.9, 1.2))
     assert set(found.table["n"]) == {9} and set(found.table["interval"]) == {"95 % bootstrap, pairs of clips"}
     assert found.table["over"].tolist() == ["its full sampler", OVER["above_floor"], OVER["free4"], OVER["free8"]]
-    told = found.told()
+    told = found.finding()
     assert "4 guided steps over its full sampler 1.05 [0.90, 1.20], within chance" in told
     assert "both above the codec's 1.20 [1.10, 1.30], farther beyond chance" in told and OVER["free8"] not in told
     assert "four evaluations 0.80 [0.70, 0.90], closer beyond chance" in told

@@ -38,7 +38,7 @@ def test_the_guidance_that_makes_real_latents_is_chosen(evaluator: Evaluator, mo
     assert rows.loc["8", "spread"] == pytest.approx(4, rel=0.03)  # the codec's mean is not quite 0
     assert rows["evaluations"].to_dict() == {"0.5": 8, "2": 8, "8": 8, "8 at sigma 0 to 0.4": 5}
     assert (rows["n"] == N).all() and set(rows["round"]) == {"final"}
-    assert "guidance 2" in found.told() and "not tried" in found.told()
+    assert "guidance 2" in found.finding() and "not tried" in found.finding()
     again = choose_guidance(evaluator, model, settings=settings, steps=4)
     assert again.best == found.best and again.table["spread"].tolist() == pytest.approx(found.table["spread"].tolist())
 

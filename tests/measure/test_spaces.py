@@ -68,7 +68,7 @@ def test_disagreements_are_named_with_what_each_space_rewards(setting) -> None:
     trials = pd.DataFrame(rows, columns=["damage", "measure", "in_noise", "expected", "seen"])
     found = in_spaces(runs, "teacher", codec, reference, trials)
     assert found.disagreements == (("a", "b"),)
-    told = found.told()
+    told = found.finding()
     assert "order 1 of 3 pairs differently" in told and "react most to swap, blur and miss blur" in told
     assert in_spaces(runs, "teacher", codec, reference).rewards == ()
 

@@ -61,8 +61,8 @@ def test_of_two_that_passed_the_more_sensitive_one_is_trusted() -> None:
 def test_where_none_passed_the_choice_says_so() -> None:
     space = trusted_space(_trials("blur, noise", "blur"))
     assert space.column == "image_features" and not space.passed
-    assert space.missed == ("blur",) and "missed blur" in space.told()
-    assert not SPACES["judge"].passed and "not tried" in SPACES["judge"].told()
+    assert space.missed == ("blur",) and "missed blur" in space.finding()
+    assert not SPACES["judge"].passed and "not tried" in SPACES["judge"].finding()
 
 
 def test_distances_are_taken_in_the_trusted_space() -> None:

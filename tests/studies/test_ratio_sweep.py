@@ -118,4 +118,4 @@ def test_the_gain_of_fewer_channels_is_paired_and_at_equal_tokens():
     found = OneEach(table.assign(all=[right[name].mean() for name in table["VAE"]]), right)
     best, wide, (gain, low, high) = found.channels_gain()
     assert (best, wide, gain) == ("z32", "z128", 0.25) and low < gain < high
-    assert "z32 against z128: +0.25" in found.told(0.15)
+    assert "z32 against z128: +0.25" in found.finding(0.15)
