@@ -21,6 +21,9 @@ LEVELS = ("blocks", "heads", "ffn")
 _FORMAT = 1
 Kept = tuple[tuple[int, ...], ...]
 
+#: What writes plans, as errors say it.
+MAKER = "notebook 04, or for weights of your own with `mobivid plan`"
+
 
 @dataclass(frozen=True)
 class PruningPlan:
@@ -145,7 +148,7 @@ class PruningPlan:
             kept = {n: tuple(_from_runs(units) for units in record[n]) for n in ("self_heads", "cross_heads", "ffn")}
             plan = cls(source, tuple(record["keep_blocks"]), **kept, notes=record["notes"])
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"not a pruning plan: {error!r}; make it again with notebook 04") from error
+            raise CheckpointError(f"not a pruning plan: {error!r}; make it again with {MAKER}") from error
         return plan
 
     def save(self, path: Path) -> None:
@@ -158,7 +161,7 @@ class PruningPlan:
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise CheckpointError(f"no readable pruning plan at {path} ({error}); make it with notebook 04") from error
+            raise CheckpointError(f"no readable pruning plan at {path} ({error}); make it with {MAKER}") from error
 
 
 def _units(sizes: DiTConfig) -> dict[str, tuple[int, ...]]:

@@ -104,7 +104,10 @@ class Scores:
             tensors = load_file(path)
             facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         except (OSError, SafetensorError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"no readable scores at {path} ({error}); run notebook 03 to make them") from error
+            raise CheckpointError(
+                f"no readable scores at {path} ({error}); make them with notebook 03, or for weights of your own with "
+                "`mobivid score`"
+            ) from error
         parts = {k: tuple(tensors[f"{k}.{b}"] for b in range(len(tensors["blocks"]))) for k in UNIT_KINDS[1:]}
         return cls(blocks=tensors["blocks"], **parts, **facts)
 

@@ -79,13 +79,13 @@ def ffn_activations(block: int, samples: int = 32, seed: int = 0) -> tuple[Tenso
         Two sets of activations (samples * tokens, neurons) from different noises; the layer's weight (hidden, neurons).
     """
     _, teacher, shape = _shipped()
-    text, mask = encode_captions([_CAPTIONS[i % len(_CAPTIONS)] for i in range(samples)])
+    asked = encode_captions([_CAPTIONS[i % len(_CAPTIONS)] for i in range(samples)])
     generator, seen = torch.Generator().manual_seed(seed), []
     down = teacher.blocks[block].ffn.down
     hook = down.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(0, -2)))
     for _ in range(2):
         noise = torch.randn(samples, *shape, generator=generator)
-        teacher(noise, torch.full((samples,), TIMESTEP_SCALE), text, mask)
+        teacher(noise, torch.full((samples,), TIMESTEP_SCALE), asked.text, asked.mask)
     hook.remove()
     return seen[0], seen[1], down.weight.detach()
 

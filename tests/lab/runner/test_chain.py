@@ -174,7 +174,7 @@ def _start(toy: Toy, until: Path) -> subprocess.Popen:
     code = (
         "import signal, sys; from pathlib import Path\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
-        "from mobivid_core import reproduce; from mobivid_core.lab.runner import chain\n"
+        "from mobivid_core.lab import reproduce; from mobivid_core.lab.runner import chain\n"
         f"folder = Path({str(toy.folder)!r})\n"
         "base = chain.Chain\n"
         "chain.Chain = lambda p, o, g: base(p, o, g, folder, folder / 'toy_core', folder / 'data')\n"
