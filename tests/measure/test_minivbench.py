@@ -141,6 +141,7 @@ def test_table_has_a_value_and_its_interval(measures, real, reference) -> None:
     assert list(frame) == [
         "clips",
         "n",
+        "interval",
         "total",
         "total_low",
         "total_high",
