@@ -129,7 +129,7 @@ def discriminator(found: Found) -> str:
     means = trials.groupby("trial", sort=False)[column].mean()
     control = means["no adversarial term"]
     teacher = means[names[names.str.startswith("teacher features")].iloc[0]]
-    seeds = trials["seed"].nunique()
+    seeds = int(trials["n"].max())
     return (
         f"Distance after the trial over before it, mean of {seeds} seed(s): heads on teacher features {teacher:.3f}, "
         f"on the same network with random weights {means['network with random weights']:.3f}, without a discriminator "
