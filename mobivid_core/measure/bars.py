@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
 
 from mobivid_core.measure.intervals import Interval, cells
+
+#: Cells of what was not measured.
+BLANK = {"value": math.nan, "low": math.nan, "high": math.nan, "interval": "", "n": 0}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def bars_table(values: dict[str, Interval], bars: dict[str, Bar] = TEACHER_BARS)
     """Every bar beside what was measured.
 
     Args:
-        values: {key of `bars`: (value, low, high)}.
+        values: {key of `bars`: (value, low, high)}; a bar without a value is "not measured".
         bars: The bars.
 
     Returns:
@@ -69,9 +73,9 @@ def bars_table(values: dict[str, Interval], bars: dict[str, Bar] = TEACHER_BARS)
     rows = [
         {
             "measure": bar.measure,
-            **cells(values[key]),
+            **(cells(values[key]) if key in values else BLANK),
             "bar": f"{'at least' if bar.at_least else 'at most'} {bar.bound:g}",
-            "verdict": verdict(bar, values[key]),
+            "verdict": verdict(bar, values[key]) if key in values else "not measured",
         }
         for key, bar in bars.items()
     ]

@@ -12,6 +12,7 @@ from mobivid_core.measure.bars import bars_table
 from mobivid_core.measure.intervals import crossed, over_seeds
 from mobivid_core.studies.library_record import (
     CLIPS,
+    HEADLINES,
     OURS,
     PRUNING_BARS,
     RECORD,
@@ -29,6 +30,9 @@ FACTS = {
     "steps": 3,
     "seeds": 2,
 }
+
+
+FRESH = FACTS | {"judged from index": 7_000_000}
 
 
 def rows(repairs=(False, True)):
@@ -61,7 +65,7 @@ def written(folder, frame, facts=FACTS):
 
 @pytest.fixture
 def record(tmp_path):
-    return written(tmp_path, rows())
+    return written(tmp_path, rows(), FRESH)
 
 
 def test_best_library_and_paired_ratios(record):
@@ -97,15 +101,23 @@ def test_seeds_are_crossed_with_clips_where_the_record_has_them(tmp_path, record
     assert row["interval"] == f"95 % t, 8 clips, {found.over}" and row["n"] == 2
 
 
-def test_an_older_record_is_read_and_says_so(tmp_path):
+def test_no_ratio_comes_from_an_older_record_whose_rivals_had_no_refit(tmp_path):
     old = rows((True,)).drop(columns="refit")
     old["arm"] = old["arm"].where(~old["arm"].str.startswith("ours"), old["arm"] + ", refit")
     found = written(tmp_path, old)
     assert found.best("0.7", ("ours",)) == (OURS, True) and found.best("0.7", ("torch",))[1] is False
-    assert set(pruning_bars(found)) == set(PRUNING_BARS)
+    with pytest.raises(CheckpointError, match="no row of"):
+        found.best("0.7", ("torch",), refit=True)
+    assert set(pruning_bars(found)) == {"planning"}
+    verdicts = bars_table(pruning_bars(found), PRUNING_BARS).set_index("measure")["verdict"]
+    assert (verdicts == "not measured").sum() == len(PRUNING_BARS) - 1
+    assert "no ratio is taken from it" in libraries_told(found, "abc")
     assert "an older record" in found.disclosed() and "Chosen after seeing" in found.disclosed()
-    fresh = written(tmp_path, rows(), FACTS | {"judged from index": 7_000_000})
-    assert "no choice has seen" in fresh.disclosed() and "7,000,000" in libraries_told(fresh, "abc")
+
+
+def test_a_fresh_record_gives_every_bar_and_headline(record):
+    assert set(pruning_bars(record)) == set(PRUNING_BARS) >= {bar for bar, _ in HEADLINES.values()}
+    assert "no choice has seen" in record.disclosed() and "7,000,000" in libraries_told(record, "abc")
 
 
 def test_refused_arms_are_shown_and_not_counted(record):
