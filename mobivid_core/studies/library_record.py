@@ -41,15 +41,6 @@ PRUNING_BARS: dict[str, Bar] = {
     "planning": Bar("planning time, refit included, over FastNAS's without, 0.7", 0.25, at_least=False),
     "minivbench": Bar("MiniVBench total minus the highest library row's, the paper's ratio", 0.0),
 }
-#: Headline -> (its bar, unit).
-HEADLINES = {
-    "prune_kd_over_best_library_p70": ("library_p70", "ratio of KD losses"),
-    "prune_kd_over_best_library_paper": ("library_paper", "ratio of KD losses"),
-    "prune_plan_over_best_library_paper": ("plan_paper", "ratio of KD losses"),
-    "prune_kd_before_over_tp_taylor_p70": ("before_p70", "ratio of KD losses"),
-    "prune_plan_seconds_over_fastnas": ("planning", "ratio of seconds"),
-    "prune_minivbench_gain": ("minivbench", "difference of totals"),
-}
 NUMBERS = ["share", "planning seconds", "KD before recovery", "KD recovered", "MiniVBench total"]
 COLUMNS = ["arm", "budget", "seed", *NUMBERS]
 #: An arm with or without the refit.
