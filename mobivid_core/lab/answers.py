@@ -94,13 +94,14 @@ def _complete(sentences: Callable[[Found], str]) -> Answer:
 def single_levels(found: Found) -> str:
     """R1.2: head-only and FFN-only arms."""
     floors = found.table("prune_budget_floors").set_index("levels")["floor, B"]
-    arms = found.table("prune_arms").set_index("arm")["KD recovered"]
+    table = found.table("prune_arms").set_index("arm")
+    arms, sizes = table["KD recovered"], table.loc[table.index.str.startswith("mild: "), "share"]
     mild = {name.removeprefix("mild: "): value for name, value in arms.items() if name.startswith("mild: ")}
     told = ", ".join(f"{name} {value:.3f}" for name, value in sorted(mild.items(), key=lambda item: item[1]))
     return (
         f"Head-only and FFN-only pruning cannot reach the mobile size: without any head {floors['heads']:.2f} B "
-        f"parameters are left, without any FFN neuron {floors['ffn']:.2f} B. At 1.50 B-equivalent, where each level "
-        f"can compete, the KD losses after the same refit and recovery are {told}; at the mobile size the tri-level "
+        f"parameters are left, without any FFN neuron {floors['ffn']:.2f} B. At {sizes.min():.0%} to {sizes.max():.0%} of "
+        f"the parameters, where each level can compete, the KD losses after the same refit and recovery are {told}; at the mobile size the tri-level "
         f"cut has {found.number('prune_kd_over_block_only_paper')} of block-only's."
     )
 

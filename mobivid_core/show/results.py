@@ -186,13 +186,15 @@ class Results:
         self._register("media", result_id, finding, evidence, paper_item, files)
 
     def headline(
-        self, result_id: str, value: float | Interval, unit: str = "", n: int | None = None, evidence: str = "measured"
-    ) -> None:
+        self, result_id: str, value: float | Interval | None, unit: str = "", n: int | None = None,
+        evidence: str = "measured",
+    ) -> None:  # fmt: skip
         """Record a headline number in `headlines.csv` (upsert by id).
 
         Args:
             result_id: Lower-case identifier, unique in the project; a literal.
-            value: The number; with an interval, which says what it is over and how many.
+            value: The number; with an interval, which says what it is over and how many. None says that it could not
+                be had: an earlier run's value goes.
             unit: Unit of the value.
             n: Number of samples behind it; None for the interval's own.
             evidence: Evidence class.
@@ -202,6 +204,9 @@ class Results:
             RunError: The file cannot be written.
         """
         self._check(result_id, evidence, "a headline has no finding")
+        if value is None:
+            self._withdraw(result_id)
+            return
         found = value if isinstance(value, Interval) else None
         number = found.value if found else float(value)
         if not math.isfinite(number):
@@ -219,6 +224,13 @@ class Results:
         stamp = "" if self.profile.meaningful else f"   ({self.profile.name}: meaningless)"
         print(f"headline {result_id} = {number:.4g} {unit}{interval}  ({evidence}){stamp}".replace("  (", " (", 1))
         self._note(result_id, "headline", {result_id: "|".join(row.values())})
+
+    def _withdraw(self, result_id: str) -> None:
+        path = self.folder / HEADLINES
+        with self._locked():
+            write_headlines(path, [row for row in read_headlines(path) if row["id"] != result_id])
+        print(f"headline {result_id}: not measured")
+        self._note(result_id, "headline", {})
 
     def forget_others(self, ids: set[str]) -> list[str]:
         """Drop this notebook's results that are not among `ids`: an older version registered them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -71,6 +72,18 @@ def test_headlines_are_replaced_by_id_and_sorted(results: Results) -> None:
         'share,0.75,0.300642,0.954413,,4,"95 % Wilson, clips",measured,smoke,01_vae_compression',
     ]
     assert registry.headlines("smoke").set_index("id").loc["psnr", "value"] == pytest.approx(21.1235)
+
+
+def test_a_headline_that_could_not_be_had_leaves_none_of_an_earlier_run(
+    results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results.headline("psnr", 20.0)
+    results.headline("accuracy", 0.5)
+    results.headline("psnr", None, unit="dB")
+    assert list(registry.headlines("smoke")["id"]) == ["accuracy"]
+    assert "headline psnr: not measured" in capsys.readouterr().out
+    noted = json.loads(registry.registered_path("01_vae_compression", "smoke").read_text())
+    assert noted["psnr"]["content"] == {}
 
 
 def test_which_run_wrote_a_result_is_noted_outside_the_manifest(
