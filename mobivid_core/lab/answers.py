@@ -100,9 +100,10 @@ def single_levels(found: Found) -> str:
     told = ", ".join(f"{name} {value:.3f}" for name, value in sorted(mild.items(), key=lambda item: item[1]))
     return (
         f"Head-only and FFN-only pruning cannot reach the mobile size: without any head {floors['heads']:.2f} B "
-        f"parameters are left, without any FFN neuron {floors['ffn']:.2f} B. At {sizes.min():.0%} to {sizes.max():.0%} of "
-        f"the parameters, where each level can compete, the KD losses after the same refit and recovery are {told}; at the mobile size the tri-level "
-        f"cut has {found.number('prune_kd_over_block_only_paper')} of block-only's."
+        f"parameters are left, without any FFN neuron {floors['ffn']:.2f} B. At {sizes.min():.0%} to "
+        f"{sizes.max():.0%} of the parameters, where each level can compete, the KD losses after the same refit and "
+        f"recovery are {told}; at the mobile size the tri-level cut has "
+        f"{found.number('prune_kd_over_block_only_paper')} of block-only's."
     )
 
 
