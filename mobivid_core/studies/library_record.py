@@ -189,12 +189,11 @@ class Record:
         return np.stack(found) if len(found) > 1 and all(e is not None for e in found) else None
 
 
-def pruning_bars(record: Record, ours: str = OURS) -> dict[str, Interval]:
-    """What `PRUNING_BARS` ask for; only the planning time from an older record, whose rivals had no refit."""
+def pruning_bars(record: Record, teacher: str, ours: str = OURS) -> dict[str, Interval]:
+    """What `PRUNING_BARS` ask for; nothing from an older record, whose rivals had no refit, or of another teacher."""
+    if not record.fresh or record.facts["teacher"] != teacher:
+        return {}
     found: dict[str, Interval] = {}
-    if not record.fresh:
-        fastnas = record.best("0.7", ("modelopt FastNAS",), "planning seconds")
-        return {"planning": record.ratio("0.7", (ours, True), fastnas, "planning seconds")}
     for budget, label in (("0.7", "p70"), ("paper", "paper")):
         mine, plain = (ours, True), (ours, False)
         found[f"library_{label}"] = record.ratio(budget, mine, record.best(budget, LIBRARY_ARMS))
@@ -213,12 +212,12 @@ def pruning_bars(record: Record, ours: str = OURS) -> dict[str, Interval]:
 
 def libraries_told(record: Record, teacher: str) -> str:
     """One paragraph for a finding: plan and repair apart, how the arm was chosen, where the record comes from."""
-    if not record.fresh:
+    bars = pruning_bars(record, teacher)
+    if not bars:
         return (
-            "An older record, which refits our arms alone: no ratio is taken from it, and none of its rows is a "
-            f"headline until `mobivid study libraries` has made it again. {record.provenance(teacher)}"
+            "A record of another teacher, or one that refits our arms alone: no ratio is taken from it, and none of "
+            f"its rows is a headline until `mobivid study libraries` has made it again. {record.provenance(teacher)}"
         )
-    bars = pruning_bars(record)
     parts = []
     for budget, label, words in (("0.7", "p70", "0.7 of the parameters"), ("paper", "paper", "the paper's ratio")):
         name, repaired = record.best(budget, LIBRARY_ARMS)

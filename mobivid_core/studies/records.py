@@ -19,6 +19,8 @@ from mobivid_core.paths import data_dir
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mobivid_core.measure.intervals import Interval
+
 
 def record_folder() -> Path:
     """Where recorded benchmarks lie."""
@@ -111,3 +113,18 @@ def whose_space(rows: pd.DataFrame) -> str:
 def whose_teacher(facts: dict, teacher: str) -> str:
     """ "this teacher", or loudly that the record was made with another one."""
     return "this teacher" if facts["teacher"] == teacher else "ANOTHER TEACHER than this run's"
+
+
+def current(name: str, profile: str, value: Interval | None) -> Interval | None:
+    """A number from a record if it was made with this profile's teacher, else None: it would judge other models.
+
+    Args:
+        name: The record's, without suffix.
+        profile: Name of the profile.
+        value: What was read from it.
+
+    Raises:
+        CheckpointError: There is no such record.
+    """
+    _, facts = read_record(record_folder() / name, "mobivid study")
+    return value if facts["teacher"] == teacher_hash(profile) else None

@@ -80,7 +80,7 @@ def test_best_library_and_paired_ratios(record):
 
 
 def test_plan_and_repair_are_two_claims(record):
-    found = pruning_bars(record)
+    found = pruning_bars(record, "abc")
     assert found["plan_p70"].value == pytest.approx(over_seeds([0.2 / 0.4, 0.22 / 0.42], logs=True).value)
     assert found["library_p70"] == found["refitted_p70"]  # the best library row is a refitted one
     table = bars_table(found, PRUNING_BARS).set_index("measure")
@@ -107,15 +107,16 @@ def test_no_ratio_comes_from_an_older_record_whose_rivals_had_no_refit(tmp_path)
     assert found.best("0.7", ("ours",)) == (OURS, True) and found.best("0.7", ("torch",))[1] is False
     with pytest.raises(CheckpointError, match="no row of"):
         found.best("0.7", ("torch",), refit=True)
-    assert set(pruning_bars(found)) == {"planning"}
-    verdicts = bars_table(pruning_bars(found), PRUNING_BARS).set_index("measure")["verdict"]
-    assert (verdicts == "not measured").sum() == len(PRUNING_BARS) - 1
+    assert pruning_bars(found, "abc") == {}
+    verdicts = bars_table(pruning_bars(found, "abc"), PRUNING_BARS).set_index("measure")["verdict"]
+    assert (verdicts == "not measured").all()
     assert "no ratio is taken from it" in libraries_told(found, "abc")
     assert "an older record" in found.disclosed() and "Chosen after seeing" in found.disclosed()
 
 
 def test_a_fresh_record_gives_every_bar(record):
-    assert set(pruning_bars(record)) == set(PRUNING_BARS)
+    assert set(pruning_bars(record, "abc")) == set(PRUNING_BARS)
+    assert pruning_bars(record, "xyz") == {}  # another teacher's
     assert "no choice has seen" in record.disclosed() and "7,000,000" in libraries_told(record, "abc")
 
 
@@ -141,7 +142,7 @@ def test_a_missing_or_foreign_record_is_one_clear_error(tmp_path):
 
 def test_the_shipped_record_has_every_arm_that_the_bars_need():
     record = Record.load()
-    assert set(pruning_bars(record)) == (set(PRUNING_BARS) if record.fresh else {"planning"})
+    assert set(pruning_bars(record, record.facts["teacher"])) == (set(PRUNING_BARS) if record.fresh else set())
     assert record.measured("0.7").groupby("arm")["seed"].nunique().min() == record.facts["seeds"]
     rows = record.measured("0.7")
     within = rows[rows["arm"].str.startswith(("ours", "torch", "modelopt"))]["share"]
