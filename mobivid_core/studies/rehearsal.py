@@ -117,8 +117,9 @@ def _steps(
 
     total = parameter_cost(sizes).total(sizes)
     forward = dit_flops(sizes, clip.grid, clip.tokens)["total"] / 1e12
-    model, data, own = ["--model", str(work / "ltx")], ["--data", str(work / "data")], [sys.executable, "-m"]
-    mobivid, here = [*own, "mobivid_core"], [*own, "mobivid_core.studies.rehearsal", str(work)]
+    model, data = ["--model", str(work / "ltx")], ["--data", str(work / "data")]
+    mobivid = [sys.executable, "-m", "mobivid_core"]
+    here = [*mobivid, "study", "rehearsal", str(work)]
     shape = ["--blocks", str(sizes.blocks), "--heads", str(sizes.rope_span), "--samples", str(samples)]
     yield "write random weights", [*here, _STEP, "weights", *shape, *clip.options()], 0.0
     yield "inspect", [*mobivid, "inspect", *model, *clip.options()], 0.0
