@@ -49,17 +49,11 @@ Model = TypeVar("Model", bound="torch.nn.Module")
 
 @dataclass(frozen=True)
 class Artifact:
-    """One stage's finished output.
+    """One stage's finished output."""
 
-    Attributes:
-        stage: One of `STAGES`.
-        path: Folder that holds it.
-        origin: "run" if made here, "shipped" if it came with the project.
-    """
-
-    stage: str
-    path: Path
-    origin: str
+    stage: str  # one of `STAGES`
+    path: Path  # folder that holds it
+    origin: str  # "run" if made here, "shipped" if it came with the project
 
     @property
     def digest(self) -> str:

@@ -135,17 +135,11 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies below a folder.
+    """What lies below a folder."""
 
-    Attributes:
-        files: In name order, links followed; a file with several names is there once.
-        passed: Name below the folder -> why it is not among the files.
-        hidden: Names that begin with a dot; what is below them is not looked at.
-    """
-
-    files: list[Path]
-    passed: dict[str, str]
-    hidden: list[str]
+    files: list[Path]  # in name order, links followed; a file with several names is there once
+    passed: dict[str, str]  # name below the folder -> why it is not among the files
+    hidden: list[str]  # names that begin with a dot; what is below them is not looked at
 
 
 def find_files(folder: Path) -> Found:

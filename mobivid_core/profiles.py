@@ -16,71 +16,38 @@ from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, SMOKE_MOBILE, S
 
 @dataclass(frozen=True)
 class Profile:
-    """Sizes and budgets of one profile.
-
-    Attributes:
-        name: The profile's name.
-        meaningful: False where the numbers only prove that the code runs.
-        from_shipped: Start from the shipped VAE, judge and teacher instead of training them.
-        paper_scale: Also build and convert the paper-scale model (minutes and gigabytes).
-        device: Torch device that trains.
-        frames: Frames of a clip, 1 + 8k.
-        size: Height and width of a clip in pixels.
-        vae_ratio: VAE compression, time x height x width.
-        vae_channels: Latent channels of the main VAE.
-        vae_width: Channel width of the VAE's decoding net.
-        vae_encoder_width: Channel width of the VAE's encoding net; 0 leaves the code linear.
-        vae_steps: Training steps of the main VAE.
-        sweep_steps: Training steps of each VAE in the ratio sweep.
-        judge_steps: Training steps of the judge.
-        server: Sizes of the teacher.
-        mobile: Sizes of the student at the paper's cut.
-        train_clips: Captioned clips encoded once for DiT training.
-        batch: Batch size of DiT training.
-        teacher_steps: Training steps of the teacher.
-        calibration_clips: Clips on which sensitivity is measured.
-        recovery_steps: KD recovery steps of a pruned student.
-        arm_steps: KD recovery steps of each arm that is only compared.
-        distill_steps: Generator updates of step distillation.
-        eval_clips: Clips generated for each row of a quality table.
-        teacher_sampling_steps: Steps of the guided teacher.
-        guidance: Classifier-free guidance of the teacher: a scale, or a `Guidance`.
-        sweep_width: Channel width of the VAEs in the ratio sweep.
-        reference_steps: Training steps of our VAE and of the LTX-style reference, side by side.
-        denoiser_tflop: Training compute of each denoiser when one is trained per VAE, 10^12 operations.
-        denoiser_clips: Captioned clips that those denoisers train on.
-    """
+    """Sizes and budgets of one profile."""
 
     name: str
-    meaningful: bool = True
-    from_shipped: bool = True
-    paper_scale: bool = False
-    device: str = "cpu"
-    frames: int = 17
-    size: int = 128
-    vae_ratio: tuple[int, int, int] = (8, 32, 32)
-    vae_channels: int = 32
-    vae_width: int = 160
-    vae_encoder_width: int = 0
-    vae_steps: int = 2500
-    sweep_steps: int = 45
-    judge_steps: int = 900
-    server: DiTConfig = MINI_SERVER
-    mobile: DiTConfig = MINI_MOBILE
-    train_clips: int = 4096
-    batch: int = 32
-    teacher_steps: int = 20_000
-    calibration_clips: int = 128
-    recovery_steps: int = 100
-    arm_steps: int = 16
-    distill_steps: int = 60
-    eval_clips: int = 256
-    teacher_sampling_steps: int = 40
-    guidance: float | Guidance = 3.0
-    sweep_width: int = 32
-    reference_steps: int = 45
-    denoiser_tflop: float = 0.15
-    denoiser_clips: int = 256
+    meaningful: bool = True  # False where the numbers only prove that the code runs
+    from_shipped: bool = True  # start from the shipped VAE, judge and teacher instead of training them
+    paper_scale: bool = False  # also build and convert the paper-scale model (minutes and gigabytes)
+    device: str = "cpu"  # torch device that trains
+    frames: int = 17  # frames of a clip, 1 + 8k
+    size: int = 128  # height and width of a clip in pixels
+    vae_ratio: tuple[int, int, int] = (8, 32, 32)  # VAE compression, time x height x width
+    vae_channels: int = 32  # latent channels of the main VAE
+    vae_width: int = 160  # channel width of the VAE's decoding net
+    vae_encoder_width: int = 0  # channel width of the VAE's encoding net; 0 leaves the code linear
+    vae_steps: int = 2500  # training steps of the main VAE
+    sweep_steps: int = 45  # training steps of each VAE in the ratio sweep
+    judge_steps: int = 900  # training steps of the judge
+    server: DiTConfig = MINI_SERVER  # sizes of the teacher
+    mobile: DiTConfig = MINI_MOBILE  # sizes of the student at the paper's cut
+    train_clips: int = 4096  # captioned clips encoded once for DiT training
+    batch: int = 32  # batch size of DiT training
+    teacher_steps: int = 20_000  # training steps of the teacher
+    calibration_clips: int = 128  # clips on which sensitivity is measured
+    recovery_steps: int = 100  # KD recovery steps of a pruned student
+    arm_steps: int = 16  # KD recovery steps of each arm that is only compared
+    distill_steps: int = 60  # generator updates of step distillation
+    eval_clips: int = 256  # clips generated for each row of a quality table
+    teacher_sampling_steps: int = 40  # steps of the guided teacher
+    guidance: float | Guidance = 3.0  # classifier-free guidance of the teacher: a scale, or a `Guidance`
+    sweep_width: int = 32  # channel width of the VAEs in the ratio sweep
+    reference_steps: int = 45  # training steps of our VAE and of the LTX-style reference, side by side
+    denoiser_tflop: float = 0.15  # training compute of each denoiser when one is trained per VAE, 10^12 operations
+    denoiser_clips: int = 256  # captioned clips that those denoisers train on
 
 
 _LAPTOP = Profile("laptop")

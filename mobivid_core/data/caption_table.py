@@ -24,17 +24,12 @@ _WIDE = (BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE)
 
 @dataclass
 class CaptionTable:
-    """Rows of a table.
+    """Rows of a table."""
 
-    Attributes:
-        wordings: File as the table names it -> its captions, without repetitions; none if all were empty.
-        faulty: File, or line of the table, -> why a row was left out.
-        encoding: How the table is encoded.
-    """
-
+    # File as the table names it -> its captions, without repetitions; none if all were empty
     wordings: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    faulty: list[tuple[str, str]] = field(default_factory=list)
-    encoding: str = "utf-8"
+    faulty: list[tuple[str, str]] = field(default_factory=list)  # file, or line of the table, -> why a row was left out
+    encoding: str = "utf-8"  # how the table is encoded
 
 
 def decode_text(data: bytes) -> tuple[str, str]:

@@ -27,17 +27,11 @@ _SHARDS = (".tar", ".tar.gz", ".tgz")
 
 @dataclass(frozen=True)
 class CaptionedClips:
-    """Clips of one video.
+    """Clips of one video."""
 
-    Attributes:
-        name: Of the video, within its source.
-        clips: uint8 (N, T, H, W, 3).
-        captions: Wordings of its caption, at least one; they belong to every clip.
-    """
-
-    name: str
-    clips: np.ndarray
-    captions: tuple[str, ...]
+    name: str  # of the video, within its source
+    clips: np.ndarray  # uint8 (N, T, H, W, 3)
+    captions: tuple[str, ...]  # wordings of its caption, at least one; they belong to every clip
 
 
 def captioned_clips(

@@ -50,18 +50,13 @@ WORDINGS = TRAIN_WORDINGS + UNSEEN_WORDINGS
 
 @dataclass(frozen=True)
 class ClipLabel:
-    """What one clip shows.
+    """What one clip shows."""
 
-    Attributes:
-        shape: One of `VOCABULARY["shape"]`; colour, motion and background likewise.
-        wording: Which wording its caption uses, 0 to `WORDINGS` - 1; those from `TRAIN_WORDINGS` on are held out.
-    """
-
-    shape: str
+    shape: str  # one of `VOCABULARY["shape"]`; colour, motion and background likewise
     colour: str
     motion: str
     background: str
-    wording: int = 0
+    wording: int = 0  # which wording its caption uses, 0 to `WORDINGS` - 1; those from `TRAIN_WORDINGS` on are held out
 
     @property
     def unseen(self) -> bool:

@@ -32,38 +32,23 @@ CHECKSUMS = "SHA256SUMS"
 
 @dataclass(frozen=True)
 class Shot:
-    """One shot of the film.
+    """One shot of the film."""
 
-    Attributes:
-        shot: Number in the film's order.
-        file: Video file in data/clips.
-        first_frame: First frame in that file.
-        frames: Length in frames, at 24 a second.
-        split: `train` or `test`.
-        film_frame: First frame in the film itself.
-    """
-
-    shot: int
-    file: str
-    first_frame: int
-    frames: int
+    shot: int  # number in the film's order
+    file: str  # video file in data/clips
+    first_frame: int  # first frame in that file
+    frames: int  # length in frames, at 24 a second
     split: str
-    film_frame: int
+    film_frame: int  # first frame in the film itself
 
 
 @dataclass(frozen=True)
 class FilmClips:
-    """Clips of the film.
+    """Clips of the film."""
 
-    Attributes:
-        clips: (N, 3, T, H, W) float32 in [-1, 1], in the film's order.
-        shots: Shot number of each clip.
-        film_frames: First frame of each clip in the film.
-    """
-
-    clips: Tensor
-    shots: list[int]
-    film_frames: list[int]
+    clips: Tensor  # (N, 3, T, H, W) float32 in [-1, 1], in the film's order
+    shots: list[int]  # shot number of each clip
+    film_frames: list[int]  # first frame of each clip in the film
 
 
 def clips_dir() -> Path:

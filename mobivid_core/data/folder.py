@@ -55,19 +55,13 @@ def printable(line: str) -> str:
 
 @dataclass
 class FolderReport:
-    """What became of each file of a folder.
+    """What became of each file of a folder."""
 
-    Attributes:
-        folder: The folder, or the shard.
-        used: Files that gave clips.
-        skipped: Files that gave none, and folders that could not be entered.
-        notes: What else is worth knowing.
-    """
-
-    folder: Path
-    used: list[UsedFile] = field(default_factory=list)
+    folder: Path  # the folder, or the shard
+    used: list[UsedFile] = field(default_factory=list)  # files that gave clips
+    # Files that gave none, and folders that could not be entered
     skipped: list[SkippedFile] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what else is worth knowing
 
     def passed_over(self, found: Found) -> None:
         """Name what was found below the folder and is no readable file."""
@@ -90,17 +84,11 @@ class FolderReport:
 
 @dataclass(frozen=True)
 class FolderPool:
-    """Clips of a folder for training and measuring, small enough to keep whole.
+    """Clips of a folder for training and measuring, small enough to keep whole."""
 
-    Attributes:
-        train: (N, 3, T, H, W) uint8.
-        test: (M, 3, T, H, W) uint8, of shots that `train` has nothing of.
-        report: What became of each file.
-    """
-
-    train: Tensor
-    test: Tensor
-    report: FolderReport
+    train: Tensor  # (N, 3, T, H, W) uint8
+    test: Tensor  # (M, 3, T, H, W) uint8, of shots that `train` has nothing of
+    report: FolderReport  # what became of each file
 
 
 def clips_from_folder(

@@ -27,23 +27,14 @@ class LatentDataset:
     """Normalised latents with their captions' token states.
 
     Captions repeat, so token states are kept once each: `text[caption_of[n]]` belongs to `latents[n]`.
-
-    Attributes:
-        latents: (N, C, t, h, w) float16.
-        text: (U, L, D) float16 token states of the distinct captions.
-        mask: (U, L) bool, True on real tokens.
-        caption_of: (N, K) int64, K wordings of each clip's caption.
-        labels: What each clip shows.
-        null_text: (1, L, D) float32 and `null_mask` (1, L): the empty caption.
-        null_mask: See `null_text`.
     """
 
-    latents: Tensor
-    text: Tensor
-    mask: Tensor
-    caption_of: Tensor
+    latents: Tensor  # (N, C, t, h, w) float16
+    text: Tensor  # (U, L, D) float16 token states of the distinct captions
+    mask: Tensor  # (U, L) bool, True on real tokens
+    caption_of: Tensor  # (N, K) int64, K wordings of each clip's caption
     labels: list[ClipLabel]
-    null_text: Tensor
+    null_text: Tensor  # (1, L, D) float32 and `null_mask` (1, L): the empty caption
     null_mask: Tensor
 
     def __len__(self) -> int:

@@ -22,15 +22,10 @@ FILM_SHARE = 0.3
 
 @dataclass(frozen=True)
 class VideoPool:
-    """Videos of any lengths and sizes, with how often each is drawn.
+    """Videos of any lengths and sizes, with how often each is drawn."""
 
-    Attributes:
-        videos: Each (3, T, H, W) uint8.
-        weights: (N,) draws are proportional to these.
-    """
-
-    videos: Sequence[Tensor]
-    weights: Tensor
+    videos: Sequence[Tensor]  # each (3, T, H, W) uint8
+    weights: Tensor  # (N,) draws are proportional to these
 
     @classmethod
     def of(cls, clips: Tensor | Sequence[Tensor]) -> VideoPool:

@@ -44,54 +44,31 @@ _TOGETHER_CPU, _TOGETHER_GPU = 2**18, 2**26
 
 @dataclass(frozen=True)
 class RenderedClips:
-    """A batch of captioned clips with exact geometry.
+    """A batch of captioned clips with exact geometry."""
 
-    Attributes:
-        clips: (B, 3, T, H, W) float32 in [-1, 1].
-        labels: What each clip shows.
-        captions: Words for each label.
-        masks: (B, T, H, W) bool, True on the object.
-        boxes: (B, T, 4) float32, x0 y0 x1 y1 of the object in pixels.
-    """
-
-    clips: Tensor
+    clips: Tensor  # (B, 3, T, H, W) float32 in [-1, 1]
     labels: list[ClipLabel]
-    captions: list[str]
-    masks: Tensor
-    boxes: Tensor
+    captions: list[str]  # words for each label
+    masks: Tensor  # (B, T, H, W) bool, True on the object
+    boxes: Tensor  # (B, T, 4) float32, x0 y0 x1 y1 of the object in pixels
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """What B clips show, before any pixel.
+    """What B clips show, before any pixel."""
 
-    Attributes:
-        sprites: (B,) which drawing, of `sprites_of`.
-        tints: (B, 3) colour in [0, 1].
-        mirrored: (B,) -1 where the drawing is mirrored, else 1.
-        angles: (B,) radians.
-        centres: (B, T, 2) x and y of the object, as shares of the side.
-        extents: (B, T) its size, as a share of the side.
-        kinds: (B,) index of the background's kind.
-        ends: (B, 2, 3) colours of a plain background (the first) or a gradient.
-        directions: (B,) radians, of the gradient.
-        images: (B,) which photo or film frame, in `blurred_images`.
-        crops: (B, 3) its crop: centre x, centre y, side, as shares of the image.
-        focus: (B,) its level of blur, 0 to `len(FOCUS)` - 1.
-    """
-
-    sprites: Tensor
-    tints: Tensor
-    mirrored: Tensor
-    angles: Tensor
-    centres: Tensor
-    extents: Tensor
-    kinds: Tensor
-    ends: Tensor
-    directions: Tensor
-    images: Tensor
-    crops: Tensor
-    focus: Tensor
+    sprites: Tensor  # (B,) which drawing, of `sprites_of`
+    tints: Tensor  # (B, 3) colour in [0, 1]
+    mirrored: Tensor  # (B,) -1 where the drawing is mirrored, else 1
+    angles: Tensor  # (B,) radians
+    centres: Tensor  # (B, T, 2) x and y of the object, as shares of the side
+    extents: Tensor  # (B, T) its size, as a share of the side
+    kinds: Tensor  # (B,) index of the background's kind
+    ends: Tensor  # (B, 2, 3) colours of a plain background (the first) or a gradient
+    directions: Tensor  # (B,) radians, of the gradient
+    images: Tensor  # (B,) which photo or film frame, in `blurred_images`
+    crops: Tensor  # (B, 3) its crop: centre x, centre y, side, as shares of the image
+    focus: Tensor  # (B,) its level of blur, 0 to `len(FOCUS)` - 1
 
     def __len__(self) -> int:
         return len(self.sprites)

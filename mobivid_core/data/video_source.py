@@ -35,15 +35,10 @@ _STEADY = 1.3
 
 @dataclass(frozen=True)
 class Survey:
-    """What the time stamps of a file say.
+    """What the time stamps of a file say."""
 
-    Attributes:
-        frame_s: Mean seconds between frames; of a file with variable rate, its shortest usual gap.
-        steady: Whether all frames are about equally far apart.
-    """
-
-    frame_s: float
-    steady: bool
+    frame_s: float  # mean seconds between frames; of a file with variable rate, its shortest usual gap
+    steady: bool  # whether all frames are about equally far apart
 
     def reduced_rate(self, max_fps: float | None) -> float | None:
         """Frames a second to deliver on a regular grid; None keeps every frame.

@@ -15,34 +15,21 @@ QK_NORMS, ROPES, GELUS = ("per_head", "across_heads"), ("per_head", "across_head
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """Widths of one diffusion transformer; heads and FFN widths are per block.
+    """Widths of one diffusion transformer; heads and FFN widths are per block."""
 
-    Attributes:
-        hidden: Residual width, kept by pruning.
-        head_dim: Width of one attention head.
-        self_heads: Self-attention heads of each block; its length is the number of blocks.
-        cross_heads: Cross-attention heads of each block.
-        ffn_widths: FFN hidden width of each block.
-        in_channels: Latent channels in and out.
-        text_dim: Width of the text encoder's token states.
-        qk_norm: "per_head", or "across_heads": one RMS norm of q and k over all heads of a layer.
-        rope: "per_head", or "across_heads": one rotary table over the width of all heads, a slice for each.
-        gelu: "exact" or "tanh".
-        rope_span: With `rope="across_heads"`, heads that the table spans: those of the unpruned model.
-        rope_heads: With `rope="across_heads"`, for each block the table's slice of every self-attention head.
-    """
-
-    hidden: int
-    head_dim: int
-    self_heads: tuple[int, ...]
-    cross_heads: tuple[int, ...]
-    ffn_widths: tuple[int, ...]
-    in_channels: int = 128
-    text_dim: int = 768
-    qk_norm: str = "per_head"
+    hidden: int  # residual width, kept by pruning
+    head_dim: int  # width of one attention head
+    self_heads: tuple[int, ...]  # self-attention heads of each block; its length is the number of blocks
+    cross_heads: tuple[int, ...]  # cross-attention heads of each block
+    ffn_widths: tuple[int, ...]  # FFN hidden width of each block
+    in_channels: int = 128  # latent channels in and out
+    text_dim: int = 768  # width of the text encoder's token states
+    qk_norm: str = "per_head"  # "per_head", or "across_heads": one RMS norm of q and k over all heads of a layer
+    # "per_head", or "across_heads": one rotary table over the width of all heads, a slice for each
     rope: str = "per_head"
-    gelu: str = "exact"
-    rope_span: int = 0
+    gelu: str = "exact"  # "exact" or "tanh"
+    rope_span: int = 0  # with `rope="across_heads"`, heads that the table spans: those of the unpruned model
+    # With `rope="across_heads"`, for each block the table's slice of every self-attention head
     rope_heads: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:

@@ -30,21 +30,13 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LayerCount:
-    """What one kind of layer costs in one forward pass at batch 1.
-
-    Attributes:
-        params: Parameters.
-        flops: Floating-point operations (multiply-add = 2).
-        weight_bytes: Bytes of the parameters.
-        peak_bytes: Largest activation memory alive in one layer of this kind (not summed over blocks).
-        traffic_bytes: Bytes read and written: weights once, inputs and outputs of each product once.
-    """
+    """What one kind of layer costs in one forward pass at batch 1."""
 
     params: int = 0
-    flops: int = 0
+    flops: int = 0  # multiply-add = 2
     weight_bytes: int = 0
-    peak_bytes: int = 0
-    traffic_bytes: int = 0
+    peak_bytes: int = 0  # largest activation memory alive in one layer of this kind (not summed over blocks)
+    traffic_bytes: int = 0  # bytes read and written: weights once, inputs and outputs of each product once
 
     def __add__(self, other: LayerCount) -> LayerCount:
         """Sum of two kinds; the peak is the larger of the two, because layers run one after the other."""

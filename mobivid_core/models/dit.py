@@ -37,15 +37,10 @@ Modulation = tuple[Tensor, Tensor]
 
 @dataclass
 class Transformer3DOutput(BaseOutput):
-    """Output of the DiT.
+    """Output of the DiT."""
 
-    Attributes:
-        sample: (B, C, t, h, w) velocity.
-        features: (B, N, hidden) token states after each block of `feature_blocks`, in that order.
-    """
-
-    sample: Tensor
-    features: tuple[Tensor, ...] = ()
+    sample: Tensor  # (B, C, t, h, w) velocity
+    features: tuple[Tensor, ...] = ()  # (B, N, hidden) token states after each block of `feature_blocks`, in that order
 
 
 class TimeEmbedding(nn.Module):

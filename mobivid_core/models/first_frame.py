@@ -33,15 +33,10 @@ _KINDS = "PIL, an (H, W, 3) array or a (3, H, W) tensor (grey and RGBA too), as 
 
 @dataclass(frozen=True)
 class FirstFrame:
-    """An image in latent space, and the noise it is mixed with.
+    """An image in latent space, and the noise it is mixed with."""
 
-    Attributes:
-        latent: (B, C, 1, h, w) normalised.
-        noise: The same shape: the first latent frame of the noise that sampling starts from.
-    """
-
-    latent: Tensor
-    noise: Tensor
+    latent: Tensor  # (B, C, 1, h, w) normalised
+    noise: Tensor  # the same shape: the first latent frame of the noise that sampling starts from
 
     def hold(self, x: Tensor, sigma: float) -> Tensor:
         """(B, C, t, h, w) at noise level `sigma` -> the same with its first frame replaced by the image's."""

@@ -17,19 +17,13 @@ from mobivid_core.models.config import DiTConfig
 
 @dataclass
 class Gates:
-    """Multipliers of a DiT's prunable units.
+    """Multipliers of a DiT's prunable units."""
 
-    Attributes:
-        self_heads: One tensor a block, (H,) or (B, H): each self-attention head's output, before the out projection.
-        cross_heads: The same for cross-attention.
-        ffn: One tensor a block, (F,) or (B, F): each FFN neuron, after GELU.
-        blocks: (blocks,) or (B, blocks): x + g * (block(x) - x).
-    """
-
+    # One tensor a block, (H,) or (B, H): each self-attention head's output, before the out projection
     self_heads: list[Tensor]
-    cross_heads: list[Tensor]
-    ffn: list[Tensor]
-    blocks: Tensor
+    cross_heads: list[Tensor]  # the same for cross-attention
+    ffn: list[Tensor]  # one tensor a block, (F,) or (B, F): each FFN neuron, after GELU
+    blocks: Tensor  # (blocks,) or (B, blocks): x + g * (block(x) - x)
 
     @classmethod
     def ones(

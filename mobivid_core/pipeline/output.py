@@ -20,13 +20,10 @@ OutputType = Literal["np", "pt", "pil", "latent"]
 
 @dataclass
 class MobiVidPipelineOutput(BaseOutput):
-    """Result of a call.
+    """Result of a call."""
 
-    Attributes:
-        frames: "np": (B, T, H, W, 3) float32 in [0, 1]; "pt": (B, T, 3, H, W) in [0, 1]; "pil": B lists of T images;
-            "latent": (B, C, t, h, w) normalised latents.
-    """
-
+    # "np": (B, T, H, W, 3) float32 in [0, 1]; "pt": (B, T, 3, H, W) in [0, 1]; "pil": B lists of T images; "latent":
+    # (B, C, t, h, w) normalised latents
     frames: np.ndarray | Tensor | list[list[Image]]
 
 

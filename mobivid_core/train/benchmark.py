@@ -36,25 +36,15 @@ _GRID, _TEXT_TOKENS = (3, 4, 4), MAX_LENGTH
 
 @dataclass(frozen=True)
 class Arm:
-    """What is switched on.
-
-    Attributes:
-        name: Of the arm.
-        malloc: glibc keeps freed memory.
-        bf16: bfloat16 autocast, attention written out.
-        compiled: Blocks are compiled.
-        fused: AdamW in one fused kernel.
-        threads: 0 for one a usable core.
-        processes: Processes that share each batch, with one thread each.
-    """
+    """What is switched on."""
 
     name: str
-    malloc: bool = False
-    bf16: bool = False
+    malloc: bool = False  # glibc keeps freed memory
+    bf16: bool = False  # bfloat16 autocast, attention written out
     compiled: bool = False
-    fused: bool = False
-    threads: int = 0
-    processes: int = 1
+    fused: bool = False  # AdamW in one fused kernel
+    threads: int = 0  # 0 for one a usable core
+    processes: int = 1  # processes that share each batch, with one thread each
 
 
 PLAIN = Arm("plain float32 eager loop")

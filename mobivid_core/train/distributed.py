@@ -34,16 +34,13 @@ def processes() -> PartialState:
 
 @dataclass(frozen=True)
 class SplitLoss:
-    """A loss whose batch can be split over processes and micro-batches.
+    """A loss whose batch can be split over processes and micro-batches."""
 
-    Attributes:
-        draw: Called with (step, generator), a CPU generator; returns the tensors of the whole batch on the CPU, all
-            with the batch as first axis. Every process draws the same.
-        error: Called with a part of each of these tensors, on the training device; returns the mean over the part: a
-            scalar, or a dict whose `loss` is minimised.
-    """
-
+    # Called with (step, generator), a CPU generator; returns the tensors of the whole batch on the CPU, all with the
+    # batch as first axis. Every process draws the same
     draw: Callable[[int, torch.Generator], tuple[Tensor, ...]]
+    # Called with a part of each of these tensors, on the training device; returns the mean over the part: a scalar, or
+    # a dict whose `loss` is minimised
     error: Callable[..., Tensor | Terms]
 
 

@@ -23,22 +23,14 @@ class ClipPool:
     """A rolling store of rendered clips: each batch mixes a few fresh ones with re-used ones.
 
     Rendering costs more than a training step; the augmentation makes a re-used clip new again.
-
-    Attributes:
-        frames: Frames a clip.
-        render_sizes: Sizes to render at before pooling to 64 x 64, taken in turn.
-        capacity: Clips kept, as bytes.
-        fresh: Share of a batch that is rendered for it.
-        split: Whose clips.
-        device: Where clips are rendered; they are kept on the CPU.
     """
 
-    frames: int = 17
-    render_sizes: tuple[int, ...] = (64, 128)
-    capacity: int = 1024
-    fresh: float = 0.2
+    frames: int = 17  # frames a clip
+    render_sizes: tuple[int, ...] = (64, 128)  # sizes to render at before pooling to 64 x 64, taken in turn
+    capacity: int = 1024  # clips kept, as bytes
+    fresh: float = 0.2  # share of a batch that is rendered for it
     split: str = "judge"
-    device: torch.device | str = "cpu"
+    device: torch.device | str = "cpu"  # where clips are rendered; they are kept on the CPU
 
     def __post_init__(self) -> None:
         self._clips = torch.empty(self.capacity, 3, self.frames, VIEW_SIZE, VIEW_SIZE, dtype=torch.uint8)

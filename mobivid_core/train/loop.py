@@ -39,51 +39,31 @@ _LONG_RUN = 1000
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train.
+    """How to train."""
 
-    Attributes:
-        steps: Optimiser steps in all.
-        seconds: Training time in all, earlier parts included: the run and its learning rate end with the steps or the
-            time, what comes first. With it, resuming is not exact, since the rate follows the clock.
-        learning_rate: Peak learning rate of AdamW.
-        warmup: Steps of linear warm-up.
-        hold: Share of the steps that stay at the peak before the decay; until then, a longer schedule is the same run.
-        final_rate: Rate at the end as a share of the peak (cosine decay).
-        weight_decay: AdamW's decoupled weight decay.
-        betas: AdamW's moment decays.
-        clip_norm: Gradient norm is clipped to this.
-        ema: Decay of the averaged weights; 0 keeps none.
-        save_every_s: Seconds between saved states.
-        log_every: Steps between rows of the log.
-        seed: Seed of all randomness.
-        slow: Parameter-name prefixes trained at `slow_rate` times the rate.
-        slow_rate: See `slow`.
-        muon: Peak rate of Muon for weight matrices; 0 trains everything with AdamW.
-        muon_not: Parts of parameter names that stay with AdamW all the same: inputs, outputs, embeddings.
-        bf16: Compute in bfloat16 under autocast; weights, averages and moments stay float32.
-        accumulate: Micro-batches that a process splits its share of a batch into, for less memory.
-        sharded: Shard the model over all processes (FSDP2) instead of keeping a copy in each.
-    """
-
-    steps: int
-    learning_rate: float = 1e-3
-    warmup: int = 100
+    steps: int  # optimiser steps in all
+    learning_rate: float = 1e-3  # peak learning rate of AdamW
+    warmup: int = 100  # steps of linear warm-up
+    # Share of the steps that stay at the peak before the decay; until then, a longer schedule is the same run
     hold: float = 0.0
-    final_rate: float = 0.02
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip_norm: float = 1.0
-    ema: float = 0.999
-    save_every_s: float = 60.0
-    log_every: int = 20
-    seed: int = 0
-    slow: tuple[str, ...] = ()
+    final_rate: float = 0.02  # rate at the end as a share of the peak (cosine decay)
+    weight_decay: float = 0.01  # AdamW's decoupled weight decay
+    betas: tuple[float, float] = (0.9, 0.99)  # AdamW's moment decays
+    clip_norm: float = 1.0  # gradient norm is clipped to this
+    ema: float = 0.999  # decay of the averaged weights; 0 keeps none
+    save_every_s: float = 60.0  # seconds between saved states
+    log_every: int = 20  # steps between rows of the log
+    seed: int = 0  # seed of all randomness
+    slow: tuple[str, ...] = ()  # parameter-name prefixes trained at `slow_rate` times the rate
     slow_rate: float = 1 / 30
-    muon: float = 0.0
+    muon: float = 0.0  # peak rate of Muon for weight matrices; 0 trains everything with AdamW
+    # Parts of parameter names that stay with AdamW all the same: inputs, outputs, embeddings
     muon_not: tuple[str, ...] = ()
-    bf16: bool = False
-    accumulate: int = 1
-    sharded: bool = False
+    bf16: bool = False  # compute in bfloat16 under autocast; weights, averages and moments stay float32
+    accumulate: int = 1  # micro-batches that a process splits its share of a batch into, for less memory
+    sharded: bool = False  # shard the model over all processes (FSDP2) instead of keeping a copy in each
+    # Training time in all, earlier parts included: the run and its learning rate end with the steps or the time, what
+    # comes first. With it, resuming is not exact, since the rate follows the clock
     seconds: float | None = None
 
     @property
@@ -94,19 +74,12 @@ class TrainSettings:
 
 @dataclass
 class TrainResult:
-    """What a training run left.
+    """What a training run left."""
 
-    Attributes:
-        averaged: The model with averaged weights (the model itself where none were kept).
-        log: Rows `step, loss, ..., seconds`.
-        seconds: Wall time spent training, all resumed parts together.
-        ended: Why `on_log` ended the run early; empty otherwise.
-    """
-
-    averaged: nn.Module
-    log: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    ended: str = ""
+    averaged: nn.Module  # the model with averaged weights (the model itself where none were kept)
+    log: list[dict[str, float]] = field(default_factory=list)  # rows `step, loss, ..., seconds`
+    seconds: float = 0.0  # wall time spent training, all resumed parts together
+    ended: str = ""  # why `on_log` ended the run early; empty otherwise
 
 
 Optimizers = dict[str, torch.optim.Optimizer]

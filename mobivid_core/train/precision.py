@@ -114,14 +114,9 @@ DIT, CONVOLUTIONAL, MUON = ("linear", "attention"), ("convolution",), ("orthogon
 
 @dataclass(frozen=True)
 class Precision:
-    """What was chosen.
+    """What was chosen."""
 
-    Attributes:
-        bf16: Compute in bfloat16.
-        reason: Why, for people.
-    """
-
-    bf16: bool
+    bf16: bool  # compute in bfloat16
     reason: str
 
     def __str__(self) -> str:

@@ -32,15 +32,10 @@ STATE_BYTES = {"weights": 4, "gradients": 4, "AdamW moments": 8, "averaged weigh
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes that one clip's forward pass leaves for the backward pass.
+    """Bytes that one clip's forward pass leaves for the backward pass."""
 
-    Attributes:
-        kept: All blocks keep theirs.
-        checkpointed: Blocks keep their input; one block at a time is computed again.
-    """
-
-    kept: int
-    checkpointed: int
+    kept: int  # all blocks keep theirs
+    checkpointed: int  # blocks keep their input; one block at a time is computed again
 
 
 def meta_model(sizes: DiTConfig) -> MobiVidTransformer3DModel:

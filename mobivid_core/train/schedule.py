@@ -12,21 +12,13 @@ _MEASURED = (3, 13)
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, a peak that may be held, then a cosine down; it ends with the steps or the time, if sooner.
-
-    Attributes:
-        steps: Steps in all.
-        seconds: Training time in all; None for no limit.
-        warmup: Steps of linear warm-up.
-        hold: Share of the run that stays at the peak before the decay.
-        final_rate: Rate at the end as a share of the peak.
-    """
+    """Linear warm-up, a peak that may be held, then a cosine down; it ends with the steps or the time, if sooner."""
 
     steps: int
-    seconds: float | None = None
-    warmup: int = 0
-    hold: float = 0.0
-    final_rate: float = 0.0
+    seconds: float | None = None  # training time in all; None for no limit
+    warmup: int = 0  # steps of linear warm-up
+    hold: float = 0.0  # share of the run that stays at the peak before the decay
+    final_rate: float = 0.0  # rate at the end as a share of the peak
 
     def position(self, step: int, spent_s: float = 0.0) -> float:
         """Steps done, or the time spent in units of the steps, whichever is further; `steps` is the end."""

@@ -38,21 +38,13 @@ _RELAUNCHED = "MOBIVID_RELAUNCHED"
 
 @dataclass(frozen=True)
 class SpeedPlan:
-    """Which speed-ups are on, and why.
+    """Which speed-ups are on, and why."""
 
-    Attributes:
-        malloc: This process runs with glibc's allocator settings.
-        bf16: Compute in bfloat16.
-        compiled: Compile the model's blocks.
-        threads: Threads of a matrix product.
-        reasons: Why each is on or off, by name.
-    """
-
-    malloc: bool
-    bf16: bool
-    compiled: bool
-    threads: int
-    reasons: Mapping[str, str]
+    malloc: bool  # this process runs with glibc's allocator settings
+    bf16: bool  # compute in bfloat16
+    compiled: bool  # compile the model's blocks
+    threads: int  # threads of a matrix product
+    reasons: Mapping[str, str]  # why each is on or off, by name
 
     @classmethod
     def detect(cls, brief: bool = False) -> SpeedPlan:
