@@ -148,11 +148,7 @@ def _remedy(folder: Path) -> str:
 
 
 def find(stage: str, profile: str) -> Artifact:
-    """The artefact of `stage`: the run's own if there is a complete one, else the shipped one.
-
-    Args:
-        stage: One of `STAGES`.
-        profile: Name of the profile whose run is looked at.
+    """The artefact of `stage`: the run's own at this profile if there is a complete one, else the shipped one.
 
     Raises:
         ProfileError: Unknown profile.
@@ -178,13 +174,6 @@ def find(stage: str, profile: str) -> Artifact:
 @contextlib.contextmanager
 def publish(stage: str, profile: str) -> Iterator[Path]:
     """Write a stage's artefact: yields an empty folder that takes its place only if nothing raised.
-
-    Args:
-        stage: One of `STAGES`.
-        profile: Name of the profile of this run.
-
-    Yields:
-        An empty temporary folder.
 
     Raises:
         CheckpointError: Unknown stage, or nothing was written into the folder.
@@ -235,10 +224,7 @@ def _short(path: Path) -> str:
 def save_model(model: torch.nn.Module, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Save a diffusers-style model as `config.json` and safetensors.
 
-    Args:
-        model: A `ModelMixin` + `ConfigMixin` model.
-        folder: Made if missing.
-        dtype: Store floating-point weights in this type (shipped ones are float16); None keeps theirs.
+    Floating-point weights are stored as `dtype` (shipped ones are float16); None keeps theirs.
     """
     import torch
     from safetensors.torch import save
@@ -258,11 +244,8 @@ def save_model(model: torch.nn.Module, folder: Path, dtype: torch.dtype | None =
 def load_model(cls: type[Model], folder: Path, variant: str | None = None) -> Model:
     """Load a model saved by `save_model` (or by diffusers' `save_pretrained`), in float32 and eval mode.
 
-    Args:
-        cls: The model's class; its `from_config` builds it.
-        folder: Holds `config.json` and the weights. If it, or the artefact folder around it, is stamped,
-            both files are checked against the stamp first.
-        variant: Name inside the weights' file name, e.g. "fp16", as `save_pretrained(variant=...)` writes it.
+    If the folder, or the artefact folder around it, is stamped, both files are checked against the stamp first.
+    `variant` is a name inside the weights' file name, e.g. "fp16", as `save_pretrained(variant=...)` writes it.
 
     Raises:
         CheckpointError: A file is missing, truncated or corrupt, or does not fit the class.

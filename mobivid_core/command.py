@@ -26,9 +26,7 @@ MISTAKE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 class CommandParser(argparse.ArgumentParser):
     """An argument parser whose complaint is one line.
 
-    Args:
-        words: The subcommand's words, e.g. "train vae".
-        description: Its docstring; the help shows the first line.
+    `words` are the subcommand's, e.g. "train vae"; of a docstring as `description`, the help shows the first line.
     """
 
     def __init__(self, words: str = "", description: str | None = None, **settings: object) -> None:
@@ -66,9 +64,6 @@ def run_command(
         arguments: Without the program's name; None takes the process's own.
         failed: Errors that are no mistake of the user, but the work's own failure: status 1, the message as it is.
         interrupted: What Ctrl-C says.
-
-    Returns:
-        The exit status.
 
     Raises:
         SystemExit: From the parser, after a bad argument (2) or `--help` (0).

@@ -105,11 +105,7 @@ PROFILES: dict[str, Profile] = {
 
 
 def get_profile(name: str) -> Profile:
-    """Look a profile up by name.
-
-    Raises:
-        ProfileError: No profile has that name.
-    """
+    """Look a profile up by name; a ProfileError names those that exist."""
     if name not in PROFILES:
         raise ProfileError(f"unknown profile {name!r}; the profiles are {', '.join(PROFILES)}")
     return PROFILES[name]

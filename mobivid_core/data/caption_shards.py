@@ -23,11 +23,9 @@ Skip = Callable[[str, str], None]
 
 
 def shard_videos(shards: list[Path], skip: Skip) -> Iterator[Video]:
-    """Unpack the videos of shards one by one; each file is gone when the next is asked for.
+    """Unpack the videos of tar files one by one; each file is gone when the next is asked for.
 
-    Args:
-        shards: Tar files, compressed or not.
-        skip: Is told the name of whatever gives no video, and why.
+    `skip` is told the name of whatever gives no video, and why.
 
     Raises:
         ParameterError: webdataset is missing.

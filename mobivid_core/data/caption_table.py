@@ -53,10 +53,7 @@ def decode_text(data: bytes) -> tuple[str, str]:
 
 
 def read_captions(file: Path) -> CaptionTable:
-    """Read a table with the columns `file` and `caption`.
-
-    Args:
-        file: A CSV file; its delimiter is found in its first line.
+    """Read a CSV file with the columns `file` and `caption`; its delimiter is found in its first line.
 
     Raises:
         ParameterError: The file cannot be read, is not text, or lacks a column.

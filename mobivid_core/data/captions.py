@@ -110,22 +110,13 @@ def _wording(number: int) -> tuple:
 
 
 def label_indices(labels: Sequence[ClipLabel]) -> torch.Tensor:
-    """Class indices of labels.
-
-    Returns:
-        (N, 4) int64, columns in the order of `ATTRIBUTES`.
-    """
+    """Class indices of labels, (N, 4) int64, columns in the order of `ATTRIBUTES`."""
     rows = [[VOCABULARY[a].index(getattr(label, a)) for a in ATTRIBUTES] for label in labels]
     return torch.tensor(rows, dtype=torch.long).reshape(len(rows), len(ATTRIBUTES))
 
 
 def label_from(uniform: Sequence[float], *, held_out: bool) -> ClipLabel:
-    """The label that three uniform draws choose: triple, background, wording (of training).
-
-    Args:
-        uniform: Three numbers in [0, 1).
-        held_out: True for a held-out triple, False for a trainable one.
-    """
+    """The label that three numbers in [0, 1) choose: triple (held out or trainable), background, wording (of training)."""
     pool = triples(held_out)
     background = int(np.searchsorted(np.cumsum(BACKGROUND_SHARES)[:-1], uniform[1], side="right"))
     return ClipLabel(

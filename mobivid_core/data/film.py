@@ -114,13 +114,7 @@ def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | No
     """Non-overlapping clips of the film's shots: square centre crops at 24 frames a second.
 
     With a limit, clips are spread over the shots: the middle of every shot comes before a second clip of any.
-    A clip of 17x128x128 takes 3.3 MB; all of `train` is 1.8 GB.
-
-    Args:
-        split: `train` or `test`.
-        frames: Frames of a clip.
-        size: Height and width in pixels, at most 128.
-        limit: Clips at most.
+    A clip of 17x128x128 takes 3.3 MB; all of `train` is 1.8 GB. `size` is in pixels, at most 128.
 
     Raises:
         ParameterError: An unknown split, or a size above the shipped film's.

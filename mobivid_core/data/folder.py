@@ -129,17 +129,11 @@ def folder_pool(
     per_file: int = 64,
     limit: int = 2048,
 ) -> FolderPool:
-    """Read a folder for training a VAE and measuring it, split so that no shot is in both halves.
+    """Read a folder, as `clips_from_folder`, for training a VAE and measuring it; no shot is in both halves.
 
     Where several files give clips, whole files go to `test` (files often hold one scene many times); a single file is
-    split by shot. Every fifth is tested, and at least one.
-
-    Args:
-        folder: See `clips_from_folder`, and so for `frames`, `size` and `per_file`.
-        frames: See `folder`.
-        size: See `folder`.
-        per_file: See `folder`.
-        limit: Clips in all at most, spread over the files; 2048 of 17x128x128 take 1.7 GB.
+    split by shot. Every fifth is tested, and at least one. At most `limit` clips are kept, spread over the files; 2048
+    of 17x128x128 take 1.7 GB.
 
     Raises:
         ParameterError: Not a folder, or a count below 1.

@@ -76,15 +76,7 @@ def latent_dataset(
 ) -> LatentDataset:
     """Render, encode and caption clips `start` to `start + count` of a split.
 
-    Args:
-        vae: Encodes the clips.
-        split: See `render_clips`.
-        count: Number of clips N.
-        frames: Frames a clip.
-        size: Height and width in pixels.
-        start: Index of the first clip.
-        cache: Folder that keeps the latents, by the content of the VAE and the request; None keeps none.
-        progress: Show a progress bar.
+    The folder `cache` keeps the latents, by the content of the VAE and the request; None keeps none.
     """
     file = cache / f"{split}-{_key(vae, split, start, count, frames, size)}.safetensors" if cache else None
     latents = (read_tensors(file) or {}).get("latents")
@@ -110,13 +102,8 @@ def with_captions(latents: Tensor, labels: list[ClipLabel], wordings: int = WORD
 def encode_many(captions: list[str], device: torch.device | str = "cpu", batch: int = 64) -> tuple[Tensor, Tensor]:
     """`encode_text` in half precision, without its cache: a dataset's captions are many, and each is kept once.
 
-    Args:
-        captions: N captions.
-        device: Where to encode, and where the result lies.
-        batch: Captions encoded together.
-
     Returns:
-        States (N, L, D) float16, zero at padding, and mask (N, L) bool.
+        States (N, L, D) float16, zero at padding, and mask (N, L) bool, on the device.
     """
     states = torch.zeros(len(captions), MAX_LENGTH, TEXT_DIM, dtype=torch.float16, device=device)
     mask = torch.zeros(len(captions), MAX_LENGTH, dtype=torch.bool, device=device)

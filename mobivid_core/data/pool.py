@@ -62,18 +62,12 @@ class VideoPool:
         return VideoPool(videos, self.weights)
 
     def draw(self, batch: int, frames: int, crop: int, generator: torch.Generator, *, augment: bool = True) -> Tensor:
-        """Random windows, float32 in [-1, 1].
+        """Random windows, float32 (B, 3, T, crop, crop) in [-1, 1], on the pool's device.
 
         Args:
-            batch: Clips B.
-            frames: Frames T of a window.
-            crop: Side of the square crop in pixels.
-            generator: Source of randomness, on the CPU: all devices draw the same windows.
-            augment: Mirror half of the clips, play half backwards, and one in four at double speed where it is
-                long enough.
-
-        Returns:
-            (B, 3, T, crop, crop), on the pool's device.
+            batch: Clips B. frames: Frames T of a window. crop: Side of the square crop in pixels. generator: Source of
+            randomness, on the CPU: all devices draw the same windows. augment: Mirror half of the clips, play half
+            backwards, and one in four at double speed where it is long enough.
 
         Raises:
             ParameterError: A video is shorter or smaller than asked for.

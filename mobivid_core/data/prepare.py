@@ -121,9 +121,7 @@ def _cut(film: np.ndarray) -> list[Shot]:
 def prepare_sprites(source: Path, folder: Path) -> None:
     """Rasterise the drawings of each object from several artists' emoji sets, as luminance and opacity.
 
-    Args:
-        source: Folder with the unpacked npm packages `@iconify-json/<set>`, one folder a set of `SETS`.
-        folder: Where `objects.npz` and `objects.json` go.
+    `source` holds the unpacked npm packages `@iconify-json/<set>`, one folder a set of `SETS`.
     """
     planes, rows = [], []
     for artist, part in SETS.items():
@@ -213,10 +211,6 @@ def _tintable(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 def prepare_photos(source: Path, folder: Path) -> None:
     """Crop each photo centrally to a square and scale it; write the soft film frames beside them.
-
-    Args:
-        source: Folder of `PHOTOS`.
-        folder: Where `<name>.png`, `film_train.png` and `film_test.png` go.
 
     Raises:
         ParameterError: A photo is missing.

@@ -115,16 +115,7 @@ def _label(split: str, index: int, uniform: np.ndarray) -> ClipLabel:
 
 
 def draw_scenes(split: str, indices: Iterable[int], frames: int = 17) -> tuple[Scenes, list[ClipLabel]]:
-    """Choose what clips show.
-
-    Args:
-        split: As in `render_clips`.
-        indices: Which clips.
-        frames: Frames T a clip.
-
-    Returns:
-        (scenes on the CPU, their labels).
-    """
+    """Choose what clips show; returns scenes on the CPU, and their labels."""
     indices = [int(i) for i in indices]
     u = np.stack([_draw(split, i) for i in indices]) if indices else np.zeros((0, _DRAWS))
     labels = [_label(split, i, row) for i, row in zip(indices, u, strict=True)]
@@ -181,13 +172,7 @@ def _trajectories(motions: list[str], u: np.ndarray, frames: int) -> tuple[np.nd
 def paint(
     scenes: Scenes, size: int = 128, device: torch.device | str = "cpu", chunk: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Make pixels of scenes.
-
-    Args:
-        scenes: B of them, T frames each.
-        size: Height and width in pixels.
-        device: Where to paint.
-        chunk: Clips painted together; None for what suits the device.
+    """Make pixels of B scenes of T frames; `chunk` clips are painted together, None for what suits the device.
 
     Returns:
         Clips (B, 3, T, H, W) float32 in [-1, 1], masks (B, T, H, W) bool and boxes (B, T, 4) float32, on the device.

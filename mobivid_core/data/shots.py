@@ -28,11 +28,7 @@ def histogram(frame: np.ndarray) -> np.ndarray:
 
 
 def find_cuts(jumps: Sequence[float]) -> list[int]:
-    """Frames at which a new shot begins.
-
-    Args:
-        jumps: Half the L1 distance between the histograms of frames i and i + 1.
-    """
+    """Frames at which a new shot begins, by half the L1 distance between the histograms of frames i and i + 1."""
     jumps = np.asarray(jumps, dtype=np.float64)
     if not len(jumps):
         return []

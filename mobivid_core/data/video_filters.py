@@ -52,10 +52,9 @@ def pictures(
     rate: float | None,
     frame_s: float,
 ) -> Iterator[np.ndarray]:
-    """Turn frames into pictures, uint8 (H, W, 3).
+    """Turn frames, in the order they are shown, into pictures, uint8 (H, W, 3).
 
     Args:
-        frames: In the order they are shown.
         size: Height and width: scaled to cover, then cropped centrally. None keeps the first frame's own.
         pixel_aspect: Width of a stored pixel by its height.
         rate: Pictures a second, on a grid that begins at the first frame; None passes every frame.

@@ -110,14 +110,9 @@ def iterate_frames(
 
 
 def read_spans(path: Path | str, starts: list[int], frames: int, *, crop: int, size: int) -> list[np.ndarray]:
-    """Read equally long spans of one file, decoding only near them.
+    """Read equally long spans of one file at a constant rate, decoding only near them.
 
-    Args:
-        path: A file at a constant rate whose first frame has time 0.
-        starts: First frame of each span, ascending.
-        frames: Length of each span.
-        crop: Side of the central square taken from each frame, in pixels.
-        size: Side that the square is scaled to (pixel-area average).
+    The central square of `crop` pixels is scaled to `size` (pixel-area average); starts ascend.
 
     Returns:
         One uint8 (frames, size, size, 3) array a span.

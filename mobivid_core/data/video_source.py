@@ -43,8 +43,8 @@ class Survey:
     def reduced_rate(self, max_fps: float | None) -> float | None:
         """Frames a second to deliver on a regular grid; None keeps every frame.
 
-        A steady file at or below the limit keeps its frames, so that none is invented. In a file of variable rate
-        a picture is held for as long as the file holds it.
+        A steady file at or below the limit keeps its frames; in one of variable rate a picture is held as the file
+        does.
         """
         if max_fps is None or not self.frame_s or (self.steady and self.frame_s * max_fps > 0.98):
             return None

@@ -69,7 +69,7 @@ def dit_counts(
     fused_attention: bool = True,
     tiles: int = 1,
 ) -> dict[str, LayerCount]:
-    """Counts of a DiT per layer kind, with their "total".
+    """Counts of a DiT per layer kind, with their "total"; `params` and `flops` equal the module's own to the unit.
 
     Args:
         cfg: Sizes; heads and FFN widths may differ from block to block.
@@ -78,9 +78,6 @@ def dit_counts(
         bytes_per_value: 2 for float16, 4 for float32.
         fused_attention: The scores are never stored (True) or stored whole (False).
         tiles: Tiles over the FFN's hidden axis; changes only the FFN's peak memory.
-
-    Returns:
-        Kind -> `LayerCount`, and "total". `params` and `flops` equal the module's own to the unit.
     """
     tokens, size = grid[0] * grid[1] * grid[2], bytes_per_value
     counts = _outer_counts(cfg, tokens, text_tokens, size)

@@ -94,18 +94,13 @@ class TransformerBlock(nn.Module):
         mask: Tensor | None = None,
         gates: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """One block.
+        """One block on token states x (B, N, hidden) and projected text (B, L, hidden).
 
         Args:
-            x: (B, N, hidden) token states.
-            text: (B, L, hidden) projected text.
             modulation: (B, 6, hidden) from the timestep, or (B, 6, N, hidden) from one for each token.
             table: Rotary table of the N tokens.
             mask: (B, 1, 1, L) text mask.
             gates: Multipliers of this block's self heads, cross heads, neurons, and of the block itself.
-
-        Returns:
-            (B, N, hidden).
         """
         self_gate, cross_gate, ffn_gate, block_gate = gates or (None, None, None, None)
         values = self.scale_shift_table[:, None] + (modulation[:, :, None] if modulation.ndim == 3 else modulation)
@@ -201,13 +196,10 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
         scale: Scale | None = None,
         positions: Tensor | None = None,
     ) -> RotaryTable:
-        """The rotary table that the blocks take for a latent grid.
+        """The rotary table that the blocks take for a latent grid t, h, w.
 
-        Args:
-            grid: Tokens along t, h, w.
-            device: Where it lies.
-            scale: LTX-Video's `rope_interpolation_scale`; None: the config's.
-            positions: (B, N, 3) coordinates instead of the grid's, for a table over all heads.
+        `scale` is LTX-Video's `rope_interpolation_scale`, None: the config's. `positions` (B, N, 3) are coordinates
+        instead of the grid's, for a table over all heads.
         """
         c = self.config
         if c.rope == "per_head":
@@ -217,13 +209,9 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
         return spanning_table(positions, c.rope_span, c.head_dim, c.rope_theta)
 
     def time_modulation(self, timestep: Tensor) -> Modulation:
-        """What `forward` makes of a timestep; Core ML packages take it as an input (float16 would spoil it).
+        """What `forward` makes of a timestep, 1000 * sigma, (B,) or (B, N): see `Modulation`.
 
-        Args:
-            timestep: (B,) 1000 * sigma, or (B, N) one for each token.
-
-        Returns:
-            See `Modulation`.
+        Core ML packages take it as an input (float16 would spoil it).
         """
         return self.time_embed(timestep)
 

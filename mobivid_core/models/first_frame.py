@@ -53,18 +53,10 @@ def encode_image(
     width: int,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Latent of an image, or of one image a clip.
+    """Latent (B, C, 1, h, w) of an image, or of one image a clip; resized to the clip's height and width if needed.
 
-    Args:
-        vae: The clips' VAE.
-        image: See `ImageInput`; resized if needed.
-        clips: B, or (prompts, B) where each prompt has several clips beside each other.
-        height: Of the clip, in pixels.
-        width: See `height`.
-        device: Where to compute; None: where the VAE lies (an offloaded one lies elsewhere).
-
-    Returns:
-        (B, C, 1, h, w).
+    `clips` is B, or (prompts, B) where each prompt has several clips beside each other. `device`, None for the VAE's,
+    is where to compute (an offloaded VAE lies elsewhere).
 
     Raises:
         ParameterError: Not an image, or neither one nor one a prompt or a clip.

@@ -74,23 +74,14 @@ class MobiVidLTXTransformer(MobiVidTransformer3DModel, CacheMixin):
         attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """diffusers' call.
+        """diffusers' call: packed latents (B, N, C) to (B, N, C); `attention_kwargs` is not read.
 
         Args:
-            hidden_states: (B, N, C) packed latents.
-            encoder_hidden_states: (B, L, text_dim).
             timestep: (B,), or (B, N) one for each token.
             encoder_attention_mask: (B, L), 1 for real tokens; (B, 1, L) is added to the scores.
             num_frames: Latent frames t; with `height` h and `width` w, N = t * h * w.
-            height: See `num_frames`.
-            width: See `num_frames`.
             rope_interpolation_scale: Seconds a latent frame, pixels a latent row and column.
             video_coords: (B, 3, N) coordinates instead of the grid's.
-            attention_kwargs: Accepted for the signature; nothing here reads it.
-            return_dict: False returns a tuple.
-
-        Returns:
-            (B, N, C).
         """
         grid = (1, 1, hidden_states.shape[1]) if num_frames is None else (num_frames, height, width)
         positions = None

@@ -41,16 +41,9 @@ def axis_pairs(head_dim: int) -> Grid:
 def rotary_table(
     grid: Grid, head_dim: int, theta: float = 10_000.0, device: torch.device | str | None = None
 ) -> RotaryTable:
-    """Cosines and sines of every token's rotation.
+    """Cosines and sines of every token's rotation, each (t*h*w, head_dim / 2) float32; w runs fastest.
 
-    Args:
-        grid: Tokens along t, h, w; tokens are ordered with w fastest.
-        head_dim: Width of one head.
-        theta: The j-th of an axis' n pairs turns by theta^(-j/n) radians a token.
-        device: Where the table lies.
-
-    Returns:
-        (cos, sin), each (t*h*w, head_dim / 2) float32.
+    The j-th of an axis' n pairs turns by theta^(-j/n) radians a token.
     """
     angles = []
     for axis, (length, pairs) in enumerate(zip(grid, axis_pairs(head_dim), strict=True)):
@@ -68,10 +61,7 @@ def rotary_table(
 def scaled_positions(grid: Grid, scale: Scale | None, device: torch.device | str | None = None) -> Tensor:
     """LTX-Video's coordinates of each token, (t*h*w, 3) float32.
 
-    Args:
-        grid: Tokens along t, h, w.
-        scale: `rope_interpolation_scale`: seconds a latent frame, pixels a latent row and column; None: token indices.
-        device: Where they lie.
+    `scale` is `rope_interpolation_scale`: seconds a latent frame, pixels a latent row and column; None: token indices.
     """
     axes = [torch.arange(n, dtype=torch.float32, device=device) for n in grid]
     if scale is not None:
@@ -81,16 +71,13 @@ def scaled_positions(grid: Grid, scale: Scale | None, device: torch.device | str
 
 
 def spanning_table(positions: Tensor, heads: int, head_dim: int, theta: float = 10_000.0) -> RotaryTable:
-    """LTX-Video's table over the whole inner width, as one slice a head.
+    """LTX-Video's table over the inner width of the unpruned model's heads, as one slice a head.
 
     Its pairs (2i, 2i + 1) are stored as (i, i + head_dim / 2), as `rotate` turns them: the importer orders the rows of
-    q and k accordingly.
+    q and k accordingly. The fastest channel turns by theta * pi / 2 radians where a coordinate moves by 1/2.
 
     Args:
         positions: (..., N, 3) from `scaled_positions`, or a clip's own.
-        heads: Heads of the unpruned model.
-        head_dim: Width of one head.
-        theta: The fastest channel turns by theta * pi / 2 radians where a coordinate moves by 1/2.
 
     Returns:
         (cos, sin), each (..., heads, N, head_dim / 2) float32.
@@ -105,14 +92,9 @@ def spanning_table(positions: Tensor, heads: int, head_dim: int, theta: float = 
 
 
 def rotate(x: Tensor, table: RotaryTable) -> Tensor:
-    """Rotate channel pairs (j, j + head_dim / 2) of each token by its angles.
+    """Rotate channel pairs (j, j + head_dim / 2) of tokens x (..., N, head_dim) by the angles of a table of N rows.
 
-    Args:
-        x: (..., N, head_dim) queries or keys.
-        table: From `rotary_table` or `spanning_table`, N rows.
-
-    Returns:
-        Same shape and type as `x`. Dot products of two rotated tokens depend on their offset alone.
+    Dot products of two rotated tokens depend on their offset alone.
     """
     cos, sin = (part.to(x.dtype) for part in table)
     first, second = x.chunk(2, dim=-1)

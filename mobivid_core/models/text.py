@@ -83,17 +83,12 @@ def load_text_encoder() -> PreTrainedModel:
 
 
 def encode_text(captions: Sequence[str], max_length: int = MAX_LENGTH) -> tuple[Tensor, Tensor]:
-    """Encode captions into padded token states.
+    """Encode captions into padded token states, each once: they are kept. "" is the unconditional input of guidance.
 
-    States of one caption are computed once and kept. The unconditional input of guidance is the encoding of "".
-
-    Args:
-        captions: N captions; one longer than `max_length` tokens is cut, with a warning.
-        max_length: L, tokens including the two special ones.
+    A caption longer than L = `max_length` tokens, the two special ones included, is cut, with a warning.
 
     Returns:
-        states: (N, L, 384) float32, zero at padding.
-        mask: (N, L) bool, True at real tokens.
+        States (N, L, 384) float32, zero at padding, and mask (N, L) bool, True at real tokens.
 
     Raises:
         CheckpointError: The encoder's package is missing.
@@ -119,14 +114,9 @@ def encode_captions(captions: Sequence[str], device: torch.device | str = "cpu")
 
 
 def on_captions(sample: Callable[[Condition, Tensor], Tensor], model: nn.Module) -> CaptionSampler:
-    """A function from (condition, noise) to latents on the model's device, as `evaluate` takes it.
+    """A sampler from (condition, noise) as one from captions as words, as `evaluate` takes it.
 
-    Args:
-        sample: N captions and (N, C, t, h, w) noise -> latents of the same shape.
-        model: What it runs.
-
-    Returns:
-        The same from captions as words; latents come back on the CPU.
+    It computes on the model's device; latents come back on the CPU.
     """
     device = next(model.parameters()).device
     return lambda captions, noise: sample(encode_captions(captions, device), noise.to(device)).cpu()
@@ -152,17 +142,13 @@ def token_states(
     text_encoder: PreTrainedModel,
     max_length: int = MAX_LENGTH,
 ) -> tuple[Tensor, Tensor]:
-    """Encode captions with any tokenizer and encoder of the interface that diffusers uses for CLIP.
+    """Encode N captions with any tokenizer and encoder of the interface that diffusers uses for CLIP.
 
-    Args:
-        captions: N captions; one longer than `max_length` tokens is cut, with a warning.
-        tokenizer: E.g. a `CLIPTokenizer`.
-        text_encoder: E.g. a `CLIPTextModel`, whose states are D wide; on the device to compute on.
-        max_length: L, tokens including the special ones.
+    A caption longer than L = `max_length` tokens, special ones included, is cut, with a warning.
 
     Returns:
-        states: (N, L, D) float32, zero at padding.
-        mask: (N, L) bool, True at real tokens.
+        States (N, L, D) float32, zero at padding, and mask (N, L) bool, True at real tokens, on the device: None is the
+        encoder's own.
     """
     captions = list(captions)
     for caption, ids in zip(captions, tokenizer(captions)["input_ids"], strict=True):

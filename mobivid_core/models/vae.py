@@ -134,13 +134,10 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit_linear(self, clips: Tensor) -> None:
-        """Initialise the linear path by PCA, first over frame patches, then over time.
+        """Initialise the linear path by PCA on clips (N, 3, T, H, W), first over frame patches, then over time.
 
-        Afterwards each raw latent channel has unit mean square on `clips`. The encoder's net, if any, starts at 3 % of
-        that.
-
-        Args:
-            clips: (N, 3, T, H, W) in [-1, 1], on the VAE's device; a few hundred are enough.
+        A few hundred clips are enough. Afterwards each raw latent channel has unit mean square on them; the encoder's
+        net, if any, starts at 3 % of that.
         """
         self.latent_shape(*clips.shape[2:])
         self.linear_encoder.fit(clips)

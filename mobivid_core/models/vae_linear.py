@@ -65,12 +65,8 @@ class TimeSplit(nn.Module):
 class LinearEncoder(nn.Module):
     """PCA code of a clip: patches of each frame to coefficients, coefficients of a group of frames to channels.
 
-    Args:
-        time: Frames of a group.
-        patch: Side of a token in pixels.
-        kept: Coefficients a frame's patch keeps.
-        channels: Latent channels.
-        lapped: Fold the frames across token borders first (`lapped`).
+    A patch of `patch` x `patch` pixels keeps `kept` coefficients, `time` frames are a group; `lapped` folds the frames
+    across token borders first.
     """
 
     def __init__(self, time: int, patch: int, kept: int, channels: int, lapped: bool = False) -> None:

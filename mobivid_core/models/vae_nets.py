@@ -32,11 +32,7 @@ def unfold(groups: Tensor, batch: int, time: int, patch: int) -> Tensor:
 class DecoderNet(nn.Module):
     """Convolutional correction of the linear reconstruction, across token borders; its last layer starts at zero.
 
-    Args:
-        time: Frames of a group.
-        patch: Side of a token in pixels, from 8.
-        width: Channels at an eighth of the resolution.
-        channels: Latent channels.
+    `width` is its channels at an eighth of the resolution; a token has `patch` x `patch` pixels, from 8.
     """
 
     def __init__(self, time: int, patch: int, width: int, channels: int) -> None:
@@ -74,12 +70,6 @@ class EncoderNet(nn.Module):
     """Convolutional code of a clip beside the linear one, across token borders: the mirror image of `DecoderNet`.
 
     Each group of frames is coded alone, as in the linear path. The last layer starts small, not at zero (`start`).
-
-    Args:
-        time: Frames of a group.
-        patch: Side of a token in pixels, from 8.
-        width: Channels at an eighth of the resolution.
-        channels: Latent channels.
     """
 
     def __init__(self, time: int, patch: int, width: int, channels: int) -> None:

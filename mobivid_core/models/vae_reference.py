@@ -26,11 +26,8 @@ LTX_WIDTHS = (16, 32, 64, 64)
 class LTXStyleVAE(nn.Module):
     """`AutoencoderKLLTXVideo` in a small configuration, with the interface that measurements take.
 
-    Args:
-        latent_channels: Channels of the latent.
-        widths: Channels of the four stages.
-        pca: A fitted linear codec (`MobiVidVAE` of width 0 at 8x32x32) to be corrected by the nets, whose last layers
-            then start at zero; None for LTX-Video's own form, from random weights.
+    Around `pca`, a fitted linear codec (`MobiVidVAE` of width 0 at 8x32x32), its nets' last layers start at zero; None
+    is LTX-Video's own form, from random weights.
 
     Raises:
         ParameterError: The linear codec has another ratio or other channels, or is not linear.

@@ -82,13 +82,10 @@ class LocalPipeline(DiffusionPipeline):
     ) -> None:
         """Write model_index.json and one folder a component; a packaged text encoder is left out.
 
-        Args:
-            save_directory: Made if missing.
-            safe_serialization: Only True: this project writes no pickles.
-            variant: Put this name into those of the weights, e.g. "fp16"; `from_pretrained` asks for it.
+        `variant` is put into the names of the weights, e.g. "fp16"; `from_pretrained` asks for it.
 
         Raises:
-            ParameterError: Pickles were asked for.
+            ParameterError: Pickles were asked for by `safe_serialization=False`.
         """
         if not safe_serialization:
             raise ParameterError("safe_serialization=False would write pickles; only safetensors are supported")

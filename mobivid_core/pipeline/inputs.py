@@ -28,11 +28,7 @@ CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
-    """An integer (of Python or numpy) of at least `least`.
-
-    Raises:
-        ParameterError: It is none.
-    """
+    """An integer (of Python or numpy) of at least 1, or a ParameterError."""
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -43,11 +39,7 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
 
 
 def as_prompts(prompt: object, count: int | None = None, name: str = "prompt") -> list[str]:
-    """A list of prompts; one string is repeated to `count`.
-
-    Raises:
-        ParameterError: Neither a string nor a list of strings, or a list of another length.
-    """
+    """A list of prompts; one string is repeated to `count`. A ParameterError if it is no string or list of that length."""
     prompts = [prompt] * (count or 1) if isinstance(prompt, str) else prompt
     captions = isinstance(prompts, (list, tuple)) and len(prompts) > 0 and all(isinstance(p, str) for p in prompts)
     if not captions or len(prompts) != (count or len(prompts)):
@@ -59,15 +51,10 @@ def as_prompts(prompt: object, count: int | None = None, name: str = "prompt") -
 
 
 def as_condition(name: str, embeds: object, mask: object, width: int, like: Tensor, count: int | None) -> Condition:
-    """States that the caller encoded, on the device and in the type of `like`.
+    """States (B, L, D = `width`) that the caller encoded, on the device and in the type of `like`.
 
-    Args:
-        name: Of the argument, for messages.
-        embeds: (B, L, D), or (1, L, D) for all of `count`.
-        mask: (B, L); None takes the rows that are not all zero, as `encode_prompt` leaves padding.
-        width: D, what the transformer expects.
-        like: A tensor of the wanted device and type.
-        count: B where it is known.
+    (1, L, D) serves all of `count`. Without a mask, the rows that are not all zero count, as `encode_prompt` leaves
+    padding.
 
     Raises:
         ParameterError: Another shape.
@@ -88,11 +75,7 @@ def as_condition(name: str, embeds: object, mask: object, width: int, like: Tens
 
 
 def check_exclusive(prompt: object, embeds: object, mask: object, name: str, needed: bool) -> None:
-    """Refuse a prompt given twice, a mask without states, or (where one is needed) none at all.
-
-    Raises:
-        ParameterError: One of these.
-    """
+    """Raise ParameterError for a prompt given twice, a mask without states, or (where one is needed) none at all."""
     if prompt is not None and embeds is not None:
         raise ParameterError(f"give {name} or {name}_embeds, not both")
     if needed and prompt is None and embeds is None:
@@ -108,11 +91,7 @@ def asked_guidance(guidance: float | Guidance) -> Guidance:
 
 
 def check_generator(generator: object, clips: int) -> None:
-    """Refuse what is no generator, and lists of another length than the batch.
-
-    Raises:
-        ParameterError: One of these.
-    """
+    """Raise ParameterError for what is no generator, and for lists of another length than the batch."""
     given = generator if isinstance(generator, (list, tuple)) else [generator]
     wrong = next((g for g in given if not isinstance(g, torch.Generator)), None)
     if generator is not None and wrong is not None:
@@ -146,11 +125,7 @@ def start_noise(
 
 
 def check_callback_tensors(names: object) -> list[str]:
-    """The names of tensors that a callback wants.
-
-    Raises:
-        ParameterError: One is not offered.
-    """
+    """The names of tensors that a callback wants; a ParameterError if one is not offered."""
     names = [names] if isinstance(names, str) else list(names)
     unknown = [name for name in names if name not in CALLBACK_TENSORS]
     if unknown:
@@ -162,11 +137,7 @@ def check_callback_tensors(names: object) -> list[str]:
 
 
 def check_fit(vae: MobiVidVAE, transformer: MobiVidTransformer3DModel, text_encoder: PreTrainedModel) -> None:
-    """Refuse parts that were not trained together.
-
-    Raises:
-        ParameterError: Latent channels or widths of states differ.
-    """
+    """Raise ParameterError for parts that were not trained together: latent channels or widths of states differ."""
     channels, wanted = vae.config.latent_channels, transformer.config.in_channels
     if channels != wanted:
         raise ParameterError(

@@ -28,11 +28,7 @@ class MobiVidPipelineOutput(BaseOutput):
 
 
 def check_output_type(output_type: object) -> None:
-    """Refuse an unknown kind of output.
-
-    Raises:
-        ParameterError: It is unknown.
-    """
+    """Raise ParameterError for an unknown kind of output."""
     if output_type not in get_args(OutputType):
         known = ", ".join(get_args(OutputType))
         raise ParameterError(f"unknown output_type {output_type!r}; use one of {known}")

@@ -19,9 +19,6 @@ class PatchCritic(nn.Module):
     """Three frames as nine channels to a map of logits at an eighth of the resolution; high means real.
 
     Computes in float32 (on a GPU in its TF32 units): power iteration and autocast do not mix.
-
-    Args:
-        width: Channels of the first layer.
     """
 
     def __init__(self, width: int = 64) -> None:
@@ -46,16 +43,9 @@ def hinge(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def draw_triples(clips: Tensor, others: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The same `count` random triples of neighbouring frames of each clip, from two batches of clips.
+    """The same `count` random triples of neighbouring frames of each clip.
 
-    Args:
-        clips: (B, 3, T, H, W), T >= 3.
-        others: Same shape.
-        count: Triples a clip.
-        generator: CPU generator.
-
-    Returns:
-        Two (count * B, 3, 3, H, W).
+    Two batches (B, 3, T, H, W), T >= 3, to two (count * B, 3, 3, H, W).
     """
     batch, frames = clips.shape[0], clips.shape[2]
     starts = torch.randint(frames - FRAMES + 1, (count * batch, 1), generator=generator)

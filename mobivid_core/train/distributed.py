@@ -45,16 +45,7 @@ class SplitLoss:
 
 
 def split(batch: tuple[Tensor, ...], rank: int, count: int, micro: int = 1) -> list[tuple[tuple[Tensor, ...], float]]:
-    """This process's micro-batches and their shares of the whole batch.
-
-    Args:
-        batch: Tensors with the batch as first axis.
-        rank: Index of this process.
-        count: How many processes there are.
-        micro: Micro-batches a process.
-
-    Returns:
-        `micro` pairs (tensors, share); the shares of all processes together are 1.
+    """This process's micro-batches and their shares of the whole batch; the shares of all processes together are 1.
 
     Raises:
         ParameterError: Fewer samples than parts.
@@ -99,11 +90,7 @@ def total(values: dict[str, float]) -> dict[str, float]:
 def shard(model: nn.Module, *, bf16: bool = False) -> nn.Module:
     """Shard a transformer's parameters, gradients and optimiser state over all processes (FSDP2, in place).
 
-    Each block is gathered when it is needed, and freed after.
-
-    Args:
-        model: Has `blocks`; on the training device.
-        bf16: Compute and communicate in bfloat16; the shards stay float32.
+    Each of its `blocks` is gathered when it is needed, and freed after. With `bf16`, the shards stay float32.
 
     Raises:
         ParameterError: There is one process only.

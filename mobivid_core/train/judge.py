@@ -45,13 +45,7 @@ def learn_looks(
 ) -> None:
     """Train the appearance tower on single frames, with heads of its own that are dropped afterwards.
 
-    Args:
-        judge: Trained in place.
-        profile: Supplies the size to render at.
-        steps: Training steps.
-        batch: Frames a step.
-        seed: Seed of batches and augmentation.
-        progress: Called with {"image_step", "image_loss"} ten times.
+    `progress` is called with {"image_step", "image_loss"} ten times.
     """
     device, sizes = judge.device, tuple(sorted({VIEW_SIZE, profile.size}))
     pool = ClipPool(1, sizes, 6144 if profile.meaningful else 4 * batch, fresh=0.4, device=device)
@@ -106,17 +100,8 @@ def train_judge(
 ) -> tuple[Judge, pd.DataFrame]:
     """Train a judge: its appearance tower on single frames, then all of it for `profile.judge_steps` steps on clips.
 
-    Args:
-        profile: Supplies steps and frames.
-        seed: Seed of weights, batches and augmentation.
-        batch: Clips a step.
-        width: Width of the judge.
-        validate_clips: Clips of split `val` that each logged row is measured on.
-        device: Where to train.
-        progress: Called with each log row.
-
     Returns:
-        The judge in evaluation mode, and its log: step, loss, val_<attribute>, val_all.
+        The judge in evaluation mode, and its log: step, loss, val_<attribute>, val_all; `progress` got each row.
 
     Raises:
         TrainingError: The loss became non-finite.
@@ -195,12 +180,8 @@ def publish_judge(
 ) -> Judge:
     """Train a judge, measure its own accuracy and save it.
 
-    Args:
-        profile: Supplies steps and sizes.
-        seed: Seed of the training.
-        folder: Where to write; None publishes it as the stage `judge` of the profile's run.
-        device: Where to train.
-        progress: Called with each log row.
+    In `folder`; None publishes it as the stage `judge` of the profile's run. `progress` is called with each row of the
+    log.
     """
     from mobivid_core import artifacts
 

@@ -57,16 +57,9 @@ class ClipPool:
 
 
 def augment(clips: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mirror, reverse and degrade clips; labels follow.
+    """Mirror, reverse and degrade clips (B, 3, T, H, W) in [-1, 1]; labels (B, 4) follow.
 
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1].
-        labels: (B, 4) classes.
-        generator: Source of randomness.
-
-    Returns:
-        Clips and labels of the same shapes. A mirrored clip swaps left and right, a reversed one also swaps
-        up and down, growing and shrinking.
+    A mirrored clip swaps left and right, a reversed one also swaps up and down, growing and shrinking.
     """
     clips, labels = clips.clone(), labels.clone()
     motion = ATTRIBUTES.index("motion")

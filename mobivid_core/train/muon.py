@@ -25,12 +25,8 @@ DIT_NOT = ("proj_in", "proj_out", "scale_shift_table", "time_embed", "norm_", "c
 class Muon(torch.optim.Optimizer):
     """Optimiser of weights with two axes or more; the axes after the first are taken as one.
 
-    Args:
-        params: Parameters or groups, as for any torch optimiser.
-        lr: Learning rate, on the scale of AdamW's.
-        momentum: Decay of the momentum (Nesterov's form).
-        weight_decay: Decoupled weight decay.
-        bf16: Orthogonalise in bfloat16; None where that is faster. Processes that train together must agree on it.
+    The learning rate is on the scale of AdamW's, the momentum Nesterov's, the weight decay decoupled. `bf16`
+    orthogonalises in bfloat16, None where that is faster; processes that train together must agree on it.
     """
 
     def __init__(
@@ -67,15 +63,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5, bf16: bool | None = None) -> Tensor:
-    """The nearest semi-orthogonal matrices, roughly: all singular values are moved to about 1 (0.7 to 1.2).
+    """The nearest semi-orthogonal matrices (..., m, n), roughly: all singular values are moved to about 1 (0.7 to 1.2).
 
-    Args:
-        matrices: (..., m, n).
-        iterations: Newton-Schulz iterations.
-        bf16: Iterate in bfloat16, which they tolerate; None where that is faster: on a GPU, and by timing elsewhere.
-
-    Returns:
-        The same shape and type.
+    In bfloat16, which the iteration tolerates, or float32; None: bfloat16 on a GPU, and by timing elsewhere.
     """
     bf16 = faster_in_bfloat16(matrices.device) if bf16 is None else bf16
     x = matrices.to(torch.bfloat16 if bf16 else torch.float32)

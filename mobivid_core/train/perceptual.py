@@ -17,14 +17,7 @@ from mobivid_core.measure.image_features import STAGES, load_backbone
 
 
 class PerceptualDistance(nn.Module):
-    """Mean squared distance of features that have unit length at each place, summed over stages.
-
-    Args:
-        device: Where to compute.
-
-    Raises:
-        CheckpointError: The network's package is missing.
-    """
+    """Mean squared distance of features that have unit length at each place, summed over stages."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         super().__init__()

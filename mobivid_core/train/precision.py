@@ -124,12 +124,7 @@ class Precision:
 
 
 def choose(kinds: Sequence[str], threads: int | None = None) -> Precision:
-    """Float32 or bfloat16 for layers of these kinds on this machine's processor.
-
-    Args:
-        kinds: Keys of `WORKLOADS`, e.g. `DIT`.
-        threads: Threads that will compute; None for torch's setting.
-    """
+    """Float32 or bfloat16 for layers of these kinds (keys of `WORKLOADS`, e.g. `DIT`) on this machine's processor."""
     threads = torch.get_num_threads() if threads is None else threads
     return decide({kind: _kept(kind, threads, runs_dir("any").parent / FILE) for kind in kinds})
 
@@ -146,10 +141,7 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
 def asked(bf16: bool | None, kinds: Sequence[str], device: str = "cpu") -> bool:
     """What a command line asked for, else what is faster; prints why, in the first of several processes.
 
-    Args:
-        bf16: From `add_argument`.
-        kinds: As in `choose`.
-        device: Type of the device that computes; GPUs are not timed: they take bfloat16 where they have it.
+    GPUs (type of the `device`) are not timed: they take bfloat16 where they have it.
     """
     if bf16 is not None:
         return bf16

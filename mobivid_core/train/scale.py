@@ -60,13 +60,7 @@ def memory_table(
     clips: int = 1,
     grid: tuple[int, int, int] = PAPER_GRID,
 ) -> pd.DataFrame:
-    """GiB per GPU under FSDP2.
-
-    Args:
-        sizes: Of the model.
-        gpus: Numbers of GPUs.
-        clips: Clips a GPU and micro-batch.
-        grid: Latent tokens along t, h, w.
+    """GiB per GPU under FSDP2, for `clips` clips a GPU and micro-batch.
 
     Returns:
         One row a number of GPUs: `gpus`, the parts of the state, `gathered` (two blocks in bfloat16 at a time),

@@ -218,17 +218,9 @@ def sharpen_decoder(
 
 
 def seam_error(decoded: Tensor, clips: Tensor, patch: int) -> Tensor:
-    """Mean squared error of the differences of neighbouring pixels across token borders.
+    """Mean squared error of the differences of neighbouring pixels across token borders, of clips (B, 3, T, H, W).
 
     A token's borders are a thirty-second of all pixel pairs, so the error of pixels hardly sees a step there.
-
-    Args:
-        decoded: (B, 3, T, H, W), H and W of two tokens or more.
-        clips: Same shape.
-        patch: Side of a token in pixels.
-
-    Returns:
-        A scalar.
     """
     wrong = decoded - clips
     steps = [wrong.unflatten(axis, (-1, patch)) for axis in (3, 4)]
@@ -243,14 +235,7 @@ def dither_error(decoded: Tensor, clips: Tensor, block: int = 4) -> Tensor:
 
     Against the critic the cheapest detail is a dot pattern of the shuffle's period. Averaging the error of nine
     neighbouring blocks, each position in a block for itself, leaves that pattern and little of edges and texture.
-
-    Args:
-        decoded: (B, 3, T, H, W), H and W of three blocks or more.
-        clips: Same shape.
-        block: Side of a block in pixels.
-
-    Returns:
-        A scalar.
+    Clips are (B, 3, T, H, W), of three blocks or more.
     """
     by_position = functional.pixel_unshuffle(to_frames(decoded - clips), block)
     repeated = functional.avg_pool2d(by_position, 3, 1).unflatten(1, (-1, block * block))

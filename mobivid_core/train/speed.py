@@ -83,9 +83,7 @@ class SpeedPlan:
 class Accelerated(nn.Module):
     """A frozen copy of a diffusion model that samples as fast as this machine can: bfloat16, compiled blocks.
 
-    Args:
-        model: Called as model(x, timestep, text, mask); it is not changed.
-        plan: What to use; None for all that this machine gains by. Without any of it, the answers are the model's own.
+    Called as the model is; without a plan, it uses all that this machine gains by.
     """
 
     def __init__(self, model: nn.Module, plan: SpeedPlan | None = None) -> None:

@@ -25,9 +25,7 @@ from mobivid_core.train.distributed import like, processes, total, whole
 def folder_for(stage: Path, *data: Tensor) -> Path:
     """Folder below `stage` for training on just these data, so that other data never go on from its state.
 
-    Args:
-        stage: Folder of the stage.
-        data: What is trained on; the first process's count for all.
+    Of several processes, the first one's data count.
     """
     content = hashlib.sha256()
     for tensor in data:
@@ -54,10 +52,7 @@ def save_state(
 
 
 def load_state(path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> int:
-    """Read a state back into modules and optimisers.
-
-    Returns:
-        The number of steps done, 0 if there is no state.
+    """Read a state back into modules and optimisers; returns the number of steps done, 0 if there is no state.
 
     Raises:
         CheckpointError: The file is corrupt or belongs to a model of other sizes.
@@ -92,11 +87,7 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 class Keeper:
-    """State and log of one run in a folder; without a folder it keeps nothing.
-
-    Attributes:
-        log: Rows of the log, those of earlier parts of the run included.
-    """
+    """State and log of one run, earlier parts included, in a folder; without a folder it keeps nothing."""
 
     def __init__(
         self,

@@ -48,18 +48,17 @@ def train_teacher(
     progress: bool = True,
     on_log: Callable[[dict[str, float]], None] | None = None,
 ) -> tuple[MobiVidTransformer3DModel, TrainResult]:
-    """Train a teacher from random weights.
+    """Train a teacher from random weights on encoded clips and captions.
 
     Args:
         data: Encoded clips and captions.
         sizes: Widths of the model.
         steps: Optimiser steps.
         batch: Clips a step.
-        seconds: Ends the training earlier; None for steps alone.
+        seconds: Ends the training earlier.
         folder: Where to keep the training state; None keeps none.
         seed: Seed of initial weights and of all draws.
         learning_rate: Peak rate of AdamW, which trains vectors and the layers at both ends.
-        muon_rate: Peak rate of Muon, which trains the blocks' matrices; 0 trains them with AdamW.
         bf16: Compute in bfloat16 (weights stay float32): see `precision` for where that is faster.
         compiled: Compile the blocks with torch.compile: worth its minute from about a thousand steps.
         accumulate: Micro-batches that each process splits its share of a batch into, for less memory.

@@ -160,12 +160,7 @@ def disturbed(z: Tensor, most: Tensor | float, generator: torch.Generator) -> Te
     """Raw latents (B, C, t, h, w) with noise of a standard deviation drawn for each clip from [0, `most`].
 
     In units of each channel's root mean square over the batch, through which gradients flow: a learnt code cannot
-    escape the noise by growing.
-
-    Args:
-        z: Raw latents.
-        most: One for all channels, or (C,).
-        generator: CPU generator.
+    escape the noise by growing. `most` is one for all channels, or (C,).
     """
     noise = torch.randn(z.shape, generator=generator).to(z.device)
     spread = torch.rand(len(z), 1, 1, 1, 1, generator=generator).to(z.device)
