@@ -59,7 +59,7 @@ def captioned_clips(
             report.skipped.append(SkippedFile(name, str(error).removeprefix(f"{path.name}: ")))
         else:
             report.used.append(used)
-            yield CaptionedClips(name, np.stack(clips), captions)
+            yield CaptionedClips(name, np.stack([clip.pixels for clip in clips]), captions)
 
 
 def captioned_videos(source: Path | str, report: FolderReport) -> Iterator[Video]:

@@ -21,20 +21,7 @@ from mobivid_core.data.wordings import BACKGROUNDS, COLOURS, MOTIONS, NOUNS, PRE
 ATTRIBUTES = ("shape", "colour", "motion", "background")
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
-    "shape": (
-        "star",
-        "heart",
-        "apple",
-        "tree",
-        "house",
-        "car",
-        "rocket",
-        "sailboat",
-        "fish",
-        "butterfly",
-        "elephant",
-        "mushroom",
-    ),
+    "shape": tuple("star heart apple tree house car rocket sailboat fish butterfly elephant mushroom".split()),
     "colour": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white"),
     "motion": ("left", "right", "up", "down", "circling", "still", "growing", "shrinking"),
     "background": ("plain", "gradient", "photo", "film"),
@@ -82,12 +69,9 @@ def caption(label: ClipLabel) -> str:
     """Words for a label, e.g. `a red star moving left on a plain background`."""
     unseen = label.wording >= TRAIN_WORDINGS
     template, prefix, style, *choices = _wording(label.wording)
-    noun, motion, background = (
-        part.phrases(unseen)[int(u * len(part.phrases(unseen)))]
-        for part, u in zip(
-            (NOUNS[label.shape], MOTIONS[label.motion], BACKGROUNDS[label.background]), choices, strict=True
-        )
-    )
+    parts = (NOUNS[label.shape], MOTIONS[label.motion], BACKGROUNDS[label.background])
+    phrases = [part.phrases(unseen) for part in parts]
+    noun, motion, background = (own[int(u * len(own))] for own, u in zip(phrases, choices, strict=True))
     participle, finite = motion.split("|")
     colour = style.format(label.colour)
     after = label.colour if colour.endswith("-coloured") else colour  # nobody says "a star in red-coloured"
@@ -116,11 +100,8 @@ def label_indices(labels: Sequence[ClipLabel]) -> torch.Tensor:
 
 
 def label_from(uniform: Sequence[float], *, held_out: bool) -> ClipLabel:
-    """The label that three numbers in [0, 1) choose: triple (held out or trainable), background, wording (of training)."""
+    """The label that three numbers in [0, 1) choose: triple, background, wording (of training)."""
     pool = triples(held_out)
     background = int(np.searchsorted(np.cumsum(BACKGROUND_SHARES)[:-1], uniform[1], side="right"))
-    return ClipLabel(
-        *pool[int(uniform[0] * len(pool))],
-        VOCABULARY["background"][background],
-        wording=int(uniform[2] * TRAIN_WORDINGS),
-    )
+    triple, wording = pool[int(uniform[0] * len(pool))], int(uniform[2] * TRAIN_WORDINGS)
+    return ClipLabel(*triple, VOCABULARY["background"][background], wording)

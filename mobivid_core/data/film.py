@@ -7,7 +7,6 @@ so its numbers speak of this film. The halves share characters and sets, but no 
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -96,18 +95,7 @@ def film_shots(split: str | None = None) -> list[Shot]:
 
 def read_shots(table: Path) -> list[Shot]:
     """The rows of a table of shots."""
-    with table.open(newline="", encoding="utf-8") as lines:
-        return [
-            Shot(
-                int(row["shot"]),
-                row["file"],
-                int(row["first_frame"]),
-                int(row["frames"]),
-                row["split"],
-                int(row["film_frame"]),
-            )
-            for row in csv.DictReader(lines)
-        ]
+    return [Shot(**row) for row in pd.read_csv(table).to_dict("records")]
 
 
 def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | None = None) -> FilmClips:
@@ -157,7 +145,7 @@ def _choose(shots: list[Shot], frames: int, limit: int | None) -> list[tuple[Sho
         left = room - len(chosen)
         if left < len(level):
             # Middles of equal shares, so that a small limit still reaches the whole film.
-            level = [level[int((k + 0.5) * len(level) / left)] for k in np.arange(left)]
+            level = [level[int((k + 0.5) * len(level) / left)] for k in range(left)]
         chosen += level
         rank += 1
     return sorted(chosen, key=lambda pair: (pair[0].file, pair[1]))

@@ -9,8 +9,9 @@ The VAE trains on such a folder through `folder_pool`, which keeps every shot on
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,15 @@ class SkippedFile:
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames uint8 (T, H, W, 3), and the file and shot that they come from."""
+
+    file: str
+    shot: int
+    pixels: np.ndarray
 
 
 def printable(line: str) -> str:
@@ -142,8 +152,12 @@ def folder_pool(
     if limit < 2:
         raise ParameterError(f"limit must be at least 2, one clip to train on and one to measure, got {limit}")
     found, report = _read(user_path(folder), frames, size, per_file)
-    files = sorted({clip.file for clip in found})
-    groups = sorted({(clip.file,) if len(files) > 1 else (clip.file, clip.shot) for clip in found})
+    several = len({clip.file for clip in found}) > 1
+
+    def group(clip: Clip) -> str | int:
+        return clip.file if several else clip.shot
+
+    groups = sorted({group(clip) for clip in found})
     if len(groups) < 2:
         raise VideoError(
             f"all clips of this folder come from one shot: with nothing apart from it, a measure would be of the "
@@ -153,25 +167,13 @@ def folder_pool(
     kept = [found[i] for i in np.linspace(0, len(found) - 1, min(limit, len(found))).round().astype(int)]
     halves: dict[bool, list[Tensor]] = {True: [], False: []}
     for clip in kept:
-        halves[clip.group(len(files) > 1) in tested].append(torch.from_numpy(clip.pixels).permute(3, 0, 1, 2))
+        halves[group(clip) in tested].append(torch.from_numpy(clip.pixels).permute(3, 0, 1, 2))
     if not halves[True] or not halves[False]:
         raise VideoError(f"{limit} clips are too few to keep some of both halves; raise the limit. {report}")
     return FolderPool(torch.stack(halves[False]), torch.stack(halves[True]), report)
 
 
-@dataclass(frozen=True)
-class _Clip:
-    """Frames uint8 (T, H, W, 3) and where they come from."""
-
-    file: str
-    shot: int
-    pixels: np.ndarray
-
-    def group(self, by_file: bool) -> tuple:
-        return (self.file,) if by_file else (self.file, self.shot)
-
-
-def _read(folder: Path, frames: int, size: int | tuple[int, int], per_file: int) -> tuple[list[_Clip], FolderReport]:
+def _read(folder: Path, frames: int, size: int | tuple[int, int], per_file: int) -> tuple[list[Clip], FolderReport]:
     sides = (size, size) if isinstance(size, int) else size
     if min(frames, per_file, *sides) < 1:
         raise ParameterError(f"frames, size and per_file must be at least 1, got {frames}, {size} and {per_file}")
@@ -182,12 +184,11 @@ def _read(folder: Path, frames: int, size: int | tuple[int, int], per_file: int)
     for path in inside.files:
         name = path.relative_to(folder).as_posix()
         try:
-            own, used = _clips_of(path, name, frames, sides, per_file)
+            own, used = clips_of_file(path, name, frames, sides, per_file)
         except (VideoError, OSError) as error:
-            reason = str(error).removeprefix(f"{path.name}: ")
-            report.skipped.append(
-                SkippedFile(name, reason if isinstance(error, VideoError) else f"unreadable ({error})")
-            )
+            own = isinstance(error, VideoError)
+            reason = str(error).removeprefix(f"{path.name}: ") if own else f"unreadable ({error})"
+            report.skipped.append(SkippedFile(name, reason))
         else:
             found += own
             report.used.append(used)
@@ -198,17 +199,12 @@ def _read(folder: Path, frames: int, size: int | tuple[int, int], per_file: int)
 
 def clips_of_file(
     path: Path, name: str, frames: int, size: tuple[int, int], per_file: int
-) -> tuple[list[np.ndarray], UsedFile]:
-    """Clips of one video, uint8 (T, H, W, 3) each, at most `per_file`, and what to report of it as `name`.
+) -> tuple[list[Clip], UsedFile]:
+    """Clips of one video, at most `per_file`, and what to report of it as `name`.
 
     Raises:
         VideoError: The file is not a video, cannot be decoded, or is too short.
     """
-    clips, used = _clips_of(path, name, frames, size, per_file)
-    return [clip.pixels for clip in clips], used
-
-
-def _clips_of(path: Path, name: str, frames: int, size: tuple[int, int], per_file: int) -> tuple[list[_Clip], UsedFile]:
     if not path.stat().st_size:
         raise VideoError("an empty file (0 bytes)")
     kept: list[np.ndarray] = []
@@ -221,7 +217,8 @@ def _clips_of(path: Path, name: str, frames: int, size: tuple[int, int], per_fil
         raise VideoError(f"its longest shot has {longest} frames at {FRAME_RATE} a second, fewer than {frames}")
     total = sum(length for _, length in shots)
     source = kept if total <= KEPT_FRAMES else iterate_frames(path, size=size, max_fps=FRAME_RATE)
-    clips = [_Clip(name, shot, pixels) for (_, shot), pixels in zip(chosen, _cut(source, chosen, frames), strict=True)]
+    cut = _cut(source, [start for start, _ in chosen], frames)
+    clips = [Clip(name, shot, pixels) for (_, shot), pixels in zip(chosen, cut, strict=True)]
     return clips, UsedFile(name, total, len(shots), len(clips))
 
 
@@ -235,19 +232,12 @@ def _keeping(pictures: Iterator[np.ndarray], kept: list[np.ndarray]) -> Iterator
         yield picture
 
 
-def _cut(
-    pictures: list[np.ndarray] | Iterator[np.ndarray], chosen: list[tuple[int, int]], frames: int
-) -> Iterator[np.ndarray]:
+def _cut(pictures: Iterable[np.ndarray], starts: list[int], frames: int) -> Iterator[np.ndarray]:
     """Disjoint windows of a sequence of frames, in order, holding one window at a time."""
-    place, window = 0, []
-    for index, picture in enumerate(pictures):
-        if place == len(chosen):
-            return
-        if index >= chosen[place][0]:
-            window.append(picture)
-        if len(window) == frames:
-            yield np.stack(window)
-            place, window = place + 1, []
+    pictures, place = iter(pictures), 0
+    for start in starts:
+        yield np.stack(list(islice(pictures, start - place, start - place + frames)))
+        place = start + frames
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

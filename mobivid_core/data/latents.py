@@ -1,8 +1,12 @@
-"""Captioned clips, rendered and encoded once: the training data of the diffusion model."""
+"""Captioned clips, rendered or your own, encoded once: the training data of the diffusion model.
+
+Simplified: latents of all clips are held in memory (0.01 MB a clip); paper-scale training wants them in shards.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +15,20 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
+from mobivid_core.data.captioned import captioned_clips
 from mobivid_core.data.captions import TRAIN_WORDINGS, ClipLabel, caption
+from mobivid_core.data.folder import FolderReport
 from mobivid_core.data.render import label_of, render_clips
+from mobivid_core.data.video_io import frames_to_clip
+from mobivid_core.errors import VideoError
 from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.models.text import MAX_LENGTH, TEXT_DIM, encode_text, load_text_encoder, load_tokenizer, token_states
 from mobivid_core.models.vae import MobiVidVAE
 
 #: Captions of a training clip: encoding more of them takes longer than they help.
 WORDINGS_A_CLIP = 2
+#: Clips encoded together.
+_BATCH = 16
 _WORDING_STRIDE = 197  # shares no factor with the number of wordings, so that a clip's wordings differ
 
 
@@ -36,6 +46,15 @@ class LatentDataset:
     labels: list[ClipLabel]
     null_text: Tensor  # (1, L, D) float32 and `null_mask` (1, L): the empty caption
     null_mask: Tensor
+
+    @classmethod
+    def of(cls, latents: Tensor, captions: Sequence[Sequence[str]], labels: list[ClipLabel]) -> LatentDataset:
+        """Latents (N, C, t, h, w) and captions of each; fewer ones are repeated in turn, so that rows are as long."""
+        distinct = sorted({words for row in captions for words in row})
+        place = {words: i for i, words in enumerate(distinct)}
+        most = max(map(len, captions))
+        rows = [[place[row[k % len(row)]] for k in range(most)] for row in captions]
+        return cls(latents, *encode_many(distinct), torch.tensor(rows), labels, *encode_text([""]))
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -90,13 +109,32 @@ def latent_dataset(
 def with_captions(latents: Tensor, labels: list[ClipLabel], wordings: int = WORDINGS_A_CLIP) -> LatentDataset:
     """Attach captions to latents (N, C, t, h, w): each clip's own wording and some more of training."""
     # a clip's own wording comes first: it is the one that is used without a generator
-    words = [[caption(replace(x, wording=w)) for w in spread_wordings(x.wording, wordings)] for x in labels]
-    distinct = sorted({w for row in words for w in row})
-    place = {w: i for i, w in enumerate(distinct)}
-    text, mask = encode_many(distinct)
-    null_text, null_mask = encode_text([""], max_length=MAX_LENGTH)
-    rows = torch.tensor([[place[w] for w in row] for row in words])
-    return LatentDataset(latents, text, mask, rows, labels, null_text, null_mask)
+    captions = [[caption(replace(x, wording=w)) for w in spread_wordings(x.wording, wordings)] for x in labels]
+    return LatentDataset.of(latents, captions, labels)
+
+
+@torch.no_grad()
+def captioned_latents(
+    vae: MobiVidVAE, source: Path | str, *, frames: int, size: int
+) -> tuple[LatentDataset, FolderReport]:
+    """Encode a folder or shards of captioned videos (see `captioned_clips`).
+
+    Returns:
+        The data set (its `labels` are empty), and what was used and skipped.
+
+    Raises:
+        ParameterError: The source holds no captioned videos.
+        VideoError: No video gave a clip; the message lists the reasons.
+    """
+    vae.eval()
+    report, latents, captions = FolderReport(Path(source)), [], []
+    for video in captioned_clips(source, report, frames=frames, size=size):
+        clips = torch.stack([frames_to_clip(clip) for clip in video.clips])
+        latents += [vae.encode_latents(part).half() for part in clips.split(_BATCH)]
+        captions += [video.captions] * len(clips)
+    if not latents:
+        raise VideoError(f"no clip of {frames} frames in this source. {report}")
+    return LatentDataset.of(torch.cat(latents), captions, []), report
 
 
 def encode_many(captions: list[str], device: torch.device | str = "cpu", batch: int = 64) -> tuple[Tensor, Tensor]:
@@ -126,11 +164,10 @@ def spread_wordings(own: int, count: int) -> list[int]:
 def _encode(vae: MobiVidVAE, split: str, indices: range, frames: int, size: int, progress: bool) -> Tensor:
     vae.eval()
     latents = torch.empty(len(indices), *vae.latent_shape(frames, size, size), dtype=torch.float16)
-    for i in tqdm(
-        range(0, len(indices), 16), desc=f"encoding {split} clips", disable=not progress, ascii=True, mininterval=2
-    ):
-        clips = render_clips(split, indices[i : i + 16], frames=frames, size=size).clips
-        latents[i : i + 16] = vae.encode_latents(clips)
+    starts = range(0, len(indices), _BATCH)
+    for i in tqdm(starts, desc=f"encoding {split} clips", disable=not progress, ascii=True, mininterval=2):
+        clips = render_clips(split, indices[i : i + _BATCH], frames=frames, size=size).clips
+        latents[i : i + _BATCH] = vae.encode_latents(clips)
     return latents
 
 

@@ -34,12 +34,8 @@ def sprite_table() -> list[dict[str, str]]:
 @functools.cache
 def sprite_numbers(part: str) -> dict[str, list[int]]:
     """Shape -> its drawings of one part."""
-    rows = enumerate(sprite_table())
-    found: dict[str, list[int]] = {name: [] for name in VOCABULARY["shape"]}
-    for number, row in rows:
-        if row["part"] == part:
-            found[row["shape"]].append(number)
-    return found
+    own = [(number, row["shape"]) for number, row in enumerate(sprite_table()) if row["part"] == part]
+    return {shape: [number for number, drawn in own if drawn == shape] for shape in VOCABULARY["shape"]}
 
 
 def image_number(kind: str, part: str, uniform: float) -> int:

@@ -12,13 +12,12 @@ Sources: the film as in moviepy 2.2.1's source package (1280x720, sha256 475fbbf
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from mobivid_core.command import CommandParser, given_path, run_command
@@ -94,10 +93,7 @@ def prepare_film(source: Path, folder: Path) -> None:
         chosen = [frame for s in own for frame in range(s.film_frame, s.film_frame + s.frames)]
         # A key frame every two seconds: spans are read by seeking.
         write_video(folder / f"{split}.mp4", film[chosen], crf=16, preset="veryslow", key_frames=48)
-    with table.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow([column.name for column in fields(Shot)])
-        writer.writerows(astuple(shot) for shot in shots)
+    pd.DataFrame(shots).to_csv(table, index=False, lineterminator="\n")
     sums = [f"{sha256(folder / name)}  {name}\n" for name in ("test.mp4", "train.mp4")]
     (folder / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +77,8 @@ def read_video(
     Raises:
         VideoError: The file is missing, has no decodable video, or ends before `first_frame`.
     """
-    frames = []
     stop = None if max_frames is None else first_frame + max_frames
-    for index, frame in enumerate(iterate_frames(path, size=size, max_fps=max_fps)):
-        if stop is not None and index >= stop:
-            break
-        if index >= first_frame:
-            frames.append(frame)
+    frames = list(islice(iterate_frames(path, size=size, max_fps=max_fps), first_frame, stop))
     if not frames:
         raise VideoError(f"{Path(path).name}: no frame at or after frame {first_frame}")
     return np.stack(frames)

@@ -142,9 +142,9 @@ def _samples(
         return
     report.used.append(used)
     states, mask = encode_text(pipe, list(captions), tokens)
-    for k, pixels in enumerate(clips):
+    for k, clip in enumerate(clips):
         word = k % len(captions)
-        latents = encode_clip(pipe, frames_to_clip(pixels))
+        latents = encode_clip(pipe, frames_to_clip(clip.pixels))
         yield Sample(latents, states[word], mask[word], {"video": name, "clip": k, "caption": captions[word]})
 
 

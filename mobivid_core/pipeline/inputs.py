@@ -39,7 +39,7 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
 
 
 def as_prompts(prompt: object, count: int | None = None, name: str = "prompt") -> list[str]:
-    """A list of prompts; one string is repeated to `count`. A ParameterError if it is no string or list of that length."""
+    """A list of prompts, one string repeated to `count`; a ParameterError for anything else or another length."""
     prompts = [prompt] * (count or 1) if isinstance(prompt, str) else prompt
     captions = isinstance(prompts, (list, tuple)) and len(prompts) > 0 and all(isinstance(p, str) for p in prompts)
     if not captions or len(prompts) != (count or len(prompts)):

@@ -130,8 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train_and_publish(arguments: argparse.Namespace) -> None:
     from mobivid_core.artifacts import describe, find, load_model, publish, save_model
-    from mobivid_core.data.latents import latent_dataset
-    from mobivid_core.data.own_videos import captioned_latents
+    from mobivid_core.data.latents import captioned_latents, latent_dataset
     from mobivid_core.models.vae import MobiVidVAE
     from mobivid_core.paths import runs_dir
     from mobivid_core.profiles import get_profile

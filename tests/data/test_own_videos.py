@@ -10,7 +10,7 @@ import torch
 
 from mobivid_core.data.captioned import captioned_clips
 from mobivid_core.data.folder import FolderReport
-from mobivid_core.data.own_videos import captioned_latents
+from mobivid_core.data.latents import captioned_latents
 from mobivid_core.data.video_io import write_video
 from mobivid_core.errors import ParameterError, VideoError
 from mobivid_core.models.config import DiTConfig
