@@ -92,9 +92,6 @@ def train_judge(
     profile: Profile,
     *,
     seed: int = 0,
-    batch: int = 32,
-    width: int = 32,
-    validate_clips: int = 256,
     device: torch.device | str = "cpu",
     progress: Callable[[dict], None] | None = None,
 ) -> tuple[Judge, pd.DataFrame]:
@@ -107,15 +104,15 @@ def train_judge(
         TrainingError: The loss became non-finite.
     """
     torch.manual_seed(seed)
-    steps, batch = profile.judge_steps, min(batch, profile.batch)
-    judge = Judge(width=width).to(memory_format=torch.channels_last_3d).to(device)
+    steps, batch = profile.judge_steps, min(32, profile.batch)
+    judge = Judge().to(memory_format=torch.channels_last_3d).to(device)
     learn_looks(judge, profile, steps=IMAGE_STEPS * steps, batch=2 * batch, seed=seed, progress=progress)
     sizes, capacity = tuple(sorted({VIEW_SIZE, profile.size})), 1024 if profile.meaningful else 4 * batch
     pool = ClipPool(profile.frames, sizes, capacity, device=device)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     optimiser, schedule = _optimiser(judge.parameters(), 2e-3, steps)
     held_out = render_clips(
-        "val", range(validate_clips if profile.meaningful else batch), frames=profile.frames, size=profile.size
+        "val", range(256 if profile.meaningful else batch), frames=profile.frames, size=profile.size
     )
     rows = []
     judge.train()

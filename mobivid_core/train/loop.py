@@ -38,15 +38,12 @@ _LONG_RUN = 1000
 
 
 @dataclass(frozen=True)
-class TrainSettings:
-    """How to train."""
+class TrainSettings(Schedule):
+    """How to train: a schedule in steps and seconds (with a limit in seconds, resuming is not exact), and the rest."""
 
-    steps: int  # optimiser steps in all
+    warmup: int = 100
+    final_rate: float = 0.02
     learning_rate: float = 1e-3  # peak learning rate of AdamW
-    warmup: int = 100  # steps of linear warm-up
-    # Share of the steps that stay at the peak before the decay; until then, a longer schedule is the same run
-    hold: float = 0.0
-    final_rate: float = 0.02  # rate at the end as a share of the peak (cosine decay)
     weight_decay: float = 0.01  # AdamW's decoupled weight decay
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW's moment decays
     clip_norm: float = 1.0  # gradient norm is clipped to this
@@ -57,19 +54,10 @@ class TrainSettings:
     slow: tuple[str, ...] = ()  # parameter-name prefixes trained at `slow_rate` times the rate
     slow_rate: float = 1 / 30
     muon: float = 0.0  # peak rate of Muon for weight matrices; 0 trains everything with AdamW
-    # Parts of parameter names that stay with AdamW all the same: inputs, outputs, embeddings
-    muon_not: tuple[str, ...] = ()
+    muon_not: tuple[str, ...] = ()  # parts of parameter names that stay with AdamW: inputs, outputs, embeddings
     bf16: bool = False  # compute in bfloat16 under autocast; weights, averages and moments stay float32
     accumulate: int = 1  # micro-batches that a process splits its share of a batch into, for less memory
     sharded: bool = False  # shard the model over all processes (FSDP2) instead of keeping a copy in each
-    # Training time in all, earlier parts included: the run and its learning rate end with the steps or the time, what
-    # comes first. With it, resuming is not exact, since the rate follows the clock
-    seconds: float | None = None
-
-    @property
-    def schedule(self) -> Schedule:
-        """How far a run is, and its learning rate."""
-        return Schedule(self.steps, self.seconds, self.warmup, self.hold, self.final_rate)
 
 
 @dataclass
@@ -125,23 +113,23 @@ def train(
     keeper = Keeper(folder, modules, optimizers, settings.save_every_s)
     start = keeper.load()
     bar = _bar(title, start, settings, progress and first)
-    clock, schedule = Clock(keeper.seconds, start), settings.schedule
+    clock = Clock(keeper.seconds, start)
     model.train()
     done, bad, whole_run, ended = start, 0, False, ""
-    spent_s = _spent(clock, schedule)
+    spent_s = _spent(clock, settings)
     try:
         for step in bar:
-            if schedule.position(step, spent_s) >= settings.steps:
+            if settings.position(step, spent_s) >= settings.steps:
                 break
-            _set_rates(optimizers, schedule.rate(step, spent_s))
+            _set_rates(optimizers, settings.rate(step, spent_s))
             terms, finite = _step(model, loss, optimizers, settings, step)
             bad = 0 if finite else bad + 1
             if bad >= _MOST_BAD_STEPS:
                 raise TrainingError(_diverged(title, bad, step, folder, settings))
             if settings.ema and finite:
                 _average(averaged, model, min(settings.ema, (1 + step) / (10 + step)))
-            done, spent_s = step + 1, _spent(clock, schedule)
-            if step % settings.log_every == 0 or schedule.position(done, spent_s) >= settings.steps:
+            done, spent_s = step + 1, _spent(clock, settings)
+            if step % settings.log_every == 0 or settings.position(done, spent_s) >= settings.steps:
                 row = {"step": done, **terms, "seconds": round(clock.seconds, 2)}
                 keeper.log.append(row)
                 bar.set_postfix_str(f"loss {terms['loss']:.4f}", refresh=False)
@@ -149,7 +137,7 @@ def train(
                 if total({"ended": float(bool(ended))})["ended"]:
                     break
             if clock.tick(done) and progress and first and settings.steps >= _LONG_RUN:
-                bar.write(f"{title}: {clock.estimate(done, schedule)}")
+                bar.write(f"{title}: {clock.estimate(done, settings)}")
             if not bad:
                 keeper.save_if_due(done)
         whole_run = True

@@ -88,7 +88,6 @@ def faster_in_bfloat16(device: torch.device) -> bool:
 def muon_matrices(model: nn.Module, leave: tuple[str, ...] = DIT_NOT) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(weight matrices for Muon, all other parameters), both in the model's order; `leave` are parts of names."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    chosen = [p.ndim >= 2 and not any(part in name for part in leave) for name, p in named]
-    return [p for (_, p), c in zip(named, chosen, strict=True) if c], [
-        p for (_, p), c in zip(named, chosen, strict=True) if not c
-    ]
+    matrices = [p for name, p in named if p.ndim >= 2 and not any(part in name for part in leave)]
+    taken = {id(p) for p in matrices}
+    return matrices, [p for _, p in named if id(p) not in taken]

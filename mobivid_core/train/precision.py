@@ -52,42 +52,33 @@ def _tensor(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).div_(shape[-1] ** 0.5).requires_grad_()
 
 
-def _linear() -> Work:
-    """Up and down a feed-forward layer of the teacher, forward and backward; 32 clips of 48 tokens."""
-    width, inner = MINI_SERVER.hidden, MINI_SERVER.ffn_widths[0]
-    x, up, down = _tensor(32 * 48, width), _tensor(inner, width), _tensor(width, inner)
+def _layers(forward: Callable[..., Tensor], *inputs: Tensor) -> Work:
+    """Forward and backward of some layers."""
 
     def work(half: bool) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            y = F.linear(F.linear(x, up), down)
-        torch.autograd.grad(y.float().sum(), (x, up, down))
+            y = forward(*inputs)
+        torch.autograd.grad(y.float().sum(), inputs)
 
     return work
+
+
+def _linear() -> Work:
+    """Up and down a feed-forward layer of the teacher; 32 clips of 48 tokens."""
+    width, inner = MINI_SERVER.hidden, MINI_SERVER.ffn_widths[0]
+    inputs = _tensor(32 * 48, width), _tensor(inner, width), _tensor(width, inner)
+    return _layers(lambda x, up, down: F.linear(F.linear(x, up), down), *inputs)
 
 
 def _attention() -> Work:
-    """Written-out attention of 32 clips of 48 tokens, forward and backward."""
+    """Written-out attention of 32 clips of 48 tokens."""
     shape = 32, MINI_SERVER.self_heads[0], 48, MINI_SERVER.head_dim
-    query, key, value = _tensor(*shape), _tensor(*shape), _tensor(*shape)
-
-    def work(half: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            heads = (query @ key.mT).softmax(-1) @ value
-        torch.autograd.grad(heads.float().sum(), (query, key, value))
-
-    return work
+    return _layers(lambda q, k, v: (q @ k.mT).softmax(-1) @ v, *(_tensor(*shape) for _ in range(3)))
 
 
 def _convolution() -> Work:
-    """A 3x3 convolution of 64 channels, forward and backward."""
-    x, kernel = _tensor(8, 64, 32, 32), _tensor(64, 64, 3, 3)
-
-    def work(half: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            y = F.conv2d(x, kernel, padding=1)
-        torch.autograd.grad(y.float().sum(), (x, kernel))
-
-    return work
+    """A 3x3 convolution of 64 channels."""
+    return _layers(lambda x, kernel: F.conv2d(x, kernel, padding=1), _tensor(8, 64, 32, 32), _tensor(64, 64, 3, 3))
 
 
 def _orthogonalise() -> Work:

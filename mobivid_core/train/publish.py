@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import replace
 
 from mobivid_core import artifacts
 from mobivid_core.data.latents import latent_dataset
 from mobivid_core.data.pool import training_pool
-from mobivid_core.files import write_text
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile
+from mobivid_core.train.state import write_log
 from mobivid_core.train.teacher import train_teacher
 from mobivid_core.train.vae import train_vae
 
 
 def publish_vae(profile: Profile, *, seed: int = 0) -> MobiVidVAE:
-    """Train the main VAE of a profile; interrupted, it resumes.
-
-    Args:
-        profile: Supplies ratio, channels, widths and steps.
-        seed: Seed of weights and crops.
-    """
+    """Train the main VAE of a profile; interrupted, it resumes."""
     vae, _ = train_vae(
         training_pool(profile), ratio=profile.vae_ratio, channels=profile.vae_channels, seed=seed,
         width=profile.vae_width, steps=profile.vae_steps, folder=runs_dir(profile.name) / "training" / "vae",
@@ -44,11 +37,7 @@ def publish_teacher(
 ) -> MobiVidTransformer3DModel:
     """Train the teacher of a profile on one VAE's latents; interrupted, it resumes.
 
-    Args:
-        profile: Supplies sizes, clips and steps.
-        vae: Encodes the clips.
-        seed: Seed of weights and draws.
-        on_log: Called with each row of the log, e.g. a `LossPlot`.
+    `on_log` is called with each row of the log, e.g. a `LossPlot`.
     """
     folder = runs_dir(profile.name) / "training" / "teacher" if profile.meaningful else None
     data = latent_dataset(
@@ -61,9 +50,5 @@ def publish_teacher(
     )
     with artifacts.publish("teacher", profile.name) as place:
         artifacts.save_model(teacher, place)
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(run.log[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(run.log)
-        write_text(place / "log.csv", buffer.getvalue())
+        write_log(place / "log.csv", run.log)
     return teacher

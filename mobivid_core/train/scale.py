@@ -1,7 +1,6 @@
 """Requirements of paper-scale training: the model on the meta device, and memory per GPU.
 
-    mobivid bench memory                    # shapes, and the table
-    torchrun --nproc_per_node 2 -m mobivid_core bench memory --try-sharding    # FSDP2, here under gloo
+    mobivid bench memory
 
 Paper: the 2 B server and the 0.9 B mobile DiT (reconstructed sizes). Nothing is trained at that scale here. Weights,
 gradients, AdamW moments and averages are counted exactly and divided by the number of GPUs (FSDP2, fully sharded);
@@ -19,7 +18,7 @@ import pandas as pd
 import torch
 
 from mobivid_core.command import CommandParser, at_least_one, run_command
-from mobivid_core.models.config import MOBILE, SERVER, SMOKE_SERVER, DiTConfig
+from mobivid_core.models.config import MOBILE, SERVER, DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 #: Latent grid t, h, w of the paper's 49 x 384 x 512 clips behind its 8x32x32 VAE.
@@ -116,43 +115,14 @@ def _saved_bytes(
     return found
 
 
-def try_sharding(steps: int = 3) -> list[float]:
-    """Train a tiny model under FSDP2 in the processes that Accelerate started; returns the losses."""
-    from mobivid_core.flow.condition import Condition
-    from mobivid_core.flow.path import flow_batch, flow_error
-    from mobivid_core.train.distributed import SplitLoss
-    from mobivid_core.train.loop import TrainSettings, train
-
-    torch.manual_seed(0)
-    sizes = SMOKE_SERVER
-    model = MobiVidTransformer3DModel.from_sizes(sizes)
-
-    def draw(step: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-        clips = torch.randn(8, sizes.in_channels, 1, 2, 2, generator=generator)
-        text = torch.randn(8, 4, sizes.text_dim, generator=generator)
-        return flow_batch(clips, Condition(text, torch.ones(8, 4).bool()), generator, drop_text=0)
-
-    loss = SplitLoss(draw, lambda *part: flow_error(model, *part))
-    result = train(model, loss, TrainSettings(steps, log_every=1, sharded=True), title="FSDP2", progress=False)
-    return [row["loss"] for row in result.log]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: print the memory of paper-scale training, or try sharding; returns the exit status."""
+    """Command line: print the memory of paper-scale training; returns the exit status."""
     parser = CommandParser("bench memory", main.__doc__)
-    parser.add_argument("--try-sharding", action="store_true", help="run under accelerate launch or torchrun")
     parser.add_argument("--clips", type=at_least_one, default=1, help="clips a GPU and micro-batch")
     return run_command(_show, parser, arguments)
 
 
 def _show(options: argparse.Namespace) -> None:
-    if options.try_sharding:
-        from mobivid_core.train.distributed import processes
-
-        losses = try_sharding()
-        processes().print(f"{processes().num_processes} processes, losses {[round(x, 4) for x in losses]}")
-        processes().destroy_process_group()
-        return
     for name, sizes in {"SERVER": SERVER, "MOBILE": MOBILE}.items():
         parameters = sum(p.numel() for p in meta_model(sizes).parameters())
         t, h, w = PAPER_GRID

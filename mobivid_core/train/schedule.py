@@ -15,9 +15,9 @@ class Schedule:
     """Linear warm-up, a peak that may be held, then a cosine down; it ends with the steps or the time, if sooner."""
 
     steps: int
-    seconds: float | None = None  # training time in all; None for no limit
+    seconds: float | None = None  # training time in all, earlier parts of a run included; None for no limit
     warmup: int = 0  # steps of linear warm-up
-    hold: float = 0.0  # share of the run that stays at the peak before the decay
+    hold: float = 0.0  # share of the run that stays at the peak; until then, a longer schedule is the same run
     final_rate: float = 0.0  # rate at the end as a share of the peak
 
     def position(self, step: int, spent_s: float = 0.0) -> float:

@@ -33,12 +33,16 @@ from mobivid_core.train.loop import TrainResult, TrainSettings, train
 from mobivid_core.train.perceptual import PerceptualDistance
 from mobivid_core.train.vae import LATENT_NOISE, disturbed
 
+#: Peak rate of the critic, triples of neighbouring frames a clip that it judges, and the perceptual distance's weight.
+_CRITIC_RATE, _TRIPLES, _PERCEPTUAL = 4e-4, 2, 0.005
 #: Clips that PSNR, sharpness and borders are watched on.
 _WATCHED = 16
 #: Change of the terms' gain at each look, while PSNR is below its budget or above.
 _DOWN, _UP = 0.85, 1.05
 #: Losses of PSNR, in budgets, up to which an average counts as good, and from which a run ends.
 _GOOD, _LOST = 1.5, 2.0
+#: Side of a block of the decoding net's last pixel shuffle.
+_BLOCK = 4
 
 
 class _Contest(nn.Module):
@@ -105,15 +109,11 @@ def sharpen_decoder(
     frames: int = 17,
     seed: int = 0,
     learning_rate: float = 2e-4,
-    critic_rate: float = 4e-4,
-    noise: float = LATENT_NOISE,
-    perceptual: float = 0.005,
     adversarial: float = 0.5,
     seam: float = 0.0,
     dither: float = 0.0,
     budget_db: float = 1.0,
     warmup: int = 100,
-    triples: int = 2,
     ema: float = 0.995,
     critic_width: int = 64,
     bf16: bool = False,
@@ -135,15 +135,11 @@ def sharpen_decoder(
         frames: Frames of a window.
         seed: Seed.
         learning_rate: Peak rate of the decoding net (AdamW).
-        critic_rate: Peak rate of the critic.
-        noise: Most noise on the latents, as in `train_vae`.
-        perceptual: Weight of the perceptual distance beside the squared error.
         adversarial: Size of the adversarial gradient at the last layer, as a share of the other terms'.
         seam: Weight of the squared error of differences across token borders, beside the squared error of pixels.
         dither: Weight of the error that repeats from one output block to the next, beside the squared error of pixels.
         budget_db: PSNR on the watched clips that the new terms may cost.
         warmup: Steps in which the critic learns alone; then the adversarial term rises over as many.
-        triples: Triples of neighbouring frames a clip that the critic judges.
         ema: Decay of the averaged weights.
         critic_width: Channels of the critic's first layer.
         bf16: Run the VAE in bfloat16.
@@ -168,9 +164,8 @@ def sharpen_decoder(
     contest, distance = _Contest(vae, critic_width).to(device), PerceptualDistance(device)
     patch = vae.config.ratio[1]
     crop = min(crop, *(min(video.shape[2:]) for video in pool.videos)) // patch * patch
-    watched = pool.draw(
-        min(_WATCHED, len(pool)), frames, crop, torch.Generator().manual_seed(seed + 1), augment=False
-    )  # fmt: skip
+    count, generator = min(_WATCHED, len(pool)), torch.Generator().manual_seed(seed + 1)
+    watched = pool.draw(count, frames, crop, generator, augment=False)
     seen: dict[str, float] = {}
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor | float]:
@@ -180,11 +175,11 @@ def sharpen_decoder(
         if step % watch_every == 0:
             contest.judge(seen["lost_db"], budget_db)
         clips = pool.draw(batch, frames, crop, generator)
-        decoded = _decode(contest.vae, clips, noise, generator, bf16)
+        decoded = _decode(contest.vae, clips, generator, bf16)
         error = (decoded - clips).square().mean()
-        real, fake = draw_triples(clips, decoded, triples, generator)
+        real, fake = draw_triples(clips, decoded, _TRIPLES, generator)
         far = distance(to_frames(fake), to_frames(real))
-        kept = error + contest.gain * perceptual * far
+        kept = error + contest.gain * _PERCEPTUAL * far
         if seam:
             kept = kept + seam * seam_error(decoded, clips, patch)
         if dither:
@@ -206,8 +201,8 @@ def sharpen_decoder(
         return on_log(row) if on_log else None
 
     settings = TrainSettings(
-        steps, seconds=seconds, learning_rate=critic_rate, warmup=min(20, steps), ema=0.0, seed=seed,
-        slow=("vae.",), slow_rate=learning_rate / critic_rate, weight_decay=0.0, betas=(0.5, 0.95), clip_norm=10.0,
+        steps, seconds=seconds, learning_rate=_CRITIC_RATE, warmup=min(20, steps), ema=0.0, seed=seed,
+        slow=("vae.",), slow_rate=learning_rate / _CRITIC_RATE, weight_decay=0.0, betas=(0.5, 0.95), clip_norm=10.0,
         log_every=watch_every,
     )  # fmt: skip
     try:
@@ -230,24 +225,24 @@ def seam_error(decoded: Tensor, clips: Tensor, patch: int) -> Tensor:
     return (across[0] + across[1]) / 2
 
 
-def dither_error(decoded: Tensor, clips: Tensor, block: int = 4) -> Tensor:
+def dither_error(decoded: Tensor, clips: Tensor) -> Tensor:
     """Mean squared error that repeats from block to block of the decoding net's last pixel shuffle.
 
     Against the critic the cheapest detail is a dot pattern of the shuffle's period. Averaging the error of nine
     neighbouring blocks, each position in a block for itself, leaves that pattern and little of edges and texture.
     Clips are (B, 3, T, H, W), of three blocks or more.
     """
-    by_position = functional.pixel_unshuffle(to_frames(decoded - clips), block)
-    repeated = functional.avg_pool2d(by_position, 3, 1).unflatten(1, (-1, block * block))
+    by_position = functional.pixel_unshuffle(to_frames(decoded - clips), _BLOCK)
+    repeated = functional.avg_pool2d(by_position, 3, 1).unflatten(1, (-1, _BLOCK**2))
     return (repeated - repeated.mean(2, keepdim=True)).square().mean()
 
 
-def _decode(vae: MobiVidVAE, clips: Tensor, noise: float, generator: torch.Generator, bf16: bool) -> Tensor:
+def _decode(vae: MobiVidVAE, clips: Tensor, generator: torch.Generator, bf16: bool) -> Tensor:
     """Clips through the frozen encoder, noise, and the decoder, in float32."""
     with torch.autocast(clips.device.type, torch.bfloat16, enabled=bf16):
         with torch.no_grad():
             z = vae.encode(clips).latent_dist.mode().float()
-        return vae.decode(disturbed(z, noise * vae.latents_std, generator)).sample.float()
+        return vae.decode(disturbed(z, LATENT_NOISE * vae.latents_std, generator)).sample.float()
 
 
 def _push(contest: _Contest, fake: Tensor, kept: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from mobivid_core.artifacts import save_model
 from mobivid_core.errors import CheckpointError
 from mobivid_core.files import replacing, write_bytes
 from mobivid_core.train.distributed import like, processes, total, whole
@@ -32,6 +33,21 @@ def folder_for(stage: Path, *data: Tensor) -> Path:
         content.update(repr((tensor.shape, tensor.dtype)).encode())
         content.update(tensor.detach().cpu().contiguous().numpy())
     return stage / broadcast_object_list([content.hexdigest()[:16]])[0]
+
+
+def write_log(file: Path, rows: list[dict[str, float]]) -> None:
+    """Write a run's log as CSV in one atomic move."""
+    with replacing(file) as part, part.open("w", newline="") as out:
+        writer = csv.DictWriter(out, list(rows[0]) if rows else ["step"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def save_own(model: nn.Module, folder: Path, stage: Path) -> None:
+    """Keep a model of the user's own data: the notebooks go on with the profile's."""
+    for place in (folder, stage):
+        save_model(model, place / "model")
+    print(f"saved in {folder / 'model'}; the latest of all data is also in {stage / 'model'}")
 
 
 def save_state(
@@ -131,12 +147,7 @@ class Keeper:
             return
         save_state(self._state_file, step, self._modules, self._optimizers)
         if processes().is_main_process:
-            with replacing(self._log_file) as part, part.open("w", newline="") as out:
-                writer = csv.DictWriter(
-                    out, fieldnames=list(self.log[0]) if self.log else ["step"], lineterminator="\n"
-                )
-                writer.writeheader()
-                writer.writerows(self.log)
+            write_log(self._log_file, self.log)
         self._saved = time.perf_counter()
 
     @property

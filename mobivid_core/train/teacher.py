@@ -40,7 +40,6 @@ def train_teacher(
     folder: Path | None = None,
     seed: int = 0,
     learning_rate: float = 1.5e-3,
-    muon_rate: float = 3e-3,
     bf16: bool = False,
     compiled: bool = False,
     accumulate: int = 1,
@@ -87,7 +86,7 @@ def train_teacher(
     settings = TrainSettings(
         steps,
         learning_rate=learning_rate,
-        muon=0.0 if sharded else muon_rate,
+        muon=0.0 if sharded else 3e-3,
         muon_not=DIT_NOT,
         warmup=min(300, steps // 10 + 1),
         hold=0.7,
@@ -136,7 +135,7 @@ def _train_and_publish(arguments: argparse.Namespace) -> None:
     from mobivid_core.profiles import get_profile
     from mobivid_core.train.precision import DIT, asked
     from mobivid_core.train.speed import SpeedPlan, relaunch
-    from mobivid_core.train.state import folder_for
+    from mobivid_core.train.state import folder_for, save_own
 
     plan = None
     if arguments.fast:
@@ -171,10 +170,8 @@ def _train_and_publish(arguments: argparse.Namespace) -> None:
         sharded=arguments.shard,
     )
     if processes().is_main_process:
-        if arguments.data:  # your own teacher is yours: the notebooks go on with the profile's
-            for place in (folder, stage):
-                save_model(model, place / "model")
-            print(f"saved in {folder / 'model'}; the latest of all data is also in {stage / 'model'}")
+        if arguments.data:
+            save_own(model, folder, stage)
             return
         with publish("teacher", profile.name) as place:
             save_model(model, place)

@@ -10,7 +10,8 @@ are disturbed by noise. What makes pictures crisp beyond that: `training.sharpen
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -60,18 +61,12 @@ def train_vae(
     crop: int = 96,
     frames: int = 17,
     seed: int = 0,
-    learning_rate: float = 1e-3,
-    muon_rate: float = 4e-3,
     bf16: bool = False,
     progress: bool = True,
     encoder_width: int = 0,
-    lapped: bool = True,
     freeze_linear: bool = False,
-    noise: float = LATENT_NOISE,
-    edges: float = EDGE_WEIGHT,
     device: torch.device | str = "cpu",
     seconds: float | None = None,
-    on_log: Callable[[dict[str, float]], str | None] | None = None,
 ) -> tuple[MobiVidVAE, TrainResult]:
     """Train one VAE.
 
@@ -86,26 +81,19 @@ def train_vae(
         crop: Side of a training crop in pixels; all layers are local, so whole frames are not needed.
         frames: Frames of a training window.
         seed: Seed.
-        learning_rate: Peak rate of AdamW, for vectors and output layers; the linear path learns 30 times slower.
-        muon_rate: Peak rate of Muon, which trains the nets' other weights; 0 trains them with AdamW.
         bf16: Compute in bfloat16 (weights stay float32): see `precision` for where that is faster.
         progress: Show a progress bar.
         encoder_width: Width of the encoder's net; 0 leaves the code linear.
-        lapped: Overlap the linear path's patches.
         freeze_linear: Leave the linear path as PCA found it: latents are then known before the decoder is trained.
-        noise: Most noise on the latents, see `LATENT_NOISE`.
-        edges: Weight of the image gradients' error; 0 leaves the squared error alone.
         device: Where to train; the pool is moved there.
         seconds: Training time, as another end beside `steps`: a rented GPU's.
-        on_log: As for `loop.train`.
 
     Returns:
         The VAE with averaged weights and normalisation statistics, on the device, and the training log.
     """
     pool = (pool if isinstance(pool, VideoPool) else VideoPool.of(pool)).to(device)
     torch.manual_seed(seed)
-    sizes = {"latent_channels": channels, "width": width, "lapped": lapped, "encoder_width": encoder_width}
-    vae = MobiVidVAE(ratio=tuple(ratio), **sizes).to(device)
+    vae = MobiVidVAE(tuple(ratio), channels, width, encoder_width=encoder_width).to(device)
     smallest = min(min(video.shape[2:]) for video in pool.videos)
     fitted = min(len(pool), _FIT_CLIPS) if steps < 1000 else _FIT_CLIPS
     side = smallest // ratio[1] * ratio[1]
@@ -127,33 +115,33 @@ def train_vae(
         clips = pool.draw(batch, frames, crop, generator)
         with torch.autocast(clips.device.type, torch.bfloat16, enabled=bf16):
             z = vae.encode(clips).latent_dist.mean.float()
-            decoded = vae.decode(disturbed(z, noise * vae.latents_std, generator)).sample.float()
-        error = (decoded - clips).square().mean()
-        terms = {"psnr_db": 10 * torch.log10(4 / error.detach())}
-        if edges:
-            terms["edges"] = edge_error(decoded, clips)
-        # raw channels start at unit mean square: this keeps them there, whatever a learnt code would like
-        bound = 1e-3 * z.square().mean((0, 2, 3, 4)).clamp(min=1e-6).log().square().mean()
-        return {"loss": error + edges * terms.get("edges", 0.0) + bound} | terms
+            decoded = vae.decode(disturbed(z, LATENT_NOISE * vae.latents_std, generator)).sample.float()
+        return codec_loss(clips, z, decoded)
 
-    settings = TrainSettings(
-        steps,
-        learning_rate=learning_rate,
-        warmup=min(50, steps // 10 + 1),
-        ema=0.998 if steps >= 1000 else 0.98,
-        seed=seed,
-        slow=("linear_encoder", "linear_decoder"),
-        weight_decay=0.0,
-        clip_norm=0.3,
-        muon=muon_rate,
-        muon_not=("decoder_net.out.",),
-        seconds=seconds,
-    )
+    settings = codec_settings(steps, seed, muon_not=("decoder_net.out.",), seconds=seconds)
     title = f"VAE {ratio[0]}x{ratio[1]}x{ratio[2]} z{channels}"
-    result = train(vae, loss, settings, folder, title=title, progress=progress, on_log=on_log)
+    result = train(vae, loss, settings, folder, title=title, progress=progress)
     averaged = result.averaged.requires_grad_(True)
     averaged.fit_statistics(sample())
     return averaged, result
+
+
+def codec_loss(clips: Tensor, z: Tensor, decoded: Tensor) -> dict[str, Tensor]:
+    """Loss of a codec's reconstruction of clips (B, 3, T, H, W) through raw latents z, with terms for the log."""
+    error, edges = (decoded - clips).square().mean(), edge_error(decoded, clips)
+    # raw channels start at unit mean square: this keeps them there, whatever a learnt code would like
+    bound = 1e-3 * z.square().mean((0, 2, 3, 4)).clamp(min=1e-6).log().square().mean()
+    loss = error + EDGE_WEIGHT * edges + bound
+    return {"loss": loss, "psnr_db": 10 * torch.log10(4 / error.detach()), "edges": edges}
+
+
+def codec_settings(steps: int, seed: int, **other: object) -> TrainSettings:
+    """Optimisers and rates of a codec's training: Muon trains the nets' matrices, and the linear path learns slowly."""
+    settings = TrainSettings(
+        steps, learning_rate=1e-3, warmup=min(50, steps // 10 + 1), ema=0.998 if steps >= 1000 else 0.98, seed=seed,
+        slow=("linear_encoder", "linear_decoder"), weight_decay=0.0, clip_norm=0.3, muon=4e-3,
+    )  # fmt: skip
+    return replace(settings, **other)
 
 
 def disturbed(z: Tensor, most: Tensor | float, generator: torch.Generator) -> Tensor:
@@ -196,7 +184,7 @@ def _train_and_publish(arguments: argparse.Namespace) -> None:
     from mobivid_core.paths import runs_dir
     from mobivid_core.profiles import get_profile
     from mobivid_core.train import precision
-    from mobivid_core.train.state import folder_for
+    from mobivid_core.train.state import folder_for, save_own
 
     profile = get_profile(arguments.profile)
     folder = stage = runs_dir(profile.name) / "training" / ("vae-own" if arguments.data else "vae")
@@ -216,12 +204,10 @@ def _train_and_publish(arguments: argparse.Namespace) -> None:
         device=arguments.device or profile.device,
     )
     vae = vae.cpu()
-    if own:  # your own VAE is yours: the notebooks go on with the profile's
-        for place in (folder, stage):
-            save_model(vae, place / "model")
+    if own:
         test = to_float(own.test)
         print(f"PSNR on {len(test)} held-out clips: {psnr(reconstruct(vae, test), test).mean():.2f} dB")
-        print(f"saved in {folder / 'model'}; the latest of all data is also in {stage / 'model'}")
+        save_own(vae, folder, stage)
         return
     with publish("vae", profile.name) as place:
         save_model(vae, place)

@@ -11,8 +11,8 @@ from torch import Tensor
 from mobivid_core.data.pool import VideoPool
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.models.vae_reference import LTX_WIDTHS, LTXStyleVAE
-from mobivid_core.train.loop import TrainResult, TrainSettings, train
-from mobivid_core.train.vae import EDGE_WEIGHT, LATENT_NOISE, disturbed, edge_error
+from mobivid_core.train.loop import TrainResult, train
+from mobivid_core.train.vae import LATENT_NOISE, codec_loss, codec_settings, disturbed
 
 
 def train_ltx_style(
@@ -57,16 +57,9 @@ def train_ltx_style(
         clips = pool.draw(batch, frames, crop, generator)
         mean = vae.encode_raw(clips)
         decoded = vae.decode_raw(disturbed(mean, LATENT_NOISE, generator))
-        error, edges = (decoded - clips).square().mean(), edge_error(decoded, clips)
-        bound = 1e-3 * mean.square().mean((0, 2, 3, 4)).clamp(min=1e-6).log().square().mean()
-        loss = error + EDGE_WEIGHT * edges + bound
-        return {"loss": loss, "psnr_db": 10 * torch.log10(4 / error.detach()), "edges": edges}
+        return codec_loss(clips, mean, decoded)
 
-    settings = TrainSettings(
-        steps, learning_rate=learning_rate, warmup=min(50, steps // 10 + 1), ema=0.998 if steps >= 1000 else 0.98,
-        seed=seed, slow=("linear_encoder", "linear_decoder"), weight_decay=0.0, clip_norm=0.3,
-        muon=muon_rate, muon_not=("conv_out",),
-    )  # fmt: skip
+    settings = codec_settings(steps, seed, muon_not=("conv_out",), learning_rate=learning_rate, muon=muon_rate)
     result = train(vae, loss, settings, title="LTX-style VAE", progress=progress)
     side = min(min(video.shape[2:]) for video in pool.videos) // 32 * 32
     sample = pool.draw(min(len(pool), 64), frames, side, torch.Generator().manual_seed(seed), augment=False)
