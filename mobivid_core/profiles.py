@@ -79,7 +79,7 @@ PROFILES: dict[str, Profile] = {
         reference_steps=2,
         denoiser_tflop=0.002,
         denoiser_clips=16,
-    ),
+    ),  # fmt: skip
     "laptop": _LAPTOP,
     "scratch": replace(_LAPTOP, name="scratch", from_shipped=False, train_clips=24_576),
     "gpu": replace(

@@ -101,14 +101,6 @@ def dit_flops(cfg: DiTConfig, grid: Grid, text_tokens: int = 77) -> dict[str, in
     return {kind: c.flops for kind, c in dit_counts(cfg, grid, text_tokens).items()}
 
 
-def dit_bytes(
-    cfg: DiTConfig, grid: Grid, text_tokens: int = 77, *, bytes_per_value: int = 2
-) -> dict[str, dict[str, int]]:
-    """Bytes per layer kind and "total": `{kind: {"weights", "peak", "traffic"}}`."""
-    counts = dit_counts(cfg, grid, text_tokens, bytes_per_value=bytes_per_value)
-    return {k: {"weights": c.weight_bytes, "peak": c.peak_bytes, "traffic": c.traffic_bytes} for k, c in counts.items()}
-
-
 def block_flops_split(cfg: DiTConfig, grid: Grid, text_tokens: int = 77) -> dict[str, int]:
     """FLOPs with attention's quadratic part apart: projections grow with the tokens, scores with their square."""
     tokens = grid[0] * grid[1] * grid[2]
@@ -123,9 +115,9 @@ def block_flops_split(cfg: DiTConfig, grid: Grid, text_tokens: int = 77) -> dict
     }
 
 
-def clip_flops(forward_flops: int, *, steps: int, guidance: bool, decoder_flops: int = 0) -> int:
+def clip_flops(forward_flops: int, *, steps: int, guidance: bool) -> int:
     """FLOPs of one clip: guidance runs the transformer twice a step."""
-    return forward_flops * steps * (2 if guidance else 1) + decoder_flops
+    return forward_flops * steps * (2 if guidance else 1)
 
 
 def linear_count(rows: int, fan_in: int, fan_out: int, size: int = 2) -> LayerCount:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import FrozenDict
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401 - pipelines that load this class look for it
@@ -27,36 +27,16 @@ _PADDING = -10_000.0
 class MobiVidLTXTransformer(MobiVidTransformer3DModel, CacheMixin):
     """A pruned LTX-Video transformer for diffusers' pipelines; arguments as `MobiVidTransformer3DModel`."""
 
-    @register_to_config
-    def __init__(
-        self,
-        hidden: int,
-        head_dim: int,
-        self_heads: list[int],
-        cross_heads: list[int],
-        ffn_widths: list[int],
-        in_channels: int = 128,
-        text_dim: int = 768,
-        rope_theta: float = 10_000.0,
-        qk_norm: str = "across_heads",
-        rope: str = "across_heads",
-        gelu: str = "tanh",
-        rope_span: int = 0,
-        rope_heads: list[list[int]] | None = None,
-        rope_scale: list[float] | None = None,
-        patch_size: int = 1,
-        patch_size_t: int = 1,
-    ) -> None:
-        super().__init__(
-            hidden, head_dim, self_heads, cross_heads, ffn_widths, in_channels, text_dim, rope_theta, qk_norm, rope,
-            gelu, rope_span, rope_heads, rope_scale,
-        )  # fmt: skip
+    @property
+    def config(self) -> FrozenDict:
+        """The base model's, with the patch sizes that diffusers' pipelines read."""
+        return FrozenDict({**super().config, "patch_size": 1, "patch_size_t": 1})
 
     @classmethod
     def of(cls, model: MobiVidTransformer3DModel) -> MobiVidLTXTransformer:
         """The same transformer, sharing its tensors."""
         with torch.device("meta"):
-            made = cls.from_config({k: v for k, v in model.config.items() if not k.startswith("_")})
+            made = cls.from_config({k: v for k, v in model.config.items() if not k.startswith(("_", "patch_"))})
         made.load_state_dict(model.state_dict(), assign=True)
         return made.train(model.training)
 

@@ -141,6 +141,7 @@ def token_states(
     tokenizer: PreTrainedTokenizerBase,
     text_encoder: PreTrainedModel,
     max_length: int = MAX_LENGTH,
+    device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Encode N captions with any tokenizer and encoder of the interface that diffusers uses for CLIP.
 
@@ -155,6 +156,6 @@ def token_states(
         if len(ids) > max_length:
             warnings.warn(f"{len(ids)} tokens, cut to {max_length}: {caption!r}", stacklevel=2)
     tokens = tokenizer(captions, padding="max_length", truncation=True, max_length=max_length, return_tensors="pt")
-    ids, attended = (tokens[name].to(text_encoder.device) for name in ("input_ids", "attention_mask"))
+    ids, attended = (tokens[name].to(device or text_encoder.device) for name in ("input_ids", "attention_mask"))
     output, mask = text_encoder(input_ids=ids, attention_mask=attended), attended.bool()
     return output.last_hidden_state.float() * mask[..., None], mask

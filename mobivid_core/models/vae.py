@@ -146,16 +146,16 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
             self.encoder_net.start(clips[:16])
 
     @torch.no_grad()
-    def fit_statistics(self, clips: Tensor, whitening: float = 0.5, batch: int = 16) -> None:
+    def fit_statistics(self, clips: Tensor, whitening: float = 0.5) -> None:
         """Set the normalisation of latents from clips (N, 3, T, H, W).
 
         A channel's normalised standard deviation is the share of pixel energy it decodes to, to the power
         `1 - whitening`: 1 makes all channels alike, 0 leaves a PCA's full dynamic range.
         """
-        raw = torch.cat([self.encode(part).latent_dist.mode() for part in clips.split(batch)])
+        raw = torch.cat([self.encode(part).latent_dist.mode() for part in clips.split(16)])
         std = raw.std(dim=(0, 2, 3, 4))
         linear = self.encoder_net is None
-        energy = (self.linear_decoder.channel_energy() if linear else self._channel_energy(raw[:batch])) * std
+        energy = (self.linear_decoder.channel_energy() if linear else self._channel_energy(raw[:16])) * std
         share = (energy / energy.square().mean().sqrt()) ** (1 - whitening)
         self.latents_mean.copy_(raw.mean(dim=(0, 2, 3, 4)))
         self.latents_std.copy_(std / (share / share.square().mean().sqrt()))

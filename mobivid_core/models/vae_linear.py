@@ -27,11 +27,11 @@ def to_clip(frames: Tensor, batch: int) -> Tensor:
 class TimeMerge(nn.Module):
     """Joins frames into latent steps, the first alone, then `time` at a time: (B*T, C, h, w) -> (B, D, t, h, w)."""
 
-    def __init__(self, time: int, channels: int, out: int, bias: bool = True) -> None:
+    def __init__(self, time: int, channels: int, out: int) -> None:
         super().__init__()
         self.time = time
-        self.first = nn.Conv2d(channels, out, 1, bias=bias)
-        self.rest = nn.Conv2d(time * channels, out, 1, bias=bias)
+        self.first = nn.Conv2d(channels, out, 1)
+        self.rest = nn.Conv2d(time * channels, out, 1)
 
     def forward(self, frames: Tensor, batch: int) -> Tensor:
         x = frames.unflatten(0, (batch, -1))
@@ -46,11 +46,11 @@ class TimeMerge(nn.Module):
 class TimeSplit(nn.Module):
     """Undoes `TimeMerge`: (B, D, t, h, w) -> (B*T, C, h, w)."""
 
-    def __init__(self, time: int, channels: int, out: int, bias: bool = True) -> None:
+    def __init__(self, time: int, channels: int, out: int) -> None:
         super().__init__()
         self.time = time
-        self.first = nn.Conv2d(channels, out, 1, bias=bias)
-        self.rest = nn.Conv2d(channels, time * out, 1, bias=bias)
+        self.first = nn.Conv2d(channels, out, 1, bias=False)
+        self.rest = nn.Conv2d(channels, time * out, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.first(x[:, :, 0]).unsqueeze(1)
@@ -115,7 +115,7 @@ class LinearDecoder(nn.Module):
         super().__init__()
         self.patch = patch
         self.lap = Lap(patch) if lapped else None
-        self.split = TimeSplit(time, channels, kept, bias=False)
+        self.split = TimeSplit(time, channels, kept)
         self.space = nn.Conv2d(kept, 3 * patch * patch, 1, bias=False)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -83,9 +83,9 @@ class LTXStyleVAE(nn.Module):
         return self.decode_raw(raw).clamp(-1, 1)
 
     @torch.no_grad()
-    def fit_statistics(self, clips: Tensor, batch: int = 16) -> None:
+    def fit_statistics(self, clips: Tensor) -> None:
         """Make the latents of clips (N, 3, T, H, W) zero mean and unit variance a channel."""
-        raw = torch.cat([self.encode_raw(part) for part in clips.split(batch)])
+        raw = torch.cat([self.encode_raw(part) for part in clips.split(16)])
         self.latents_mean.copy_(raw.mean((0, 2, 3, 4)))
         self.latents_std.copy_(raw.std((0, 2, 3, 4)).clamp(min=1e-6))
 

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from mobivid_core.models.config import DiTConfig
-from mobivid_core.models.counts import Grid, block_flops_split, clip_flops, dit_bytes, dit_flops, latent_grid
+from mobivid_core.models.counts import Grid, block_flops_split, clip_flops, dit_counts, dit_flops, latent_grid
 from mobivid_core.models.text import MAX_LENGTH
 
 
@@ -46,7 +46,7 @@ def denoiser_costs(
         grid = latent_grid(frames, height, width, ratio)
         tokens = grid[0] * grid[1] * grid[2]
         large, small = (dit_flops(sizes, grid)["total"] for sizes in (server, mobile))
-        peak = dit_bytes(mobile, grid)["total"]["peak"]
+        peak = dit_counts(mobile, grid, 77)["total"].peak_bytes
         scores = max(mobile.self_heads) * tokens * tokens * 2
         rows.append({
             "ratio": ratio_name(ratio), "tokens": tokens,

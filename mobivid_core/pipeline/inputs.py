@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
 
-def whole_number(name: str, value: object, least: int = 1) -> int:
+def whole_number(name: str, value: object) -> int:
     """An integer (of Python or numpy) of at least 1, or a ParameterError."""
     try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
+        number = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = least - 1
-    if number < least:
-        raise ParameterError(f"{name} must be a whole number, at least {least}; got {value!r}")
+        number = 0
+    if number < 1:
+        raise ParameterError(f"{name} must be a whole number, at least 1; got {value!r}")
     return number
 
 

@@ -2,7 +2,7 @@
 
 Paper: the whole inference path, server (40 guided steps) or mobile (4 steps, no guidance). The text encoder comes from
 an installed package and is not part of a checkpoint folder; another one with diffusers' CLIP interface may be passed.
-Arguments are checked in `pipeline_inputs`, folders read in `pipeline_folder`.
+Arguments are checked in `inputs`, folders read in `folder`.
 
 Simplified: one clip length and size a call, no memory offloading of its own beyond what diffusers gives.
 """
@@ -37,7 +37,7 @@ from mobivid_core.flow.sampling import (
 )
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.first_frame import FirstFrame, ImageInput, encode_image
-from mobivid_core.models.text import MAX_LENGTH, load_text_encoder, load_tokenizer
+from mobivid_core.models.text import load_text_encoder, load_tokenizer, token_states
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.pipeline.folder import LocalPipeline
 from mobivid_core.pipeline.inputs import (
@@ -139,27 +139,16 @@ class MobiVidPipeline(LocalPipeline):
         card = read_json(artifacts.verify_file(folder, "distilled.json")) if stage != "teacher" else None
         return cls(vae, transformer, make_scheduler("euler"), distilled=card)
 
-    @torch.no_grad()
     def encode_prompt(self, prompt: str | list[str]) -> tuple[Tensor, Tensor]:
-        """Token states of prompts.
-
-        Args:
-            prompt: N captions, or one.
+        """Token states of N captions, or of one.
 
         Returns:
             States (N, L, D) in the transformer's type, zero at padding, and mask (N, L) bool, on the pipeline's device:
             a call takes them as `prompt_embeds` and `prompt_attention_mask`.
         """
-        prompt = as_prompts(prompt)
-        tokens = self.tokenizer(
-            prompt, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
-        )
-        for text, ids in zip(prompt, self.tokenizer(prompt)["input_ids"], strict=True):
-            if len(ids) > MAX_LENGTH:
-                warnings.warn(f"{len(ids)} tokens, cut to {MAX_LENGTH}: {text!r}", stacklevel=2)
-        ids, mask = (tokens[key].to(self._execution_device) for key in ("input_ids", "attention_mask"))
-        states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        return states.to(self.transformer.dtype) * mask[..., None].to(self.transformer.dtype), mask.bool()
+        encoder, device = self.text_encoder, self._execution_device
+        states, mask = token_states(as_prompts(prompt), self.tokenizer, encoder, device=device)
+        return states.to(self.transformer.dtype), mask
 
     @property
     def guidance_scale(self) -> float | Guidance:

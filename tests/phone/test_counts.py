@@ -9,7 +9,6 @@ from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, MOBILE, SERVER,
 from mobivid_core.models.counts import (
     block_flops_split,
     clip_flops,
-    dit_bytes,
     dit_counts,
     dit_flops,
     dit_params,
@@ -123,14 +122,14 @@ def test_split_sums_to_total_and_scores_are_quadratic() -> None:
 
 
 def test_bytes() -> None:
-    sizes = dit_bytes(MOBILE, (7, 12, 16))
-    assert sizes["total"]["weights"] == 2 * dit_params(MOBILE)["total"]
-    assert sizes["total"]["traffic"] > sizes["total"]["weights"]
+    sizes = dit_counts(MOBILE, (7, 12, 16), 77)
+    assert sizes["total"].weight_bytes == 2 * dit_params(MOBILE)["total"]
+    assert sizes["total"].traffic_bytes > sizes["total"].weight_bytes
     hidden = 1344 * 6144 * 2
     plain, tiled = (dit_counts(MOBILE, (7, 12, 16), 77, tiles=k)["ffn"].peak_bytes for k in (1, 4))
     assert plain - tiled == hidden * 3 // 4
     stored = dit_counts(MOBILE, (7, 12, 16), 77, fused_attention=False)["self_attention"].peak_bytes
-    assert stored - sizes["self_attention"]["peak"] == 20 * 1344 * 1344 * 2
+    assert stored - sizes["self_attention"].peak_bytes == 20 * 1344 * 1344 * 2
 
 
 def test_more_width_never_costs_less() -> None:
