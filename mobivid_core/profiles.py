@@ -99,7 +99,7 @@ PROFILES: dict[str, Profile] = {
         reference_steps=2000,
         denoiser_tflop=100.0,
         denoiser_clips=4096,
-    ),
+    ),  # fmt: skip
     "paper": replace(_LAPTOP, name="paper", paper_scale=True),
 }
 

@@ -184,11 +184,8 @@ def _by_opencv(path: Path) -> Iterator[np.ndarray]:
 
 def captioned_clips(count: int, *, frames: int, size: int) -> Tensor:
     """The first `count` captioned clips of the split `train`, (N, 3, T, H, W) uint8, rendered a few at a time."""
-    parts = [
-        to_bytes(render_clips("train", range(i, min(i + 16, count)), frames=frames, size=size).clips)
-        for i in range(0, count, 16)
-    ]
-    return torch.cat(parts)
+    batches = [range(count)[i : i + 16] for i in range(0, count, 16)]
+    return torch.cat([to_bytes(render_clips("train", part, frames=frames, size=size).clips) for part in batches])
 
 
 def training_pool(profile: Profile) -> VideoPool:

@@ -68,13 +68,7 @@ def everything(plan: SpeedPlan) -> Arm:
 
 
 def compare(chosen: list[Arm], *, sizes: str = "mini", batch: int = 64, seconds: float = 6.0) -> pd.DataFrame:
-    """Time each arm.
-
-    Args:
-        chosen: Arms; the first is the baseline of the ratios.
-        sizes: A key of `SIZES`.
-        batch: Clips a step.
-        seconds: Time spent on measured steps in each arm, after warm-up and compiling.
+    """Time each arm, for `seconds` of measured steps after warm-up and compiling; the first is the ratios' baseline.
 
     Returns:
         One row an arm: `arm`, `seconds_per_step` (median), `cpu_s_per_step` (processor time of all threads, which
@@ -84,8 +78,7 @@ def compare(chosen: list[Arm], *, sizes: str = "mini", batch: int = 64, seconds:
     Raises:
         TrainingError: An arm's process failed.
     """
-    rows = [_measure(arm, sizes, batch, seconds) for arm in chosen]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame([_measure(arm, sizes, batch, seconds) for arm in chosen])
     frame["speedup"] = frame["seconds_per_step"].iloc[0] / frame["seconds_per_step"]
     return frame
 
@@ -160,13 +153,8 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
         busy.append(time.process_time() - busy_before)
     median = sorted(times)[len(times) // 2]
     cpu = total({"seconds": sorted(busy)[len(busy) // 2]})["seconds"]
-    return {
-        "seconds_per_step": median,
-        "cpu_s_per_step": cpu,
-        "steps": len(times),
-        "start_s": round(start_s, 2),
-        "loss": loss,
-    }
+    row = {"seconds_per_step": median, "cpu_s_per_step": cpu, "steps": len(times)}
+    return row | {"start_s": round(start_s, 2), "loss": loss}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mobivid_core import artifacts
 from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.data.captions import ATTRIBUTES, VOCABULARY, label_indices
 from mobivid_core.data.render import render_clips
@@ -111,9 +113,8 @@ def train_judge(
     pool = ClipPool(profile.frames, sizes, capacity, device=device)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     optimiser, schedule = _optimiser(judge.parameters(), 2e-3, steps)
-    held_out = render_clips(
-        "val", range(256 if profile.meaningful else batch), frames=profile.frames, size=profile.size
-    )
+    checked = range(256 if profile.meaningful else batch)
+    held_out = render_clips("val", checked, frames=profile.frames, size=profile.size)
     rows = []
     judge.train()
     for step in range(1, steps + 1):
@@ -180,16 +181,14 @@ def publish_judge(
     In `folder`; None publishes it as the stage `judge` of the profile's run. `progress` is called with each row of the
     log.
     """
-    from mobivid_core import artifacts
-
     judge, log = train_judge(profile, seed=seed, device=device, progress=progress)
     measured = measure(judge, frames=profile.frames, size=profile.size, clips=512 if profile.meaningful else 16)
-    if folder is None:
-        with artifacts.publish("judge", profile.name) as place:
-            save(judge, log, measured, profile, place)
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        save(judge, log, measured, profile, folder)
+    with artifacts.publish("judge", profile.name) if folder is None else nullcontext(folder) as place:
+        artifacts.save_model(judge, place)
+        log.to_csv(place / "log.csv", index=False)
+        measured.to_csv(place / "accuracy.csv", index=False)
+        (place / "README.md").write_text(model_card(log, measured, profile), encoding="utf-8")
+    if folder is not None:
         artifacts.write_stamp(folder, "judge")
     return judge
 
@@ -216,13 +215,3 @@ def _train_and_publish(arguments: argparse.Namespace) -> None:
             folder=arguments.out,
             progress=lambda row: print("  ".join(f"{k} {v:.3f}" for k, v in row.items()), flush=True),
         )
-
-
-def save(judge: Judge, log: pd.DataFrame, measured: pd.DataFrame, profile: Profile, folder: Path) -> None:
-    """Write weights, config, log, own accuracy and model card."""
-    from mobivid_core import artifacts
-
-    artifacts.save_model(judge, folder)
-    log.to_csv(folder / "log.csv", index=False)
-    measured.to_csv(folder / "accuracy.csv", index=False)
-    (folder / "README.md").write_text(model_card(log, measured, profile), encoding="utf-8")

@@ -112,7 +112,10 @@ def train(
     optimizers = _optimizers(model, settings)
     keeper = Keeper(folder, modules, optimizers, settings.save_every_s)
     start = keeper.load()
-    bar = _bar(title, start, settings, progress and first)
+    bar = tqdm(
+        range(start, settings.steps), title, settings.steps, initial=start, disable=not (progress and first),
+        mininterval=2.0, ascii=True,
+    )  # fmt: skip
     clock = Clock(keeper.seconds, start)
     model.train()
     done, bad, whole_run, ended = start, 0, False, ""
@@ -187,11 +190,6 @@ def _place(model: nn.Module, settings: TrainSettings, device: torch.device) -> t
         for module in modules.values():
             shard(module, bf16=settings.bf16)
     return averaged, modules
-
-
-def _bar(title: str, start: int, settings: TrainSettings, shown: bool) -> tqdm:
-    steps, total_steps = range(start, settings.steps), settings.steps
-    return tqdm(steps, initial=start, total=total_steps, desc=title, disable=not shown, mininterval=2.0, ascii=True)
 
 
 def _diverged(title: str, bad: int, step: int, folder: Path | None, settings: TrainSettings) -> str:

@@ -22,6 +22,8 @@ from mobivid_core.errors import CheckpointError
 from mobivid_core.files import replacing, write_bytes
 from mobivid_core.train.distributed import like, processes, total, whole
 
+STATE, LOG = "state.safetensors", "log.csv"
+
 
 def folder_for(stage: Path, *data: Tensor) -> Path:
     """Folder below `stage` for training on just these data, so that other data never go on from its state.
@@ -129,8 +131,8 @@ class Keeper:
         if processes().is_main_process:
             for part in self.folder.glob(".state-*.safetensors"):  # left by a killed run, never finished
                 part.unlink(missing_ok=True)
-        start = load_state(self._state_file, self._modules, self._optimizers)
-        self.log = _read_log(self._log_file, start)
+        start = load_state(self.folder / STATE, self._modules, self._optimizers)
+        self.log = _read_log(self.folder / LOG, start)
         return start
 
     def save_if_due(self, step: int) -> None:
@@ -145,18 +147,10 @@ class Keeper:
         """Write state and log, each in one atomic move."""
         if not self.folder:
             return
-        save_state(self._state_file, step, self._modules, self._optimizers)
+        save_state(self.folder / STATE, step, self._modules, self._optimizers)
         if processes().is_main_process:
-            write_log(self._log_file, self.log)
+            write_log(self.folder / LOG, self.log)
         self._saved = time.perf_counter()
-
-    @property
-    def _state_file(self) -> Path:
-        return self.folder / "state.safetensors"
-
-    @property
-    def _log_file(self) -> Path:
-        return self.folder / "log.csv"
 
 
 def _read_log(log_file: Path, start: int) -> list[dict[str, float]]:

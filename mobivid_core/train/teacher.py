@@ -76,30 +76,16 @@ def train_teacher(
 
     def draw(step: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         latents, text, mask = data.draw(batch, generator)
-        return flow_batch(
-            latents, Condition(text, mask, data.null_text, data.null_mask), generator, drop_text=DROP_TEXT
-        )
+        captions = Condition(text, mask, data.null_text, data.null_mask)
+        return flow_batch(latents, captions, generator, drop_text=DROP_TEXT)
 
-    def error(*part: Tensor) -> Tensor:
-        return flow_error(model, *part)
-
+    loss = SplitLoss(draw, lambda *part: flow_error(model, *part))
     settings = TrainSettings(
-        steps,
-        learning_rate=learning_rate,
-        muon=0.0 if sharded else 3e-3,
-        muon_not=DIT_NOT,
-        warmup=min(300, steps // 10 + 1),
-        hold=0.7,
-        ema=0.999 if steps >= 2000 else 0.99,
-        seed=seed,
-        log_every=50 if steps >= 1000 else 1,
-        save_every_s=120.0,
-        bf16=bf16,
-        accumulate=accumulate,
-        sharded=sharded,
-        seconds=seconds,
-    )
-    result = train(model, SplitLoss(draw, error), settings, folder, title="teacher", progress=progress, on_log=on_log)
+        steps, seconds=seconds, warmup=min(300, steps // 10 + 1), hold=0.7, learning_rate=learning_rate,
+        muon=0.0 if sharded else 3e-3, muon_not=DIT_NOT, ema=0.999 if steps >= 2000 else 0.99, seed=seed,
+        log_every=50 if steps >= 1000 else 1, save_every_s=120.0, bf16=bf16, accumulate=accumulate, sharded=sharded,
+    )  # fmt: skip
+    result = train(model, loss, settings, folder, title="teacher", progress=progress, on_log=on_log)
     if not sharded:
         return result.averaged, result
     gathered = MobiVidTransformer3DModel.from_sizes(sizes)
@@ -159,16 +145,10 @@ def _train_and_publish(arguments: argparse.Namespace) -> None:
     if arguments.data:  # each data set has a state and a model of its own; the latents also tell VAEs apart
         folder = folder_for(stage, data.latents, data.text, data.caption_of)
     model, _ = train_teacher(
-        data,
-        profile.server,
-        steps=arguments.steps or profile.teacher_steps,
-        batch=arguments.batch or profile.batch,
-        folder=folder,
-        bf16=bf16,
-        compiled=arguments.compile or bool(plan and plan.compiled),
-        accumulate=arguments.accumulate,
-        sharded=arguments.shard,
-    )
+        data, profile.server, steps=arguments.steps or profile.teacher_steps, batch=arguments.batch or profile.batch,
+        folder=folder, bf16=bf16, compiled=arguments.compile or bool(plan and plan.compiled),
+        accumulate=arguments.accumulate, sharded=arguments.shard,
+    )  # fmt: skip
     if processes().is_main_process:
         if arguments.data:
             save_own(model, folder, stage)

@@ -193,16 +193,11 @@ def _train_and_publish(arguments: argparse.Namespace) -> None:
         folder = folder_for(stage, own.train)  # each data set has a state and a model of its own
         print(own.report)
     vae, _ = train_vae(
-        own.train if own else training_pool(profile),
-        ratio=profile.vae_ratio,
-        channels=profile.vae_channels,
-        width=profile.vae_width,
-        encoder_width=profile.vae_encoder_width,
-        steps=arguments.steps or profile.vae_steps,
-        folder=folder,
-        bf16=precision.asked(arguments.bf16, precision.CONVOLUTIONAL),
+        own.train if own else training_pool(profile), ratio=profile.vae_ratio, channels=profile.vae_channels,
+        width=profile.vae_width, encoder_width=profile.vae_encoder_width, steps=arguments.steps or profile.vae_steps,
+        folder=folder, bf16=precision.asked(arguments.bf16, precision.CONVOLUTIONAL),
         device=arguments.device or profile.device,
-    )
+    )  # fmt: skip
     vae = vae.cpu()
     if own:
         test = to_float(own.test)
