@@ -47,19 +47,13 @@ def linked(frame: av.VideoFrame, *steps: Step) -> Graph:
 def pictures(
     frames: Iterable[av.VideoFrame],
     *,
+    # Height and width: scaled to cover, then cropped centrally. None keeps the first frame's own
     size: tuple[int, int] | None,
-    pixel_aspect: Fraction | None,
-    rate: float | None,
-    frame_s: float,
+    pixel_aspect: Fraction | None,  # width of a stored pixel by its height
+    rate: float | None,  # pictures a second, on a grid that begins at the first frame; None passes every frame
+    frame_s: float,  # seconds between frames, for those without a time stamp
 ) -> Iterator[np.ndarray]:
-    """Turn frames, in the order they are shown, into pictures, uint8 (H, W, 3).
-
-    Args:
-        size: Height and width: scaled to cover, then cropped centrally. None keeps the first frame's own.
-        pixel_aspect: Width of a stored pixel by its height.
-        rate: Pictures a second, on a grid that begins at the first frame; None passes every frame.
-        frame_s: Seconds between frames, for those without a time stamp.
-    """
+    """Turn frames, in the order they are shown, into pictures, uint8 (H, W, 3)."""
     graph, built_for, interlaced = None, None, False
     for frame in _rising(frames, frame_s):
         interlaced = interlaced or frame.interlaced_frame

@@ -132,25 +132,16 @@ def read_spans(path: Path | str, starts: list[int], frames: int, *, crop: int, s
 
 
 def write_video(
-    path: Path | str,
-    frames: np.ndarray | Tensor,
+    path: Path | str,  # `.mp4` for H.264, `.mkv` for lossless FFV1
+    frames: np.ndarray | Tensor,  # what to write. H.264 needs even sides: an odd one repeats its last row or column
     *,
-    fps: float = FRAME_RATE,
-    lossless: bool = False,
-    crf: int = 18,
-    preset: str = "medium",
-    key_frames: int = 250,
+    fps: float = FRAME_RATE,  # frames a second
+    lossless: bool = False,  # FFV1 in RGB: reading the file gives the same bytes
+    crf: int = 18,  # H.264 quality, 0 (lossless) to 51
+    preset: str = "medium",  # x264's effort
+    key_frames: int = 250,  # frames between key frames at most, where reading by seeking can start
 ) -> Path:
     """Write frames (uint8 (T, H, W, 3)) or a clip (float (3, T, H, W)) to a file.
-
-    Args:
-        path: `.mp4` for H.264, `.mkv` for lossless FFV1.
-        frames: What to write. H.264 needs even sides: an odd one repeats its last row or column.
-        fps: Frames a second.
-        lossless: FFV1 in RGB: reading the file gives the same bytes.
-        crf: H.264 quality, 0 (lossless) to 51.
-        preset: x264's effort.
-        key_frames: Frames between key frames at most, where reading by seeking can start.
 
     Raises:
         VideoError: Not frames, or a file name that does not fit the codec.

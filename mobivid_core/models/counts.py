@@ -61,24 +61,15 @@ def latent_grid(frames: int, height: int, width: int, ratio: Grid = (8, 32, 32))
 
 
 def dit_counts(
-    cfg: DiTConfig,
-    grid: Grid,
-    text_tokens: int,
+    cfg: DiTConfig,  # sizes; heads and FFN widths may differ from block to block
+    grid: Grid,  # latent grid (t, h, w); one token a cell
+    text_tokens: int,  # length of the text sequence, padding included
     *,
-    bytes_per_value: int = 2,
-    fused_attention: bool = True,
-    tiles: int = 1,
+    bytes_per_value: int = 2,  # 2 for float16, 4 for float32
+    fused_attention: bool = True,  # the scores are never stored (True) or stored whole (False)
+    tiles: int = 1,  # tiles over the FFN's hidden axis; changes only the FFN's peak memory
 ) -> dict[str, LayerCount]:
-    """Counts of a DiT per layer kind, with their "total"; `params` and `flops` equal the module's own to the unit.
-
-    Args:
-        cfg: Sizes; heads and FFN widths may differ from block to block.
-        grid: Latent grid (t, h, w); one token a cell.
-        text_tokens: Length of the text sequence, padding included.
-        bytes_per_value: 2 for float16, 4 for float32.
-        fused_attention: The scores are never stored (True) or stored whole (False).
-        tiles: Tiles over the FFN's hidden axis; changes only the FFN's peak memory.
-    """
+    """Counts of a DiT per layer kind, with their "total"; `params` and `flops` equal the module's own to the unit."""
     tokens, size = grid[0] * grid[1] * grid[2], bytes_per_value
     counts = _outer_counts(cfg, tokens, text_tokens, size)
     self_attention, cross_attention, ffn = LayerCount(), LayerCount(), LayerCount()

@@ -97,55 +97,33 @@ class _Contest(nn.Module):
 
 
 def sharpen_decoder(
-    vae: MobiVidVAE,
-    pool: VideoPool | Tensor | Sequence[Tensor],
+    vae: MobiVidVAE,  # a trained VAE; not changed
+    pool: VideoPool | Tensor | Sequence[Tensor],  # videos, as for `train_vae`
     *,
-    steps: int,
-    device: torch.device | str = "cpu",
-    seconds: float | None = None,
-    folder: Path | None = None,
-    batch: int = 16,
-    crop: int = 128,
-    frames: int = 17,
+    steps: int,  # training steps
+    device: torch.device | str = "cpu",  # where to train
+    seconds: float | None = None,  # training time, as another end beside `steps`
+    folder: Path | None = None,  # where to keep the training state; None keeps none
+    batch: int = 16,  # clips a step
+    crop: int = 128,  # side of a training crop in pixels
+    frames: int = 17,  # frames of a window
     seed: int = 0,
-    learning_rate: float = 2e-4,
-    adversarial: float = 0.5,
+    learning_rate: float = 2e-4,  # peak rate of the decoding net (AdamW)
+    adversarial: float = 0.5,  # size of the adversarial gradient at the last layer, as a share of the other terms'
+    # Weight of the squared error of differences across token borders, beside the squared error of pixels
     seam: float = 0.0,
+    # Weight of the error that repeats from one output block to the next, beside the squared error of pixels
     dither: float = 0.0,
-    budget_db: float = 1.0,
-    warmup: int = 100,
-    ema: float = 0.995,
-    critic_width: int = 64,
-    bf16: bool = False,
-    watch_every: int = 50,
+    budget_db: float = 1.0,  # PSNR on the watched clips that the new terms may cost
+    warmup: int = 100,  # steps in which the critic learns alone; then the adversarial term rises over as many
+    ema: float = 0.995,  # decay of the averaged weights
+    critic_width: int = 64,  # channels of the critic's first layer
+    bf16: bool = False,  # run the VAE in bfloat16
+    watch_every: int = 50,  # steps between looks at the watched clips, and rows of the log
     progress: bool = True,
-    on_log: Callable[[dict[str, float]], str | None] | None = None,
+    on_log: Callable[[dict[str, float]], str | None] | None = None,  # as for `loop.train`
 ) -> tuple[MobiVidVAE, TrainResult]:
     """Train the decoding net on with perceptual and adversarial terms.
-
-    Args:
-        vae: A trained VAE; not changed.
-        pool: Videos, as for `train_vae`.
-        steps: Training steps.
-        device: Where to train.
-        seconds: Training time, as another end beside `steps`.
-        folder: Where to keep the training state; None keeps none.
-        batch: Clips a step.
-        crop: Side of a training crop in pixels.
-        frames: Frames of a window.
-        seed: Seed.
-        learning_rate: Peak rate of the decoding net (AdamW).
-        adversarial: Size of the adversarial gradient at the last layer, as a share of the other terms'.
-        seam: Weight of the squared error of differences across token borders, beside the squared error of pixels.
-        dither: Weight of the error that repeats from one output block to the next, beside the squared error of pixels.
-        budget_db: PSNR on the watched clips that the new terms may cost.
-        warmup: Steps in which the critic learns alone; then the adversarial term rises over as many.
-        ema: Decay of the averaged weights.
-        critic_width: Channels of the critic's first layer.
-        bf16: Run the VAE in bfloat16.
-        watch_every: Steps between looks at the watched clips, and rows of the log.
-        progress: Show a progress bar.
-        on_log: As for `loop.train`.
 
     Returns:
         The VAE with the averaged decoding net, and the log: `loss`, `psnr_db` of the noisy batch, `perceptual`,

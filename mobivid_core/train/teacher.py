@@ -31,39 +31,23 @@ DROP_TEXT = 0.1
 
 
 def train_teacher(
-    data: LatentDataset,
-    sizes: DiTConfig,
+    data: LatentDataset,  # encoded clips and captions
+    sizes: DiTConfig,  # widths of the model
     *,
-    steps: int,
-    batch: int,
-    seconds: float | None = None,
-    folder: Path | None = None,
-    seed: int = 0,
-    learning_rate: float = 1.5e-3,
-    bf16: bool = False,
-    compiled: bool = False,
-    accumulate: int = 1,
-    sharded: bool = False,
+    steps: int,  # optimiser steps
+    batch: int,  # clips a step
+    seconds: float | None = None,  # ends the training earlier
+    folder: Path | None = None,  # where to keep the training state; None keeps none
+    seed: int = 0,  # seed of initial weights and of all draws
+    learning_rate: float = 1.5e-3,  # peak rate of AdamW, which trains vectors and the layers at both ends
+    bf16: bool = False,  # compute in bfloat16 (weights stay float32): see `precision` for where that is faster
+    compiled: bool = False,  # compile the blocks with torch.compile: worth its minute from about a thousand steps
+    accumulate: int = 1,  # micro-batches that each process splits its share of a batch into, for less memory
+    sharded: bool = False,  # shard the model over all processes (FSDP2); AdamW then trains all of it
     progress: bool = True,
-    on_log: Callable[[dict[str, float]], None] | None = None,
+    on_log: Callable[[dict[str, float]], None] | None = None,  # called with each row of the log, e.g. a `LossPlot`
 ) -> tuple[MobiVidTransformer3DModel, TrainResult]:
     """Train a teacher from random weights on encoded clips and captions.
-
-    Args:
-        data: Encoded clips and captions.
-        sizes: Widths of the model.
-        steps: Optimiser steps.
-        batch: Clips a step.
-        seconds: Ends the training earlier.
-        folder: Where to keep the training state; None keeps none.
-        seed: Seed of initial weights and of all draws.
-        learning_rate: Peak rate of AdamW, which trains vectors and the layers at both ends.
-        bf16: Compute in bfloat16 (weights stay float32): see `precision` for where that is faster.
-        compiled: Compile the blocks with torch.compile: worth its minute from about a thousand steps.
-        accumulate: Micro-batches that each process splits its share of a batch into, for less memory.
-        sharded: Shard the model over all processes (FSDP2); AdamW then trains all of it.
-        progress: Show a progress bar.
-        on_log: Called with each row of the log, e.g. a `LossPlot`.
 
     Returns:
         The model with averaged weights, and the training log.

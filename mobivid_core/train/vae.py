@@ -50,43 +50,27 @@ def clip_pool(profile: Profile, *, film: int = 384, captioned: int = 512) -> Ten
 
 
 def train_vae(
+    # Videos; clips (N, 3, T, H, W) uint8 or a sequence of (3, T, H, W) will do
     pool: VideoPool | Tensor | Sequence[Tensor],
     *,
-    ratio: tuple[int, int, int],
-    channels: int,
-    width: int,
-    steps: int,
-    folder: Path | None = None,
-    batch: int = 8,
-    crop: int = 96,
-    frames: int = 17,
+    ratio: tuple[int, int, int],  # compression time x height x width
+    channels: int,  # latent channels
+    width: int,  # width of the decoder's net; 0 with `steps` 0 gives the PCA codec
+    steps: int,  # training steps
+    folder: Path | None = None,  # where to keep the training state; None keeps none
+    batch: int = 8,  # crops a step
+    crop: int = 96,  # side of a training crop in pixels; all layers are local, so whole frames are not needed
+    frames: int = 17,  # frames of a training window
     seed: int = 0,
-    bf16: bool = False,
+    bf16: bool = False,  # compute in bfloat16 (weights stay float32): see `precision` for where that is faster
     progress: bool = True,
-    encoder_width: int = 0,
+    encoder_width: int = 0,  # width of the encoder's net; 0 leaves the code linear
+    # Leave the linear path as PCA found it: latents are then known before the decoder is trained
     freeze_linear: bool = False,
-    device: torch.device | str = "cpu",
-    seconds: float | None = None,
+    device: torch.device | str = "cpu",  # where to train; the pool is moved there
+    seconds: float | None = None,  # training time, as another end beside `steps`: a rented GPU's
 ) -> tuple[MobiVidVAE, TrainResult]:
     """Train one VAE.
-
-    Args:
-        pool: Videos; clips (N, 3, T, H, W) uint8 or a sequence of (3, T, H, W) will do.
-        ratio: Compression time x height x width.
-        channels: Latent channels.
-        width: Width of the decoder's net; 0 with `steps` 0 gives the PCA codec.
-        steps: Training steps.
-        folder: Where to keep the training state; None keeps none.
-        batch: Crops a step.
-        crop: Side of a training crop in pixels; all layers are local, so whole frames are not needed.
-        frames: Frames of a training window.
-        seed: Seed.
-        bf16: Compute in bfloat16 (weights stay float32): see `precision` for where that is faster.
-        progress: Show a progress bar.
-        encoder_width: Width of the encoder's net; 0 leaves the code linear.
-        freeze_linear: Leave the linear path as PCA found it: latents are then known before the decoder is trained.
-        device: Where to train; the pool is moved there.
-        seconds: Training time, as another end beside `steps`: a rented GPU's.
 
     Returns:
         The VAE with averaged weights and normalisation statistics, on the device, and the training log.

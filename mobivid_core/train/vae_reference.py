@@ -16,35 +16,22 @@ from mobivid_core.train.vae import LATENT_NOISE, codec_loss, codec_settings, dis
 
 
 def train_ltx_style(
+    # As for `train_vae`; with the same `batch`, `crop`, `frames` and `seed` it sees the same crops
     pool: VideoPool | Tensor,
     *,
-    channels: int,
-    steps: int,
-    pca: MobiVidVAE | None = None,
-    widths: tuple[int, int, int, int] = LTX_WIDTHS,
-    batch: int = 8,
-    crop: int = 64,
-    frames: int = 17,
+    channels: int,  # latent channels
+    steps: int,  # training steps
+    pca: MobiVidVAE | None = None,  # start around this linear codec; None starts from random weights, as LTX-Video does
+    widths: tuple[int, int, int, int] = LTX_WIDTHS,  # channels of the four stages
+    batch: int = 8,  # crops a step
+    crop: int = 64,  # side of a crop in pixels, a multiple of 32
+    frames: int = 17,  # frames of a window
     seed: int = 0,
-    learning_rate: float = 1e-3,
-    muon_rate: float = 4e-3,
+    learning_rate: float = 1e-3,  # peak rate of AdamW, as in `train_vae`
+    muon_rate: float = 4e-3,  # peak rate of Muon, as in `train_vae`
     progress: bool = True,
 ) -> tuple[LTXStyleVAE, TrainResult]:
     """Train an LTX-style VAE at 8x32x32.
-
-    Args:
-        pool: As for `train_vae`; with the same `batch`, `crop`, `frames` and `seed` it sees the same crops.
-        channels: Latent channels.
-        steps: Training steps.
-        pca: Start around this linear codec; None starts from random weights, as LTX-Video does.
-        widths: Channels of the four stages.
-        batch: Crops a step.
-        crop: Side of a crop in pixels, a multiple of 32.
-        frames: Frames of a window.
-        seed: Seed.
-        learning_rate: Peak rate of AdamW, as in `train_vae`.
-        muon_rate: Peak rate of Muon, as in `train_vae`.
-        progress: Show a progress bar.
 
     Returns:
         The VAE with averaged weights and normalised latents, and the training log.
