@@ -80,11 +80,7 @@ def shipped_path(stage: str) -> Path:
 
 
 def read_stamp(folder: Path) -> dict:
-    """The folder's stamp: `{"stage": ..., "files": {relative path: sha256}}`.
-
-    Raises:
-        CheckpointError: There is no stamp, or it cannot be read.
-    """
+    """The stamp of a folder, `{"stage": ..., "files": {relative path: sha256}}`, or a CheckpointError."""
     try:
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
         stamp["files"].items()
@@ -107,24 +103,14 @@ def write_stamp(folder: Path, stage: str) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Compare every file with the stamp.
-
-    Raises:
-        CheckpointError: A file is missing, or its content is not what was stamped.
-    """
+    """Compare every file with the stamp; a CheckpointError names one that is missing or has another content."""
     for name, expected in read_stamp(folder)["files"].items():
         _verify_file(folder, name, expected)
 
 
 def verify_file(folder: Path, name: str) -> Path:
-    """Compare one file with the folder's stamp, where there is a stamp that lists it; returns its path.
-
-    Raises:
-        CheckpointError: It is missing, or its content is not what was stamped.
-    """
-    files = read_stamp(folder)["files"] if (folder / STAMP).is_file() else {}
-    if name in files:
-        _verify_file(folder, name, files[name])
+    """Path of a file in a folder; a CheckpointError if it is missing, or not as a stamp has it that lists it."""
+    _verify_against_stamp(folder, name)
     if not (folder / name).is_file():
         raise CheckpointError(f"no {name} in {folder}; {_remedy(folder)}")
     return folder / name
@@ -261,7 +247,7 @@ def load_model(cls: type[Model], folder: Path, variant: str | None = None) -> Mo
                 f"no {name} in {folder}{_lying_there(folder) if name == weights else ''}: there is no {cls.__name__} "
                 f"checkpoint; {_remedy(folder)}"
             )
-    _verify_against_stamp(folder, weights)
+    _verify_against_stamp(folder, "config.json", weights)
     try:
         state = load_file(folder / weights)
     except (SafetensorError, ValueError) as error:
@@ -287,11 +273,12 @@ def _lying_there(folder: Path) -> str:
     return f" ({pickles} is not read: pickles can run code)" if pickles else ""
 
 
-def _verify_against_stamp(folder: Path, weights: str) -> None:
+def _verify_against_stamp(folder: Path, *names: str) -> None:
+    """Compare files with the stamp of their folder, or of the artefact folder around it."""
     for base in (folder, folder.parent):
         if (base / STAMP).is_file():
             files = read_stamp(base)["files"]
-            for name in ("config.json", weights):
+            for name in names:
                 relative = (folder / name).relative_to(base).as_posix()
                 if relative in files:
                     _verify_file(base, relative, files[relative])

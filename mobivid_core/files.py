@@ -55,11 +55,7 @@ def disk_errors(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step.
-
-    Raises:
-        RunError: No space left, or the folder is read-only.
-    """
+    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step (see `disk_errors`)."""
     with disk_errors(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
@@ -100,11 +96,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, default: Any = None) -> Any:
-    """Read JSON; `default` if the file is missing.
-
-    Raises:
-        RunError: The file is there but is not JSON.
-    """
+    """Read JSON; `default` if the file is missing, a RunError if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -33,11 +33,7 @@ class CaptionTable:
 
 
 def decode_text(data: bytes) -> tuple[str, str]:
-    """Text of any encoding, and the encoding's name: UTF-8 where the bytes allow it, else charset-normalizer's guess.
-
-    Raises:
-        ParameterError: The bytes are not text.
-    """
+    """Text of any encoding, and the encoding's name: UTF-8 where the bytes allow it, else charset-normalizer's guess."""
     from charset_normalizer import from_bytes
 
     try:
@@ -53,11 +49,7 @@ def decode_text(data: bytes) -> tuple[str, str]:
 
 
 def read_captions(file: Path) -> CaptionTable:
-    """Read a CSV file with the columns `file` and `caption`; its delimiter is found in its first line.
-
-    Raises:
-        ParameterError: The file cannot be read, is not text, or lacks a column.
-    """
+    """Read a CSV file with the columns `file` and `caption`, its delimiter by the first line, or raise ParameterError."""
     try:
         text, encoding = decode_text(file.read_bytes())
     except OSError as error:

@@ -79,12 +79,7 @@ def _as_shipped(path: Path) -> None:
 
 
 def film_shots(split: str | None = None) -> list[Shot]:
-    """Shots of one split, or of both, in the film's order.
-
-    Raises:
-        ParameterError: An unknown split.
-        VideoError: The table of shots is missing.
-    """
+    """Shots of one split, or of both, in the film's order."""
     if split is not None and split not in SPLITS:
         raise ParameterError(f"unknown split {split!r}; the film has {' and '.join(SPLITS)}")
     table = clips_dir() / "shots.csv"

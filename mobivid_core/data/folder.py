@@ -200,11 +200,7 @@ def _read(folder: Path, frames: int, size: int | tuple[int, int], per_file: int)
 def clips_of_file(
     path: Path, name: str, frames: int, size: tuple[int, int], per_file: int
 ) -> tuple[list[Clip], UsedFile]:
-    """Clips of one video, at most `per_file`, and what to report of it as `name`.
-
-    Raises:
-        VideoError: The file is not a video, cannot be decoded, or is too short.
-    """
+    """Clips of one video, at most `per_file`, and what to report of it as `name`; a VideoError if there are none."""
     if not path.stat().st_size:
         raise VideoError("an empty file (0 bytes)")
     kept: list[np.ndarray] = []

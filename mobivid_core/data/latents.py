@@ -117,14 +117,9 @@ def with_captions(latents: Tensor, labels: list[ClipLabel], wordings: int = WORD
 def captioned_latents(
     vae: MobiVidVAE, source: Path | str, *, frames: int, size: int
 ) -> tuple[LatentDataset, FolderReport]:
-    """Encode a folder or shards of captioned videos (see `captioned_clips`).
+    """Encode a folder or shards of captioned videos (see `captioned_clips`), and say what was used and skipped.
 
-    Returns:
-        The data set (its `labels` are empty), and what was used and skipped.
-
-    Raises:
-        ParameterError: The source holds no captioned videos.
-        VideoError: No video gave a clip; the message lists the reasons.
+    The data set's `labels` are empty. A VideoError lists the reasons if no video gave a clip.
     """
     vae.eval()
     report, latents, captions = FolderReport(Path(source)), [], []

@@ -206,11 +206,7 @@ def _tintable(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def prepare_photos(source: Path, folder: Path) -> None:
-    """Crop each photo centrally to a square and scale it; write the soft film frames beside them.
-
-    Raises:
-        ParameterError: A photo is missing.
-    """
+    """Crop each photo centrally to a square and scale it; write the soft film frames beside them."""
     from PIL import Image
 
     missing = next((name for name in PHOTOS if not (source / name).is_file()), None)

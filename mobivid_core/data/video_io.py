@@ -42,11 +42,7 @@ def frames_to_clip(frames: np.ndarray) -> Tensor:
 
 
 def clip_to_frames(clip: Tensor) -> np.ndarray:
-    """Turn a clip `(3, T, H, W)` in [-1, 1] into frames `uint8 (T, H, W, 3)`; values outside are clamped.
-
-    Raises:
-        VideoError: The tensor is not one clip.
-    """
+    """Turn one clip `(3, T, H, W)` in [-1, 1] into frames `uint8 (T, H, W, 3)`; values outside are clamped."""
     if clip.ndim != 4 or clip.shape[0] != 3:
         raise VideoError(f"expected one clip of shape (3, T, H, W), got {tuple(clip.shape)}; index the batch first")
     pixels = (clip.detach().float().cpu().clamp(-1, 1) + 1) * 127.5
@@ -106,15 +102,10 @@ def iterate_frames(
 
 
 def read_spans(path: Path | str, starts: list[int], frames: int, *, crop: int, size: int) -> list[np.ndarray]:
-    """Read equally long spans of one file at a constant rate, decoding only near them.
+    """Read equally long spans of one file at a constant rate, decoding only near them: uint8 (frames, size, size, 3) each.
 
-    The central square of `crop` pixels is scaled to `size` (pixel-area average); starts ascend.
-
-    Returns:
-        One uint8 (frames, size, size, 3) array a span.
-
-    Raises:
-        VideoError: The file is missing or ends inside a span.
+    The central square of `crop` pixels is scaled to `size` (pixel-area average); starts ascend. A VideoError tells of a
+    file that is missing or ends inside a span.
     """
     path = Path(path)
     wanted = sorted({start + k for start in starts for k in range(frames)})

@@ -53,11 +53,7 @@ class Survey:
 
 @contextmanager
 def decoding(path: Path, remedy: str = "is it a complete video file, of a kind that FFmpeg reads?") -> Iterator[None]:
-    """Turn every error of the decoder into a VideoError that names the file.
-
-    Raises:
-        VideoError: The file is missing or cannot be decoded, or PyAV is not installed.
-    """
+    """Turn every error of the decoder, a missing file and a missing PyAV into a VideoError that names the file."""
     if not path.is_file():
         raise VideoError(f"{path}: no such file")
     if av is None:
@@ -81,11 +77,7 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
 
 
 def survey(path: Path) -> Survey:
-    """Read the packets of a file once, and see that none is missing or damaged.
-
-    Raises:
-        VideoError: The file breaks off, is damaged, or holds no video.
-    """
+    """Read the packets of a file once; a VideoError if one is missing or damaged, or the file holds no video."""
     _check_gif_end(path)
     times, last = [], 0.0
     with opened(path) as (container, stream):

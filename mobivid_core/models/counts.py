@@ -46,11 +46,7 @@ class LayerCount:
 
 
 def latent_grid(frames: int, height: int, width: int, ratio: Grid = (8, 32, 32)) -> Grid:
-    """Latent grid (t, h, w) of a clip: t = 1 + (frames - 1) / ratio, because the first frame is coded alone.
-
-    Raises:
-        ValueError: The clip does not divide by the ratio.
-    """
+    """Latent grid (t, h, w) of a clip, its first frame coded alone; a ValueError if it does not divide by the ratio."""
     time, high, wide = ratio
     if (frames - 1) % time or height % high or width % wide:
         raise ValueError(

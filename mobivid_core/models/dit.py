@@ -116,18 +116,10 @@ class TransformerBlock(nn.Module):
 
 
 class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
-    """Text-conditioned velocity predictor on video latents.
+    """Text-conditioned velocity predictor on video latents; its arguments are the fields of `DiTConfig` and:
 
     Args:
-        hidden: Residual width.
-        head_dim: Width of one head.
-        self_heads: Self-attention heads of each block; its length is the number of blocks. Zero is allowed.
-        cross_heads: Cross-attention heads of each block.
-        ffn_widths: FFN neurons of each block.
-        in_channels: Latent channels in and out.
-        text_dim: Width of the text encoder's states.
         rope_theta: Base of the rotary frequencies.
-        qk_norm, rope, gelu, rope_span, rope_heads: Layer options, see `DiTConfig`.
         rope_scale: With `rope="across_heads"`, LTX-Video's `rope_interpolation_scale` where a call gives none; None:
             positions are token indices.
 

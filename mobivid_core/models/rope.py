@@ -26,8 +26,7 @@ RotaryTable = tuple[Tensor, Tensor]
 def axis_pairs(head_dim: int) -> Grid:
     """Channel pairs that rotate with time, height and width; a remainder keeps height and width equal.
 
-    Raises:
-        ParameterError: The head is odd, or too narrow to give each axis a pair.
+    A ParameterError says so if the head is odd, or too narrow to give each axis a pair.
     """
     pairs, odd = divmod(head_dim, 2)
     if odd or pairs < 3:

@@ -40,11 +40,7 @@ _states: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
 
 
 def weights_dir() -> Path:
-    """Folder of the encoder's weights inside the installed package.
-
-    Raises:
-        CheckpointError: The package is not installed, or holds no weights.
-    """
+    """Folder of the encoder's weights inside the installed package; a CheckpointError if they are not there."""
     spec = find_spec(_PACKAGE)
     folder = Path(spec.origin).parent / "model" if spec and spec.origin else None
     if folder is None or not (folder / "model.safetensors").is_file():

@@ -1,7 +1,7 @@
 """Causal video VAE with the compression ratio in its config; the main model runs at the paper's 8x32x32.
 
 Paper: section on the high-compression VAE (data/paper/claims.csv, C19). Its inner structure is not public;
-this one is ours. A linear path, a PCA of overlapping patches (`lapped`), does most of the work from the first step. In
+this one is ours. A linear path, a PCA of overlapping patches (`Lap`), does most of the work from the first step. In
 the decoder a convolutional net, whose last layer starts at zero, learns what a linear code cannot express: what lies
 across token borders, and what an earlier frame shows better; in the encoder another one may add to the linear code. A
 group of frames is an image of many channels to them, so that every convolution mixes time. All is causal: a latent
@@ -76,11 +76,7 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         return super().from_config({"lapped": False, **config} if isinstance(config, Mapping) else config, **kwargs)
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Latent shape (C, t, h, w) of a clip.
-
-        Raises:
-            ParameterError: The size does not divide; the message names the nearest valid one.
-        """
+        """Latent shape (C, t, h, w) of a clip; a ParameterError names the nearest valid size if it does not divide."""
         rt, rh, rw = self.config.ratio
         nearest = (
             1 + max(0, round((frames - 1) / rt)) * rt,

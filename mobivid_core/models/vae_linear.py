@@ -1,17 +1,16 @@
 """The VAE's linear path: patches of each frame to coefficients, coefficients of a group of frames to channels, by PCA.
 
-The patches overlap by an orthogonal fold (`lapped`).
+The patches overlap by an orthogonal fold (`Lap`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from mobivid_core.models.lapped import Lap
 
 
 def to_frames(clip: Tensor) -> Tensor:
@@ -22,6 +21,50 @@ def to_frames(clip: Tensor) -> Tensor:
 def to_clip(frames: Tensor, batch: int) -> Tensor:
     """(B * T, C, H, W) -> (B, C, T, H, W)."""
     return frames.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+class Lap(nn.Module):
+    """Orthogonal fold of frames (N, C, H, W) across each inner border of tokens of `patch` x `patch` pixels.
+
+    Block transforms leave visible borders, because nothing ties the blocks' errors together. The lapped transforms'
+    remedy (Malvar 1989; the MDCT's time-domain aliasing): before the block transform, the pixels b - 1 - i and b + i on
+    both sides of a border b are rotated into each other by the angle
+
+        theta_i = pi / 4 (1 - (i + 1/2) / (patch / 2)),    i = 0 .. patch / 2 - 1,
+
+    45 degrees at the border and 0 in the token's middle; after decoding they are rotated back. Error energy is kept,
+    and PCA on folded tokens is still the best linear code of them. In space only: along time it would break causality.
+    The frame's edges have no partner and stay as they are.
+    """
+
+    def __init__(self, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        half = patch // 2
+        angle = math.pi / 4 * (1 - (torch.arange(half, dtype=torch.float64) + 0.5) / half)
+        cos, sin = angle.cos().float(), angle.sin().float()
+        # around a border: the pixels b - half .. b - 1, then b .. b + half - 1
+        self.register_buffer("cos", torch.cat([cos.flip(0), cos]), persistent=False)
+        self.register_buffer("sin", torch.cat([sin.flip(0), -sin]), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (N, C, H, W) -> folded frames, same shape."""
+        return self._rotate(self._rotate(frames, 3, self.sin), 2, self.sin)
+
+    def inverse(self, folded: Tensor) -> Tensor:
+        """Folded frames (N, C, H, W) -> frames; also the adjoint, since the fold is orthogonal."""
+        return self._rotate(self._rotate(folded, 3, -self.sin), 2, -self.sin)
+
+    def _rotate(self, x: Tensor, axis: int, sin: Tensor) -> Tensor:
+        """Rotate the pixel pairs around all inner borders of one axis."""
+        half, borders = self.patch // 2, x.shape[axis] // self.patch - 1
+        if borders < 1:
+            return x
+        first, inner, last = x.split([half, borders * self.patch, half], axis)
+        pairs = inner.unflatten(axis, (borders, self.patch))  # five axes: Core ML takes no more
+        shape = (self.patch, 1) if axis == 2 else (self.patch,)
+        turned = pairs * self.cos.view(shape) + pairs.flip(axis + 1) * sin.view(shape)
+        return torch.cat([first, turned.flatten(axis, axis + 1), last], axis)
 
 
 class TimeMerge(nn.Module):

@@ -67,7 +67,7 @@ def decoder_counts(
 ) -> dict[str, LayerCount]:
     """The light decoder (`models.vae`) on a latent grid, per layer kind and "total".
 
-    The rotation of pixels across token borders (`models.lapped`) is element-wise, and left out as all such work is.
+    The rotation of pixels across token borders (`models.vae_linear`) is element-wise, and left out as all such work is.
 
     Args:
         grid: Latent steps, rows and columns (t, h, w).

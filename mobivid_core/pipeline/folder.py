@@ -99,11 +99,7 @@ class LocalPipeline(DiffusionPipeline):
 
 
 def read_index(folder: Path) -> dict:
-    """The folder's model_index.json.
-
-    Raises:
-        CheckpointError: It is missing or no JSON object.
-    """
+    """The folder's model_index.json; a CheckpointError if it is missing or no JSON object."""
     path = folder / "model_index.json"
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
@@ -125,11 +121,7 @@ def names_part(index: dict, name: str) -> bool:
 
 
 def load_part(folder: Path, index: dict, name: str, variant: str | None = None) -> object:
-    """Load a component of diffusers or transformers by the class that the index names.
-
-    Raises:
-        CheckpointError: The index names none of them, or it cannot be loaded.
-    """
+    """Load a component of diffusers or transformers by the class that the index names, or raise CheckpointError."""
     import diffusers
     import transformers
 
@@ -148,11 +140,7 @@ def load_part(folder: Path, index: dict, name: str, variant: str | None = None) 
 
 
 def asked_dtype(dtype: Dtype | None, torch_dtype: Dtype | None) -> Dtype | None:
-    """The one type that is asked for; `torch_dtype` is diffusers' older name of `dtype`.
-
-    Raises:
-        ParameterError: Both with different values, or no floating-point type.
-    """
+    """The one floating-point type asked for, or a ParameterError; `torch_dtype` is diffusers' older name of `dtype`."""
     if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
         raise ParameterError(f"dtype={dtype} and torch_dtype={torch_dtype} are two names of one thing; give one")
     asked = torch_dtype if dtype is None else dtype
@@ -163,11 +151,7 @@ def asked_dtype(dtype: Dtype | None, torch_dtype: Dtype | None) -> Dtype | None:
 
 
 def convert(parts: Mapping[str, object], dtype: Dtype | None) -> None:
-    """Convert models in place; a mapping gives a type by name, "default" the others' (float32 if it does not say).
-
-    Raises:
-        ParameterError: The mapping names no part.
-    """
+    """Convert models in place; a mapping gives a type by name, "default" the others' (float32 if it does not say)."""
     if dtype is None:
         return
     by_name = dtype if isinstance(dtype, Mapping) else {"default": dtype}

@@ -51,13 +51,10 @@ def as_prompts(prompt: object, count: int | None = None, name: str = "prompt") -
 
 
 def as_condition(name: str, embeds: object, mask: object, width: int, like: Tensor, count: int | None) -> Condition:
-    """States (B, L, D = `width`) that the caller encoded, on the device and in the type of `like`.
+    """States (B, L, D = `width`) that the caller encoded, on the device and in the type of `like`, or a ParameterError.
 
     (1, L, D) serves all of `count`. Without a mask, the rows that are not all zero count, as `encode_prompt` leaves
     padding.
-
-    Raises:
-        ParameterError: Another shape.
     """
     if not isinstance(embeds, Tensor) or embeds.ndim != 3 or embeds.shape[2] != width or not embeds.shape[0]:
         got = tuple(embeds.shape) if isinstance(embeds, Tensor) else type(embeds).__name__
@@ -106,11 +103,7 @@ def check_generator(generator: object, clips: int) -> None:
 def start_noise(
     shape: tuple[int, ...], generator: object, latents: Tensor | None, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """The noise to start from: drawn, or the caller's.
-
-    Raises:
-        ParameterError: Latents of another shape, or a generator that does not fit.
-    """
+    """The noise to start from, drawn or the caller's; a ParameterError if its shape or the generator does not fit."""
     check_generator(generator, shape[0])
     if latents is None:
         generator = list(generator) if isinstance(generator, tuple) else generator

@@ -124,14 +124,7 @@ class MobiVidPipeline(LocalPipeline):
 
     @classmethod
     def from_shipped(cls, stage: Literal["teacher", "student", "distilled"] = "teacher") -> MobiVidPipeline:
-        """The pipeline around a shipped checkpoint.
-
-        Args:
-            stage: Which shipped transformer: the teacher, the pruned and distilled student, or the distilled teacher.
-
-        Raises:
-            CheckpointError: The checkpoint is missing or corrupt.
-        """
+        """The pipeline around a shipped teacher, pruned and distilled student, or distilled teacher."""
         vae = artifacts.load_model(MobiVidVAE, artifacts.shipped_path("vae"))
         folder = artifacts.shipped_path(stage)
         transformer = artifacts.load_model(MobiVidTransformer3DModel, folder)

@@ -45,11 +45,7 @@ class SplitLoss:
 
 
 def split(batch: tuple[Tensor, ...], rank: int, count: int, micro: int = 1) -> list[tuple[tuple[Tensor, ...], float]]:
-    """This process's micro-batches and their shares of the whole batch; the shares of all processes together are 1.
-
-    Raises:
-        ParameterError: Fewer samples than parts.
-    """
+    """This process's micro-batches and their shares of the whole batch; the shares of all processes together are 1."""
     size, parts = len(batch[0]), count * micro
     if size < parts:
         raise ParameterError(
@@ -91,9 +87,6 @@ def shard(model: nn.Module, *, bf16: bool = False) -> nn.Module:
     """Shard a transformer's parameters, gradients and optimiser state over all processes (FSDP2, in place).
 
     Each of its `blocks` is gathered when it is needed, and freed after. With `bf16`, the shards stay float32.
-
-    Raises:
-        ParameterError: There is one process only.
     """
     if processes().num_processes == 1:
         raise ParameterError(

@@ -99,11 +99,8 @@ def train_judge(
 ) -> tuple[Judge, pd.DataFrame]:
     """Train a judge: its appearance tower on single frames, then all of it for `profile.judge_steps` steps on clips.
 
-    Returns:
-        The judge in evaluation mode, and its log: step, loss, val_<attribute>, val_all; `progress` got each row.
-
-    Raises:
-        TrainingError: The loss became non-finite.
+    Returns the judge in evaluation mode and its log: step, loss, val_<attribute>, val_all; `progress` got each row. A
+    TrainingError tells of a loss that became non-finite.
     """
     torch.manual_seed(seed)
     steps, batch = profile.judge_steps, min(32, profile.batch)

@@ -48,13 +48,9 @@ _BLOCK = 4
 class _Contest(nn.Module):
     """All that a fine-tuning run changes, so that its state can be saved and resumed as one module's.
 
-    Attributes:
-        vae: The VAE; only its decoding net is trained.
-        critic: Its opponent.
-        average: Averaged weights of the decoding net.
-        good: The last average that kept PSNR.
-        gain: Factor of the perceptual and adversarial terms.
-        start_db: PSNR on the watched clips before the first step.
+    Only the VAE's decoding net is trained, against the critic. `average` are its averaged weights, `good` the last of
+    them that kept PSNR, `gain` the factor of the perceptual and adversarial terms, `start_db` PSNR on the watched clips
+    before the first step.
     """
 
     def __init__(self, vae: MobiVidVAE, critic_width: int) -> None:

@@ -55,11 +55,7 @@ def save_own(model: nn.Module, folder: Path, stage: Path) -> None:
 def save_state(
     path: Path, step: int, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
 ) -> None:
-    """Write modules' and optimisers' tensors and the step in one atomic move; of several processes, the first writes.
-
-    Raises:
-        RunError: The disk is full; the previous state is untouched.
-    """
+    """Write tensors and the step in one atomic move; of several processes, the first writes."""
     tensors = {f"module/{name}/{k}": v for name, module in modules.items() for k, v in module.state_dict().items()}
     for name, optimizer in optimizers.items():
         for index, slot in optimizer.state_dict()["state"].items():
@@ -70,11 +66,7 @@ def save_state(
 
 
 def load_state(path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> int:
-    """Read a state back into modules and optimisers; returns the number of steps done, 0 if there is no state.
-
-    Raises:
-        CheckpointError: The file is corrupt or belongs to a model of other sizes.
-    """
+    """Read a state back, or raise CheckpointError; returns the steps done, 0 without a state."""
     if not path.exists():
         return 0
     try:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mobivid_core.models.lapped import Lap
+from mobivid_core.models.vae_linear import Lap
 
 
 @pytest.mark.parametrize(("height", "width", "patch"), [(64, 96, 32), (32, 32, 32), (8, 40, 8), (48, 16, 16)])
