@@ -140,18 +140,17 @@ def find(stage: str, profile: str) -> Artifact:
         ProfileError: Unknown profile.
         CheckpointError: Unknown stage, neither exists, or a file that the stamp lists is gone.
     """
-    for path, origin in ((run_path(stage, profile), "run"), (shipped_path(stage), "shipped")):
+    ours, shipped = run_path(stage, profile), shipped_path(stage)
+    for path, origin in ((ours, "run"), (shipped, "shipped")):
         if (path / STAMP).is_file():
             gone = [name for name in read_stamp(path)["files"] if not (path / name).is_file()]
             if gone:
                 raise CheckpointError(f"{path} lacks {', '.join(gone)}; {_remedy(path)}")
             return Artifact(stage, path, origin)
-    if shipped_path(stage).is_dir():
-        raise CheckpointError(
-            f"the shipped checkpoint {_short(shipped_path(stage))} lacks its {STAMP}; {_remedy(shipped_path(stage))}"
-        )
+    if shipped.is_dir():
+        raise CheckpointError(f"the shipped checkpoint {_short(shipped)} lacks its {STAMP}; {_remedy(shipped)}")
     raise CheckpointError(
-        f"no {stage!r} artefact: looked in {_short(run_path(stage, profile))} and {_short(shipped_path(stage))}. "
+        f"no {stage!r} artefact: looked in {_short(ours)} and {_short(shipped)}. "
         f"Make it with `mobivid reproduce --profile {profile} --only {MADE_BY[stage][:2]}` "
         f"or by running notebooks/{MADE_BY[stage]}.ipynb."
     )

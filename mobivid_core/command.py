@@ -56,12 +56,9 @@ def run_command(
     failed: tuple[type[MobiVidError], ...] = (),
     interrupted: str = "interrupted",
 ) -> int:
-    """Parse, work, and turn what goes wrong into one line and a status.
+    """Parse, work, and turn what goes wrong into one line and the exit status; `work` returns one, or None for 0.
 
     Args:
-        work: Gets the options; returns a status, or None for 0.
-        parser: The command's.
-        arguments: Without the program's name; None takes the process's own.
         failed: Errors that are no mistake of the user, but the work's own failure: status 1, the message as it is.
         interrupted: What Ctrl-C says.
 

@@ -33,7 +33,7 @@ class CaptionTable:
 
 
 def decode_text(data: bytes) -> tuple[str, str]:
-    """Text of any encoding, and the encoding's name: UTF-8 where the bytes allow it, else charset-normalizer's guess."""
+    """Text of any encoding, and its name: UTF-8 where the bytes allow it, else charset-normalizer's guess."""
     from charset_normalizer import from_bytes
 
     try:
@@ -49,7 +49,7 @@ def decode_text(data: bytes) -> tuple[str, str]:
 
 
 def read_captions(file: Path) -> CaptionTable:
-    """Read a CSV file with the columns `file` and `caption`, its delimiter by the first line, or raise ParameterError."""
+    """Read a CSV file with the columns `file` and `caption`; a ParameterError says what is wrong with all of it."""
     try:
         text, encoding = decode_text(file.read_bytes())
     except OSError as error:

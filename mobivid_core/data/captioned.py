@@ -37,17 +37,10 @@ class CaptionedClips:
 def captioned_clips(
     source: Path | str, report: FolderReport, *, frames: int = 17, size: int = 128, per_file: int = 8
 ) -> Iterator[CaptionedClips]:
-    """Read captioned videos one by one.
+    """Read captioned videos one by one: from a folder with `captions.csv` or `.tar` shards, or one shard.
 
-    Args:
-        source: A folder with `captions.csv`, or with `.tar` shards, or one shard.
-        report: Is told what was used, and what was skipped and why.
-        frames: Frames of a clip.
-        size: Height and width of a clip in pixels: scaled to cover, cropped centrally.
-        per_file: Clips taken from one video at most.
-
-    Yields:
-        The clips of each usable video, in name order (shards: in their own order).
+    The clips of each usable video come in name order (shards: in their own order), `size` pixels square, at most
+    `per_file` of a video. `report` is told what was used, and what was skipped and why.
 
     Raises:
         ParameterError: The source is neither, its captions lack a column, or webdataset is missing.

@@ -27,6 +27,8 @@ from mobivid_core.paths import user_path
 
 #: Frames of one file kept while its cuts are found (100 s: 118 MB at 128x128); of a longer file, clips are read again.
 KEPT_FRAMES = 2400
+#: Clips of one file at most.
+PER_FILE = 64
 #: Shots, or files where there are several, that go to `test`: one in this many.
 TEST_EVERY = 5
 
@@ -83,10 +85,8 @@ class FolderReport:
     def __str__(self) -> str:
         clips = sum(file.clips for file in self.used)
         lines = [f"{self.folder}: {clips} clips from {len(self.used)} files, {len(self.skipped)} skipped"]
-        lines += [
-            f"  used     {file.name}: {file.clips} clips from {file.shots} shots, {file.frames} frames"
-            for file in self.used
-        ]
+        for x in self.used:
+            lines.append(f"  used     {x.name}: {x.clips} clips from {x.shots} shots, {x.frames} frames")
         lines += [f"  skipped  {file.name}: {file.reason}" for file in self.skipped]
         lines += [f"  note     {note}" for note in self.notes]
         return "\n".join(map(printable, lines))
@@ -102,26 +102,14 @@ class FolderPool:
 
 
 def clips_from_folder(
-    folder: Path | str,
-    *,
-    frames: int = 17,
-    size: int | tuple[int, int] = 128,
-    per_file: int = 64,
+    folder: Path | str, *, frames: int = 17, size: int | tuple[int, int] = 128, per_file: int = PER_FILE
 ) -> tuple[Tensor, FolderReport]:
-    """Read every video under a folder into clips.
+    """Read every video under a folder into clips (N, 3, T, H, W) float32 in [-1, 1], and report each file.
 
-    Each video is cut into shots; each shot into non-overlapping clips, its middle first. Files faster than
-    24 frames a second lose frames; slower ones keep their rate, so that their motion looks faster. What counts is a
-    file's content, not its name: anything that FFmpeg decodes to enough pictures is a video.
-
-    Args:
-        folder: Searched with its subfolders and links, in name order; names that begin with a dot are passed over.
-        frames: Frames of a clip.
-        size: Height and width of a clip in pixels, or one number for a square.
-        per_file: Clips taken from one file at most, spread over its shots.
-
-    Returns:
-        Clips (N, 3, T, H, W) float32 in [-1, 1], and the report of used and skipped files.
+    Each video is cut into shots; each shot into non-overlapping clips, its middle first, at most `per_file` spread over
+    the shots. Files faster than 24 frames a second lose frames; slower ones keep their rate, so that their motion looks
+    faster. What counts is a file's content, not its name. Subfolders and links are searched, in name order; names that
+    begin with a dot are passed over. `size` is height and width in pixels, or one number for a square.
 
     Raises:
         ParameterError: Not a folder, or a count below 1.
@@ -132,12 +120,7 @@ def clips_from_folder(
 
 
 def folder_pool(
-    folder: Path | str,
-    *,
-    frames: int = 17,
-    size: int | tuple[int, int] = 128,
-    per_file: int = 64,
-    limit: int = 2048,
+    folder: Path | str, *, frames: int = 17, size: int | tuple[int, int] = 128, limit: int = 2048
 ) -> FolderPool:
     """Read a folder, as `clips_from_folder`, for training a VAE and measuring it; no shot is in both halves.
 
@@ -151,7 +134,7 @@ def folder_pool(
     """
     if limit < 2:
         raise ParameterError(f"limit must be at least 2, one clip to train on and one to measure, got {limit}")
-    found, report = _read(user_path(folder), frames, size, per_file)
+    found, report = _read(user_path(folder), frames, size, PER_FILE)
     several = len({clip.file for clip in found}) > 1
 
     def group(clip: Clip) -> str | int:
@@ -186,8 +169,8 @@ def _read(folder: Path, frames: int, size: int | tuple[int, int], per_file: int)
         try:
             own, used = clips_of_file(path, name, frames, sides, per_file)
         except (VideoError, OSError) as error:
-            own = isinstance(error, VideoError)
-            reason = str(error).removeprefix(f"{path.name}: ") if own else f"unreadable ({error})"
+            told = isinstance(error, VideoError)
+            reason = str(error).removeprefix(f"{path.name}: ") if told else f"unreadable ({error})"
             report.skipped.append(SkippedFile(name, reason))
         else:
             found += own
@@ -242,7 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=given_path)
     parser.add_argument("--frames", type=at_least_one, default=17, help="frames of a clip (default 17)")
     parser.add_argument("--size", type=at_least_one, default=128, help="height and width in pixels (default 128)")
-    parser.add_argument("--per-file", type=at_least_one, default=64, help="clips of one file at most (default 64)")
+    text = f"clips of one file at most (default {PER_FILE})"
+    parser.add_argument("--per-file", type=at_least_one, default=PER_FILE, help=text)
     return run_command(_check, parser, arguments)
 
 

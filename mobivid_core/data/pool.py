@@ -64,13 +64,9 @@ class VideoPool:
     def draw(self, batch: int, frames: int, crop: int, generator: torch.Generator, *, augment: bool = True) -> Tensor:
         """Random windows, float32 (B, 3, T, crop, crop) in [-1, 1], on the pool's device.
 
-        Args:
-            batch: Clips B. frames: Frames T of a window. crop: Side of the square crop in pixels. generator: Source of
-            randomness, on the CPU: all devices draw the same windows. augment: Mirror half of the clips, play half
-            backwards, and one in four at double speed where it is long enough.
-
-        Raises:
-            ParameterError: A video is shorter or smaller than asked for.
+        The generator is the CPU's: all devices draw the same windows. Augmenting mirrors half of the clips, plays half
+        backwards, and one in four at double speed where it is long enough. A ParameterError tells of a video that is
+        shorter or smaller than asked for.
         """
         which = torch.multinomial(self.weights, batch, replacement=True, generator=generator).tolist()
         chances = torch.rand(batch, 6, generator=generator).tolist()

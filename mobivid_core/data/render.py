@@ -81,17 +81,13 @@ class Scenes:
 def render_clips(
     split: str, indices: Iterable[int], *, frames: int = 17, size: int = 128, device: torch.device | str = "cpu"
 ) -> RenderedClips:
-    """Render clips of a split.
+    """Render clips of a split, on the device where their tensors lie then.
 
     Args:
         split: `train`, `val`, `judge` (trainable triples) or `test` (every second clip shows a held-out triple).
         indices: Which clips; any non-negative integers.
         frames: Frames a clip.
         size: Height and width in pixels.
-        device: Where to paint, and where the tensors lie.
-
-    Raises:
-        ParameterError: Unknown split.
     """
     scenes, labels = draw_scenes(split, indices, frames)
     clips, masks, boxes = paint(scenes, size, device)

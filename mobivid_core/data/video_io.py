@@ -57,18 +57,14 @@ def read_video(
     max_frames: int | None = None,
     max_fps: float | None = None,
 ) -> np.ndarray:
-    """Read a video file whole or in part.
+    """Read a video file of any container and codec that FFmpeg decodes, whole or in part, as uint8 (T, H, W, 3) RGB.
 
     Args:
-        path: Any container and codec that FFmpeg decodes.
         size: Height and width to deliver: scaled to cover, then cropped centrally. None keeps the file's own.
         first_frame: Frames to skip at the start (after rate reduction).
         max_frames: Frames to deliver at most.
         max_fps: Drop frames down to this rate, by time stamps from the first frame on. A slower file keeps its rate:
             no frame is invented; in one of variable rate, a picture is held for as long as the file holds it.
-
-    Returns:
-        Frames, uint8 (T, H, W, 3) RGB.
 
     Raises:
         VideoError: The file is missing, has no decodable video, or ends before `first_frame`.
@@ -102,7 +98,7 @@ def iterate_frames(
 
 
 def read_spans(path: Path | str, starts: list[int], frames: int, *, crop: int, size: int) -> list[np.ndarray]:
-    """Read equally long spans of one file at a constant rate, decoding only near them: uint8 (frames, size, size, 3) each.
+    """Read spans of one file at a constant rate, decoding only near them: uint8 (frames, size, size, 3) each.
 
     The central square of `crop` pixels is scaled to `size` (pixel-area average); starts ascend. A VideoError tells of a
     file that is missing or ends inside a span.

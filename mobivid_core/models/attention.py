@@ -91,18 +91,12 @@ class Attention(nn.Module):
         table: RotaryTable | None = None,
         gate: Tensor | None = None,
     ) -> Tensor:
-        """Attend.
+        """Attend from x (B, N, hidden) to context (B, L, hidden), None for itself: (B, N, hidden).
 
         Args:
-            x: (B, N, hidden) queries.
-            context: (B, L, hidden) keys and values; None for self-attention.
             mask: Broadcasts to (B, H, N, L): bool (True = attend) or float (added to the scores).
-            table: Rotary table of the N tokens, for self-attention; over all heads of the unpruned model if it has
-                their axis.
+            table: Rotary table of the N tokens, for self-attention; over all heads of the unpruned model, or a head's.
             gate: (H,) or (B, H) multiplier of the head outputs.
-
-        Returns:
-            (B, N, hidden).
         """
         if not self.heads:
             return self.to_out.bias.expand_as(x)

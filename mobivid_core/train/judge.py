@@ -9,7 +9,7 @@ that it restarts rather than resumes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -54,22 +54,49 @@ def learn_looks(
     rng, generator = np.random.default_rng([seed, 1]), torch.Generator().manual_seed(seed + 1)
     looks = [name for name in ATTRIBUTES if name != "motion"]
     heads = nn.ModuleDict({name: nn.Linear(8 * judge.config.width, len(VOCABULARY[name])) for name in looks}).to(device)
-    optimiser, schedule = _optimiser([*judge.appearance.parameters(), *heads.parameters()], 3e-3, steps)
-    judge.train()
-    for step in range(1, steps + 1):
-        frames, labels = (x.to(device) for x in augment(*pool.draw(batch, rng), generator))
+    parameters = [*judge.appearance.parameters(), *heads.parameters()]
+
+    def read(frames: Tensor) -> dict[str, Tensor]:
         seen = judge.look(frames.contiguous(memory_format=torch.channels_last_3d))
-        loss = _loss({name: head(seen) for name, head in heads.items()}, labels)
-        _update(loss, optimiser, schedule)
-        if progress and (step % max(1, steps // 10) == 0 or step == steps):
-            progress({"image_step": step, "image_loss": loss.item()})
+        return {name: head(seen) for name, head in heads.items()}
+
+    judge.train()
+    for step, loss in _fitting(read, parameters, pool, rng, generator, steps=steps, batch=batch, rate=3e-3):
+        if progress and _due(step, steps):
+            progress({"image_step": step, "image_loss": loss})
 
 
-def _optimiser(
-    parameters: Iterable[nn.Parameter], rate: float, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _fitting(
+    read: Callable[[Tensor], dict[str, Tensor]],
+    parameters: Iterable[nn.Parameter],
+    pool: ClipPool,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+) -> Iterator[tuple[int, float]]:
+    """Train parameters so that `read` finds the labels of degraded clips; yields each step from 1, and its loss."""
+    parameters = list(parameters)
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.02, betas=(0.9, 0.99))
-    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.2)
+    for step in range(1, steps + 1):
+        clips, labels = (x.to(pool.device) for x in augment(*pool.draw(batch, rng), generator))
+        loss = _loss(read(clips), labels)
+        if not torch.isfinite(loss):
+            raise TrainingError(f"the judge's loss became {loss.item()}; train it again with another seed")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        yield step, loss.item()
+
+
+def _due(step: int, steps: int) -> bool:
+    """Whether a step is reported: ten of a run, and the last."""
+    return step % max(1, steps // 10) == 0 or step == steps
 
 
 def _loss(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
@@ -78,16 +105,6 @@ def _loss(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
         for name, values in logits.items()
     ]
     return torch.stack(terms).sum()
-
-
-def _update(loss: Tensor, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
-    if not torch.isfinite(loss):
-        raise TrainingError(f"the judge's loss became {loss.item()}; train it again with another seed")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
-    optimiser.step()
-    schedule.step()
 
 
 def train_judge(
@@ -109,19 +126,15 @@ def train_judge(
     sizes, capacity = tuple(sorted({VIEW_SIZE, profile.size})), 1024 if profile.meaningful else 4 * batch
     pool = ClipPool(profile.frames, sizes, capacity, device=device)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    optimiser, schedule = _optimiser(judge.parameters(), 2e-3, steps)
     checked = range(256 if profile.meaningful else batch)
     held_out = render_clips("val", checked, frames=profile.frames, size=profile.size)
     rows = []
     judge.train()
-    for step in range(1, steps + 1):
-        clips, labels = (x.to(device) for x in augment(*pool.draw(batch, rng), generator))
-        out = judge(clips)
-        loss = _loss(out.logits, labels)
-        _update(loss, optimiser, schedule)
-        if step % max(1, steps // 10) == 0 or step == steps:
+    sizes = {"steps": steps, "batch": batch, "rate": 2e-3}
+    for step, loss in _fitting(lambda x: judge(x).logits, judge.parameters(), pool, rng, generator, **sizes):
+        if _due(step, steps):
             right = accuracy(judge.predict(held_out.clips), label_indices(held_out.labels))
-            rows.append({"step": step, "loss": loss.item()} | {f"val_{k}": v.mean().item() for k, v in right.items()})
+            rows.append({"step": step, "loss": loss} | {f"val_{k}": v.mean().item() for k, v in right.items()})
             if progress:
                 progress(rows[-1])
     return judge.eval(), pd.DataFrame(rows)
