@@ -51,12 +51,7 @@ from mobivid_core.pipeline.inputs import (
     start_noise,
     whole_number,
 )
-from mobivid_core.pipeline.output import (
-    MobiVidPipelineOutput,
-    OutputType,
-    as_frames,
-    check_output_type,
-)
+from mobivid_core.pipeline.output import MobiVidPipelineOutput, OutputType, as_frames, check_output_type
 
 if TYPE_CHECKING:
     from PIL.Image import Image

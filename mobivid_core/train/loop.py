@@ -18,16 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mobivid_core.errors import ParameterError, TrainingError
-from mobivid_core.train.distributed import (
-    SplitLoss,
-    agreed,
-    average_gradients,
-    processes,
-    shard,
-    split,
-    total,
-    whole,
-)
+from mobivid_core.train.distributed import SplitLoss, agreed, average_gradients, processes, shard, split, total, whole
 from mobivid_core.train.muon import Muon, faster_in_bfloat16
 from mobivid_core.train.schedule import Clock, Schedule
 from mobivid_core.train.state import Keeper

@@ -29,11 +29,7 @@ def publish_vae(profile: Profile, *, seed: int = 0) -> MobiVidVAE:
 
 
 def publish_teacher(
-    profile: Profile,
-    vae: MobiVidVAE,
-    *,
-    seed: int = 0,
-    on_log: Callable[[dict[str, float]], None] | None = None,
+    profile: Profile, vae: MobiVidVAE, *, seed: int = 0, on_log: Callable[[dict[str, float]], None] | None = None
 ) -> MobiVidTransformer3DModel:
     """Train the teacher of a profile on one VAE's latents; interrupted, it resumes.
 
