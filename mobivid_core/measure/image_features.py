@@ -113,10 +113,14 @@ def image_features(clips: Tensor) -> Tensor:
 
 def _look(frames: Tensor) -> Tensor:
     """(N, 3, side, side) to (N, F), the spatial means after each of `STAGES`, one after another."""
-    net = load_backbone()
-    x, means = net._swish(net._bn0(net._conv_stem(frames))), []
+    return torch.cat([x.mean((2, 3)) for x in stage_features(load_backbone(), frames)], 1)
+
+
+def stage_features(net: nn.Module, frames: Tensor) -> list[Tensor]:
+    """What the backbone makes of frames (N, 3, H, W) after each of `STAGES`, (N, C, h, w) each."""
+    x, found = net._swish(net._bn0(net._conv_stem(frames))), []
     for count, block in enumerate(net._blocks[: STAGES[-1]], 1):
         x = block(x)
         if count in STAGES:
-            means.append(x.mean((2, 3)))
-    return torch.cat(means, 1)
+            found.append(x)
+    return found

@@ -25,11 +25,10 @@ from torch import Tensor, nn
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.attention import Attention, FeedForward, Gelu
 from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.counts import TIMESTEP_CHANNELS
 from mobivid_core.models.gates import Gates
 from mobivid_core.models.rope import RotaryTable, Scale, axis_pairs, rotary_table, scaled_positions, spanning_table
 
-#: Width of the sinusoidal timestep embedding, as in LTX-Video.
-TIMESTEP_CHANNELS = 256
 #: (modulation (B, 6, hidden), embedded (B, hidden)): what a timestep becomes. With a timestep for every token:
 #: (B, 6, N, hidden) and (B, N, hidden).
 Modulation = tuple[Tensor, Tensor]

@@ -2,7 +2,7 @@
 
 Paper: the whole inference path, server (40 guided steps) or mobile (4 steps, no guidance). The text encoder comes from
 an installed package and is not part of a checkpoint folder; another one with diffusers' CLIP interface may be passed.
-Arguments are checked in `inputs`, folders read in `folder`.
+Arguments are checked in `call`, folders read in `folder`.
 
 Simplified: one clip length and size a call, no memory offloading of its own beyond what diffusers gives.
 """
@@ -39,19 +39,22 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.first_frame import FirstFrame, ImageInput, encode_image
 from mobivid_core.models.text import load_text_encoder, load_tokenizer, token_states
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.pipeline.folder import LocalPipeline
-from mobivid_core.pipeline.inputs import (
+from mobivid_core.pipeline.call import (
     CALLBACK_TENSORS,
+    MobiVidPipelineOutput,
+    OutputType,
     as_condition,
+    as_frames,
     as_prompts,
     asked_guidance,
     check_callback_tensors,
     check_exclusive,
     check_fit,
+    check_output_type,
     start_noise,
     whole_number,
 )
-from mobivid_core.pipeline.output import MobiVidPipelineOutput, OutputType, as_frames, check_output_type
+from mobivid_core.pipeline.folder import LocalPipeline
 
 if TYPE_CHECKING:
     from PIL.Image import Image

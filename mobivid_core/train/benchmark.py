@@ -50,21 +50,21 @@ class Arm:
 PLAIN = Arm("plain float32 eager loop")
 
 
-def arms(plan: SpeedPlan) -> list[Arm]:
-    """Plain, each speed-up that this machine has alone, and all of them."""
-    alone = [Arm("one thread", threads=1), Arm("fused AdamW", fused=True)]
-    glibc = plan.malloc or plan.reasons.get("malloc") == "glibc, not set"
-    alone += [Arm("allocator", malloc=True)] * glibc
-    alone += [Arm("bfloat16", bf16=True)] * plan.bf16
-    alone += [Arm("compiled blocks", compiled=True)] * plan.compiled
-    alone += [Arm("a process for each core", processes=plan.threads)] * (plan.threads > 1)
-    return [PLAIN, *alone, everything(plan)]
-
-
 def everything(plan: SpeedPlan) -> Arm:
     """All that this machine has."""
     malloc = plan.malloc or "not set" in plan.reasons.get("malloc", "")
     return Arm("all together", malloc, plan.bf16, plan.compiled, fused=True, processes=plan.threads)
+
+
+def arms(plan: SpeedPlan) -> list[Arm]:
+    """Plain, each speed-up that this machine has alone, and all of them."""
+    together = everything(plan)
+    alone = [Arm("one thread", threads=1), Arm("fused AdamW", fused=True)]
+    alone += [Arm("allocator", malloc=True)] * together.malloc
+    alone += [Arm("bfloat16", bf16=True)] * plan.bf16
+    alone += [Arm("compiled blocks", compiled=True)] * plan.compiled
+    alone += [Arm("a process for each core", processes=plan.threads)] * (plan.threads > 1)
+    return [PLAIN, *alone, together]
 
 
 def compare(chosen: list[Arm], *, sizes: str = "mini", batch: int = 64, seconds: float = 6.0) -> pd.DataFrame:

@@ -1,15 +1,24 @@
-"""Patch critic of the VAE's fine-tuning: classifies patches of three neighbouring frames as real or decoded.
+"""What judges pictures in the VAE's fine-tuning: a patch critic, and the distance in a photo network's features.
 
-Hinge loss (Lim and Ye 2017) and spectrally normalised convolutions (Miyato et al. 2018), as in patch discriminators of
-image codecs (VQGAN: Esser et al. 2021). A logit sees 54 x 54 pixels: texture and edges, not scenes.
+The critic classifies patches of three neighbouring frames as real or decoded: hinge loss (Lim and Ye 2017) and
+spectrally normalised convolutions (Miyato et al. 2018), as in patch discriminators of image codecs (VQGAN: Esser et al.
+2021). A logit sees 54 x 54 pixels: texture and edges, not scenes.
+
+The distance has LPIPS's form (Zhang et al. 2018) on EfficientNet-lite0. One of the evaluation's metrics looks through
+the same network, at the same blocks, pooled over space: a VAE that was trained with it has an advantage there.
+Simplified: LPIPS weighs channels by people's judgements; here all weigh alike.
 """
 
 from __future__ import annotations
+
+import copy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from mobivid_core.measure.image_features import load_backbone, stage_features
 
 #: Neighbouring frames that are judged together.
 FRAMES = 3
@@ -53,3 +62,21 @@ def draw_triples(clips: Tensor, others: Tensor, count: int, generator: torch.Gen
     rows = torch.arange(batch, device=clips.device).repeat(count)[:, None]
     # indexed axes come first: (count * B, 3 frames, 3 colours, H, W)
     return clips[rows, :, times].transpose(1, 2), others[rows, :, times].transpose(1, 2)
+
+
+class PerceptualDistance(nn.Module):
+    """Mean squared distance of frozen features that have unit length at each place, summed over stages."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.net = copy.deepcopy(load_backbone()).to(device)
+
+    def forward(self, frames: Tensor, real: Tensor) -> Tensor:
+        """Scalar distance of two batches of frames (N, 3, H, W) in [-1, 1]; gradients flow to both."""
+        both = torch.cat([frames, real]).contiguous(memory_format=torch.channels_last)
+        total = frames.new_zeros(())
+        for features in stage_features(self.net, both):
+            unit = features / (features.square().sum(1, keepdim=True) + 1e-8).sqrt()
+            mine, theirs = unit.chunk(2)
+            total = total + (mine - theirs).square().sum(1).mean()
+        return total

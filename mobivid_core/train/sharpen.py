@@ -28,9 +28,8 @@ from mobivid_core.errors import ParameterError, TrainingError
 from mobivid_core.measure.borders import border_ratio, sharpness
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.models.vae_linear import to_frames
-from mobivid_core.train.critic import PatchCritic, draw_triples, hinge
+from mobivid_core.train.critic import PatchCritic, PerceptualDistance, draw_triples, hinge
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
-from mobivid_core.train.perceptual import PerceptualDistance
 from mobivid_core.train.vae import LATENT_NOISE, disturbed
 
 #: Peak rate of the critic, triples of neighbouring frames a clip that it judges, and the perceptual distance's weight.

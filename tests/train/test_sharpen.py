@@ -8,8 +8,7 @@ from mobivid_core.data.render import render_clips
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.train import sharpen
-from mobivid_core.train.critic import PatchCritic, draw_triples, hinge
-from mobivid_core.train.perceptual import PerceptualDistance
+from mobivid_core.train.critic import PatchCritic, PerceptualDistance, draw_triples, hinge
 
 BUDGET = {"batch": 2, "crop": 64, "frames": 9, "warmup": 1, "watch_every": 1, "critic_width": 8, "progress": False}
 

@@ -1,4 +1,4 @@
-"""Check a pipeline call's inputs and bring them into one form: prompts, states, noise, sizes.
+"""Check a pipeline call's inputs and bring them into one form: prompts, states, noise, sizes; and what it returns.
 
 Paper: the inputs of inference; the names are those of diffusers' video pipelines. A caption and its states are
 interchangeable: `Condition` carries states and mask through either way.
@@ -7,9 +7,13 @@ interchangeable: `Condition` carries states and mask through either way.
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
 
+import numpy as np
 import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -18,11 +22,13 @@ from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance, as_guidance
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from transformers import PreTrainedModel
 
     from mobivid_core.models.dit import MobiVidTransformer3DModel
     from mobivid_core.models.vae import MobiVidVAE
 
+OutputType = Literal["np", "pt", "pil", "latent"]
 #: Tensors that a callback may ask for and replace.
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
@@ -141,3 +147,28 @@ def check_fit(vae: MobiVidVAE, transformer: MobiVidTransformer3DModel, text_enco
         raise ParameterError(
             f"the text encoder's states are {width} wide, the transformer expects {wanted}; load a matching pair"
         )
+
+
+@dataclass
+class MobiVidPipelineOutput(BaseOutput):
+    """Result of a call."""
+
+    # "np": (B, T, H, W, 3) float32 in [0, 1]; "pt": (B, T, 3, H, W) in [0, 1]; "pil": B lists of T images; "latent":
+    # (B, C, t, h, w) normalised latents
+    frames: np.ndarray | Tensor | list[list[Image]]
+
+
+def check_output_type(output_type: object) -> None:
+    """Raise ParameterError for an unknown kind of output."""
+    if output_type not in get_args(OutputType):
+        known = ", ".join(get_args(OutputType))
+        raise ParameterError(f"unknown output_type {output_type!r}; use one of {known}")
+
+
+def as_frames(clips: Tensor, output_type: OutputType) -> np.ndarray | Tensor | list[list[Image]]:
+    """Clips (B, 3, T, H, W) in [-1, 1] as frames of the asked type."""
+    frames = ((clips.float() + 1) / 2).transpose(1, 2)
+    if output_type == "pt":
+        return frames
+    array = frames.permute(0, 1, 3, 4, 2).cpu().numpy()
+    return array if output_type == "np" else [VaeImageProcessor.numpy_to_pil(clip) for clip in array]
