@@ -8,7 +8,7 @@ group of frames is an image of many channels to them, so that every convolution 
 depends on no later frame, a decoded frame on no later latent, and the first frame is coded alone, so that an image is
 a video of one frame.
 
-Simplified: no tiling. Perceptual and adversarial losses: `training.sharpen`.
+Simplified: no tiling. Perceptual and adversarial losses: `train.sharpen`.
 """
 
 from __future__ import annotations

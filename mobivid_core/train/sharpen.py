@@ -8,7 +8,7 @@ terms' at the last layer (VQGAN: Esser et al. 2021, eq. 7), and both terms are t
 is further below its start than a budget. Averaged weights are what is watched and what comes back. A run whose
 averages lose twice the budget, or whose loss is not finite, ends with the last average that was good, and says so.
 
-Not independent of the evaluation: the distance in image features (`evaluate.image_features`) looks through the
+Not independent of the evaluation: the distance in image features (`measure.image_features`) looks through the
 perceptual term's network.
 """
 

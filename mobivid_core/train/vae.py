@@ -1,7 +1,7 @@
 """Trains a video VAE on film shots and captioned clips: PCA first, then the convolutional nets around it.
 
 The loss is the squared error and, so that edges stay, a robust error of the image gradients (Charbonnier's); latents
-are disturbed by noise. What makes pictures crisp beyond that: `training.sharpen`.
+are disturbed by noise. What makes pictures crisp beyond that: `train.sharpen`.
 
 `mobivid train vae --profile scratch` makes the shipped one again; interrupted, it resumes.
 `--data FOLDER` takes a folder of your own videos instead of the film.
