@@ -30,6 +30,7 @@ from mobivid_core.errors import RunError
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.counts import dit_flops, latent_grid
 from mobivid_core.paths import project_root
+from mobivid_core.show.outcome import TableResult
 from mobivid_core.studies.records import read_record, write_record
 
 COMMAND = "mobivid study rehearsal"
@@ -179,12 +180,21 @@ def headlines() -> dict[str, float]:
     return {"rehearsal_score_minutes": float(seconds["score"]) / 60, "rehearsal_peak_gb": float(rows["peak_gb"].max())}
 
 
-def table() -> pd.DataFrame:
-    """The record with each step's bar, and what its FLOPs take at 100 TFLOP/s (derived)."""
-    rows, _ = read_record(record_path(), COMMAND)
+def table() -> TableResult:
+    """The record with each step's bar, and the seconds that its FLOPs would take at 100 TFLOP/s (derived)."""
+    rows, facts = read_record(record_path(), COMMAND)
     rows["bar_s"] = rows["step"].map(BARS_S)
     rows["s at 100 TFLOP/s"] = rows["tflop"] / 100
-    return rows
+    judged = rows.dropna(subset="bar_s")
+    met = [f"{row.step} {'met' if row.seconds <= row.bar_s else 'missed'}" for row in judged.itertuples()]
+    peak = rows["peak_gb"].max()
+    return TableResult(
+        rows,
+        f"{facts['blocks']} blocks x {facts['heads']} heads with random weights, {facts['tokens']:,} tokens, "
+        f"{facts['dtype']}, {facts['samples']} samples, {facts['cores']} cores. Bars on seconds: {', '.join(met)}. "
+        f"Largest memory {peak:.1f} GB (bar {BAR_GB}: {'met' if peak <= BAR_GB else 'missed'}).",
+        "recorded",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

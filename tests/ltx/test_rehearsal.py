@@ -54,9 +54,12 @@ def test_headlines_come_from_the_record(tmp_path, monkeypatch):
         rehearsal.headlines()
     rows = {"step": ["inspect", "score"], "seconds": [5.0, 120.0], "peak_gb": [0.5, 6.5], "tflop": [0.0, 30.0]}
     pd.DataFrame(rows).to_csv(tmp_path / "r.csv", index=False)
-    (tmp_path / "r.json").write_text(json.dumps({}))
+    facts = {"blocks": 28, "heads": 32, "tokens": 1344, "dtype": "bfloat16", "samples": 3, "cores": 2}
+    (tmp_path / "r.json").write_text(json.dumps(facts))
     assert rehearsal.headlines() == {"rehearsal_score_minutes": 2.0, "rehearsal_peak_gb": 6.5}
-    assert rehearsal.table()["s at 100 TFLOP/s"].tolist() == [0.0, 0.3]
+    shown = rehearsal.table()
+    assert shown.frame["s at 100 TFLOP/s"].tolist() == [0.0, 0.3]
+    assert "inspect met, score met. Largest memory 6.5 GB (bar 20: met)" in shown.finding
 
 
 def test_a_trial_never_overwrites_the_project_s_record(capsys):
