@@ -101,7 +101,8 @@ def rehearse(
     load_and_forward = json.loads((work / "forward.json").read_text(encoding="utf-8"))
     facts = {
         "blocks": blocks, "heads": heads, "samples": samples, "probes": probes, "grid": list(clip.grid),
-        "text_tokens": clip.tokens, "tokens": clip.grid[0] * clip.grid[1] * clip.grid[2], "dtype": "bfloat16",
+        "text_tokens": clip.tokens, "tokens": clip.grid[0] * clip.grid[1] * clip.grid[2],
+        "dtype": load_and_forward["dtype"].removeprefix("torch."),
         "load_s": load_and_forward["load_s"], "forward_s": load_and_forward["forward_s"], "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", ""), "machine": platform.machine(), "command": COMMAND,
     }  # fmt: skip
@@ -191,7 +192,8 @@ def table() -> TableResult:
     return TableResult(
         rows,
         f"{facts['blocks']} blocks x {facts['heads']} heads with random weights, {facts['tokens']:,} tokens, "
-        f"{facts['dtype']}, {facts['samples']} samples, {facts['cores']} cores. Bars on seconds: {', '.join(met)}. "
+        f"bfloat16 weights, {facts['dtype']} arithmetic, {facts['samples']} samples, {facts['cores']} cores. "
+        f"Bars on seconds: {', '.join(met)}. "
         f"Largest memory {peak:.1f} GB (bar {BAR_GB}: {'met' if peak <= BAR_GB else 'missed'}).",
         "recorded",
     )
@@ -240,14 +242,15 @@ def _write(work: Path, blocks: int, heads: int, samples: int, clip: Clip) -> Non
 
 
 def _forward(work: Path, which: str) -> None:
-    """Load the student (or its source) and run it once in bfloat16."""
+    """Load the student (or its source) and run it once."""
     import torch
 
-    from mobivid_core.ltx.checkpoint import load_transformer
+    from mobivid_core.ltx.checkpoint import computing_dtype, load_transformer
     from mobivid_core.ltx.shards import LatentShards, as_inputs
 
     began = time.perf_counter()
-    model = load_transformer(work / ("student" if which == "forward" else "ltx"))
+    folder = work / ("student" if which == "forward" else "ltx")
+    model = load_transformer(folder, computing_dtype(folder, torch.device("cpu")))
     loaded = time.perf_counter()
     batch = as_inputs(LatentShards(work / "data", model.sizes).calibration(1), model)
     with torch.no_grad():
@@ -255,5 +258,5 @@ def _forward(work: Path, which: str) -> None:
     if not bool(torch.isfinite(sample).all()):
         raise RunError("the forward pass gave values that are not finite")
     if which == "forward":
-        seconds = {"load_s": loaded - began, "forward_s": time.perf_counter() - loaded}
+        seconds = {"load_s": loaded - began, "forward_s": time.perf_counter() - loaded, "dtype": str(model.dtype)}
         (work / "forward.json").write_text(json.dumps(seconds), encoding="utf-8")

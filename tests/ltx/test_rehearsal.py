@@ -73,3 +73,22 @@ def test_every_step_runs_at_a_tiny_size(tmp_path):
     assert main(["study", "rehearsal", *small, "--text-tokens", "4", "--record", str(tmp_path / "r")]) == 0
     rows = pd.read_csv(tmp_path / "r.csv")
     assert len(rows) == 9 and (rows["seconds"] > 0).all() and rows["peak_gb"].between(0.05, 3).all()
+
+
+def test_the_faster_type_computes_where_it_fits(tmp_path, monkeypatch, capsys):
+    import psutil
+
+    from mobivid_core.ltx import checkpoint
+    from mobivid_core.train.precision import Precision
+
+    write_random_ltx(tmp_path, ltx_sizes(2, 3, 10, in_channels=6, text_dim=12))  # bfloat16 on disk
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(checkpoint, "choose", lambda kinds: Precision(False, "timed"))
+    assert checkpoint.computing_dtype(tmp_path, cpu) == torch.float32
+    assert checkpoint.computing_dtype(tmp_path, cpu, stream=True) is None
+    assert checkpoint.computing_dtype(tmp_path, torch.device("cuda")) is None
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
+    assert checkpoint.computing_dtype(tmp_path, cpu) is None
+    assert "kept" in capsys.readouterr().out
+    monkeypatch.setattr(checkpoint, "choose", lambda kinds: Precision(True, "timed"))
+    assert checkpoint.computing_dtype(tmp_path, cpu) is None
