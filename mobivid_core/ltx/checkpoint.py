@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -23,10 +24,14 @@ from mobivid_core.files import replacing, write_json
 from mobivid_core.ltx import layout
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.prune.costs import parameter_cost
+from mobivid_core.train.precision import choose
 
 OURS = ("MobiVidTransformer3DModel", "MobiVidLTXTransformer")
 #: Types that the layers compute in; checkpoints in others (float8, float64) become bfloat16 or float32.
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
+#: Of the free memory that weights may take: activations and the system need the rest.
+_MEMORY_SHARE = 0.6
 #: What else people bring, and what of it our layers lack.
 _MISSING = {
     "WanTransformer3DModel": "layer norms for RMS norms, an affine norm before cross-attention and 1x2x2 patches",
@@ -171,6 +176,31 @@ def load_transformer(
         state[name] = value.to(dtype)
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def computing_dtype(folder: Path | str, device: torch.device, stream: bool = False) -> torch.dtype | None:
+    """float32 where a processor computes it faster than the checkpoint's half precision; None keeps the file's type.
+
+    Many processors emulate bfloat16, ten times slower than float32 and more, so both are timed. Prints why.
+
+    Args:
+        folder: As in `find_transformer`.
+        device: What computes.
+        stream: Blocks are read from disk as they are used: the file's type stays.
+    """
+    source = find_transformer(folder)
+    stored = Weights(source.folder)
+    half = stored[next(iter(stored))].dtype in (torch.bfloat16, torch.float16)
+    if device.type != "cpu" or stream or not half:
+        return None
+    precision = choose(("linear",))
+    needed, free = 4 * parameter_cost(source.sizes).total(source.sizes), psutil.virtual_memory().available
+    if precision.bf16 or needed > _MEMORY_SHARE * free:
+        room = "" if precision.bf16 else f", but float32 needs {needed / 1e9:.1f} of {free / 1e9:.1f} GB: kept"
+        print(f"computing in the file's type: {precision.reason}{room}")
+        return None
+    print(f"computing in float32: {precision.reason}")
+    return torch.float32
 
 
 def _check_names(source: Source, wanted: set[str], found: set[str]) -> None:

@@ -59,7 +59,9 @@ def _model_option(parser: CommandParser, text: str = "a diffusers pipeline folde
 
 
 def _computing_options(parser: CommandParser) -> None:
-    parser.add_argument("--dtype", choices=TYPES, help="type of the (frozen) model; default: its file's")
+    parser.add_argument(
+        "--dtype", choices=TYPES, help="type of the (frozen) model; default: its file's, or float32 if faster"
+    )
     parser.add_argument("--device", type=device_name, default="", help="default: the accelerator, else the processor")
     parser.add_argument("--stream", action="store_true", help="read blocks from disk as they are used: for small GPUs")
     parser.add_argument("--seed", type=at_least_zero, default=0)

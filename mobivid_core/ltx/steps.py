@@ -22,11 +22,12 @@ def _teacher(options: argparse.Namespace, rope_scale: tuple[float, ...] | None =
     """The frozen model of `--model` where it is to compute."""
     import torch
 
-    from mobivid_core.ltx.checkpoint import load_transformer, on_device
+    from mobivid_core.ltx.checkpoint import computing_dtype, load_transformer, on_device
     from mobivid_core.train.distributed import processes
 
-    model = load_transformer(options.model, getattr(torch, options.dtype) if options.dtype else None, rope_scale)
-    return on_device(model, torch.device(options.device or processes().device), stream=options.stream)
+    device = torch.device(options.device or processes().device)
+    asked = getattr(torch, options.dtype) if options.dtype else computing_dtype(options.model, device, options.stream)
+    return on_device(load_transformer(options.model, asked, rope_scale), device, stream=options.stream)
 
 
 def _student(folder: Path, rope_scale: tuple[float, ...] | None):  # noqa: ANN202

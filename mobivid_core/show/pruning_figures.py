@@ -21,6 +21,17 @@ _GROUPS = (
     ("ffn", "FFN slices"),
 )
 
+#: Arms of the curve: label and colour.
+_LINES = {
+    "any level, one queue": ("any level, one queue", "blue"),
+    "any level, scores with take-over": ("same, with take-over", "sky"),
+    "tri-level, equal widths (the paper's cut)": ("tri-level, the paper's cut", "vermillion"),
+    "random units, the same blocks and widths": ("random units", "black"),
+    "block-only": ("block-only", "green"),
+    "head-only": ("head-only", "orange"),
+    "FFN-only": ("FFN-only", "purple"),
+}
+
 
 def unit_frame(scores: Scores) -> pd.DataFrame:
     """One row a unit: block, kind, unit, score."""
@@ -149,30 +160,27 @@ def refit_errors(report: RefitReport) -> Figure:
 
 
 def size_against_loss(table: pd.DataFrame) -> Figure:
-    """KD loss after recovery against parameters left, with intervals; the front is joined.
+    """KD loss after recovery against parameters left: one line an arm over its budgets, named at its left end.
 
     Args:
-        table: From `arms_table`.
+        table: From `arms_table`; "mild: " and "halfway: " before an arm's name are other budgets of the same arm.
     """
     fig, ax = plt.subplots(figsize=(FIGURE_SIZE[0], 4.2))
-    table = table.sort_values("share")
-    best = table[table["KD recovered"] <= table["KD recovered"].cummin()]
-    ax.plot(best["share"], best["KD recovered"], "-", color="0.7", zorder=0, label="front")
-    for i, row in enumerate(table.to_dict("records")):
-        value = row["KD recovered"]
-        ax.errorbar(
-            row["share"],
-            value,
-            yerr=[[value - row["low"]], [row["high"] - value]],
-            fmt="os^D"[i // len(PALETTE)],
-            ms=5,
-            capsize=2,
-            color=list(PALETTE.values())[i % len(PALETTE)],
-            label=row["arm"],
-        )
-    ax.set(xlabel="share of the teacher's parameters left", yscale="log")
+    refitted = table[~table["arm"].str.startswith("no refit")]
+    arms = refitted["arm"].str.removeprefix("mild: ").str.removeprefix("halfway: ")
+    for name, (label, colour) in _LINES.items():
+        points = refitted[arms == name].sort_values("share")
+        if points.empty:
+            continue
+        loss = points["KD recovered"]
+        reach = [loss - points["low"], points["high"] - loss]
+        ax.errorbar(points["share"], loss, yerr=reach, fmt="-o", ms=4, capsize=2, color=PALETTE[colour])
+        ax.annotate(
+            label, (points["share"].iloc[0], loss.iloc[0]), (-7, -3), textcoords="offset points", ha="right",
+            fontsize=8, color=PALETTE[colour],
+        )  # fmt: skip
+    ax.set(xlabel="share of the teacher's parameters left", yscale="log", xlim=(0.36, 0.84))
     ax.set_ylabel("held-out KD loss, share of the teacher's power")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     return fig
 
 

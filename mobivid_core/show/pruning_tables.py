@@ -24,7 +24,7 @@ from mobivid_core.sensitivity.estimators import random_scores
 from mobivid_core.sensitivity.kd import Reference, output_errors
 from mobivid_core.sensitivity.scores import Scores
 from mobivid_core.show.outcome import FigureResult, TableResult
-from mobivid_core.show.pruning_figures import refit_errors
+from mobivid_core.show.pruning_figures import refit_errors, size_against_loss
 
 #: The plan that goes on to recovery and distillation, as the arms are called.
 PAPERS_CUT = "tri-level, equal widths (the paper's cut)"
@@ -125,7 +125,7 @@ def comparison_arms(
     plans: Mapping[str, PruningPlan], scores: Scores, queue: Scores, fisher: Scores,
     removals: Sequence[tuple[int, float]], mild: float, seed: int,
 ) -> list[Arm]:  # fmt: skip
-    """The arms of notebook 04: at the paper's size, then each level alone at a milder one where it can exist.
+    """The arms of notebook 04: at the paper's size, then at a milder one, where every level can exist, and halfway.
 
     Args:
         plans: Further arms at the paper's size; `PAPERS_CUT` among them.
@@ -138,6 +138,7 @@ def comparison_arms(
     """
     cut = plans[PAPERS_CUT]
     sizes, targets = cut.source, Targets(cut.sizes.blocks, cut.sizes.self_heads[0], cut.sizes.ffn_widths[0])
+    halfway = (mild + cut.parameters) / 2
     at_size = {
         **plans,
         CHANCE: random_units(cut, seed),
@@ -149,6 +150,8 @@ def comparison_arms(
         "mild: block-only": block_levels(sizes, removals, mild),
         "mild: head-only": plan_for_budget(scores, sizes, mild, ("heads",)),
         "mild: FFN-only": plan_for_budget(scores, sizes, mild, ("ffn",)),
+        "halfway: any level, one queue": plan_for_budget(queue, sizes, halfway),
+        "halfway: block-only": block_levels(sizes, removals, halfway),
     }
     plain = [Arm(f"no refit: {name}", at_size[name], refit=False) for name in PLANS]
     return [Arm(name, plan) for name, plan in at_size.items()] + plain
@@ -168,7 +171,7 @@ class ArmsCompared:
         self.table = arms_table(results, teacher_parameters, seed)
         self.repairs = plan_and_repair(results, PLANS, PAPERS_CUT, seed)
         self._seed = seed
-        at_size = self.table[~self.table["arm"].str.startswith(("mild", "no refit"))]
+        at_size = self.table[~self.table["arm"].str.startswith(("mild", "halfway", "no refit"))]
         #: The arm of the paper's size with the lowest loss.
         self.best = str(at_size.loc[at_size["KD recovered"].idxmin(), "arm"])
 
@@ -188,6 +191,21 @@ class ArmsCompared:
             f"recovery). The best arm of that size is '{self.best}', at {best.value:.2f} of the paper's cut; it keeps "
             f"{len(kept.keep_blocks)} of {kept.source.blocks} blocks.",
             paper_item="Table 4",
+        )
+
+    def curve(self) -> FigureResult:
+        """KD loss over the parameters that are left, as lines over budgets where an arm exists at several."""
+        lost = self.table.set_index("arm")["KD recovered"]
+        ratios = {
+            where: lost[f"{prefix}any level, one queue"] / lost[f"{prefix}{BLOCKS_ONLY}"]
+            for where, prefix in (("the milder size", "mild: "), ("halfway", "halfway: "), ("the paper's size", ""))
+        }
+        told = ", ".join(f"{ratio:.2f} at {where}" for where, ratio in ratios.items())
+        return FigureResult(
+            size_against_loss(self.table),
+            f"One queue over all three levels has this share of block-only's KD loss: {told}. At the paper's size "
+            f"'{self.best}' is lowest. Intervals are over held-out clips, not over seeds.",
+            data=self.table,
         )
 
     def plan_or_repair(self) -> TableResult:

@@ -30,6 +30,7 @@ from mobivid_core.errors import RunError
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.counts import dit_flops, latent_grid
 from mobivid_core.paths import project_root
+from mobivid_core.show.outcome import TableResult
 from mobivid_core.studies.records import read_record, write_record
 
 COMMAND = "mobivid study rehearsal"
@@ -100,7 +101,8 @@ def rehearse(
     load_and_forward = json.loads((work / "forward.json").read_text(encoding="utf-8"))
     facts = {
         "blocks": blocks, "heads": heads, "samples": samples, "probes": probes, "grid": list(clip.grid),
-        "text_tokens": clip.tokens, "tokens": clip.grid[0] * clip.grid[1] * clip.grid[2], "dtype": "bfloat16",
+        "text_tokens": clip.tokens, "tokens": clip.grid[0] * clip.grid[1] * clip.grid[2],
+        "dtype": load_and_forward["dtype"].removeprefix("torch."),
         "load_s": load_and_forward["load_s"], "forward_s": load_and_forward["forward_s"], "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", ""), "machine": platform.machine(), "command": COMMAND,
     }  # fmt: skip
@@ -179,12 +181,22 @@ def headlines() -> dict[str, float]:
     return {"rehearsal_score_minutes": float(seconds["score"]) / 60, "rehearsal_peak_gb": float(rows["peak_gb"].max())}
 
 
-def table() -> pd.DataFrame:
-    """The record with each step's bar, and what its FLOPs take at 100 TFLOP/s (derived)."""
-    rows, _ = read_record(record_path(), COMMAND)
+def table() -> TableResult:
+    """The record with each step's bar, and the seconds that its FLOPs would take at 100 TFLOP/s (derived)."""
+    rows, facts = read_record(record_path(), COMMAND)
     rows["bar_s"] = rows["step"].map(BARS_S)
     rows["s at 100 TFLOP/s"] = rows["tflop"] / 100
-    return rows
+    judged = rows.dropna(subset="bar_s")
+    met = [f"{row.step} {'met' if row.seconds <= row.bar_s else 'missed'}" for row in judged.itertuples()]
+    peak = rows["peak_gb"].max()
+    return TableResult(
+        rows,
+        f"{facts['blocks']} blocks x {facts['heads']} heads with random weights, {facts['tokens']:,} tokens, "
+        f"bfloat16 weights, {facts['dtype']} arithmetic, {facts['samples']} samples, {facts['cores']} cores. "
+        f"Bars on seconds: {', '.join(met)}. "
+        f"Largest memory {peak:.1f} GB (bar {BAR_GB}: {'met' if peak <= BAR_GB else 'missed'}).",
+        "recorded",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -230,14 +242,15 @@ def _write(work: Path, blocks: int, heads: int, samples: int, clip: Clip) -> Non
 
 
 def _forward(work: Path, which: str) -> None:
-    """Load the student (or its source) and run it once in bfloat16."""
+    """Load the student (or its source) and run it once."""
     import torch
 
-    from mobivid_core.ltx.checkpoint import load_transformer
+    from mobivid_core.ltx.checkpoint import computing_dtype, load_transformer
     from mobivid_core.ltx.shards import LatentShards, as_inputs
 
     began = time.perf_counter()
-    model = load_transformer(work / ("student" if which == "forward" else "ltx"))
+    folder = work / ("student" if which == "forward" else "ltx")
+    model = load_transformer(folder, computing_dtype(folder, torch.device("cpu")))
     loaded = time.perf_counter()
     batch = as_inputs(LatentShards(work / "data", model.sizes).calibration(1), model)
     with torch.no_grad():
@@ -245,5 +258,5 @@ def _forward(work: Path, which: str) -> None:
     if not bool(torch.isfinite(sample).all()):
         raise RunError("the forward pass gave values that are not finite")
     if which == "forward":
-        seconds = {"load_s": loaded - began, "forward_s": time.perf_counter() - loaded}
+        seconds = {"load_s": loaded - began, "forward_s": time.perf_counter() - loaded, "dtype": str(model.dtype)}
         (work / "forward.json").write_text(json.dumps(seconds), encoding="utf-8")

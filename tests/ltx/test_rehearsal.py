@@ -54,9 +54,12 @@ def test_headlines_come_from_the_record(tmp_path, monkeypatch):
         rehearsal.headlines()
     rows = {"step": ["inspect", "score"], "seconds": [5.0, 120.0], "peak_gb": [0.5, 6.5], "tflop": [0.0, 30.0]}
     pd.DataFrame(rows).to_csv(tmp_path / "r.csv", index=False)
-    (tmp_path / "r.json").write_text(json.dumps({}))
+    facts = {"blocks": 28, "heads": 32, "tokens": 1344, "dtype": "bfloat16", "samples": 3, "cores": 2}
+    (tmp_path / "r.json").write_text(json.dumps(facts))
     assert rehearsal.headlines() == {"rehearsal_score_minutes": 2.0, "rehearsal_peak_gb": 6.5}
-    assert rehearsal.table()["s at 100 TFLOP/s"].tolist() == [0.0, 0.3]
+    shown = rehearsal.table()
+    assert shown.frame["s at 100 TFLOP/s"].tolist() == [0.0, 0.3]
+    assert "inspect met, score met. Largest memory 6.5 GB (bar 20: met)" in shown.finding
 
 
 def test_a_trial_never_overwrites_the_project_s_record(capsys):
@@ -70,3 +73,22 @@ def test_every_step_runs_at_a_tiny_size(tmp_path):
     assert main(["study", "rehearsal", *small, "--text-tokens", "4", "--record", str(tmp_path / "r")]) == 0
     rows = pd.read_csv(tmp_path / "r.csv")
     assert len(rows) == 9 and (rows["seconds"] > 0).all() and rows["peak_gb"].between(0.05, 3).all()
+
+
+def test_the_faster_type_computes_where_it_fits(tmp_path, monkeypatch, capsys):
+    import psutil
+
+    from mobivid_core.ltx import checkpoint
+    from mobivid_core.train.precision import Precision
+
+    write_random_ltx(tmp_path, ltx_sizes(2, 3, 10, in_channels=6, text_dim=12))  # bfloat16 on disk
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(checkpoint, "choose", lambda kinds: Precision(False, "timed"))
+    assert checkpoint.computing_dtype(tmp_path, cpu) == torch.float32
+    assert checkpoint.computing_dtype(tmp_path, cpu, stream=True) is None
+    assert checkpoint.computing_dtype(tmp_path, torch.device("cuda")) is None
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
+    assert checkpoint.computing_dtype(tmp_path, cpu) is None
+    assert "kept" in capsys.readouterr().out
+    monkeypatch.setattr(checkpoint, "choose", lambda kinds: Precision(True, "timed"))
+    assert checkpoint.computing_dtype(tmp_path, cpu) is None

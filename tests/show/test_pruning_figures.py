@@ -48,17 +48,13 @@ def test_figures_of_plans_and_arms(teacher) -> None:
     assert len(bars) == 3 * 2  # heads, heads, neurons of two kept blocks
     report = RefitReport([f"blocks.0.{n}" for n in ("attn1", "attn2", "ffn")] + ["proj_out"], [1.0] * 4, [0.5] * 4)
     assert refit_errors(report).axes[0].get_yscale() == "log"
-    table = pd.DataFrame(
-        {
-            "arm": list("abc"),
-            "share": [0.5, 0.6, 0.7],
-            "KD recovered": [0.3, 0.4, 0.1],
-            "low": [0.2, 0.3, 0.05],
-            "high": [0.4, 0.5, 0.2],
-        }
-    )
-    front = size_against_loss(table).axes[0].lines[0]
-    assert list(front.get_xdata()) == [0.5, 0.7]  # b is larger and worse than a
+    losses = {"mild: block-only": 0.1, "block-only": 0.4, "halfway: block-only": 0.2, "no refit: block-only": 0.9}
+    table = pd.DataFrame({"arm": list(losses), "share": [0.8, 0.5, 0.65, 0.5], "KD recovered": list(losses.values())})
+    axes = size_against_loss(table.assign(low=0.05, high=1.0)).axes[0]
+    drawn = [line for line in axes.lines if len(line.get_xdata())]
+    assert list(drawn[0].get_xdata()) == [0.5, 0.65, 0.8]  # one arm at three budgets is one line
+    assert list(drawn[0].get_ydata()) == [0.4, 0.2, 0.1]  # without the arm that had no refit
+    assert [text.get_text() for text in axes.texts] == ["block-only"]
 
 
 def test_ranking_stability_of_identical_halves_is_high(teacher, calibration) -> None:
