@@ -8,15 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from mobivid_core.command import (
-    CommandParser,
-    above_zero,
-    at_least_one,
-    at_least_zero,
-    device_name,
-    not_negative,
-    run_command,
-)
+from mobivid_core.command import CommandParser, above_zero, at_least_zero, device_name, not_negative, run_command
 from mobivid_core.errors import ParameterError
 from mobivid_core.profiles import add_profile, get_profile
 
@@ -34,12 +26,14 @@ SCHEDULE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
     "student": (0.13, ("trajectories", "prune"), ("regress", "--start", "pruned", "--to", "student-regression")),
     "contest": (0.12, ("distilled",), ("contest",)),
     "contest-student": (
-        0.12,
-        ("student",),
-        ("contest", "--start", "student-regression", "--to", "student-adversarial"),
+        0.12, ("student",), ("contest", "--start", "student-regression", "--to", "student-adversarial"),
     ),
     "compare": (0.0, ("contest", "contest-student", "sharpen"), ("compare",)),
-}
+}  # fmt: skip
+
+
+#: Options of single stages; one that is left out keeps the stage's own default.
+STAGE_OPTIONS = {"start": str, "to": str, "weight": not_negative, "rate": above_zero, "seed": at_least_zero}
 
 
 def make_parser() -> CommandParser:
@@ -61,14 +55,8 @@ def make_parser() -> CommandParser:
             continue
         verb.add_argument("stage")
         verb.add_argument("--seconds", type=above_zero, default=60.0)
-        verb.add_argument("--name")
-        verb.add_argument("--start")
-        verb.add_argument("--to", dest="out_name")
-        verb.add_argument("--encoder-width", type=at_least_zero)
-        verb.add_argument("--channels", type=at_least_one)
-        verb.add_argument("--weight", type=not_negative)
-        verb.add_argument("--rate", type=above_zero)
-        verb.add_argument("--seed", type=at_least_zero)
+        for option, kind in STAGE_OPTIONS.items():
+            verb.add_argument(f"--{option}", type=kind, default=argparse.SUPPRESS)
     return parser
 
 
@@ -90,7 +78,8 @@ def _verb(options: argparse.Namespace) -> int:
 def _stage(options: argparse.Namespace) -> int:
     import torch
 
-    from mobivid_core.lab.gpu.stages import STAGES, Place
+    from mobivid_core.lab.gpu.stages import Place
+    from mobivid_core.lab.gpu.students import STAGES
 
     if options.stage not in STAGES:
         raise ParameterError(f"unknown stage {options.stage!r}; the stages are {', '.join(STAGES)}")
@@ -100,18 +89,9 @@ def _stage(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     sizes = {} if device.type != "cpu" else {"clips": 48, "trajectories": 16, "batch": 4}
     place = Place(options.out, get_profile(options.profile), device, **sizes)
-    named = {
-        "name": options.name,
-        "start": options.start,
-        "out": options.out_name,
-        "encoder_width": options.encoder_width,
-        "channels": options.channels,
-        "weight": options.weight,
-        "rate": options.rate,
-        "seed": options.seed,
-    }
+    own = {name: value for name, value in vars(options).items() if name in STAGE_OPTIONS}
     began = time.perf_counter()
-    STAGES[options.stage](place, options.seconds, **{k: v for k, v in named.items() if v is not None})
+    STAGES[options.stage](place, options.seconds, **own)
     print(f"{options.stage}: {time.perf_counter() - began:.1f} s", flush=True)
     return 0
 
