@@ -31,14 +31,7 @@ _STARTUP_S = 300
 
 @dataclass(frozen=True)
 class Limits:
-    """What one notebook may use.
-
-    Attributes:
-        cell_s: Seconds a cell may run.
-        total_s: Seconds for the whole notebook.
-        memory_gb: Memory of a process (private data; enforced on Linux).
-        file_gb: Size of a file that it writes.
-    """
+    """What one notebook may use: seconds, memory of a process (private data; on Linux), size of a file it writes."""
 
     cell_s: float = 120
     total_s: float = 900
@@ -59,15 +52,7 @@ def without_network() -> tuple[str, ...]:
 
 
 def run_confined(notebook: NotebookNode, checks: list[int], limits: Limits) -> list[dict[str, str]]:
-    """Run a notebook in a process of its own.
-
-    Args:
-        notebook: Without outputs.
-        checks: Places of the cells whose verdicts are wanted.
-        limits: What it may use.
-
-    Returns:
-        Status and message of each check.
+    """Run a notebook in a process of its own: status and message of the cells whose places are in `checks`.
 
     Raises:
         TeachingError: It took too long, its kernel died, or it could not be run.

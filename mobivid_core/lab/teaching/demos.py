@@ -23,10 +23,7 @@ _CAPTIONS = ("a red star moving right on a plain background", "a blue fish growi
 def film_blocks(time: int = 4, side: int = 8, clips: int = 6) -> np.ndarray:
     """Blocks of unseen film, (N, 3 * time * side * side) float64 in [-1, 1]: what one token of such a VAE stands for.
 
-    Args:
-        time: Frames of a block; a clip's first frame is left out.
-        side: Height and width.
-        clips: Clips of 1 + 16 frames at 64 pixels.
+    They come from `clips` clips of 17 frames at 64 pixels, of which the first frame is left out.
     """
     whole = film_clips("test", frames=17, size=64, limit=clips).clips[:, :, 1:]
     tiles = whole.unfold(2, time, time).unfold(3, side, side).unfold(4, side, side)  # (N, 3, t, h, w, time, side, side)
@@ -42,7 +39,7 @@ def sampled_clip(
     guidance: float = 3.0,
     seed: int = 0,
 ) -> Tensor:
-    """A clip of the shipped teacher through a sampler of the reader's own.
+    """A clip (1, 3, T, H, W) in [-1, 1] of the shipped teacher through a sampler of the reader's own.
 
     Args:
         euler_step: (x, v, sigma, sigma_next) -> x at sigma_next.
@@ -51,9 +48,6 @@ def sampled_clip(
         steps: Guided steps.
         guidance: Strength g.
         seed: Seed of the starting noise.
-
-    Returns:
-        (1, 3, T, H, W) in [-1, 1].
     """
     vae, teacher, shape = _shipped()
     asked = encode_captions([prompt])
@@ -68,12 +62,7 @@ def sampled_clip(
 
 @torch.no_grad()
 def ffn_activations(block: int, samples: int = 32, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """What an FFN's down layer of the shipped teacher sees at high noise.
-
-    Args:
-        block: Index of the block.
-        samples: Noises in each of the two sets.
-        seed: Seed of the noises.
+    """What the down layer of a block's FFN in the shipped teacher sees at high noise.
 
     Returns:
         Two sets of activations (samples * tokens, neurons) from different noises; the layer's weight (hidden, neurons).
