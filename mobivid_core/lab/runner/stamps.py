@@ -6,9 +6,8 @@ stamp, whose outputs no longer match, or none: in both cases the notebook runs a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mobivid_core import artifacts
 from mobivid_core.errors import CheckpointError, RunError
@@ -40,9 +39,9 @@ class Stamp:
     seconds: float
     peak_mb: float
     executed: str
-    files: dict[str, str] = field(default_factory=dict)
-    headlines: dict[str, str] = field(default_factory=dict)
-    stages: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str]
+    headlines: dict[str, str]
+    stages: dict[str, str]
 
 
 def stamp_path(notebook: str, profile: str) -> Path:
@@ -82,15 +81,7 @@ def stage_states(profile: str) -> dict[str, tuple[int, int, str]]:
 
 
 def collect(notebook: NotebookSource, profile: str, run_id: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Check that this run wrote every result the notebook registers, and return what it wrote.
-
-    Args:
-        notebook: The notebook that has just run.
-        profile: Name of the profile.
-        run_id: Id of this run.
-
-    Returns:
-        File name -> SHA-256, and headline id -> row.
+    """What this run wrote: file name -> SHA-256, and headline id -> row.
 
     Raises:
         RunError: A registered result is missing, or was written by an earlier run.
@@ -144,21 +135,10 @@ def lost(stamp: Stamp, profile: str) -> str:
     return lost_results(stamp.files, stamp.headlines, profile)
 
 
-def prune(notebook: NotebookSource, profile: str) -> list[str]:
-    """Remove results that an earlier version of this notebook registered and this one does not.
-
-    Returns:
-        The ids removed.
-    """
-    ids = {r.result_id for r in notebook.registered()}
-    results = registry.Results(notebook=notebook.name, profile=profile)
-    return results.forget_others(ids)
-
-
 def content_of_others(notebook: str, profile: str) -> list[str]:
     """What notebooks other than `notebook` registered, as stable text lines."""
     folder = figures_dir(profile)
-    manifest: dict[str, Any] = read_json(folder / registry.MANIFEST, {})
+    manifest = read_json(folder / registry.MANIFEST, {})
     lines = [f"{i}|{e['finding']}|{e['files']}" for i, e in sorted(manifest.items()) if e["notebook"] != notebook]
     rows = registry.read_headlines(folder / registry.HEADLINES)
     return lines + ["|".join(row.values()) for row in rows if row["notebook"] != notebook]
