@@ -36,46 +36,37 @@ SCHEDULE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
 STAGE_OPTIONS = {"start": str, "to": str, "weight": not_negative, "rate": above_zero, "seed": at_least_zero}
 
 
-def make_parser() -> CommandParser:
-    """Options."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the verb that was asked for; returns the exit status."""
     parser = CommandParser("gpu", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     packing = verbs.add_parser("pack", help="write site.zip: weights that a bare machine lacks")
     packing.add_out("folder to write (default: runs/gpu)", Path("runs/gpu"))
-    for name, text in (("run", "all stages, side by side where they can"), ("stage", "one stage")):
-        verb = verbs.add_parser(name, help=text)
+    running = verbs.add_parser("run", help="all stages, side by side where they can")
+    stage = verbs.add_parser("stage", help="one stage")
+    for verb in (running, stage):
         add_profile(verb, "gpu")
         verb.add_out("folder of the run; it goes on there (default: runs/gpu)", Path("runs/gpu"))
         verb.add_argument("--device", type=device_name, default="", help="default: the GPU, else the processor")
-        if name == "run":
-            verb.add_argument("--minutes", type=above_zero, default=12.0, help="time for everything")
-            verb.add_argument(
-                "--only", nargs="*", default=[], choices=SCHEDULE, help="these; what they need must be there"
-            )
-            continue
-        verb.add_argument("stage")
-        verb.add_argument("--seconds", type=above_zero, default=60.0)
-        for option, kind in STAGE_OPTIONS.items():
-            verb.add_argument(f"--{option}", type=kind, default=argparse.SUPPRESS)
-    return parser
+    running.add_argument("--minutes", type=above_zero, default=12.0, help="time for everything")
+    running.add_argument("--only", nargs="*", default=[], choices=SCHEDULE, help="these; what they need must be there")
+    stage.add_argument("stage")
+    stage.add_argument("--seconds", type=above_zero, default=60.0)
+    for option, kind in STAGE_OPTIONS.items():
+        stage.add_argument(f"--{option}", type=kind, default=argparse.SUPPRESS)
+    for verb, work in ((packing, _pack), (running, _run), (stage, _stage)):
+        verb.set_defaults(work=work)
+    return run_command(lambda options: options.work(options), parser, arguments)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the verb that was asked for; returns the exit status."""
-    return run_command(_verb, make_parser(), arguments)
+def _pack(options: argparse.Namespace) -> None:
+    from mobivid_core.lab.gpu.pack import pack
+
+    target = pack(options.out)
+    print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB")
 
 
-def _verb(options: argparse.Namespace) -> int:
-    if options.verb == "pack":
-        from mobivid_core.lab.gpu.pack import pack
-
-        target = pack(options.out)
-        print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB")
-        return 0
-    return _run(options) if options.verb == "run" else _stage(options)
-
-
-def _stage(options: argparse.Namespace) -> int:
+def _stage(options: argparse.Namespace) -> None:
     import torch
 
     from mobivid_core.lab.gpu.stages import Place
@@ -93,7 +84,6 @@ def _stage(options: argparse.Namespace) -> int:
     began = time.perf_counter()
     STAGES[options.stage](place, options.seconds, **own)
     print(f"{options.stage}: {time.perf_counter() - began:.1f} s", flush=True)
-    return 0
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -75,6 +75,11 @@ class Place:
         """The encoded clips of the stage `latents`, on the device."""
         return LatentDataset(labels=[], **load_file(self.root / "latents.safetensors", device=str(self.device)))
 
+    def budget(self, name: str, seconds: float) -> dict:
+        """Settings of a training that goes on for some seconds from where it was left."""
+        folder = self.root / "states" / name
+        return {"steps": ENDLESS, "seconds": seconds, "folder": folder, "bf16": self.fast, "progress": False}
+
     def log(self, name: str, rows: list[dict]) -> None:
         """Keep a stage's log."""
         pd.DataFrame(rows).to_csv(self.root / name / "log.csv", index=False, lineterminator="\n")
@@ -94,14 +99,10 @@ def codec(place: Place, seconds: float) -> None:
         channels=p.vae_channels,
         width=p.vae_width,
         encoder_width=p.vae_encoder_width,
-        steps=ENDLESS,
-        seconds=seconds,
         device=place.device,
-        folder=place.root / "states" / "vae",
         batch=32 if place.fast else 2,
         crop=p.size,
-        bf16=place.fast,
-        progress=False,
+        **place.budget("vae", seconds),
     )
     _keep_vae(place, "vae", vae, result)
 
@@ -111,14 +112,10 @@ def sharpen(place: Place, seconds: float) -> None:
     vae, result = sharpen_decoder(
         place.vae(),
         _pool(place, 4096 if place.fast else 8),
-        steps=ENDLESS if place.fast else 3,
-        seconds=seconds,
         device=place.device,
-        folder=place.root / "states" / "vae-sharp",
         batch=16 if place.fast else 2,
         crop=place.profile.size,
-        bf16=place.fast,
-        progress=False,
+        **place.budget("vae-sharp", seconds) | ({} if place.fast else {"steps": 3}),
     )
     _keep_vae(place, "vae-sharp", vae, result)
 
@@ -184,13 +181,9 @@ def teacher(place: Place, seconds: float) -> None:
     model, result = train_teacher(
         place.dataset(),
         replace(place.profile.server, in_channels=place.vae().config.latent_channels),
-        steps=ENDLESS,
-        seconds=seconds,
         batch=place.batch,
-        folder=place.root / "states" / "teacher",
-        bf16=place.fast,
         compiled=place.fast,
-        progress=False,
+        **place.budget("teacher", seconds),
     )
     save_model(model.cpu(), place.root / "teacher", torch.float16)
     place.log("teacher", result.log)
