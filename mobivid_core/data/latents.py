@@ -104,13 +104,19 @@ def latent_dataset(
     return with_captions(latents, [label_of(split, i) for i in range(start, start + count)])
 
 
-def with_captions(latents: Tensor, labels: list[ClipLabel], wordings: int = WORDINGS_A_CLIP) -> LatentDataset:
-    """Attach captions to latents (N, C, t, h, w): each clip's own wording and some more of training."""
+def with_captions(
+    latents: Tensor,
+    labels: list[ClipLabel],
+    wordings: int = WORDINGS_A_CLIP,
+    device: torch.device | str = "cpu",
+    batch: int = 64,
+) -> LatentDataset:
+    """Attach captions to latents (N, C, t, h, w): each clip's own wording and some more; the rest as `encode_many`."""
     # a clip's own wording comes first: it is the one that is used without a generator
     words = [[caption(replace(x, wording=w)) for w in spread_wordings(x.wording, wordings)] for x in labels]
     distinct = sorted({w for row in words for w in row})
     place = {w: i for i, w in enumerate(distinct)}
-    text, mask = encode_many(distinct)
+    text, mask = encode_many(distinct, device, batch)
     null_text, null_mask = encode_text([""], max_length=MAX_LENGTH)
     rows = torch.tensor([[place[w] for w in row] for row in words])
     return LatentDataset(latents, text, mask, rows, labels, null_text, null_mask)

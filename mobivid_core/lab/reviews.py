@@ -20,17 +20,11 @@ from mobivid_core.lab.scorecard import names_item
 
 @dataclass(frozen=True)
 class Question:
-    """How one question is answered.
+    """How one question is answered."""
 
-    Attributes:
-        results: Registered results behind the answer, the most telling first.
-        headline: Number whose interval can decide; blank where none can.
-        turns_at: Value at which the answer would be another one.
-    """
-
-    results: tuple[str, ...]
-    headline: str = ""
-    turns_at: float = 0.0
+    results: tuple[str, ...]  # behind the answer, the most telling first
+    headline: str = ""  # the number whose interval can decide
+    turns_at: float = 0.0  # value at which the answer would be another one
 
 
 QUESTIONS: dict[str, Question] = {

@@ -47,23 +47,14 @@ _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.
 
 @dataclass(frozen=True)
 class Rule:
-    """One claim's rule.
+    """One claim's rule."""
 
-    Attributes:
-        claim: Id of the claim.
-        kind: Its class.
-        test: One of `TESTS` of its class: of an interval, or "digits" (equal once rounded as published).
-        headline: Id of the number that is tested; blank where there is none.
-        formula: Target: a number, a claim's id, or arithmetic on both ("C14/C05").
-        why: What the number is and why it speaks to the claim; for "out of reach", what is needed.
-    """
-
-    claim: str
-    kind: str
-    test: str
-    headline: str
-    formula: str
-    why: str
+    claim: str  # its id
+    kind: str  # its class
+    test: str  # one of its class's: of an interval, or "digits" (equal once rounded as published)
+    headline: str  # id of the number that is tested; blank where there is none
+    formula: str  # target: a number, a claim's id, or arithmetic on both ("C14/C05")
+    why: str  # what the number is and why it speaks to the claim; for "out of reach", what is needed
 
     @property
     def target(self) -> float:

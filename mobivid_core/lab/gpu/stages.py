@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mobivid_core.artifacts import load_model, save_model
-from mobivid_core.data.captions import caption
-from mobivid_core.data.latents import LatentDataset, encode_many, spread_wordings
+from mobivid_core.data.latents import LatentDataset, with_captions
 from mobivid_core.data.pool import FILM_SHARE, VideoPool, film_pool, to_bytes
-from mobivid_core.data.render import draw_scenes, paint, render_clips
+from mobivid_core.data.render import render_clips
 from mobivid_core.files import write_json
 from mobivid_core.measure.borders import border_ratio, sharpness
 from mobivid_core.models.dit import MobiVidTransformer3DModel
@@ -35,28 +34,24 @@ ENDLESS = 1_000_000
 
 @dataclass(frozen=True)
 class Place:
-    """Where a GPU run lives, and at what sizes.
-
-    Attributes:
-        root: Its folder.
-        profile: Sizes.
-        device: Where to compute.
-        clips: Captioned clips that the diffusion model trains on.
-        trajectories: Teacher trajectories that the students train on.
-        batch: Clips of a step of the teacher.
-    """
+    """Where a GPU run lives, and at what sizes."""
 
     root: Path
     profile: Profile
     device: torch.device
-    clips: int = 98_304
-    trajectories: int = 65_536
-    batch: int = 768
+    clips: int = 98_304  # captioned, that the diffusion model trains on
+    trajectories: int = 65_536  # of the teacher, that the students train on
+    batch: int = 768  # clips of a step of the teacher
 
     @property
     def fast(self) -> bool:
         """Whether compiling and bfloat16 pay: on a GPU."""
         return self.device.type != "cpu"
+
+    @property
+    def chunk(self) -> int:
+        """Captions walked together along a trajectory."""
+        return 2048 if self.fast else 8
 
     @property
     def teacher_steps(self) -> int:
@@ -151,29 +146,17 @@ def _keep_vae(place: Place, name: str, vae: MobiVidVAE, result: TrainResult) -> 
 @torch.no_grad()
 def latents(place: Place, _seconds: float) -> None:
     """Render, encode and caption clips; captions are encoded on the device."""
-    vae = place.vae()
+    vae, sizes = place.vae(), {"frames": place.profile.frames, "size": place.profile.size, "device": place.device}
     parts, labels = [], []
     step = 512 if place.fast else 16
     for start in range(0, place.clips, step):
-        scenes, drawn = draw_scenes("train", range(start, min(start + step, place.clips)), place.profile.frames)
-        clips = paint(scenes, place.profile.size, place.device)[0]
-        parts.append(torch.cat([vae.encode_latents(c) for c in clips.split(128)]).half())
-        labels += drawn
-    words = [[caption(replace(x, wording=w)) for w in spread_wordings(x.wording, 2)] for x in labels]
-    distinct = sorted({w for row in words for w in row})
-    at = {w: i for i, w in enumerate(distinct)}
-    text, mask = encode_many(distinct, place.device, 2048)
-    null_text, null_mask = encode_many([""], place.device)
-    tensors = {
-        "latents": torch.cat(parts),
-        "text": text,
-        "mask": mask,
-        "caption_of": torch.tensor([[at[w] for w in row] for row in words]),
-        "null_text": null_text.float(),
-        "null_mask": null_mask,
-    }
+        drawn = render_clips("train", range(start, min(start + step, place.clips)), **sizes)
+        parts.append(torch.cat([vae.encode_latents(c) for c in drawn.clips.split(128)]).half())
+        labels += drawn.labels
+    data = with_captions(torch.cat(parts), labels, device=place.device, batch=2048)
+    tensors = {name: value for name, value in vars(data).items() if name != "labels"}
     save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, place.root / "latents.safetensors")
-    print(f"latents: {tuple(tensors['latents'].shape)}, {len(distinct)} captions", flush=True)
+    print(f"latents: {tuple(data.latents.shape)}, {len(data.text)} captions", flush=True)
 
 
 def teacher(place: Place, seconds: float) -> None:

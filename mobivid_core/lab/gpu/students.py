@@ -25,9 +25,9 @@ from mobivid_core.files import write_json
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.sampling import Solver, sample_latents
 from mobivid_core.lab.gpu.stages import ENDLESS, Place, codec, judge, latents, sharpen, teacher
-from mobivid_core.measure.borders import border_ratio, sharpness
-from mobivid_core.measure.image_features import ImageAxes, image_features
+from mobivid_core.measure.image_features import ImageAxes
 from mobivid_core.measure.judge import Judge, accuracy
+from mobivid_core.measure.measures import ClipMeasures, measure
 from mobivid_core.measure.metrics import frechet_distance
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
@@ -50,15 +50,9 @@ def trajectories(place: Place, _seconds: float) -> None:
     captions = data.caption_of[chosen.to(place.device), wordings.to(place.device)]
     with torch.autocast(place.device.type, torch.bfloat16, enabled=place.fast):
         walked = collect_trajectories(
-            model,
-            _condition(data, captions),
-            tuple(data.latents.shape[1:]),
-            steps=place.teacher_steps,
-            guidance=_chosen_guidance(place),
-            solver="unipc",
-            seed=1,
-            chunk=2048 if place.fast else 8,
-        )
+            model, _condition(data, captions), tuple(data.latents.shape[1:]), steps=place.teacher_steps,
+            guidance=_chosen_guidance(place), solver="unipc", seed=1, chunk=place.chunk,
+        )  # fmt: skip
     kept = {"states": walked.states.float().contiguous(), "captions": captions.cpu()}
     save_file(kept, place.root / "trajectories.safetensors")
 
@@ -122,12 +116,10 @@ def regress(place: Place, seconds: float, start: str = "teacher", to: str = "dis
     for number in range(own_rounds):
         began = time.perf_counter()
         clips = min(len(paths), 8192 if place.fast else 8)
-        seen = collect_own_states(
-            latest, model, paths.to("cpu"), clips, first=number * clips, chunk=2048 if place.fast else 8
-        ).to(place.device)
+        seen = collect_own_states(latest, model, paths.to("cpu"), clips, first=number * clips, chunk=place.chunk)
         left = (1 - share) * seconds / own_rounds - (time.perf_counter() - began)
         forced = paths.take(torch.arange(2 * clips, device=place.device) % len(paths))
-        given = joined([seen, forced])
+        given = joined([seen.to(place.device), forced])
         later = replace(base, rate=4e-4, muon=2e-3, seconds=max(left, 2.0), seed=number + 1)
         (done,) = run_stages(latest, model, data, given, (later,))
         latest = _plain(done.averaged, place)
@@ -207,43 +199,35 @@ def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[
     noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(5)).to(place.device)
     real = render_clips("val", range(50_000, 50_000 + count), size=place.profile.size, device=place.device).clips
     again = torch.cat([decoder(part) for part in real.split(32)]).clamp(-1, 1)
-    look = _Look(load_model(Judge, place.root / "judge").to(place.device).eval(), real)
-    rows = [look.row("reconstructions", again)]
+    judge = load_model(Judge, place.root / "judge").to(place.device).eval()
+    seen = _measured(real, judge)
+    rows = [_row("reconstructions", _measured(again, judge), seen)]
     for name, (folder, scale, steps, solver) in arms.items():
         model = place.model(folder).eval()
         with torch.autocast(place.device.type, torch.bfloat16, enabled=place.fast):
             made = sample_latents(model, condition, noise, steps, guidance=scale, solver=solver, batch=512)
         clips = torch.cat([decoder.decode_latents(part.float()) for part in made.split(64)])
-        rows.append(look.row(name, clips, label_indices(labels)))
+        rows.append(_row(name, _measured(clips, judge), seen, label_indices(labels)))
         if name == next(iter(arms)):
             save_file({"clips": to_bytes(clips[:24]).cpu().contiguous()}, place.root / f"{file}-clips.safetensors")
     write_json(place.root / f"{file}.rows.json", rows)
     return rows
 
 
-class _Look:
-    """Measures of clips beside real ones: borders, sharpness, the judge's classes, distances in two feature spaces."""
+def _measured(clips: Tensor, judge: Judge) -> ClipMeasures:
+    return ClipMeasures.join(measure(part, judge, quality=False, independent=True) for part in clips.split(64))
 
-    def __init__(self, judge: Judge, real: Tensor) -> None:
-        self.judge = judge
-        self.real_features = judge.read(real, 128)[1]
-        self.real_image = self._image_features(real)
-        self.axes, self.crisp = ImageAxes.fit(self.real_image), sharpness(real).mean()
 
-    def row(self, name: str, clips: Tensor, asked: Tensor | None = None) -> dict:
-        """All measures of some clips; accuracy only against what was `asked`."""
-        classes, features = self.judge.read(clips, 128)
-        row = {"borders": border_ratio(clips).mean(), "sharpness": sharpness(clips).mean() / self.crisp}
-        row |= {} if asked is None else {k: v.mean() for k, v in accuracy(classes, asked).items()}
-        row["judge"] = frechet_distance(features, self.real_features)
-        image = self.axes.project(self._image_features(clips))
-        row["image"] = frechet_distance(image, self.axes.project(self.real_image))
-        row = {"name": name} | {k: float(v) for k, v in row.items()}
-        print(json.dumps(row | {k: round(v, 4) for k, v in row.items() if k != "name"}), flush=True)
-        return row
-
-    def _image_features(self, clips: Tensor) -> Tensor:
-        return torch.cat([image_features(part) for part in clips.split(64)])
+def _row(name: str, seen: ClipMeasures, real: ClipMeasures, asked: Tensor | None = None) -> dict:
+    """Measures of clips beside real ones, distances in two feature spaces; accuracy only against what was `asked`."""
+    axes = ImageAxes.fit(real.image_features)
+    row = {"borders": seen.borders.mean(), "sharpness": seen.sharpness.mean() / real.sharpness.mean()}
+    row |= {} if asked is None else {k: v.mean() for k, v in accuracy(seen.classes, asked).items()}
+    row["judge"] = frechet_distance(seen.features, real.features)
+    row["image"] = frechet_distance(axes.project(seen.image_features), axes.project(real.image_features))
+    row = {"name": name} | {k: float(v) for k, v in row.items()}
+    print(json.dumps(row | {k: round(v, 4) for k, v in row.items() if k != "name"}), flush=True)
+    return row
 
 
 #: Name -> stage, called with the place and its seconds.

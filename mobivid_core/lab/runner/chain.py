@@ -32,25 +32,15 @@ SHOWN_LINES = 8
 
 @dataclass(frozen=True)
 class Chain:
-    """The notebooks of one run.
-
-    Attributes:
-        profile: Name of the profile.
-        only: Numbers or names of the notebooks to run; empty means all.
-        given: Pairs of parameter name and text.
-        notebooks: Folder of the notebooks; also the kernels' working directory.
-        package: Folder of the package whose modules are tracked.
-        data: Folder of the shipped data.
-        say: Shows one line of progress.
-    """
+    """The notebooks of one run."""
 
     profile: str
-    only: Sequence[str] = ()
-    given: Sequence[tuple[str, str]] = ()
-    notebooks: Path = field(default_factory=notebooks_dir)
-    package: Path = Path(mobivid_core.__file__).parent
+    only: Sequence[str] = ()  # numbers or names of the notebooks to run; empty means all
+    given: Sequence[tuple[str, str]] = ()  # parameter name and text
+    notebooks: Path = field(default_factory=notebooks_dir)  # also the kernels' working directory
+    package: Path = Path(mobivid_core.__file__).parent  # whose modules are tracked
     data: Path = field(default_factory=data_dir)
-    say: Callable[[str], None] = lambda line: print(line, flush=True)
+    say: Callable[[str], None] = lambda line: print(line, flush=True)  # shows one line of progress
 
     def selected(self) -> list[NotebookSource]:
         """The notebooks asked for, in order; ParameterError where the profile or a notebook does not exist."""

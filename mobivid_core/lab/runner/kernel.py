@@ -87,15 +87,8 @@ def execute(source: Path, output: Path, parameters: dict, folder: Path) -> None:
     import papermill
 
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(output),
-            parameters=parameters,
-            kernel_name="python3",
-            cwd=str(folder),
-            progress_bar=sys.stderr.isatty(),
-            log_output=False,
-        )
+        place = {"kernel_name": "python3", "cwd": str(folder)}
+        papermill.execute_notebook(str(source), str(output), parameters, progress_bar=sys.stderr.isatty(), **place)
     except KeyboardInterrupt:
         # nbclient's open tasks would each print a traceback about the kernel that was stopped on purpose
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -20,12 +20,11 @@ from mobivid_core.lab import readme
 from mobivid_core.lab.runner import stamps
 from mobivid_core.lab.runner.chain import Chain
 from mobivid_core.lab.runner.record import EXPECTED
-from mobivid_core.lab.runner.source import INJECTED_TAG, cell_hash
+from mobivid_core.lab.runner.source import INJECTED_TAG, KERNEL, cell_hash
 from mobivid_core.paths import project_root
 
 SOURCE_KEY = "mobivid"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 COMMITTED_PROFILE = "laptop"
 
 

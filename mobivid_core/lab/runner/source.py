@@ -21,6 +21,8 @@ from mobivid_core.errors import ParameterError, RunError
 
 REGISTERING = ("figure", "table", "media", "headline")
 INJECTED_TAG = "injected-parameters"
+#: What a notebook says of its kernel.
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 #: The parameter that names a folder of the user's; its files are an input of the notebook.
 FOLDER = "FOLDER"
 
@@ -103,11 +105,9 @@ def cell_hash(source: str) -> str:
 
 
 def read_notebook(path: Path) -> NotebookSource:
-    """Read a notebook; RunError where the file is missing or not a notebook."""
+    """Read a notebook; RunError where the file is none."""
     try:
         node = nbformat.read(path, as_version=4)  # validates it too
-    except FileNotFoundError as error:
-        raise RunError(f"there is no notebook {path}") from error
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, ValueError) as error:
         raise RunError(f"{path} is not a readable notebook: {error}") from error
     return NotebookSource(path, tuple(node.cells))

@@ -19,29 +19,17 @@ from mobivid_core.show import results as registry
 
 @dataclass(frozen=True)
 class Stamp:
-    """Record of one successful execution.
-
-    Attributes:
-        notebook: Its name.
-        parts: Hash of each part it depended on.
-        run: Id of the run.
-        seconds: Wall-clock time.
-        peak_mb: Peak memory of its kernel in MB (1e6 bytes).
-        files: Figures' and tables' file name -> SHA-256.
-        headlines: Headline id -> its row.
-        stages: Artefact stage -> digest.
-        executed: SHA-256 of the executed notebook.
-    """
+    """Record of one successful execution."""
 
     notebook: str
-    parts: dict[str, str]
-    run: str
+    parts: dict[str, str]  # hash of each part it depended on
+    run: str  # id of the run
     seconds: float
-    peak_mb: float
-    executed: str
-    files: dict[str, str]
-    headlines: dict[str, str]
-    stages: dict[str, str]
+    peak_mb: float  # of its kernel, 1e6 bytes
+    executed: str  # SHA-256 of the executed notebook
+    files: dict[str, str]  # file name of a figure or table -> SHA-256
+    headlines: dict[str, str]  # id -> row
+    stages: dict[str, str]  # artefact stage -> digest
 
 
 def stamp_path(notebook: str, profile: str) -> Path:

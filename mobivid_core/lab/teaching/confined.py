@@ -7,10 +7,10 @@ on Linux where the system allows it). These limits stop accidents and simple tri
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -101,24 +101,17 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def _kill_tree(process: subprocess.Popen) -> None:
     """End a process and everything it started: a kernel has a session of its own."""
-    try:
+    family = []
+    with contextlib.suppress(psutil.Error):
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    except psutil.Error:
-        family = []
     for member in family:
-        try:
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
             member.kill()
-        except psutil.Error:  # it ended meanwhile
-            continue
     process.wait()
 
 
 def _confine(limits: Limits) -> None:
     """Limit this process and those it starts."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
     wanted = {
         resource.RLIMIT_DATA: int(limits.memory_gb * 2**30),
         resource.RLIMIT_FSIZE: int(limits.file_gb * 2**30),
@@ -149,8 +142,7 @@ def _execute(folder: Path) -> dict:
     notebook = nbformat.from_dict(request["notebook"])
     _confine(limits)
     manager = AsyncKernelManager(kernel_spec_manager=OwnKernel(), kernel_name="python3")
-    if os.name == "posix":
-        manager.transport, manager.ip = "ipc", str(folder / "ipc")
+    manager.transport, manager.ip = "ipc", str(folder / "ipc")
     client = NotebookClient(notebook, km=manager, allow_errors=True, timeout=limits.cell_s, startup_timeout=_STARTUP_S)
     try:
         client.execute()
@@ -182,6 +174,4 @@ def _verdict_of(cell: NotebookNode) -> dict[str, str]:
 def work() -> None:
     """What the process does: run what the folder that it is given asks for, leave the result there."""
     folder = Path(sys.argv[1])
-    if sys.platform == "win32":
-        asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy())
     (folder / _RESULT).write_text(json.dumps(_execute(folder)), encoding="utf-8")

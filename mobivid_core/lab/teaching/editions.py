@@ -19,6 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mobivid_core.command import CommandParser, run_command
 from mobivid_core.errors import ParameterError, TeachingError
+from mobivid_core.lab.runner.source import KERNEL
 from mobivid_core.lab.teaching.masters import Master, bound_names, read_masters, tag_of, used_names
 
 EDITIONS = ("student", "instructor")
@@ -44,7 +45,7 @@ def edition_of(master: Master, edition: str) -> NotebookNode:
         made.append(new(source, metadata=metadata, id=cell.id))
     notebook = new_notebook(cells=made)
     notebook.metadata = {
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "kernelspec": KERNEL,
         "mobivid": {"edition": edition, "sha256": _sources_hash(notebook)},
     }
     return notebook

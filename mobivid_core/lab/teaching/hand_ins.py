@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
 
 from mobivid_core.errors import TeachingError
+from mobivid_core.lab.runner.source import KERNEL
 from mobivid_core.lab.teaching.masters import TAGS, Exercise, Master
 
 #: Largest file that is read; a notebook full of figures has a few.
@@ -27,17 +28,11 @@ _CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7}|\|{7})(?:\s|$)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        hand_ins: Files named after a master, with it, in order of their paths.
-        stray: Files that look like hand-ins but cannot be taken for one, with the reason.
-        hidden: Number of hidden files (checkpoints of an editor, a Mac's "._" files) that were passed over.
-    """
-
-    hand_ins: list[tuple[Path, Master]]
-    stray: list[tuple[Path, str]]
-    hidden: int
+    hand_ins: list[tuple[Path, Master]]  # files named after a master, in order of their paths
+    stray: list[tuple[Path, str]]  # what looks like a hand-in but cannot be taken for one, and why
+    hidden: int  # files passed over: checkpoints of an editor, a Mac's "._" files
 
 
 def find_hand_ins(folder: Path, masters: Sequence[Master]) -> Found:
@@ -193,8 +188,8 @@ def _rebuilt(values: dict) -> NotebookNode:
     if not isinstance(cells, list):
         raise TeachingError("the notebook has no list of cells: it is damaged")
     used: set[str] = set()
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    return new_notebook(cells=[_fresh(cell, number, used) for number, cell in enumerate(cells)], metadata=kernel)
+    made = [_fresh(cell, number, used) for number, cell in enumerate(cells)]
+    return new_notebook(cells=made, metadata={"kernelspec": KERNEL})
 
 
 def _fresh(cell: object, number: int, used: set[str]) -> NotebookNode:
