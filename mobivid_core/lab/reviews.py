@@ -69,7 +69,7 @@ def reviews_table(profile: str) -> pd.DataFrame:
         naming = sorted(name for name, e in found.entries.items() if names_item(e["paper_item"], review_id))
         names = dict.fromkeys([*(name for name in question.results if name in found.entries), *naming])
         answering = [{"id": name, **found.entries[name]} for name in names]
-        answer = _answer(review_id, found, answering) or f"{UNANSWERED}. Planned: {experiment}"
+        answer = answer_of(review_id, found, answering) or f"{UNANSWERED}. Planned: {experiment}"
         decided = "" if answer.startswith(UNANSWERED) else decision(question, found)
         rows.append({"id": review_id, "ask": ask, "answer": answer, "decided": decided, "shown in": _places(answering)})
     return pd.DataFrame(rows)
@@ -90,7 +90,7 @@ def decided(reviews: pd.DataFrame) -> int:
     return int(reviews["decided"].str.startswith("decided").sum())
 
 
-def _answer(review_id: str, found: Found, answering: list[dict[str, Any]]) -> str:
+def answer_of(review_id: str, found: Found, answering: list[dict[str, Any]]) -> str:
     """The answer; blank where results that it needs have not been registered."""
     if review_id not in ANSWERS:
         return " ".join(f"{lead(e['finding'])} ({e['evidence']})" for e in answering[:SPEAKING])

@@ -12,7 +12,7 @@ from mobivid_core import published as book
 from mobivid_core.errors import ParameterError
 from mobivid_core.lab import answers, scorecard
 from mobivid_core.lab.answers import Found
-from mobivid_core.lab.reviews import QUESTIONS, Question, decided, decision, lead, reviews_table
+from mobivid_core.lab.reviews import QUESTIONS, Question, answer_of, decided, decision, lead, reviews_table
 from mobivid_core.lab.rules import CONTRADICTED, SUPPORTED, TESTS, UNANSWERED, UNDECIDED, Rule, evaluate, rules
 from mobivid_core.lab.scorecard import NOT_HERE, judge
 from mobivid_core.measure.intervals import Interval
@@ -184,4 +184,4 @@ def test_tiling_says_whether_a_gpu_was_measured(tmp_path: Path) -> None:
 
 def test_half_of_the_results_is_no_answer(tmp_path: Path) -> None:
     floors = pd.DataFrame({"levels": ["heads", "ffn"], "floor, B": [1.0, 1.1]})
-    assert answers.ANSWERS["R1.2"](_found(tmp_path, prune_budget_floors=floors)) is None
+    assert answer_of("R1.2", _found(tmp_path, prune_budget_floors=floors), []) == ""
