@@ -46,7 +46,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "data prepare": ("data.prepare", "make the shipped clips and pictures again from their sources"),
     },
     "Teach": {
-        "teaching": ("lab.teaching.command", "write the exercise notebooks, student or instructor edition"),
+        "teaching": ("lab.teaching.editions", "write the exercise notebooks, student or instructor edition"),
         "grade": ("lab.teaching.grade", "run handed-in exercise notebooks and write a table of grades"),
     },
     "Measure this machine": {

@@ -13,8 +13,7 @@ import pytest
 from mobivid_core.lab.reviews import QUESTIONS
 from mobivid_core.lab.rules import rules
 from mobivid_core.lab.runner.chain import Chain
-from mobivid_core.lab.runner.parameters import declared
-from mobivid_core.lab.runner.source import NotebookSource, cell_hash, read_chain
+from mobivid_core.lab.runner.source import NotebookSource, cell_hash, declared, read_chain
 from mobivid_core.paths import notebooks_dir, project_root
 
 CHAIN = read_chain(notebooks_dir())

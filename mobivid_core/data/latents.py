@@ -48,13 +48,18 @@ class LatentDataset:
     null_mask: Tensor
 
     @classmethod
-    def of(cls, latents: Tensor, captions: Sequence[Sequence[str]], labels: list[ClipLabel]) -> LatentDataset:
-        """Latents (N, C, t, h, w) and captions of each; fewer ones are repeated in turn, so that rows are as long."""
+    def of(
+        cls, latents: Tensor, captions: Sequence[Sequence[str]], labels: list[ClipLabel], **encoding: object
+    ) -> LatentDataset:
+        """Latents (N, C, t, h, w) and captions of each; fewer ones are repeated in turn, so that rows are as long.
+
+        `encoding` as in `encode_many`.
+        """
         distinct = sorted({words for row in captions for words in row})
         place = {words: i for i, words in enumerate(distinct)}
         most = max(map(len, captions))
         rows = [[place[row[k % len(row)]] for k in range(most)] for row in captions]
-        return cls(latents, *encode_many(distinct), torch.tensor(rows), labels, *encode_text([""]))
+        return cls(latents, *encode_many(distinct, **encoding), torch.tensor(rows), labels, *encode_text([""]))
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -106,11 +111,17 @@ def latent_dataset(
     return with_captions(latents, [label_of(split, i) for i in range(start, start + count)])
 
 
-def with_captions(latents: Tensor, labels: list[ClipLabel], wordings: int = WORDINGS_A_CLIP) -> LatentDataset:
-    """Attach captions to latents (N, C, t, h, w): each clip's own wording and some more of training."""
+def with_captions(
+    latents: Tensor,
+    labels: list[ClipLabel],
+    wordings: int = WORDINGS_A_CLIP,
+    device: torch.device | str = "cpu",
+    batch: int = 64,
+) -> LatentDataset:
+    """Attach captions to latents (N, C, t, h, w): each clip's own wording and some more; the rest as `encode_many`."""
     # a clip's own wording comes first: it is the one that is used without a generator
     captions = [[caption(replace(x, wording=w)) for w in spread_wordings(x.wording, wordings)] for x in labels]
-    return LatentDataset.of(latents, captions, labels)
+    return LatentDataset.of(latents, captions, labels, device=device, batch=batch)
 
 
 @torch.no_grad()

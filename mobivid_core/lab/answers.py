@@ -1,20 +1,19 @@
 """Answers to reviewers' questions that need more than one finding; every number comes from a registered table.
 
-A function returns None where a table that it needs has not been registered: the question is then not answered yet.
+A function raises `MissingResult` where a table that it needs has not been registered: the question is then not answered
+yet, rather than from half of its results.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mobivid_core.paths import figures_dir
-from mobivid_core.profiles import get_profile
 from mobivid_core.show.results import headlines, manifest
 
 
@@ -24,13 +23,7 @@ class MissingResult(LookupError):
 
 @dataclass(frozen=True)
 class Found:
-    """Registered results of a profile.
-
-    Attributes:
-        folder: Of their files.
-        entries: Their manifest.
-        numbers: Headline rows by id.
-    """
+    """Registered results of a profile: the folder of their files, their manifest, headline rows by id."""
 
     folder: Path
     entries: Mapping[str, dict[str, Any]]
@@ -38,20 +31,12 @@ class Found:
 
     @classmethod
     def of(cls, profile: str) -> Found:
-        """Everything that was registered at a profile.
-
-        Raises:
-            ProfileError: Unknown profile.
-        """
+        """Everything that was registered at a profile."""
         rows = headlines(profile).set_index("id")
-        return cls(figures_dir(get_profile(profile).name), manifest(profile), rows)
+        return cls(figures_dir(profile), manifest(profile), rows)
 
     def table(self, name: str) -> pd.DataFrame:
-        """A registered table.
-
-        Raises:
-            MissingResult: It has not been registered.
-        """
+        """A registered table."""
         file = self.folder / f"{name}.csv"
         if name not in self.entries or not file.is_file():
             raise MissingResult(name)
@@ -62,11 +47,7 @@ class Found:
         return self.numbers.loc[name] if name in self.numbers.index else None
 
     def number(self, name: str) -> str:
-        """A headline with its interval as text.
-
-        Raises:
-            MissingResult: It has not been recorded.
-        """
+        """A headline with its interval as text."""
         row = self.headline(name)
         if row is None:
             raise MissingResult(name)
@@ -74,23 +55,6 @@ class Found:
         return f"{row['value']:.2f}{ends}"
 
 
-Answer = Callable[[Found], str | None]
-
-
-def _complete(sentences: Callable[[Found], str]) -> Answer:
-    """None instead of an answer from half of its results."""
-
-    @wraps(sentences)
-    def answer(found: Found) -> str | None:
-        try:
-            return sentences(found)
-        except MissingResult:
-            return None
-
-    return answer
-
-
-@_complete
 def single_levels(found: Found) -> str:
     """R1.2: head-only and FFN-only arms."""
     floors = found.table("prune_budget_floors").set_index("levels")["floor, B"]
@@ -107,7 +71,6 @@ def single_levels(found: Found) -> str:
     )
 
 
-@_complete
 def motion(found: Found) -> str:
     """R1.3: dynamic degree and motion smoothness."""
     rows = found.table("distill_quality")
@@ -123,7 +86,6 @@ def motion(found: Found) -> str:
     )
 
 
-@_complete
 def discriminator(found: Found) -> str:
     """R1.4: teacher features against features from scratch."""
     trials = found.table("distill_heads")
@@ -140,7 +102,6 @@ def discriminator(found: Found) -> str:
     )
 
 
-@_complete
 def devices(found: Found) -> str:
     """R2.1: more devices."""
     rows = found.table("device_predictions").dropna(subset=["frames/s"])
@@ -155,17 +116,15 @@ def devices(found: Found) -> str:
     )
 
 
-@_complete
 def stack(found: Found) -> str:
     """R3.1: each part alone and all together."""
     rows = found.table("scorecard_stacking").set_index(["compressed", "pruned", "distilled"])
     accuracy = rows["accuracy / teacher (miniature)"]
-    alone = {"compression": (True, False, False), "pruning": (True, True, False), "distillation": (True, False, True)}
+    alone = {"pruning": (True, True, False), "distillation": (True, False, True)}
     saved = {"compression": (True, False, False), "pruning": (False, True, False), "distillation": (False, False, True)}
-    told = ", ".join(
-        f"{name} {rows.loc[saved[name], 'cheaper']:.1f}x at {accuracy[place]:.2f} of the teacher's accuracy"
-        if name != "compression" else f"{name} {rows.loc[saved[name], 'cheaper']:.1f}x" for name, place in alone.items()
-    )  # fmt: skip
+    times = {name: f"{name} {rows.loc[place, 'cheaper']:.1f}x" for name, place in saved.items()}
+    kept = {name: f" at {accuracy[alone[name]]:.2f} of the teacher's accuracy" for name in ("pruning", "distillation")}
+    told = ", ".join(text + kept.get(name, "") for name, text in times.items())
     every = (True, True, True)
     product = accuracy[alone["pruning"]] * accuracy[alone["distillation"]]
     return (
@@ -175,7 +134,6 @@ def stack(found: Found) -> str:
     )
 
 
-@_complete
 def compute(found: Found) -> str:
     """R4.1: how long distillation trains."""
     rows = found.table("distill_cost")
@@ -189,7 +147,6 @@ def compute(found: Found) -> str:
     return f"Training of the students, all rounds together: {told} on this project's processor. {growth}".strip()
 
 
-@_complete
 def tiling(found: Found) -> str:
     """R4.3: is the memory bottleneck the phone's alone."""
     rows = found.table("tiled_ffn")
@@ -210,7 +167,6 @@ def tiling(found: Found) -> str:
     return f"Tiling the FFN: {'; '.join(told)}.{other}"
 
 
-@_complete
 def shares(found: Found) -> str:
     """R4.4: the share of synthetic clips."""
     rows = found.table("distill_share")
@@ -227,7 +183,7 @@ def shares(found: Found) -> str:
 
 
 #: Question -> what writes its answer.
-ANSWERS: dict[str, Answer] = {
+ANSWERS: dict[str, Callable[[Found], str]] = {
     "R1.2": single_levels,
     "R1.3": motion,
     "R1.4": discriminator,

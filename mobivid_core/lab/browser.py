@@ -22,14 +22,7 @@ COLUMNS = ("notebook", "widget", "changed", "console_errors")
 
 
 def browser_record(folder: Path | None = None) -> tuple[pd.DataFrame, dict]:
-    """(table, facts) of the last complete run.
-
-    Args:
-        folder: Where records lie; `data/benchmarks/` by default.
-
-    Returns:
-        One row a step (`notebook`, `widget`, `changed`, `console_errors`: whether the step changed what is shown, and
-        how many errors it left on the console), and date, profile and versions.
+    """The last complete run: a row a step (did it change what is shown, errors on the console), and its facts.
 
     Raises:
         CheckpointError: The record is missing, unreadable or lacks a column.

@@ -28,7 +28,6 @@ def chain_rows(profile: str) -> pd.DataFrame:
     """Profile, notebook, seconds and peak GB of every notebook before the scorecard, as last run.
 
     Raises:
-        ProfileError: Unknown profile.
         RunError: A notebook has not been run by the runner at this profile.
     """
     spent = costs(profile).set_index("notebook")
@@ -43,14 +42,7 @@ def chain_rows(profile: str) -> pd.DataFrame:
 
 
 def load_chain(folder: Path | None = None) -> tuple[pd.DataFrame, str]:
-    """One row a profile (seconds, peak GB), and one sentence on the machine.
-
-    Args:
-        folder: Of the record; None for the project's.
-
-    Raises:
-        CheckpointError: There is no such record.
-    """
+    """One row a profile (seconds, peak GB), and one sentence on the machine; CheckpointError without a record."""
     rows, facts = read_record((folder or record_folder()) / RECORD, COMMAND)
     table = rows.groupby("profile", sort=False).agg({"seconds": "sum", "peak GB": "max"})
     amx = "with" if facts["amx"] else "without"

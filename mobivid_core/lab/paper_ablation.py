@@ -19,31 +19,23 @@ from mobivid_core.phone.roofline import clip_seconds, clip_stages
 #: Tokens of the usual codec: 4x8x8, and two by two latents to a token.
 USUAL = (4, 16, 16)
 COMPRESSED = (8, 32, 32)
-TEXT_TOKENS = 77
+CLIP, TEXT_TOKENS = (49, 384, 512), 77
 
 
-def stacked_costs(
-    device: Device, clip: tuple[int, int, int] = (49, 384, 512), steps: tuple[int, int] = (40, 4)
-) -> pd.DataFrame:
-    """Eight rows: tokens, parameters, FLOPs and predicted seconds of one clip, without decoder.
+def stacked_costs(device: Device) -> pd.DataFrame:
+    """Eight rows: tokens, parameters, FLOPs and predicted seconds of one clip on a phone's engine, without decoder.
 
-    Args:
-        device: The phone's engine.
-        clip: (frames, height, width).
-        steps: Guided steps before, unguided steps after distillation.
-
-    Returns:
-        Columns compressed, pruned, distilled (bool), tokens, parameters (B), TFLOP a clip, seconds (predicted), cheaper
-        (times, by FLOPs, than nothing of the three).
+    Forty guided steps before and four unguided ones after distillation; `cheaper` is how many times less FLOPs than
+    with nothing of the three.
     """
     efficiency = fit_efficiency(calibration_rows()).typical
     rows = []
     for compressed, pruned, distilled in itertools.product((False, True), repeat=3):
-        grid = latent_grid(*clip, COMPRESSED if compressed else USUAL)
+        grid = latent_grid(*CLIP, COMPRESSED if compressed else USUAL)
         sizes = MOBILE if pruned else SERVER
-        count, guided = (steps[1], False) if distilled else (steps[0], True)
-        flops = clip_flops(dit_flops(sizes, grid, TEXT_TOKENS)["total"], steps=count, guidance=guided)
-        stages = clip_stages(sizes, grid, text_tokens=TEXT_TOKENS, steps=count, guidance=guided)
+        sampler = {"steps": 4 if distilled else 40, "guidance": not distilled}
+        flops = clip_flops(dit_flops(sizes, grid, TEXT_TOKENS)["total"], **sampler)
+        stages = clip_stages(sizes, grid, text_tokens=TEXT_TOKENS, **sampler)
         rows.append(
             {
                 "compressed": compressed,
@@ -60,11 +52,9 @@ def stacked_costs(
 
 
 def with_quality(costs: pd.DataFrame, stacking: pd.DataFrame) -> pd.DataFrame:
-    """The eight rows with the miniature's measured ratios where there are any; blank means not trained here.
+    """The rows of `stacked_costs` with the miniature's measured ratios; blank means not trained here.
 
-    Args:
-        costs: From `stacked_costs`.
-        stacking: Record of `mobivid_core.studies.stacking`; its undistilled rows in few steps are left out.
+    Undistilled rows in few steps of the stacking record are left out.
     """
     full = ~stacking["distilled"] & stacking["sampler"].str.contains(", guided")
     kept = stacking[full | stacking["distilled"]].assign(compressed=True)
@@ -76,12 +66,7 @@ def with_quality(costs: pd.DataFrame, stacking: pd.DataFrame) -> pd.DataFrame:
 
 
 def stacked_told(table: pd.DataFrame, source: str) -> str:
-    """One paragraph for a finding: what each part saves alone and together, and the quality of the stack.
-
-    Args:
-        table: From `with_quality`.
-        source: Where the quality comes from.
-    """
+    """A finding from `with_quality`'s table: what each part saves alone and together, and the quality of the stack."""
     rows = table.set_index(["compressed", "pruned", "distilled"])
     times = rows["cheaper"]
     alone = times[True, False, False], times[False, True, False], times[False, False, True]

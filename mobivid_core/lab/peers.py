@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from mobivid_core.lab.rules import TESTED
-from mobivid_core.lab.scorecard import pareto
+from mobivid_core.phone.latent_costs import pareto
 from mobivid_core.show.style import EVIDENCE_COLOURS, PALETTE
 
 if TYPE_CHECKING:
@@ -27,14 +28,9 @@ _OURS = (
 
 
 def peers_figure(published: pd.DataFrame, headlines: pd.DataFrame) -> Figure:
-    """Quality against size and against time for published systems, and the miniature beside them.
+    """Quality against size and against time for published systems, and the miniature in a panel of its own.
 
-    Args:
-        published: `published.published()`.
-        headlines: `results.headlines(profile)`.
-
-    Returns:
-        A figure of three panels; a number that is not known is not drawn.
+    A number that is not known is not drawn.
     """
     import matplotlib.pyplot as plt
 
@@ -53,7 +49,7 @@ def peers_figure(published: pd.DataFrame, headlines: pd.DataFrame) -> Figure:
 def peers_told(published: pd.DataFrame) -> str:
     """One sentence: which published systems no other beats in time and VBench total at once."""
     timed = published.dropna(subset=["latency_s", "vbench_total"])
-    ahead = timed.loc[pareto(timed, "latency_s", "vbench_total"), "system"].str.split(" (", regex=False).str[0]
+    ahead = timed.loc[pareto(timed["latency_s"], timed["vbench_total"]), "system"].str.split(" (", regex=False).str[0]
     return (
         f"Of {len(timed)} published systems with a time on a phone and a VBench total, no other beats "
         f"{', '.join(ahead)} in both; clip lengths, resolutions and phones differ between them. The grey lines join "
@@ -62,11 +58,7 @@ def peers_told(published: pd.DataFrame) -> str:
 
 
 def verdicts_figure(counts: pd.DataFrame) -> Figure:
-    """Claims by verdict, tested trends apart from everything else.
-
-    Args:
-        counts: From `scorecard.count_verdicts`.
-    """
+    """Claims by verdict (`scorecard.count_verdicts`), tested trends apart from everything else."""
     import matplotlib.pyplot as plt
 
     rows = counts.assign(name=counts["class"] + ": " + counts["verdict"]).iloc[::-1]
@@ -79,7 +71,7 @@ def verdicts_figure(counts: pd.DataFrame) -> Figure:
 
 def _scatter(axes: Axes, frame: pd.DataFrame, cost: str, label: str) -> None:
     known = frame.dropna(subset=[cost, "vbench_total"])
-    front = known[pareto(known, cost, "vbench_total")].sort_values(cost)
+    front = known[pareto(known[cost], known["vbench_total"])].sort_values(cost)
     axes.step(front[cost], front["vbench_total"], where="post", color="0.6", lw=1, zorder=1)
     colours = known["evidence"].map(EVIDENCE_COLOURS)
     axes.scatter(known[cost], known["vbench_total"], c=colours, s=28, zorder=2)
@@ -107,14 +99,12 @@ def _miniature(axes: Axes, headlines: pd.DataFrame) -> None:
     axes.set(xlabel="speed-up over the teacher", ylabel="caption accuracy / teacher's")
     axes.scatter([1], [1], marker="s", color=PALETTE["black"], s=28)
     axes.annotate("teacher", (1, 1), xytext=(5, 4), textcoords="offset points", fontsize=7)
-    known = [(name, *ids) for name, *ids in _OURS if set(ids) <= set(headlines.index)]
-    for name, *ids in known:
-        x, y = (float(headlines.loc[i, "value"]) for i in ids)
-        errors = [[max(0.0, headlines.loc[i, end] * sign - headlines.loc[i, "value"] * sign) for i in ids]
-                  for end, sign in (("low", -1), ("high", 1))]  # fmt: skip
-        (left, down), (right, up) = errors
-        bars = {"xerr": [[left], [right]], "yerr": [[down], [up]], "elinewidth": 1}
-        axes.errorbar([x], [y], **bars, fmt="o", ms=5, color=EVIDENCE_COLOURS["measured"])
+    known = [(name, headlines.loc[ids]) for name, *ids in _OURS if set(ids) <= set(headlines.index)]
+    for name, rows in known:
+        x, y = rows["value"].astype(float)
+        across, up = np.fmax([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0.0).T[:, :, None]
+        colour = EVIDENCE_COLOURS["measured"]
+        axes.errorbar([x], [y], xerr=across, yerr=up, elinewidth=1, fmt="o", ms=5, color=colour)
         axes.annotate(name, (x, y), xytext=(-4, 5), textcoords="offset points", fontsize=7, ha="right")
     if not known:
         axes.text(0.5, 0.1, "students not recorded yet", transform=axes.transAxes, ha="center", fontsize=8, color="0.4")

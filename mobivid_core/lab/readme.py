@@ -30,7 +30,7 @@ SHOWN = 5
 
 
 def telling() -> list[str]:
-    """Ids of the headlines that tell most, in the order in which the README's first screen takes them."""
+    """Ids of the headlines that tell most, in the README's order."""
     rows = [row for row in headlines.headline_table().values() if row["readme"]]
     return [row["id"] for row in sorted(rows, key=lambda row: int(row["readme"]))]
 
@@ -62,12 +62,7 @@ def _short(number: str) -> str:
 
 
 def claims_table(claims: list[dict[str, str]], seconds: dict[str, float]) -> str:
-    """Markdown table, for a page in `docs/`, of the claims that a number of this project speaks to, trends first.
-
-    Args:
-        claims: Rows of `scorecard_claims.csv`.
-        seconds: Notebook -> seconds on record.
-    """
+    """Markdown table, for a page in `docs/`, of the claims that a number of this project speaks to, trends first."""
     lines = ["| claim | class | notebook | command | minutes | rule | verdict |", "|---|---|---|---|---|---|---|"]
     for row in sorted(claims, key=lambda row: row.get("class") != TESTED):
         if not row["ours"]:
@@ -85,11 +80,7 @@ def claims_table(claims: list[dict[str, str]], seconds: dict[str, float]) -> str
 
 
 def minutes_table(seconds: dict[str, float]) -> str:
-    """Markdown table of the minutes that each notebook runs, rounded up.
-
-    Args:
-        seconds: Notebook -> seconds on record.
-    """
+    """Markdown table of the minutes that each notebook runs, rounded up."""
     names = sorted(seconds)
     rows = (["notebook", *(name[:2] for name in names)], ["---"] * (len(names) + 1),
             ["minutes", *(str(math.ceil(seconds[name] / 60)) for name in names)])  # fmt: skip
@@ -97,11 +88,7 @@ def minutes_table(seconds: dict[str, float]) -> str:
 
 
 def rendered(text: str, name: str, table: str, document: Path = README) -> str:
-    """A document's text with the table between the markers of `name` replaced.
-
-    Raises:
-        RunError: The markers are missing.
-    """
+    """A document's text with the table between the markers of `name` replaced; RunError where they are missing."""
     begin, end = BEGIN.format(name=name), END.format(name=name)
     if begin not in text or end not in text:
         raise RunError(f"{document} lacks the markers {begin!r} and {end!r}; restore them")
@@ -110,11 +97,7 @@ def rendered(text: str, name: str, table: str, document: Path = README) -> str:
 
 
 def current(root: Path | None = None) -> dict[Path, tuple[str, str]]:
-    """Document -> its text as it is, and as it should be.
-
-    Args:
-        root: Folder that holds the documents and `figures/`; None for the project's.
-    """
+    """Document -> its text as it is, and as it should be; `root` holds the documents and `figures/`."""
     root = root or project_root()
     now = {document: (root / document).read_text(encoding="utf-8") for document in (README, CLAIMS_PAGE, GUIDE)}
     figures = root / "figures"

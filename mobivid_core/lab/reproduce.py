@@ -14,7 +14,8 @@ from mobivid_core.errors import RunError
 from mobivid_core.profiles import add_profile
 
 
-def _parser() -> CommandParser:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
     parser = CommandParser("reproduce", __doc__)
     add_profile(parser)
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebooks to run, e.g. --only 03 04")
@@ -28,7 +29,12 @@ def _parser() -> CommandParser:
         "--commit-outputs", action="store_true",
         help="afterwards copy the outputs into notebooks/ and the headline table into README.md",
     )  # fmt: skip
-    return parser
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is as clean as Ctrl-C
+    try:
+        goes_on = "interrupted: finished notebooks are kept; the same command goes on from there"
+        return run_command(_run, parser, argv, failed=(RunError,), interrupted=goes_on)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -48,32 +54,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _list(chain: object) -> None:
-    from mobivid_core.lab.runner.parameters import resolve
     from mobivid_core.lab.runner.record import expected_seconds
+    from mobivid_core.lab.runner.source import resolve
 
     notebooks = chain.selected()
     for notebook, given in zip(notebooks, resolve(notebooks, chain.profile, chain.given), strict=True):
         seconds = expected_seconds(notebook.name, chain.profile)
         cost = f"{seconds:6.0f} s" if seconds is not None else "       ?"
         print(f"{notebook.name:32s}{cost}  {chain.why(notebook, given) or 'unchanged'}")
-
-
-def _stop(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: Arguments without the program's name; None takes the process's own.
-
-    Returns:
-        The exit code.
-    """
-    before = signal.signal(signal.SIGTERM, _stop)  # a polite kill leaves as clean a state as Ctrl-C
-    try:
-        goes_on = "interrupted: finished notebooks are kept; the same command goes on from there"
-        return run_command(_run, _parser(), argv, failed=(RunError,), interrupted=goes_on)
-    finally:
-        signal.signal(signal.SIGTERM, before)

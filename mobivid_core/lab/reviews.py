@@ -7,31 +7,24 @@ value at which the answer would turn (`QUESTIONS`). The other answers say what w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from mobivid_core import published as book
-from mobivid_core.lab.answers import ANSWERS, Found
+from mobivid_core.lab.answers import ANSWERS, Found, MissingResult
 from mobivid_core.lab.rules import UNANSWERED
 from mobivid_core.lab.scorecard import names_item
 
 
 @dataclass(frozen=True)
 class Question:
-    """How one question is answered.
+    """How one question is answered."""
 
-    Attributes:
-        results: Registered results behind the answer, the most telling first.
-        headline: Number whose interval can decide; blank where none can.
-        turns_at: Value at which the answer would be another one.
-    """
-
-    results: tuple[str, ...]
-    headline: str = ""
-    turns_at: float = 0.0
+    results: tuple[str, ...]  # behind the answer, the most telling first
+    headline: str = ""  # the number whose interval can decide
+    turns_at: float = 0.0  # value at which the answer would be another one
 
 
 QUESTIONS: dict[str, Question] = {
@@ -68,16 +61,15 @@ def reviews_table(profile: str) -> pd.DataFrame:
     Returns:
         One row a question: id, ask, answer (or what is still to do), decided (by which number, "open" where its
         interval holds the turning value, blank where no number can), shown in (notebook and results).
-
-    Raises:
-        ProfileError: Unknown profile.
     """
     found = Found.of(profile)
     rows = []
     for review_id, ask, experiment, _ in book.reviews().itertuples(index=False):
         question = QUESTIONS[review_id]
-        answering = _answering(review_id, question, found.entries)
-        answer = _answer(ANSWERS.get(review_id), found, answering) or f"{UNANSWERED}. Planned: {experiment}"
+        naming = sorted(name for name, e in found.entries.items() if names_item(e["paper_item"], review_id))
+        names = dict.fromkeys([*(name for name in question.results if name in found.entries), *naming])
+        answering = [{"id": name, **found.entries[name]} for name in names]
+        answer = answer_of(review_id, found, answering) or f"{UNANSWERED}. Planned: {experiment}"
         decided = "" if answer.startswith(UNANSWERED) else decision(question, found)
         rows.append({"id": review_id, "ask": ask, "answer": answer, "decided": decided, "shown in": _places(answering)})
     return pd.DataFrame(rows)
@@ -98,24 +90,19 @@ def decided(reviews: pd.DataFrame) -> int:
     return int(reviews["decided"].str.startswith("decided").sum())
 
 
-def _answer(
-    sentences: Callable[[Found], str | None] | None, found: Found, answering: list[dict[str, Any]]
-) -> str | None:
-    if sentences is not None:
-        return sentences(found)
-    return " ".join(f"{lead(e['finding'])} ({e['evidence']})" for e in answering[:SPEAKING]) or None
+def answer_of(review_id: str, found: Found, answering: list[dict[str, Any]]) -> str:
+    """The answer; blank where results that it needs have not been registered."""
+    if review_id not in ANSWERS:
+        return " ".join(f"{lead(e['finding'])} ({e['evidence']})" for e in answering[:SPEAKING])
+    try:
+        return ANSWERS[review_id](found)
+    except MissingResult:
+        return ""
 
 
 def lead(finding: str) -> str:
     """The first sentence of a finding."""
     return re.split(r"(?<=[.!?])\s+(?=[A-Z'])", finding, maxsplit=1)[0]
-
-
-def _answering(review_id: str, question: Question, entries: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Registered results that answer a question, the ones of `QUESTIONS` first."""
-    listed = [name for name in question.results if name in entries]
-    naming = sorted(name for name, e in entries.items() if names_item(e["paper_item"], review_id))
-    return [{"id": name, **entries[name]} for name in dict.fromkeys([*listed, *naming])]
 
 
 def _places(answering: list[dict[str, Any]]) -> str:

@@ -26,7 +26,11 @@ from pathlib import Path
 from mobivid_core import published as book
 from mobivid_core.errors import ParameterError
 
-CLASSES = ("trend", "prediction", "reconstruction", "arithmetic", "design", "out of reach")
+#: Class -> the tests that a rule of it may have.
+TESTS = {
+    "trend": ("at least", "at most"), "prediction": ("covers", "at least", "at most"), "reconstruction": ("digits",),
+    "arithmetic": ("digits",), "design": ("followed", "done differently"), "out of reach": ("",),
+}  # fmt: skip
 TESTED = "trend"
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 UNANSWERED = "not answered yet"
@@ -43,24 +47,14 @@ _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.
 
 @dataclass(frozen=True)
 class Rule:
-    """One claim's rule.
+    """One claim's rule."""
 
-    Attributes:
-        claim: Id of the claim.
-        kind: Its class, one of `CLASSES`.
-        test: "covers", "at least", "at most" (of an interval), "digits" (equal once rounded as published); for a
-            design "followed" or "done differently"; blank where nothing can be tested.
-        headline: Id of the number that is tested; blank where there is none.
-        formula: Target: a number, a claim's id, or arithmetic on both ("C14/C05").
-        why: What the number is and why it speaks to the claim; for "out of reach", what is needed.
-    """
-
-    claim: str
-    kind: str
-    test: str
-    headline: str
-    formula: str
-    why: str
+    claim: str  # its id
+    kind: str  # its class
+    test: str  # one of its class's: of an interval, or "digits" (equal once rounded as published)
+    headline: str  # id of the number that is tested; blank where there is none
+    formula: str  # target: a number, a claim's id, or arithmetic on both ("C14/C05")
+    why: str  # what the number is and why it speaks to the claim; for "out of reach", what is needed
 
     @property
     def target(self) -> float:
@@ -70,11 +64,11 @@ class Rule:
     def finding(self) -> str:
         """The rule in words."""
         limit = {
-            "covers": lambda: f"interval holds {self.target:g}",
-            "at least": lambda: f"whole interval at least {self.target:.4g}",
-            "at most": lambda: f"whole interval at most {self.target:.4g}",
-            "digits": lambda: "equal to the published digits",
-        }.get(self.test, str)()
+            "covers": f"interval holds {self.target:g}",
+            "at least": f"whole interval at least {self.target:.4g}",
+            "at most": f"whole interval at most {self.target:.4g}",
+            "digits": "equal to the published digits",
+        }.get(self.test)
         return "; ".join(filter(None, (limit, self.why)))
 
     def verdict(self, value: float, low: float = math.nan, high: float = math.nan) -> str:
@@ -82,7 +76,8 @@ class Rule:
         right, wrong = WORDS[self.kind]
         if self.test == "digits":
             published = str(book.claim(self.claim)["value"])
-            return right if round(value, decimals(published)) == float(published) else wrong
+            decimals = len(published.partition(".")[2])
+            return right if round(value, decimals) == float(published) else wrong
         if math.isnan(low) or math.isnan(high):
             return f"{UNDECIDED}: no interval"
         if self.test == "covers":
@@ -94,29 +89,17 @@ class Rule:
 
 @cache
 def rules() -> dict[str, Rule]:
-    """{claim id: its rule}.
-
-    Raises:
-        ParameterError: A rule of an unknown class or test.
-    """
+    """{claim id: its rule}; ParameterError for one of an unknown class or test."""
     with _FILE.open(newline="", encoding="utf-8") as stream:
-        rows = [Rule(r["claim"], r["class"], *(r[c] for c in ("test", "headline", "target", "why"))) for r in
-                csv.DictReader(stream)]  # fmt: skip
-    tests = {"trend": ("at least", "at most"), "prediction": ("covers", "at least", "at most"),
-             "reconstruction": ("digits",), "arithmetic": ("digits",), "design": ("followed", "done differently"),
-             "out of reach": ("",)}  # fmt: skip
+        rows = [Rule(*row) for row in csv.reader(stream)][1:]
     for rule in rows:
-        if rule.test not in tests.get(rule.kind, ()):
+        if rule.test not in TESTS.get(rule.kind, ()):
             raise ParameterError(f"rule of {rule.claim}: no test {rule.test!r} in class {rule.kind!r}")
     return {rule.claim: rule for rule in rows}
 
 
 def evaluate(formula: str) -> float:
-    """Arithmetic on numbers and claims' values.
-
-    Raises:
-        ParameterError: Anything else in the formula, or a claim without one number.
-    """
+    """Arithmetic on numbers and claims' values; ParameterError for anything else, or a claim without one number."""
 
     def value(node: ast.expr) -> float:
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
@@ -128,8 +111,3 @@ def evaluate(formula: str) -> float:
         raise ParameterError(f"a target is arithmetic on numbers and claims, got {formula!r}")
 
     return value(ast.parse(formula, mode="eval").body)
-
-
-def decimals(published: str) -> int:
-    """Digits after the point, as published."""
-    return len(published.partition(".")[2])

@@ -17,7 +17,6 @@ from mobivid_core.artifacts import shipped_path
 from mobivid_core.files import read_json
 from mobivid_core.lab.rules import CONTRADICTED, SUPPORTED, TESTED, UNANSWERED, UNDECIDED, Rule, evaluate, rules
 from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import get_profile
 from mobivid_core.show.results import headlines, manifest
 
 NOT_HERE = "not testable here"
@@ -28,18 +27,7 @@ _STUDENTS = ("student", "distilled")
 
 
 def claims_table(profile: str) -> pd.DataFrame:
-    """Every claim of the paper with ours beside it and the verdict.
-
-    Args:
-        profile: Name of the profile whose headlines are read.
-
-    Returns:
-        One row a claim: id, claim, published, unit, evidence (published), class, ours, interval, n, evidence (ours),
-        scale, rule, verdict, notebook.
-
-    Raises:
-        ProfileError: Unknown profile.
-    """
+    """Every claim of the paper, one row each, with ours beside it (from the profile's headlines) and the verdict."""
     rows = headlines(profile).set_index("id")
     table = []
     for claim in book.claims().itertuples():
@@ -69,15 +57,7 @@ def claims_table(profile: str) -> pd.DataFrame:
 
 
 def judge(rule: Rule, row: pd.Series | None) -> tuple[str, str]:
-    """The verdict on one claim.
-
-    Args:
-        rule: Its rule.
-        row: The headline the rule looks at, None if it has not been recorded.
-
-    Returns:
-        Verdict, and our value as text with its interval (blank if there is none).
-    """
+    """The verdict of a rule on its headline (None: not recorded), and our value as text with its interval."""
     if rule.kind == "out of reach":
         return f"{NOT_HERE}: needs {rule.why}", ""
     if rule.kind == "design":
@@ -87,14 +67,10 @@ def judge(rule: Rule, row: pd.Series | None) -> tuple[str, str]:
         return rule.verdict(ours), f"{ours:.4g}"
     if row is None:
         return f"{UNANSWERED}: {rule.headline} has not been recorded", ""
-    ours, low, high = (_like_published(float(row[c]), row["unit"]) for c in ("value", "low", "high"))
+    billions = 1e9 if row["unit"] in ("parameters", "params") else 1  # as published
+    ours, low, high = (float(row[c]) / billions for c in ("value", "low", "high"))
     interval = "" if math.isnan(low) or math.isnan(high) else f" [{low:.3g}, {high:.3g}]"
     return rule.verdict(ours, low, high), f"{ours:.3g}{interval}"
-
-
-def _like_published(value: float, unit: object) -> float:
-    """Parameters are published in billions."""
-    return value / 1e9 if unit in ("parameters", "params") else value
 
 
 def _text(row: pd.Series, column: str) -> str:
@@ -125,26 +101,17 @@ def _made_by(row: pd.Series | None, rule: Rule) -> str:
     return numbers.group(1) if numbers else ""
 
 
-def vbench_total(quality: float, semantic: float) -> float:
-    """VBench's total score: (4 x quality + semantic) / 5."""
-    return (4 * quality + semantic) / 5
-
-
 def vbench_identity() -> pd.DataFrame:
-    """Published rows with all three VBench scores, and the total that the other two imply."""
+    """Published rows with all three VBench scores, and the total that the others imply: (4 quality + semantic) / 5."""
     frame = book.published().dropna(subset=["vbench_total", "vbench_quality", "vbench_semantic"])
-    implied = vbench_total(frame["vbench_quality"], frame["vbench_semantic"])
+    implied = (4 * frame["vbench_quality"] + frame["vbench_semantic"]) / 5
     columns = ["system", "vbench_quality", "vbench_semantic", "vbench_total", "evidence"]
     difference = (implied - frame["vbench_total"]).round(4)
     return frame[columns].assign(implied_total=implied, difference=difference).reset_index(drop=True)
 
 
 def paper_items(profile: str) -> pd.DataFrame:
-    """Each table and figure of the paper, what is known of it, and our results beside it. Blanks stay blank.
-
-    Raises:
-        ProfileError: Unknown profile.
-    """
+    """Each table and figure of the paper, what is known of it, and our results beside it. Blanks stay blank."""
     entries = sorted(manifest(profile).values(), key=lambda entry: entry["id"])
     frame = book.tables()
     ours = [", ".join(e["id"] for e in entries if names_item(e["paper_item"], item)) for item in frame["item"]]
@@ -156,38 +123,18 @@ def names_item(paper_item: str | None, wanted: str) -> bool:
     return wanted in [part.strip() for part in re.split(r"[,;]", paper_item or "")]
 
 
-def pareto(frame: pd.DataFrame, cost: str, score: str) -> pd.Series:
-    """True for rows that no other row beats in both a lower cost and a higher score; unknown cells are never on it."""
-    known = frame.dropna(subset=[cost, score])
-    front = pd.Series(False, index=frame.index)
-    for index, row in known.iterrows():
-        better = (known[cost] <= row[cost]) & (known[score] >= row[score])
-        strictly = (known[cost] < row[cost]) | (known[score] > row[score])
-        front[index] = not (better & strictly).any()
-    return front
-
-
 def costs(profile: str) -> pd.DataFrame:
-    """Seconds and peak memory of each notebook, as last run at `profile`; empty before the first run.
-
-    Raises:
-        ProfileError: Unknown profile.
-    """
-    stamps = sorted((runs_dir(get_profile(profile).name) / "stamps").glob("*.json"))
-    rows = [read_json(path) for path in stamps]
+    """Seconds and peak memory of each notebook, as last run at `profile`; empty before the first run."""
+    rows = [read_json(path) for path in sorted((runs_dir(profile) / "stamps").glob("*.json"))]
     columns = {"notebook": str, "seconds": float, "peak GB": float}
     values = [(row["notebook"], row["seconds"], row["peak_mb"] / 1000) for row in rows]
     return pd.DataFrame(values, columns=list(columns)).astype(columns)
 
 
 def count_verdicts(claims: pd.DataFrame) -> pd.DataFrame:
-    """Claims by class and verdict; two claims that rest on one number are one test.
+    """Rows of `claims_table` by class and verdict, counted; two claims that rest on one number are one test.
 
-    Args:
-        claims: From `claims_table`.
-
-    Returns:
-        Columns class, verdict, claims, tests (distinct numbers with an interval; 0 where the class tests nothing).
+    `tests` are distinct numbers with an interval; 0 where the class tests nothing.
     """
     decidable = ~claims["verdict"].str.startswith((UNANSWERED, f"{UNDECIDED}: no interval"))
     numbers = claims["id"].map(lambda claim: rules()[claim].headline).where(decidable)

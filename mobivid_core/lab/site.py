@@ -30,17 +30,38 @@ PAGES = (
     "data/README.md",
 )  # fmt: skip
 _LINK = re.compile(r"\]\(([^)#\s:]+)")
-NEEDED = ("jupyter_book", "sphinx-mathjax-offline")
 _FETCHED = re.compile(
     r"<(?:script|img|video|source|iframe|link(?=[^>]*rel=\"(?:stylesheet|preload|icon|shortcut icon)\"))"
     r"[^>]*?\s(?:src|href)=\"((?:https?:)?//[^\"]+)\"",
     re.IGNORECASE,
 )
 #: jupyter-book's own, without thebe (it names a CDN) and intersphinx (it fetches).
-_EXTENSIONS = (
+_EXTENSIONS = [
     "sphinx_togglebutton", "sphinx_copybutton", "myst_nb", "jupyter_book", "sphinx_comments", "sphinx_external_toc",
     "sphinx_design", "sphinx_book_theme", "sphinx-mathjax-offline",
-)  # fmt: skip
+]  # fmt: skip
+#: jupyter-book's configuration: outputs as they are, no launch buttons, nothing from a CDN.
+CONFIG = {
+    "title": "MobiVid",
+    "author": "",
+    "copyright": "",
+    "execute": {"execute_notebooks": "off"},
+    "only_build_toc_files": True,
+    "html": {"use_issues_button": False, "use_repository_button": False, "extra_footer": ""},
+    "launch_buttons": {"binderhub_url": ""},
+    # Formulas, but no {{substitutions}}: braces are LaTeX here.
+    "parse": {"myst_enable_extensions": ["dollarmath", "amsmath", "tasklist"]},
+    "sphinx": {
+        "config": {
+            "extensions": _EXTENSIONS,
+            "nb_ipywidgets_js": {},
+            "html_context": {"default_mode": "auto"},
+            "html_static_path": ["_static"],
+            "html_show_copyright": False,
+            "language": "en",
+        },
+    },
+}
 #: Clips no wider than the page, wide tables with a scroll bar of their own, one search box instead of two.
 STYLE = """\
 video { max-width: 100%; height: auto; }
@@ -50,37 +71,8 @@ video { max-width: 100%; height: auto; }
 """
 
 
-def config() -> dict:
-    """jupyter-book's configuration: outputs as they are, no launch buttons, nothing from a CDN."""
-    return {
-        "title": "MobiVid",
-        "author": "",
-        "copyright": "",
-        "execute": {"execute_notebooks": "off"},
-        "only_build_toc_files": True,
-        "html": {"use_issues_button": False, "use_repository_button": False, "extra_footer": ""},
-        "launch_buttons": {"binderhub_url": ""},
-        # Formulas, but no {{substitutions}}: braces are LaTeX here.
-        "parse": {"myst_enable_extensions": ["dollarmath", "amsmath", "tasklist"]},
-        "sphinx": {
-            "config": {
-                "extensions": list(_EXTENSIONS),
-                "nb_ipywidgets_js": {},
-                "html_context": {"default_mode": "auto"},
-                "html_static_path": ["_static"],
-                "html_show_copyright": False,
-                "language": "en",
-            },
-        },
-    }
-
-
 def contents(root: Path) -> dict:
-    """jupyter-book's table of contents: README first, the notebooks in their order, what else there is to read.
-
-    Args:
-        root: Folder with README.md and `notebooks/`.
-    """
+    """jupyter-book's table of contents: README first, the notebooks in their order, what else there is to read."""
     notebooks, exercises = ((root / "notebooks").glob(glob) for glob in ("0*.ipynb", "teaching/*.ipynb"))
     reading = [root / name for name in PAGES[1:] if (root / name).is_file()]
     reading += sorted((root / "data" / "checkpoints").glob("*/README.md"))
@@ -107,7 +99,7 @@ def write_source(folder: Path) -> None:
         nbformat.write(edition_of(master, "student"), target)
     (folder / "_static").mkdir()
     (folder / "_static" / "mobivid.css").write_text(STYLE, encoding="utf-8")
-    for name, content in (("_config", config()), ("_toc", contents(folder))):
+    for name, content in (("_config", CONFIG), ("_toc", contents(folder))):
         (folder / f"{name}.yml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
@@ -122,16 +114,13 @@ def fetched(site: Path) -> dict[str, list[str]]:
 
 
 def build(target: Path) -> Path:
-    """Build the site; it replaces `target` when it is complete.
-
-    Returns:
-        The first page.
+    """Build the site; it replaces `target` when it is complete. Returns the first page.
 
     Raises:
         MobiVidError: jupyter-book 1.x or the offline MathJax is not installed.
         RunError: The build failed, or a page would fetch something from the network.
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    missing = [name for name in ("jupyter_book", "sphinx-mathjax-offline") if find_spec(name) is None]
     if missing:
         raise MobiVidError(
             f"the site needs {' and '.join(missing)}; `make site` installs them in an environment of their own"
@@ -141,16 +130,8 @@ def build(target: Path) -> Path:
         source, output = Path(work) / "source", Path(work) / "output"
         source.mkdir()
         write_source(source)
-        command = [
-            sys.executable,
-            "-c",
-            "from jupyter_book.cli.main import main; main()",
-            "build",
-            str(source),
-            "--path-output",
-            str(output),
-            "-q",
-        ]
+        command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+        command += ["build", str(source), "--path-output", str(output), "-q"]
         done = subprocess.run(command, env=os.environ | {"PYTHONWARNINGS": "ignore"}, capture_output=True, text=True)
         print(done.stderr.replace(f"{source}/", ""), file=sys.stderr, end="")
         html = output / "_build" / "html"
@@ -168,9 +149,5 @@ def build(target: Path) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = CommandParser("site", __doc__)
-    parser.add_out("folder to write (default: runs/site of the project)")
-    return run_command(lambda options: print(f"open {build(options.out or _default_out())}"), parser, arguments)
-
-
-def _default_out() -> Path:
-    return project_root() / "runs" / "site"
+    parser.add_out("folder to write (default: runs/site of the project)", project_root() / "runs" / "site")
+    return run_command(lambda options: print(f"open {build(options.out)}"), parser, arguments)

@@ -20,14 +20,9 @@ RESTATING = ("07_scorecard",)
 class Tolerance:
     """A rule that compares a number with the committed one.
 
-    Attributes:
-        kind: "exact": equal to five digits (six are recorded).
-            "interval": inside the committed interval, or within `size` (relative) of the value.
-            "relative": within `size` of the value.
-            "factor": at most `size` times it, at least its `size`-th part.
-            "at_most": at most `size` times it; less is better.
-            "points": within `size`, absolute.
-        size: The rule's size; of no use to "exact".
+    "exact": equal to five digits (six are recorded). "interval": inside the committed interval, or within `size`
+    (relative) of the value. "relative": within `size` of it. "factor": at most `size` times it, at least its `size`-th
+    part. "at_most": at most `size` times it; less is better. "points": within `size`, absolute.
     """
 
     kind: str

@@ -10,14 +10,16 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import subprocess
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mobivid_core.command import CommandParser, run_command
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.files import read_json, sha256
+from mobivid_core.lab.runner.record import git
 from mobivid_core.lab.tolerances import EXACT, of_headline, table_is_exact
 from mobivid_core.paths import figures_dir, project_root, runs_dir
 from mobivid_core.profiles import add_profile, get_profile
@@ -26,14 +28,11 @@ from mobivid_core.show.results import HEADLINE_COLUMNS, HEADLINES, MANIFEST
 WITHIN, OUTSIDE, NOT_RUN, NEW = "within", "OUTSIDE", "not run", "new"
 #: Reads one file of the committed figures folder; None if it is not there.
 Committed = Callable[[str], str | None]
-
-
 #: The tolerance of a table whose numbers are not compared: they are measured, and have no tolerance each.
 COLUMNS_ONLY = "same columns"
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One comparison: a headline's or table's id, both sides in words, the tolerance and the verdict."""
 
     number: str
@@ -44,11 +43,9 @@ class Line:
 
 
 def committed_reader(against: str | None) -> Committed:
-    """Read the committed results.
+    """Reader of the committed results: of a git revision or a folder of figures.
 
-    Args:
-        against: A git revision or a folder of figures; None takes git's HEAD, or the checkout's `figures/` where git
-            cannot tell and the run wrote elsewhere.
+    None takes git's HEAD, or the checkout's `figures/` where git cannot tell and the run wrote elsewhere.
 
     Raises:
         RunError: There are no committed results to be read.
@@ -58,11 +55,7 @@ def committed_reader(against: str | None) -> Committed:
         return lambda name: (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else None
 
     def from_git(name: str) -> str | None:
-        command = ["git", "show", f"{against or 'HEAD'}:./figures/{name}"]
-        try:
-            done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=60)
-        except (OSError, subprocess.SubprocessError):
-            return None
+        done = git("show", f"{against or 'HEAD'}:./figures/{name}")
         if "dubious ownership" in done.stderr:
             raise RunError(
                 f"git does not read {project_root()}, which belongs to another user; allow it with\n"
@@ -84,16 +77,10 @@ def committed_reader(against: str | None) -> Committed:
 
 
 def compare(profile: str, committed: Committed, only: Sequence[str] = ()) -> list[Line]:
-    """Set every registered result of the run beside the committed one.
-
-    Args:
-        profile: Name of the profile.
-        committed: From `committed_reader`.
-        only: Numbers of notebooks, such as "03"; empty means all.
+    """Set every registered result of the run beside the committed one; `only` has numbers of notebooks, such as "03".
 
     Raises:
-        ProfileError: Unknown profile.
-        ParameterError: A profile whose numbers mean nothing.
+        ParameterError: An unknown profile, or one whose numbers mean nothing.
         RunError: Nothing has been run.
     """
     if not get_profile(profile).meaningful:
@@ -105,37 +92,42 @@ def compare(profile: str, committed: Committed, only: Sequence[str] = ()) -> lis
         raise RunError(
             f"nothing has been run in {runs_dir(profile)}; run `mobivid reproduce --profile {profile}` first"
         )
-    return _headlines(noted, committed, only) + _tables(noted, committed, only, figures_dir(profile))
-
-
-def _asked(notebook: str, only: Sequence[str]) -> bool:
-    return not only or notebook[:2] in only
-
-
-def _headlines(noted: dict[str, dict], committed: Committed, only: Sequence[str]) -> list[Line]:
     theirs = {row["id"]: row for row in _rows(committed(HEADLINES))}
     ours = {
         name: dict(zip(HEADLINE_COLUMNS, entry["content"][name].split("|"), strict=True))
         for name, entry in noted.items()
         if entry["kind"] == "headline"
     }
-    lines = []
-    for name in sorted(theirs | ours):
-        if not _asked((theirs.get(name) or ours[name])["notebook"], only):
-            continue
-        if name not in theirs:
-            lines.append(Line(name, "", _number(ours[name]["value"]), "", NEW))
-            continue
-        row, tolerance = theirs[name], of_headline(theirs[name])
-        low, high = (float(row[c]) if row[c] else None for c in ("low", "high"))
-        shown = _number(row["value"]) + ("" if low is None or high is None else f" [{low:.4g}, {high:.4g}]")
-        if name not in ours:
-            lines.append(Line(name, shown, "", str(tolerance), NOT_RUN))
-            continue
-        value = float(ours[name]["value"])
-        verdict = WITHIN if tolerance.holds(value, float(row["value"]), low, high) else OUTSIDE
-        lines.append(Line(name, shown, _number(ours[name]["value"]), str(tolerance), verdict))
+
+    def asked(row: dict[str, str]) -> bool:
+        return not only or row["notebook"][:2] in only
+
+    lines = [_headline(theirs.get(i), ours.get(i)) for i in sorted(theirs | ours) if asked(theirs.get(i) or ours[i])]
+    for name, entry in sorted(json.loads(committed(MANIFEST) or "{}").items()):
+        file = next((file for file in entry["files"] if file.endswith(".csv")), None)
+        if file and asked(entry):
+            exact = table_is_exact(entry["evidence"], entry["notebook"])
+            content = noted[name]["content"] if name in noted else None
+            rows = _rows(committed(file))
+            shown, verdict = _table(rows, figures_dir(profile) / file, content, exact)
+            tolerance = str(EXACT) if exact else COLUMNS_ONLY
+            lines.append(Line(name, f"table of {len(rows)} rows", shown, tolerance, verdict))
     return lines
+
+
+def _headline(theirs: dict[str, str] | None, ours: dict[str, str] | None) -> Line:
+    """One number: the committed row and the run's; either may be missing."""
+    value = _number(ours["value"]) if ours else ""
+    if not theirs:
+        return Line(ours["id"], "", value, "", NEW)
+    tolerance = of_headline(theirs)
+    low, high = (float(theirs[c]) if theirs[c] else None for c in ("low", "high"))
+    shown = _number(theirs["value"]) + ("" if low is None or high is None else f" [{low:.4g}, {high:.4g}]")
+    verdict = NOT_RUN
+    if ours:
+        within = tolerance.holds(float(ours["value"]), float(theirs["value"]), low, high)
+        verdict = WITHIN if within else OUTSIDE
+    return Line(theirs["id"], shown, value, str(tolerance), verdict)
 
 
 def _number(text: str) -> str:
@@ -143,29 +135,15 @@ def _number(text: str) -> str:
     return f"{int(text):,}" if text.isdigit() else text
 
 
-def _tables(noted: dict[str, dict], committed: Committed, only: Sequence[str], folder: Path) -> list[Line]:
-    import json
-
-    lines = []
-    for name, entry in sorted(json.loads(committed(MANIFEST) or "{}").items()):
-        files = [file for file in entry["files"] if file.endswith(".csv")]
-        if not files or not _asked(entry["notebook"], only):
-            continue
-        exact = table_is_exact(entry["evidence"], entry["notebook"])
-        theirs, tolerance = _rows(committed(files[0])), str(EXACT) if exact else COLUMNS_ONLY
-        shown = f"table of {len(theirs)} rows"
-        if name not in noted:
-            lines.append(Line(name, shown, "", tolerance, NOT_RUN))
-            continue
-        path = folder / files[0]
-        if not path.is_file() or sha256(path) != noted[name]["content"].get(files[0]):
-            lines.append(Line(name, shown, "missing, or changed since the run", tolerance, OUTSIDE))
-            continue
-        ours = _rows(path.read_text(encoding="utf-8"))
-        difference = _difference(theirs, ours, exact)
-        words = difference or f"table of {len(ours)} rows"
-        lines.append(Line(name, shown, words, tolerance, OUTSIDE if difference else WITHIN))
-    return lines
+def _table(theirs: list[dict[str, str]], path: Path, content: dict[str, str] | None, exact: bool) -> tuple[str, str]:
+    """This run's side of a table in words, and the verdict; `content` has the hashes of what the run wrote."""
+    if content is None:
+        return "", NOT_RUN
+    if not path.is_file() or sha256(path) != content.get(path.name):
+        return "missing, or changed since the run", OUTSIDE
+    ours = _rows(path.read_text(encoding="utf-8"))
+    difference = _difference(theirs, ours, exact)
+    return difference or f"table of {len(ours)} rows", OUTSIDE if difference else WITHIN
 
 
 def _rows(text: str | None) -> list[dict[str, str]]:
@@ -196,13 +174,12 @@ def _same(old: str, new: str) -> bool:
 
 def rendered(lines: Sequence[Line]) -> str:
     """The comparison as an aligned table with a last line that counts."""
-    head = Line("number", "committed", "this run", "tolerance", "verdict")
-    cells = [(line.number, line.committed, line.ours, line.tolerance, line.verdict) for line in (head, *lines)]
-    widths = [max(len(row[k]) for row in cells) for k in range(5)]
+    cells = [("number", "committed", "this run", "tolerance", "verdict"), *lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     text = [" | ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     text.insert(1, "-+-".join("-" * width for width in widths))
-    counts = {verdict: sum(line.verdict == verdict for line in lines) for verdict in (WITHIN, OUTSIDE, NOT_RUN, NEW)}
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    counts = Counter(line.verdict for line in lines)
+    told = ", ".join(f"{counts[word]} {word}" for word in (WITHIN, OUTSIDE, NOT_RUN, NEW) if counts[word])
     done = [line for line in lines if line.verdict in (WITHIN, OUTSIDE)]
     shallow = sum(line.tolerance == COLUMNS_ONLY for line in done)
     checks = (
@@ -213,7 +190,7 @@ def rendered(lines: Sequence[Line]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Command line; returns the exit status."""
     parser = CommandParser("verify", __doc__)
     add_profile(parser)
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="compare these notebooks' results only")

@@ -8,15 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from mobivid_core.command import (
-    CommandParser,
-    above_zero,
-    at_least_one,
-    at_least_zero,
-    device_name,
-    not_negative,
-    run_command,
-)
+from mobivid_core.command import CommandParser, above_zero, at_least_zero, device_name, not_negative, run_command
 from mobivid_core.errors import ParameterError
 from mobivid_core.profiles import add_profile, get_profile
 
@@ -34,63 +26,51 @@ SCHEDULE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
     "student": (0.13, ("trajectories", "prune"), ("regress", "--start", "pruned", "--to", "student-regression")),
     "contest": (0.12, ("distilled",), ("contest",)),
     "contest-student": (
-        0.12,
-        ("student",),
-        ("contest", "--start", "student-regression", "--to", "student-adversarial"),
+        0.12, ("student",), ("contest", "--start", "student-regression", "--to", "student-adversarial"),
     ),
     "compare": (0.0, ("contest", "contest-student", "sharpen"), ("compare",)),
-}
+}  # fmt: skip
 
 
-def make_parser() -> CommandParser:
-    """Options."""
-    parser = CommandParser("gpu", __doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    packing = verbs.add_parser("pack", help="write site.zip: weights that a bare machine lacks")
-    packing.add_out("folder to write (default: runs/gpu)", Path("runs/gpu"))
-    for name, text in (("run", "all stages, side by side where they can"), ("stage", "one stage")):
-        verb = verbs.add_parser(name, help=text)
-        add_profile(verb, "gpu")
-        verb.add_out("folder of the run; it goes on there (default: runs/gpu)", Path("runs/gpu"))
-        verb.add_argument("--device", type=device_name, default="", help="default: the GPU, else the processor")
-        if name == "run":
-            verb.add_argument("--minutes", type=above_zero, default=12.0, help="time for everything")
-            verb.add_argument(
-                "--only", nargs="*", default=[], choices=SCHEDULE, help="these; what they need must be there"
-            )
-            continue
-        verb.add_argument("stage")
-        verb.add_argument("--seconds", type=above_zero, default=60.0)
-        verb.add_argument("--name")
-        verb.add_argument("--start")
-        verb.add_argument("--to", dest="out_name")
-        verb.add_argument("--encoder-width", type=at_least_zero)
-        verb.add_argument("--channels", type=at_least_one)
-        verb.add_argument("--weight", type=not_negative)
-        verb.add_argument("--rate", type=above_zero)
-        verb.add_argument("--seed", type=at_least_zero)
-    return parser
+#: Options of single stages; one that is left out keeps the stage's own default.
+STAGE_OPTIONS = {"start": str, "to": str, "weight": not_negative, "rate": above_zero, "seed": at_least_zero}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the verb that was asked for; returns the exit status."""
-    return run_command(_verb, make_parser(), arguments)
+    parser = CommandParser("gpu", __doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    packing = verbs.add_parser("pack", help="write site.zip: weights that a bare machine lacks")
+    packing.add_out("folder to write (default: runs/gpu)", Path("runs/gpu"))
+    running = verbs.add_parser("run", help="all stages, side by side where they can")
+    stage = verbs.add_parser("stage", help="one stage")
+    for verb in (running, stage):
+        add_profile(verb, "gpu")
+        verb.add_out("folder of the run; it goes on there (default: runs/gpu)", Path("runs/gpu"))
+        verb.add_argument("--device", type=device_name, default="", help="default: the GPU, else the processor")
+    running.add_argument("--minutes", type=above_zero, default=12.0, help="time for everything")
+    running.add_argument("--only", nargs="*", default=[], choices=SCHEDULE, help="these; what they need must be there")
+    stage.add_argument("stage")
+    stage.add_argument("--seconds", type=above_zero, default=60.0)
+    for option, kind in STAGE_OPTIONS.items():
+        stage.add_argument(f"--{option}", type=kind, default=argparse.SUPPRESS)
+    for verb, work in ((packing, _pack), (running, _run), (stage, _stage)):
+        verb.set_defaults(work=work)
+    return run_command(lambda options: options.work(options), parser, arguments)
 
 
-def _verb(options: argparse.Namespace) -> int:
-    if options.verb == "pack":
-        from mobivid_core.lab.gpu.pack import pack
+def _pack(options: argparse.Namespace) -> None:
+    from mobivid_core.lab.gpu.pack import pack
 
-        target = pack(options.out)
-        print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB")
-        return 0
-    return _run(options) if options.verb == "run" else _stage(options)
+    target = pack(options.out)
+    print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB")
 
 
-def _stage(options: argparse.Namespace) -> int:
+def _stage(options: argparse.Namespace) -> None:
     import torch
 
-    from mobivid_core.lab.gpu.stages import STAGES, Place
+    from mobivid_core.lab.gpu.stages import Place
+    from mobivid_core.lab.gpu.students import STAGES
 
     if options.stage not in STAGES:
         raise ParameterError(f"unknown stage {options.stage!r}; the stages are {', '.join(STAGES)}")
@@ -100,20 +80,10 @@ def _stage(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     sizes = {} if device.type != "cpu" else {"clips": 48, "trajectories": 16, "batch": 4}
     place = Place(options.out, get_profile(options.profile), device, **sizes)
-    named = {
-        "name": options.name,
-        "start": options.start,
-        "out": options.out_name,
-        "encoder_width": options.encoder_width,
-        "channels": options.channels,
-        "weight": options.weight,
-        "rate": options.rate,
-        "seed": options.seed,
-    }
+    own = {name: value for name, value in vars(options).items() if name in STAGE_OPTIONS}
     began = time.perf_counter()
-    STAGES[options.stage](place, options.seconds, **{k: v for k, v in named.items() if v is not None})
+    STAGES[options.stage](place, options.seconds, **own)
     print(f"{options.stage}: {time.perf_counter() - began:.1f} s", flush=True)
-    return 0
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ compress to nothing); the image features' network in half precision. Both unpack
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import shutil
 import zipfile
 from pathlib import Path
@@ -24,11 +23,7 @@ _EMBEDDING = "embeddings.word_embeddings.weight"
 
 
 def pack(folder: Path) -> Path:
-    """Write `site.zip` into a folder, and `job.sh`, which unpacks it on the other machine and runs everything there.
-
-    Returns:
-        The archive.
-    """
+    """Write `site.zip` (returned) and `job.sh`, which unpacks it on the other machine and runs everything there."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / ARCHIVE
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -39,11 +34,8 @@ def pack(folder: Path) -> Path:
     return target
 
 
-def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack `site.zip`; returns the folder to put on the path."""
-    with zipfile.ZipFile(archive) as packed:
-        packed.extractall(folder)
-    return folder
+def _halved(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
 def _pack_text(archive: zipfile.ZipFile) -> None:
@@ -52,7 +44,7 @@ def _pack_text(archive: zipfile.ZipFile) -> None:
     for path in sorted(source.iterdir()):
         if path.is_file() and path.suffix in (".json", ".txt"):
             archive.write(path, f"{inside}/model/{path.name}")
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in load_file(source / "model.safetensors").items()}
+    weights = _halved(load_file(source / "model.safetensors"))
     name = next(k for k in weights if k.endswith(_EMBEDDING))
     ids = torch.tensor(sorted({i for part in load_tokenizer()(_captions())["input_ids"] for i in part}))
     kept = torch.zeros_like(weights[name])
@@ -86,9 +78,7 @@ def _pack_image_features(archive: zipfile.ZipFile) -> None:
             if not path.is_file() or "__pycache__" in name:
                 continue
             if path.suffix == ".pth":
-                tensors = torch.load(path, "cpu", weights_only=True)
-                halved = io.BytesIO()
-                torch.save({k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}, halved)
-                archive.writestr(name, halved.getvalue())
+                with archive.open(name, "w") as stream:
+                    torch.save(_halved(torch.load(path, "cpu", weights_only=True)), stream)
             else:
                 archive.write(path, name)

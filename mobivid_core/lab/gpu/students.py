@@ -1,9 +1,10 @@
-"""Later stages of a GPU run: guidance, trajectories, the pruned model, students, and their comparison."""
+"""Later stages of a GPU run (guidance, trajectories, pruned model, students, comparison), and the list of all."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,28 +12,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mobivid_core.artifacts import load_model, save_model
-from mobivid_core.data.captions import ClipLabel, caption, label_indices
+from mobivid_core.data.captions import caption, label_indices
 from mobivid_core.data.latents import LatentDataset, encode_many
 from mobivid_core.data.pool import to_bytes
 from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.distill.own_states import collect_own_states, joined
 from mobivid_core.distill.recipe import run_stages
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.student import sample_student, save_student
+from mobivid_core.distill.student import save_student
 from mobivid_core.distill.trajectory import Trajectories, collect_trajectories, student_sigmas
 from mobivid_core.files import write_json
 from mobivid_core.flow.condition import Condition
-from mobivid_core.flow.sampling import sample_latents
-from mobivid_core.lab.gpu.place import ENDLESS, Place, dataset
-from mobivid_core.measure.borders import border_ratio, sharpness
+from mobivid_core.flow.sampling import Solver, sample_latents
+from mobivid_core.lab.gpu.stages import ENDLESS, Place, codec, judge, latents, sharpen, teacher
+from mobivid_core.measure.image_features import ImageAxes
 from mobivid_core.measure.judge import Judge, accuracy
+from mobivid_core.measure.measures import ClipMeasures, measure
 from mobivid_core.measure.metrics import frechet_distance
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 
-def guidance(place: Place, seconds: float) -> None:
+def guidance(place: Place, _seconds: float) -> None:
     """Choose the guidance on validation captions: nearest to real clips among those that are as accurate as any."""
-    del seconds
     arms = {str(g): ("teacher", g, 16, "unipc") for g in (1.5, 2.0, 2.5, 3.0, 4.0)}
     rows = _compare(place, arms, "vae", "guidance")[1:]
     best = max(row["all"] for row in rows)
@@ -41,24 +42,17 @@ def guidance(place: Place, seconds: float) -> None:
     print("guidance", chosen["name"], flush=True)
 
 
-def trajectories(place: Place, seconds: float) -> None:
+def trajectories(place: Place, _seconds: float) -> None:
     """Guided trajectories of the teacher, kept with the numbers of their captions: the states lie with the clips."""
-    del seconds
-    data, model = dataset(place), place.model("teacher").eval().requires_grad_(False)
+    data, model = place.dataset(), place.model("teacher").eval().requires_grad_(False)
     chosen = torch.arange(place.trajectories) % len(data)
     wordings = torch.randint(data.caption_of.shape[1], chosen.shape, generator=torch.Generator().manual_seed(1))
     captions = data.caption_of[chosen.to(place.device), wordings.to(place.device)]
     with torch.autocast(place.device.type, torch.bfloat16, enabled=place.fast):
         walked = collect_trajectories(
-            model,
-            _condition(data, captions),
-            tuple(data.latents.shape[1:]),
-            steps=place.teacher_steps,
-            guidance=_chosen_guidance(place),
-            solver="unipc",
-            seed=1,
-            chunk=2048 if place.fast else 8,
-        )
+            model, _condition(data, captions), tuple(data.latents.shape[1:]), steps=place.teacher_steps,
+            guidance=_chosen_guidance(place), solver="unipc", seed=1, chunk=place.chunk,
+        )  # fmt: skip
     kept = {"states": walked.states.float().contiguous(), "captions": captions.cpu()}
     save_file(kept, place.root / "trajectories.safetensors")
 
@@ -78,9 +72,8 @@ def _chosen_guidance(place: Place) -> float:
     return json.loads((place.root / "chosen.json").read_text())["guidance"]
 
 
-def prune(place: Place, seconds: float) -> None:
+def prune(place: Place, _seconds: float) -> None:
     """The paper's cut of the teacher: planned, pruned and refitted, on the processor."""
-    del seconds
     from mobivid_core.prune.planner import Targets, plan_for_targets
     from mobivid_core.prune.refit import refit
     from mobivid_core.prune.search import eliminate_blocks, rescore
@@ -89,8 +82,7 @@ def prune(place: Place, seconds: float) -> None:
     from mobivid_core.sensitivity.kd import default_features, reference
 
     model = load_model(MobiVidTransformer3DModel, place.root / "teacher").requires_grad_(False)
-    data = replace(place, device=torch.device("cpu"))
-    few = dataset(data)
+    few = replace(place, device=torch.device("cpu")).dataset()
     few = replace(few, latents=few.latents[:1024], caption_of=few.caption_of[:1024])
     calibration = calibration_from(few, samples=1024 if place.fast else 16, seed=0)
     probe = reference(model, calibration.first(128 if place.fast else 8), default_features(model.sizes.blocks))
@@ -103,9 +95,9 @@ def prune(place: Place, seconds: float) -> None:
     print(f"pruned: kept {kept}, {plan.parameters:,} parameters", flush=True)
 
 
-def regress(place: Place, seconds: float, start: str = "teacher", out: str = "distilled-regression") -> None:
+def regress(place: Place, seconds: float, start: str = "teacher", to: str = "distilled-regression") -> None:
     """Regression on the teacher's trajectories, then rounds on the student's own states."""
-    data = dataset(place)
+    data = place.dataset()
     paths = walked(place, data)
     model = place.model("teacher").eval().requires_grad_(False)
     own_rounds, share = (2, 0.55) if place.fast else (1, 0.5)
@@ -124,19 +116,17 @@ def regress(place: Place, seconds: float, start: str = "teacher", out: str = "di
     for number in range(own_rounds):
         began = time.perf_counter()
         clips = min(len(paths), 8192 if place.fast else 8)
-        seen = collect_own_states(
-            latest, model, paths.to("cpu"), clips, first=number * clips, chunk=2048 if place.fast else 8
-        ).to(place.device)
+        seen = collect_own_states(latest, model, paths.to("cpu"), clips, first=number * clips, chunk=place.chunk)
         left = (1 - share) * seconds / own_rounds - (time.perf_counter() - began)
         forced = paths.take(torch.arange(2 * clips, device=place.device) % len(paths))
-        given = joined([seen, forced])
+        given = joined([seen.to(place.device), forced])
         later = replace(base, rate=4e-4, muon=2e-3, seconds=max(left, 2.0), seed=number + 1)
         (done,) = run_stages(latest, model, data, given, (later,))
         latest = _plain(done.averaged, place)
         log += done.log
-    save_student(latest.cpu(), place.root / out, {"start": start, "seconds": seconds}, torch.float16)
-    place.log(out, log[:: max(1, len(log) // 200)])
-    print(f"{out}: {len(log)} updates, {log[-1]}", flush=True)
+    save_student(latest.cpu(), place.root / to, {"start": start, "seconds": seconds}, torch.float16)
+    place.log(to, log[:: max(1, len(log) // 200)])
+    print(f"{to}: {len(log)} updates, {log[-1]}", flush=True)
 
 
 def _plain(model: torch.nn.Module, place: Place) -> MobiVidTransformer3DModel:
@@ -150,13 +140,13 @@ def contest(
     place: Place,
     seconds: float,
     start: str = "distilled-regression",
-    out: str = "distilled-adversarial",
+    to: str = "distilled-adversarial",
     weight: float = 0.1,
     seed: int = 0,
     rate: float = 2e-4,
 ) -> None:
     """The adversarial stage from a regression student; weight 0 is its control: as long, on the anchor alone."""
-    data = dataset(place)
+    data = place.dataset()
     paths = walked(place, data)
     model = place.model("teacher").eval().requires_grad_(False)
     settings = DistillSettings(
@@ -176,79 +166,74 @@ def contest(
     )
     (done,) = run_stages(place.model(start), model, data, paths, (settings,))
     made = {"start": start, "weight": weight, "rate": rate, "seed": seed, "seconds": seconds}
-    save_student(_plain(done.averaged, place).cpu(), place.root / out, made, torch.float16)
-    place.log(out, done.log[:: max(1, len(done.log) // 200)])
-    print(f"{out}: {len(done.log)} updates, {done.log[-1]}", flush=True)
+    save_student(_plain(done.averaged, place).cpu(), place.root / to, made, torch.float16)
+    place.log(to, done.log[:: max(1, len(done.log) // 200)])
+    print(f"{to}: {len(done.log)} updates, {done.log[-1]}", flush=True)
 
 
-def compare(place: Place, seconds: float) -> None:
+def compare(place: Place, _seconds: float) -> None:
     """Every model of the run on the same validation captions."""
-    del seconds
     scale = _chosen_guidance(place)
-    arms: dict[str, tuple] = {
-        "teacher, 40 Euler": ("teacher", scale, 40, "euler"),
-        "teacher, 8 UniPC": ("teacher", scale, 8, "unipc"),
-        "teacher, 4 UniPC": ("teacher", scale, 4, "unipc"),
-        "teacher, 4 Euler": ("teacher", scale, 4, "euler"),
-    }
+    ways: dict[str, tuple[int, Solver]] = {
+        "40 Euler": (40, "euler"), "8 UniPC": (8, "unipc"), "4 UniPC": (4, "unipc"), "4 Euler": (4, "euler"),
+    }  # fmt: skip
+    arms: dict[str, tuple] = {f"teacher, {name}": ("teacher", scale, *way) for name, way in ways.items()}
     for folder in sorted(place.root.iterdir()):
         if (folder / "distilled.json").is_file():
-            arms[folder.name] = (folder.name, 1.0, 4, "student")
+            arms[folder.name] = (folder.name, 1.0, student_sigmas(), "euler")
     _compare(place, arms, "vae-sharp" if (place.root / "vae-sharp").is_dir() else "vae", "compared")
 
 
 @torch.no_grad()
 def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[dict]:
-    """Accuracy and distances of generated clips on validation captions, a row an arm."""
-    from mobivid_core.measure.image_features import ImageAxes, image_features
+    """Accuracy and distances of generated clips on validation captions: reconstructions first, then a row an arm.
 
-    count, codec_ = (384 if place.fast else 8), place.vae(vae)
-    judge = load_model(Judge, place.root / "judge").to(place.device).eval()
-    labels: list[ClipLabel] = [label_of("val", i) for i in range(count)]
+    An arm is (model's folder, guidance, steps or noise levels, solver).
+    """
+    count, decoder = (384 if place.fast else 8), place.vae(vae)
+    labels = [label_of("val", i) for i in range(count)]
     text, mask = encode_many([caption(x) for x in labels], place.device)
     null_text, null_mask = encode_many([""], place.device)
     condition = Condition(text.float(), mask, null_text.float(), null_mask)
-    shape = codec_.latent_shape(place.profile.frames, place.profile.size, place.profile.size)
+    shape = decoder.latent_shape(place.profile.frames, place.profile.size, place.profile.size)
     noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(5)).to(place.device)
     real = render_clips("val", range(50_000, 50_000 + count), size=place.profile.size, device=place.device).clips
-    truth = label_indices(labels)
-
-    def look(clips: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        classes, features = judge.read(clips, 128)
-        return classes, features, torch.cat([image_features(part) for part in clips.split(64)])
-
-    _, real_features, real_image = look(real)
-    axes, crisp = ImageAxes.fit(real_image), sharpness(real).mean()
-    again = torch.cat([codec_(part) for part in real.split(32)]).clamp(-1, 1)
-    rows = []
-
-    def measure(name: str, clips: Tensor, asked: Tensor | None, latents_: Tensor | None = None) -> None:
-        classes, features, image = look(clips)
-        row = {
-            "name": name,
-            "borders": float(border_ratio(clips).mean()),
-            "sharpness": float(sharpness(clips).mean() / crisp),
-        }
-        if asked is not None:
-            row |= {k: float(v.mean()) for k, v in accuracy(classes, asked).items()}
-        row["judge"] = float(frechet_distance(features, real_features))
-        row["image"] = float(frechet_distance(axes.project(image), axes.project(real_image)))
-        if latents_ is not None:
-            row["std"] = float(latents_.std())
-        rows.append(row)
-        print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
-
-    measure("reconstructions", again, None)
+    again = torch.cat([decoder(part) for part in real.split(32)]).clamp(-1, 1)
+    judge = load_model(Judge, place.root / "judge").to(place.device).eval()
+    seen = _measured(real, judge)
+    rows = [_row("reconstructions", _measured(again, judge), seen)]
     for name, (folder, scale, steps, solver) in arms.items():
         model = place.model(folder).eval()
         with torch.autocast(place.device.type, torch.bfloat16, enabled=place.fast):
-            if solver == "student":
-                made = sample_student(model, condition, noise, batch=512)
-            else:
-                made = sample_latents(model, condition, noise, steps, guidance=scale, solver=solver, batch=512)
-        clips = torch.cat([codec_.decode_latents(part.float()) for part in made.split(64)])
-        measure(name, clips, truth, made.float())
+            made = sample_latents(model, condition, noise, steps, guidance=scale, solver=solver, batch=512)
+        clips = torch.cat([decoder.decode_latents(part.float()) for part in made.split(64)])
+        rows.append(_row(name, _measured(clips, judge), seen, label_indices(labels)))
         if name == next(iter(arms)):
             save_file({"clips": to_bytes(clips[:24]).cpu().contiguous()}, place.root / f"{file}-clips.safetensors")
     write_json(place.root / f"{file}.rows.json", rows)
     return rows
+
+
+def _measured(clips: Tensor, judge: Judge) -> ClipMeasures:
+    return ClipMeasures.join(measure(part, judge, quality=False, independent=True) for part in clips.split(64))
+
+
+def _row(name: str, seen: ClipMeasures, real: ClipMeasures, asked: Tensor | None = None) -> dict:
+    """Measures of clips beside real ones, distances in two feature spaces; accuracy only against what was `asked`."""
+    axes = ImageAxes.fit(real.image_features)
+    row = {"borders": seen.borders.mean(), "sharpness": seen.sharpness.mean() / real.sharpness.mean()}
+    row |= {} if asked is None else {k: v.mean() for k, v in accuracy(seen.classes, asked).items()}
+    row["judge"] = frechet_distance(seen.features, real.features)
+    row["image"] = frechet_distance(axes.project(seen.image_features), axes.project(real.image_features))
+    row = {"name": name} | {k: float(v) for k, v in row.items()}
+    print(json.dumps(row | {k: round(v, 4) for k, v in row.items() if k != "name"}), flush=True)
+    return row
+
+
+#: Name -> stage, called with the place and its seconds.
+STAGES: dict[str, Callable] = {
+    stage.__name__: stage
+    for stage in (
+        judge, codec, latents, sharpen, teacher, guidance, trajectories, prune, regress, contest, compare,
+    )
+}  # fmt: skip

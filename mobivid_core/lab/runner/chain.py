@@ -6,14 +6,12 @@ written, a full disk. Whatever finished before stays finished, and the next run 
 
 from __future__ import annotations
 
-import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nbformat
 from filelock import FileLock, Timeout
 
 import mobivid_core
@@ -23,45 +21,29 @@ from mobivid_core.files import clear_leftovers, disk_errors, sha256
 from mobivid_core.lab.runner import stamps
 from mobivid_core.lab.runner.fingerprint import changed, fingerprint
 from mobivid_core.lab.runner.kernel import MemoryWatch, execute, own_kernel
-from mobivid_core.lab.runner.parameters import own_folder, resolve
 from mobivid_core.lab.runner.record import RunRecord, changed_results, expected_seconds
-from mobivid_core.lab.runner.source import INJECTED_TAG, NotebookSource, read_chain
+from mobivid_core.lab.runner.source import NotebookSource, own_folder, read_chain, resolve
 from mobivid_core.paths import data_dir, figures_dir, notebooks_dir, runs_dir
 from mobivid_core.profiles import get_profile
+from mobivid_core.show.results import Results
 
 SHOWN_LINES = 8
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The notebooks of one run.
-
-    Attributes:
-        profile: Name of the profile.
-        only: Numbers or names of the notebooks to run; empty means all.
-        given: Pairs of parameter name and text.
-        notebooks: Folder of the notebooks; also the kernels' working directory.
-        package: Folder of the package whose modules are tracked.
-        data: Folder of the shipped data.
-        say: Shows one line of progress.
-    """
+    """The notebooks of one run."""
 
     profile: str
-    only: Sequence[str] = ()
-    given: Sequence[tuple[str, str]] = ()
-    notebooks: Path = field(default_factory=notebooks_dir)
-    package: Path = Path(mobivid_core.__file__).parent
+    only: Sequence[str] = ()  # numbers or names of the notebooks to run; empty means all
+    given: Sequence[tuple[str, str]] = ()  # parameter name and text
+    notebooks: Path = field(default_factory=notebooks_dir)  # also the kernels' working directory
+    package: Path = Path(mobivid_core.__file__).parent  # whose modules are tracked
     data: Path = field(default_factory=data_dir)
-    say: Callable[[str], None] = lambda line: print(line, flush=True)
+    say: Callable[[str], None] = lambda line: print(line, flush=True)  # shows one line of progress
 
     def selected(self) -> list[NotebookSource]:
-        """The notebooks asked for, in order.
-
-        Raises:
-            ProfileError: Unknown profile.
-            ParameterError: `only` names a notebook that is not there.
-            RunError: A notebook cannot be read.
-        """
+        """The notebooks asked for, in order; ParameterError where the profile or a notebook does not exist."""
         get_profile(self.profile)
         chain = read_chain(self.notebooks)
         for asked in self.only:
@@ -71,15 +53,9 @@ class Chain:
 
     def parts(self, notebook: NotebookSource, parameters: dict) -> dict[str, str]:
         """Hash of each part that `notebook` depends on, as things are now."""
-        return fingerprint(
-            notebook,
-            parameters,
-            self.package,
-            self.data,
-            self._artefacts_before(notebook),
-            stamps.content_of_others(notebook.name, self.profile),
-            own_folder(notebook, parameters),
-        )
+        results = stamps.content_of_others(notebook.name, self.profile)
+        artefacts, folder = self._artefacts_before(notebook), own_folder(notebook, parameters)
+        return fingerprint(notebook, parameters, self.package, self.data, artefacts, results, folder)
 
     def _artefacts_before(self, notebook: NotebookSource) -> dict[str, str]:
         """Stage -> digest of what notebooks before this one made."""
@@ -102,19 +78,11 @@ class Chain:
         return stamps.lost(stamp, self.profile)
 
     def run(self, force: bool = False) -> RunRecord:
-        """Run what must be run.
-
-        Args:
-            force: Run every selected notebook, cached or not.
-
-        Returns:
-            The record, also written to `runs/<profile>/manifest.json`.
+        """Run what must be run, or all with `force`; the record is also in `runs/<profile>/manifest.json`.
 
         Raises:
-            ProfileError: Unknown profile.
-            ParameterError: Unknown notebook or parameter.
+            ParameterError: Unknown profile, notebook or parameter.
             RunError: A notebook failed, a result is missing, the disk is full, or another run is going on.
-            KeyboardInterrupt: The run was interrupted; the next one resumes.
         """
         selected = self.selected()
         parameters = resolve(selected, self.profile, self.given)
@@ -131,18 +99,13 @@ class Chain:
             ) from error
         run_id = uuid.uuid4().hex[:12]
         try:
-            self._recover()
+            artifacts.restore(self.profile)  # what a run that was killed left behind
+            for leftover in (folder / "stamps", folder / "registered", folder, figures_dir(self.profile)):
+                clear_leftovers(leftover)
             with own_kernel(run_id):
                 return self._run(selected, parameters, run_id, force)
         finally:
             lock.release()
-
-    def _recover(self) -> None:
-        """Clear up after a run that was killed."""
-        artifacts.restore(self.profile)
-        for name in ("stamps", "registered", ""):
-            clear_leftovers(runs_dir(self.profile) / name)
-        clear_leftovers(figures_dir(self.profile))
 
     def _run(self, selected: list[NotebookSource], parameters: list[dict], run_id: str, force: bool) -> RunRecord:
         record = RunRecord.begin(self.profile, run_id)
@@ -153,12 +116,12 @@ class Chain:
                 reason = "forced" if force else self.why(notebook, given)
                 if not reason:
                     self.say(f"{head}  unchanged, skipped")
-                    record.cached(stamps.read(notebook.name, self.profile))
+                    record.done(stamps.read(notebook.name, self.profile), "cached")
                     continue
                 self.say(f"{head}  running ({reason}){_estimate(expected[i:])}")
                 record.running(notebook.name)
                 stamp = self._run_one(notebook, given, run_id)
-                record.finished(stamp)
+                record.done(stamp, "run")
                 self.say(f"{head}  done in {_minutes(stamp.seconds)}, peak {stamp.peak_mb / 1000:.1f} GB")
         except KeyboardInterrupt:
             record.end("interrupted")
@@ -186,20 +149,14 @@ class Chain:
             files, headlines = stamps.collect(notebook, self.profile, run_id)
             going.replace(target)
             failed.unlink(missing_ok=True)
-        for result in stamps.prune(notebook, self.profile):
+        ids = {result.result_id for result in notebook.registered()}
+        for result in Results(notebook=notebook.name, profile=self.profile).forget_others(ids):
             self.say(f"      removed {result}, which this notebook no longer registers")
         after = stamps.stage_states(self.profile)
         stamp = stamps.Stamp(
-            notebook=notebook.name,
-            parts=parts,
-            run=run_id,
-            seconds=round(seconds, 1),
-            peak_mb=round(memory.peak_bytes / 1e6, 1),
-            executed=sha256(target),
-            files=files,
-            headlines=headlines,
-            stages={s: state[2] for s, state in after.items() if before.get(s) != state},
-        )
+            notebook.name, parts, run_id, round(seconds, 1), round(memory.peak_bytes / 1e6, 1), sha256(target),
+            files, headlines, stages={s: state[2] for s, state in after.items() if before.get(s) != state},
+        )  # fmt: skip
         stamps.write(stamp, self.profile)
         return stamp
 
@@ -208,10 +165,17 @@ class Chain:
         from papermill.exceptions import PapermillExecutionError
 
         try:
-            execute(notebook.path, going, parameters, self.notebooks, progress=sys.stderr.isatty())
+            execute(notebook.path, going, parameters, self.notebooks)
         except PapermillExecutionError as error:
             going.replace(failed)
-            raise RunError(_failure(notebook, failed, error.ename, error.evalue)) from error
+            lines = error.source.rstrip().splitlines()
+            shown = "\n".join(f"    {line}" for line in lines[:SHOWN_LINES])
+            shown += "\n    ..." if len(lines) > SHOWN_LINES else ""
+            index = error.cell_index - bool(parameters)  # in the reader's own copy, which has no injected cell
+            raise RunError(
+                f"{notebook.name} failed in cell {index} (counted from 0):\n{shown}\n{error.ename}: {error.evalue}\n"
+                f"The notebook up to there is kept in {failed}. Fix it and run the same command again: it resumes."
+            ) from error
         except DeadKernelError as error:
             if going.exists():
                 going.replace(failed)
@@ -219,26 +183,6 @@ class Chain:
                 f"the kernel of {notebook.name} died, most likely for want of memory (the manifest has its peak). "
                 f"What it had done is in {failed}."
             ) from error
-
-
-def _failure(notebook: NotebookSource, failed: Path, ename: str, evalue: str) -> str:
-    """Where a notebook failed: cell, its first lines and the error, counted in the reader's own copy."""
-    index, source = -1, ""
-    for cell in nbformat.read(failed, as_version=4).cells:
-        tags = cell.metadata.get("tags", [])
-        if "papermill-error-cell-tag" in tags:
-            continue
-        if INJECTED_TAG not in tags:
-            index += 1
-        if cell.cell_type == "code" and any(output.output_type == "error" for output in cell.outputs):
-            source = cell.source
-            break
-    lines = source.rstrip().splitlines()
-    shown = "\n".join(f"    {line}" for line in lines[:SHOWN_LINES]) + ("\n    ..." if len(lines) > SHOWN_LINES else "")
-    return (
-        f"{notebook.name} failed in cell {index} (counted from 0):\n{shown}\n{ename}: {evalue}\n"
-        f"The notebook up to there is kept in {failed}. Fix it and run the same command again: it resumes."
-    )
 
 
 def _minutes(seconds: float) -> str:

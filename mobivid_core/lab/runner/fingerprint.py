@@ -37,14 +37,9 @@ def digest(value: object) -> str:
 
 
 def module_files(trees: Iterable[ast.Module], package: Path) -> dict[str, Path]:
-    """Files of `package` that the code imports, directly or not.
+    """Files of a package's folder that the code imports, directly or not.
 
-    Args:
-        trees: Syntax trees of the code.
-        package: Folder of the package, e.g. `mobivid_core/`.
-
-    Returns:
-        Dotted module name without the package's own -> file; the package's `__init__` is "".
+    Keys are dotted module names without the package's own; its `__init__` is "".
     """
     found: dict[str, Path] = {}
     waiting = [name for tree in trees for name in _imported(tree, package.name, "")]
@@ -93,40 +88,29 @@ def _resolve(name: str, package: Path) -> list[tuple[str, Path]]:
     return resolved
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that compute."""
-    versions = {"python": platform.python_version()}
-    for name in COMPUTING:
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of libraries; "missing" where one is not installed."""
+    found = {"python": platform.python_version()}
+    for name in libraries:
         try:
-            versions[name] = version(name)
+            found[name] = version(name)
         except PackageNotFoundError:
-            versions[name] = "missing"
-    return versions
+            found[name] = "missing"
+    return found
 
 
 def data_hashes(data: Path, modules: Collection[str]) -> dict[str, str]:
-    """Hashes of the shipped data, one an entry; those of `READ_THROUGH` only where they are read.
-
-    Args:
-        data: Folder of the shipped data.
-        modules: Modules that the notebook imports, directly or not.
-    """
-    hashes = {}
-    for entry in _entries(data):
-        name = entry.relative_to(data).as_posix()
-        if name in READ_THROUGH and not any(reader in modules for reader in READ_THROUGH[name]):
-            continue
-        hashes[name] = digest(tree_hashes(entry)) if entry.is_dir() else sha256(entry)
-    return hashes
-
-
-def _entries(data: Path) -> list[Path]:
-    """What lies in the shipped data, hidden names apart; a folder of which `READ_THROUGH` names parts, divided."""
+    """Hashes of the shipped data, one an entry; those of `READ_THROUGH` only where an imported module reads them."""
     divided = {Path(name).parts[0] for name in READ_THROUGH if "/" in name}
     entries = []
     for entry in data.iterdir() if data.is_dir() else ():
         entries += entry.iterdir() if entry.is_dir() and entry.name in divided else [entry]
-    return sorted(entry for entry in entries if not entry.name.startswith("."))
+    hashes = {}
+    for entry in sorted(entry for entry in entries if not entry.name.startswith(".")):
+        name = entry.relative_to(data).as_posix()
+        if name not in READ_THROUGH or any(reader in modules for reader in READ_THROUGH[name]):
+            hashes[name] = digest(tree_hashes(entry)) if entry.is_dir() else sha256(entry)
+    return hashes
 
 
 def fingerprint(
@@ -136,21 +120,12 @@ def fingerprint(
     data: Path,
     artefacts: dict[str, str],
     results: Sequence[str],
-    folder: Path | None = None,
+    folder: Path | None,
 ) -> dict[str, str]:
-    """Hash of each part that a notebook depends on.
+    """Part that a notebook depends on -> its hash.
 
-    Args:
-        notebook: The notebook.
-        parameters: What will be passed to it.
-        package: Folder of the package it imports from.
-        data: Folder of the shipped data.
-        artefacts: Stage -> digest of what earlier notebooks of this run made.
-        results: What other notebooks registered; used only if the notebook reads it.
-        folder: A folder of the user's that the notebook reads.
-
-    Returns:
-        Part -> hash; a difference names the part that changed.
+    `package` and `data` are folders; `artefacts` has the digest of each stage that earlier notebooks made; `results`
+    of other notebooks count only if the notebook reads them; `folder` is one of the user's that it reads.
     """
     modules = module_files(notebook.syntax(), package)
     parts = {"code": digest(notebook.code()), "parameters": digest(parameters)}
@@ -159,7 +134,7 @@ def fingerprint(
     if folder:
         parts["files of your folder"] = digest(_content(folder))
     parts |= {f"artefact {stage}": value for stage, value in artefacts.items()}
-    parts |= {f"version of {name}": value for name, value in library_versions().items()}
+    parts |= {f"version of {name}": value for name, value in versions(COMPUTING).items()}
     if READS_RESULTS in modules:
         parts["results of other notebooks"] = digest(list(results))
     return parts

@@ -21,29 +21,21 @@ from pathlib import Path
 import psutil
 
 from mobivid_core.memory import GLIBC_ENVIRONMENT
+from mobivid_core.show.results import RUN_ID_VARIABLE
 
 POLL_SECONDS = 0.1
 
 
-def kernel_environment(run_id: str) -> dict[str, str]:
-    """Variables for the kernel: the run's id, no downloads, and glibc's allocator where it is used."""
-    from mobivid_core.show.results import RUN_ID_VARIABLE
-
-    variables = {RUN_ID_VARIABLE: run_id, "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0"}
-    if platform.libc_ver()[0] == "glibc":
-        variables |= GLIBC_ENVIRONMENT
-    return variables
-
-
 @contextlib.contextmanager
 def own_kernel(run_id: str) -> Iterator[None]:
-    """While active, the kernel name python3 means the interpreter that runs this."""
+    """While active, the kernel name python3 means the interpreter that runs this; it knows the run's id."""
+    allocator = GLIBC_ENVIRONMENT if platform.libc_ver()[0] == "glibc" else {}
     spec = {
         # The kernel warns about its local socket on every start; real errors still show.
         "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"],
         "display_name": "Python 3",
         "language": "python",
-        "env": kernel_environment(run_id),
+        "env": {RUN_ID_VARIABLE: run_id, "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0", **allocator},
     }
     before = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory(prefix="mobivid-kernel-") as folder:
@@ -82,43 +74,21 @@ class MemoryWatch:
     def _poll(self) -> None:
         me = psutil.Process()
         while not self._stop.wait(POLL_SECONDS):
-            self.peak_bytes = max(self.peak_bytes, _children_bytes(me))
+            total = 0
+            with contextlib.suppress(psutil.Error):
+                for child in me.children(recursive=True):
+                    with contextlib.suppress(psutil.Error):  # it may have ended since it was listed
+                        total += child.memory_info().rss
+            self.peak_bytes = max(self.peak_bytes, total)
 
 
-def _children_bytes(process: psutil.Process) -> int:
-    total = 0
-    with contextlib.suppress(psutil.Error):
-        for child in process.children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # it may have ended since it was listed
-                total += child.memory_info().rss
-    return total
-
-
-def execute(source: Path, output: Path, parameters: dict, folder: Path, progress: bool) -> None:
-    """Run one notebook through papermill.
-
-    Args:
-        source: The notebook.
-        output: Where the executed copy goes, saved after every cell.
-        parameters: Values for its parameters cell.
-        folder: Working directory of the kernel.
-        progress: Show papermill's bar of cells.
-
-    Raises:
-        papermill.PapermillExecutionError: A cell raised.
-    """
+def execute(source: Path, output: Path, parameters: dict, folder: Path) -> None:
+    """Run a notebook through papermill in a working folder; the executed copy is saved after every cell."""
     import papermill
 
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(output),
-            parameters=parameters,
-            kernel_name="python3",
-            cwd=str(folder),
-            progress_bar=progress,
-            log_output=False,
-        )
+        place = {"kernel_name": "python3", "cwd": str(folder)}
+        papermill.execute_notebook(str(source), str(output), parameters, progress_bar=sys.stderr.isatty(), **place)
     except KeyboardInterrupt:
         # nbclient's open tasks would each print a traceback about the kernel that was stopped on purpose
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)

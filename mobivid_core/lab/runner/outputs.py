@@ -16,27 +16,20 @@ from nbformat import NotebookNode
 
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.files import read_json, write_json, write_text
+from mobivid_core.lab import readme
 from mobivid_core.lab.runner import stamps
 from mobivid_core.lab.runner.chain import Chain
 from mobivid_core.lab.runner.record import EXPECTED
-from mobivid_core.lab.runner.source import INJECTED_TAG, cell_hash
+from mobivid_core.lab.runner.source import INJECTED_TAG, KERNEL, cell_hash
 from mobivid_core.paths import project_root
-from mobivid_core.profiles import get_profile
 
 SOURCE_KEY = "mobivid"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 COMMITTED_PROFILE = "laptop"
 
 
 def check_committable(chain: Chain) -> None:
-    """Only unaltered default runs are committed.
-
-    Raises:
-        ProfileError: Unknown profile.
-        ParameterError: Another profile, or changed parameters.
-    """
-    get_profile(chain.profile)
+    """Only unaltered default runs are committed: ParameterError for another profile or changed parameters."""
     if chain.profile != COMMITTED_PROFILE or chain.given:
         raise ParameterError(
             f"--commit-outputs keeps what a reader gets by default: profile {COMMITTED_PROFILE!r} and no -p, got "
@@ -45,26 +38,22 @@ def check_committable(chain: Chain) -> None:
 
 
 def commit_outputs(chain: Chain) -> None:
-    """Copy the outputs of the selected notebooks in place, and what each cost.
-
-    Raises:
-        RunError: A notebook has no executed copy, or its code changed since.
-    """
+    """Copy the outputs of the selected notebooks in place, and what each cost, and update the README."""
     for notebook in chain.selected():
         copy_outputs(notebook.path, stamps.executed_path(notebook.name, chain.profile))
         chain.say(f"{notebook.name}: outputs copied into {notebook.path}")
-    _remember_seconds(chain)
-    from mobivid_core.lab import readme
-
+    path = project_root() / "figures" / EXPECTED
+    known = read_json(path, {})
+    for notebook in chain.selected():
+        seconds = stamps.read(notebook.name, chain.profile).seconds
+        # Rounded: an estimate, and a file that does not change with every run.
+        known.setdefault(chain.profile, {})[notebook.name] = max(10, round(seconds, -1))
+    write_json(path, known)
     readme.update()
 
 
 def copy_outputs(source: Path, executed: Path) -> None:
-    """Put the outputs of `executed` into the cells of `source` that made them.
-
-    Raises:
-        RunError: There is no executed copy, or the code of the two differs.
-    """
+    """Put the outputs of `executed` into the cells of `source` that made them; RunError where their code differs."""
     if not executed.is_file():
         raise RunError(f"{source.stem} has no executed copy at {executed}; run it first")
     target = nbformat.read(source, as_version=4)
@@ -84,11 +73,19 @@ def copy_outputs(source: Path, executed: Path) -> None:
 
 
 def _clean_outputs(outputs: list[NotebookNode], number: int) -> list[NotebookNode]:
+    """Outputs without what belongs to a machine or a session; text that follows on the same stream is joined."""
     kept: list[NotebookNode] = []
     for output in outputs:
-        output = _clean(output, number)
-        if output is None:
-            continue
+        if WIDGET in output.get("data", {}):
+            continue  # lives in a session only; every widget has a static twin beside it
+        output.pop("transient", None)
+        if output.output_type == "stream":
+            output.text = _anonymous(output.text)
+        for kind, value in output.get("data", {}).items():
+            if isinstance(value, str) and kind.startswith("text/"):
+                output.data[kind] = _anonymous(value)
+        if output.output_type == "execute_result":
+            output.execution_count = number
         last = kept[-1] if kept else None
         if last and output.output_type == "stream" == last.output_type and output.name == last.name:
             last.text += output.text
@@ -98,23 +95,6 @@ def _clean_outputs(outputs: list[NotebookNode], number: int) -> list[NotebookNod
         if output.output_type == "stream":
             output.text = _settled(output.text)
     return [o for o in kept if o.output_type != "stream" or o.text.strip()]
-
-
-def _clean(output: NotebookNode, number: int) -> NotebookNode | None:
-    """One output without what belongs to a machine or a session; None if nothing is left."""
-    output.pop("transient", None)
-    if output.output_type == "stream":
-        output.text = _anonymous(output.text)
-        return output
-    if "data" in output:
-        if WIDGET in output.data:
-            return None  # lives in a session only; every widget has a static twin beside it
-        for kind, value in output.data.items():
-            if isinstance(value, str) and kind.startswith("text/"):
-                output.data[kind] = _anonymous(value)
-    if output.output_type == "execute_result":
-        output.execution_count = number
-    return output
 
 
 def _anonymous(text: str) -> str:
@@ -130,13 +110,3 @@ def _settled(text: str) -> str:
     """What a terminal shows in the end: carriage returns overwrite, finished bars are dropped."""
     lines = [line.rstrip("\r").split("\r")[-1] for line in text.split("\n")]
     return "\n".join(line for line in lines if not re.search(r"\d+%\|.*\|", line))
-
-
-def _remember_seconds(chain: Chain) -> None:
-    path = project_root() / "figures" / EXPECTED
-    known = read_json(path, {})
-    for notebook in chain.selected():
-        stamp = stamps.read(notebook.name, chain.profile)
-        # Rounded: an estimate, and a file that does not change with every run.
-        known.setdefault(chain.profile, {})[notebook.name] = max(10, round(stamp.seconds, -1))
-    write_json(path, known)

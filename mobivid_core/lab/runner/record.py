@@ -7,12 +7,11 @@ import platform
 import subprocess
 import time
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mobivid_core.files import read_json, write_json
-from mobivid_core.lab.runner.fingerprint import library_versions
+from mobivid_core.lab.runner.fingerprint import COMPUTING, versions
 from mobivid_core.lab.runner.stamps import Stamp, read
 from mobivid_core.paths import project_root, runs_dir
 from mobivid_core.profiles import get_profile
@@ -27,13 +26,7 @@ RECORDED = ("papermill", "transformers", "safetensors", "matplotlib", "mobivid")
 class RunRecord:
     """One run; every change is written to `runs/<profile>/manifest.json` at once.
 
-    Attributes:
-        profile: Name of the profile.
-        run: Id of the run.
-        status: "running", "complete", "failed" or "interrupted".
-        environment: Versions, platform, processors, threads, device, commit.
-        notebooks: Name -> status, seconds and peak memory.
-        seconds: Wall-clock time so far.
+    `status` is "running", "complete", "failed" or "interrupted"; `notebooks` has each one's status and cost.
     """
 
     profile: str
@@ -51,14 +44,6 @@ class RunRecord:
         record._write()
         return record
 
-    def cached(self, stamp: Stamp) -> None:
-        """Note that a notebook was unchanged; seconds and memory are those of the run that made it."""
-        self._note(stamp, "cached")
-
-    def finished(self, stamp: Stamp) -> None:
-        """Note that a notebook ran."""
-        self._note(stamp, "run")
-
     def running(self, notebook: str) -> None:
         """Note which notebook is running, so that a killed run tells where it was."""
         self.notebooks[notebook] = {"status": "running"}
@@ -72,7 +57,8 @@ class RunRecord:
                 entry["status"] = status
         self._write()
 
-    def _note(self, stamp: Stamp, status: str) -> None:
+    def done(self, stamp: Stamp, status: str) -> None:
+        """Note that a notebook ran ("run"), or was unchanged ("cached"): its cost is that of the run that made it."""
         self.notebooks[stamp.notebook] = {
             "status": status,
             "seconds": stamp.seconds,
@@ -91,14 +77,9 @@ def environment(profile: str) -> dict[str, Any]:
     """What runs here: versions, platform, processors, memory, threads, device, commit."""
     import psutil
 
-    versions = library_versions()
-    for name in RECORDED:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "missing"
+    head, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
     return {
-        "versions": versions,
+        "versions": versions((*COMPUTING, *RECORDED)),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
@@ -106,23 +87,17 @@ def environment(profile: str) -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "device": get_profile(profile).device,
         "seed": "each notebook's SEED (0 unless -p SEED was given)",
-        **commit(project_root()),
+        "commit": head.stdout.strip() if head.returncode == 0 else None,
+        "dirty": bool(changes.stdout) if changes.returncode == 0 else None,
     }
 
 
-def commit(folder: Path) -> dict[str, Any]:
-    """The git commit of `folder` and whether files differ from it; None where git cannot tell."""
+def git(*words: str) -> subprocess.CompletedProcess[str]:
+    """What git says in the project's folder; status 128 without any output where there is no git."""
     try:
-        head = _git(folder, "rev-parse", "HEAD")
-        dirty = bool(_git(folder, "status", "--porcelain"))
+        return subprocess.run(["git", *words], cwd=project_root(), capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
-    return {"commit": head, "dirty": dirty}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20, check=True)
-    return done.stdout.strip()
+        return subprocess.CompletedProcess(words, 128, "", "")
 
 
 def expected_seconds(notebook: str, profile: str) -> float | None:
@@ -135,13 +110,8 @@ def expected_seconds(notebook: str, profile: str) -> float | None:
 
 def changed_results(folder: Path) -> list[str]:
     """What it means that a run changed files that git tracks, in lines for its end; nothing where it changed none."""
-    command = ["git", "status", "--porcelain", "--", str(folder)]
-    try:
-        done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    count = len(done.stdout.splitlines())
-    if done.returncode or not count:
+    count = len(git("status", "--porcelain", "--", str(folder)).stdout.splitlines())
+    if not count:
         return []
     name = os.path.relpath(folder, project_root())
     return [

@@ -1,24 +1,35 @@
-"""Read a notebook's source: its code, its parameters, the results it registers."""
+"""A notebook's source: its code, the results it registers, and its parameters, against which given ones are checked.
+
+Papermill itself only warns about an unknown name and goes on with the default: a mistyped parameter would silently give
+the wrong experiment. Here it is an error.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
-from mobivid_core.errors import RunError
+from mobivid_core.errors import ParameterError, RunError
 
 REGISTERING = ("figure", "table", "media", "headline")
 INJECTED_TAG = "injected-parameters"
+#: What a notebook says of its kernel.
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+#: The parameter that names a folder of the user's; its files are an input of the notebook.
+FOLDER = "FOLDER"
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A result that a notebook's source registers: its id, its kind and the cell's index."""
+    """A result that a notebook's source registers, and the index of the cell."""
 
     result_id: str
     kind: str
@@ -27,12 +38,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class NotebookSource:
-    """One notebook of the chain.
-
-    Attributes:
-        path: The file.
-        cells: Its cells.
-    """
+    """One notebook of the chain."""
 
     path: Path
     cells: tuple[NotebookNode, ...]
@@ -52,18 +58,10 @@ class NotebookSource:
         return [cell.source.rstrip() for cell in self.cells if cell.cell_type == "code"]
 
     def registered(self) -> list[Registered]:
-        """Every result the source registers, in order.
-
-        Raises:
-            RunError: An id is not a literal, or is registered twice.
-        """
+        """Every result the source registers, in order; RunError where an id is no literal, or there twice."""
         found: dict[str, Registered] = {}
-        for index, cell in enumerate(self.cells):
-            if cell.cell_type != "code":
-                continue
-            for node in ast.walk(self._parse(cell.source, index)):
-                if not _registers(node):
-                    continue
+        for index, tree in self._trees():
+            for node in filter(_registers, ast.walk(tree)):
                 first = node.args[0] if node.args else None
                 if not (isinstance(first, ast.Constant) and isinstance(first.value, str)):
                     raise RunError(
@@ -76,20 +74,19 @@ class NotebookSource:
         return list(found.values())
 
     def syntax(self) -> list[ast.Module]:
-        """Syntax trees of the code cells.
+        """Syntax trees of the code cells; RunError where one is not valid Python."""
+        return [tree for _, tree in self._trees()]
 
-        Raises:
-            RunError: A cell is not valid Python.
-        """
-        return [self._parse(c.source, i) for i, c in enumerate(self.cells) if c.cell_type == "code"]
-
-    def _parse(self, source: str, index: int) -> ast.Module:
+    def _trees(self) -> Iterator[tuple[int, ast.Module]]:
+        """Index and syntax tree of each code cell, magics transformed."""
         from IPython.core.inputtransformer2 import TransformerManager
 
-        try:
-            return ast.parse(TransformerManager().transform_cell(source))
-        except SyntaxError as error:
-            raise RunError(f"{self.name}, cell {index}, is not valid Python: {error}") from error
+        for index, cell in enumerate(self.cells):
+            if cell.cell_type == "code":
+                try:
+                    yield index, ast.parse(TransformerManager().transform_cell(cell.source))
+                except SyntaxError as error:
+                    raise RunError(f"{self.name}, cell {index}, is not valid Python: {error}") from error
 
 
 def _registers(node: ast.AST) -> bool:
@@ -108,16 +105,9 @@ def cell_hash(source: str) -> str:
 
 
 def read_notebook(path: Path) -> NotebookSource:
-    """Read a notebook.
-
-    Raises:
-        RunError: The file is missing or not a notebook.
-    """
+    """Read a notebook; RunError where the file is none."""
     try:
-        # The current format gives every cell an id; reading also validates.
-        node = nbformat.read(path, as_version=4)
-    except FileNotFoundError as error:
-        raise RunError(f"there is no notebook {path}") from error
+        node = nbformat.read(path, as_version=4)  # validates it too
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, ValueError) as error:
         raise RunError(f"{path} is not a readable notebook: {error}") from error
     return NotebookSource(path, tuple(node.cells))
@@ -129,7 +119,7 @@ def read_chain(folder: Path) -> list[NotebookSource]:
     Raises:
         RunError: There is none, one cannot be read, or two register the same result id.
     """
-    paths = sorted(p for p in folder.glob("[0-9][0-9]_*.ipynb"))
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise RunError(f"no numbered notebooks (such as 01_name.ipynb) in {folder}")
     chain = [read_notebook(path) for path in paths]
@@ -140,3 +130,75 @@ def read_chain(folder: Path) -> list[NotebookSource]:
             if owner != notebook.name:
                 raise RunError(f"{owner} and {notebook.name} both register {result.result_id!r}; rename one of them")
     return chain
+
+
+def declared(notebook: NotebookSource) -> dict[str, Any]:
+    """Parameters of a notebook and their default values; ParameterError where one is not a literal."""
+    import papermill
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns where no cell is tagged
+    try:
+        inspected = papermill.inspect_notebook(str(notebook.path))
+    except ValueError as error:
+        raise RunError(f"{notebook.name} names no kernel; its metadata need a kernelspec called python3") from error
+    defaults = {}
+    for name, described in inspected.items():
+        try:
+            defaults[name] = ast.literal_eval(described["default"])
+        except (ValueError, SyntaxError) as error:
+            raise ParameterError(
+                f"{notebook.name}: the parameter {name} = {described['default']} is not a literal, so it would not "
+                "follow a value passed for another parameter"
+            ) from error
+    return defaults
+
+
+def own_folder(notebook: NotebookSource, given: dict[str, Any]) -> Path | None:
+    """The user's folder that a notebook reads: as given, or as its source says (then beside the notebook)."""
+    named = (declared(notebook) | given).get(FOLDER)
+    return notebook.path.parent / named if named else None
+
+
+def parse_value(text: str) -> Any:
+    """A command-line value as a Python literal where it is one, else as text."""
+    word = text.capitalize()
+    try:
+        return ast.literal_eval(word if word in ("True", "False", "None") else text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def resolve(notebooks: Sequence[NotebookSource], profile: str, given: Sequence[tuple[str, str]]) -> list[dict]:
+    """Parameters for each notebook: the profile, and what was `given` (name, text) and the notebook declares.
+
+    Raises:
+        ParameterError: A name that no notebook declares, a value of another type, or PROFILE given as a parameter.
+    """
+    known = [declared(notebook) for notebook in notebooks]
+    chosen: list[dict[str, Any]] = [{"PROFILE": profile} if "PROFILE" in names else {} for names in known]
+    for name, text in given:
+        if name == "PROFILE":
+            raise ParameterError("give the profile with --profile, not with -p PROFILE")
+        takers = [i for i, names in enumerate(known) if name in names]
+        if not takers:
+            lists = [", ".join(n for n in names if n != "PROFILE") or "none" for names in known]
+            parts = [f"{notebook.name}: {listed}" for notebook, listed in zip(notebooks, lists, strict=True)]
+            raise ParameterError(f"unknown parameter {name!r}. Known are: {'; '.join(parts)}")
+        for i in takers:
+            chosen[i][name] = _typed(notebooks[i].name, name, text, known[i][name])
+            if name == FOLDER and text:  # the notebook works in another folder than the command
+                chosen[i][name] = str(Path(text).expanduser().resolve())
+    return chosen
+
+
+def _typed(notebook: str, name: str, text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text  # text such as "007" must not turn into a number
+    value = parse_value(text)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if default is not None and type(value) is not type(default):
+        raise ParameterError(
+            f"{notebook}: the parameter {name} is of type {type(default).__name__} (default {default!r}), got {text!r}"
+        )
+    return value

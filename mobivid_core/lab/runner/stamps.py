@@ -6,9 +6,8 @@ stamp, whose outputs no longer match, or none: in both cases the notebook runs a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mobivid_core import artifacts
 from mobivid_core.errors import CheckpointError, RunError
@@ -20,29 +19,17 @@ from mobivid_core.show import results as registry
 
 @dataclass(frozen=True)
 class Stamp:
-    """Record of one successful execution.
-
-    Attributes:
-        notebook: Its name.
-        parts: Hash of each part it depended on.
-        run: Id of the run.
-        seconds: Wall-clock time.
-        peak_mb: Peak memory of its kernel in MB (1e6 bytes).
-        files: Figures' and tables' file name -> SHA-256.
-        headlines: Headline id -> its row.
-        stages: Artefact stage -> digest.
-        executed: SHA-256 of the executed notebook.
-    """
+    """Record of one successful execution."""
 
     notebook: str
-    parts: dict[str, str]
-    run: str
+    parts: dict[str, str]  # hash of each part it depended on
+    run: str  # id of the run
     seconds: float
-    peak_mb: float
-    executed: str
-    files: dict[str, str] = field(default_factory=dict)
-    headlines: dict[str, str] = field(default_factory=dict)
-    stages: dict[str, str] = field(default_factory=dict)
+    peak_mb: float  # of its kernel, 1e6 bytes
+    executed: str  # SHA-256 of the executed notebook
+    files: dict[str, str]  # file name of a figure or table -> SHA-256
+    headlines: dict[str, str]  # id -> row
+    stages: dict[str, str]  # artefact stage -> digest
 
 
 def stamp_path(notebook: str, profile: str) -> Path:
@@ -82,15 +69,7 @@ def stage_states(profile: str) -> dict[str, tuple[int, int, str]]:
 
 
 def collect(notebook: NotebookSource, profile: str, run_id: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Check that this run wrote every result the notebook registers, and return what it wrote.
-
-    Args:
-        notebook: The notebook that has just run.
-        profile: Name of the profile.
-        run_id: Id of this run.
-
-    Returns:
-        File name -> SHA-256, and headline id -> row.
+    """What this run wrote: file name -> SHA-256, and headline id -> row.
 
     Raises:
         RunError: A registered result is missing, or was written by an earlier run.
@@ -144,21 +123,10 @@ def lost(stamp: Stamp, profile: str) -> str:
     return lost_results(stamp.files, stamp.headlines, profile)
 
 
-def prune(notebook: NotebookSource, profile: str) -> list[str]:
-    """Remove results that an earlier version of this notebook registered and this one does not.
-
-    Returns:
-        The ids removed.
-    """
-    ids = {r.result_id for r in notebook.registered()}
-    results = registry.Results(notebook=notebook.name, profile=profile)
-    return results.forget_others(ids)
-
-
 def content_of_others(notebook: str, profile: str) -> list[str]:
     """What notebooks other than `notebook` registered, as stable text lines."""
     folder = figures_dir(profile)
-    manifest: dict[str, Any] = read_json(folder / registry.MANIFEST, {})
+    manifest = read_json(folder / registry.MANIFEST, {})
     lines = [f"{i}|{e['finding']}|{e['files']}" for i, e in sorted(manifest.items()) if e["notebook"] != notebook]
     rows = registry.read_headlines(folder / registry.HEADLINES)
     return lines + ["|".join(row.values()) for row in rows if row["notebook"] != notebook]

@@ -7,10 +7,10 @@ on Linux where the system allows it). These limits stop accidents and simple tri
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -31,14 +31,7 @@ _STARTUP_S = 300
 
 @dataclass(frozen=True)
 class Limits:
-    """What one notebook may use.
-
-    Attributes:
-        cell_s: Seconds a cell may run.
-        total_s: Seconds for the whole notebook.
-        memory_gb: Memory of a process (private data; enforced on Linux).
-        file_gb: Size of a file that it writes.
-    """
+    """What one notebook may use: seconds, memory of a process (private data; on Linux), size of a file it writes."""
 
     cell_s: float = 120
     total_s: float = 900
@@ -59,15 +52,7 @@ def without_network() -> tuple[str, ...]:
 
 
 def run_confined(notebook: NotebookNode, checks: list[int], limits: Limits) -> list[dict[str, str]]:
-    """Run a notebook in a process of its own.
-
-    Args:
-        notebook: Without outputs.
-        checks: Places of the cells whose verdicts are wanted.
-        limits: What it may use.
-
-    Returns:
-        Status and message of each check.
+    """Run a notebook in a process of its own: status and message of the cells whose places are in `checks`.
 
     Raises:
         TeachingError: It took too long, its kernel died, or it could not be run.
@@ -116,24 +101,17 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def _kill_tree(process: subprocess.Popen) -> None:
     """End a process and everything it started: a kernel has a session of its own."""
-    try:
+    family = []
+    with contextlib.suppress(psutil.Error):
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    except psutil.Error:
-        family = []
     for member in family:
-        try:
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
             member.kill()
-        except psutil.Error:  # it ended meanwhile
-            continue
     process.wait()
 
 
 def _confine(limits: Limits) -> None:
     """Limit this process and those it starts."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
     wanted = {
         resource.RLIMIT_DATA: int(limits.memory_gb * 2**30),
         resource.RLIMIT_FSIZE: int(limits.file_gb * 2**30),
@@ -164,8 +142,7 @@ def _execute(folder: Path) -> dict:
     notebook = nbformat.from_dict(request["notebook"])
     _confine(limits)
     manager = AsyncKernelManager(kernel_spec_manager=OwnKernel(), kernel_name="python3")
-    if os.name == "posix":
-        manager.transport, manager.ip = "ipc", str(folder / "ipc")
+    manager.transport, manager.ip = "ipc", str(folder / "ipc")
     client = NotebookClient(notebook, km=manager, allow_errors=True, timeout=limits.cell_s, startup_timeout=_STARTUP_S)
     try:
         client.execute()
@@ -197,6 +174,4 @@ def _verdict_of(cell: NotebookNode) -> dict[str, str]:
 def work() -> None:
     """What the process does: run what the folder that it is given asks for, leave the result there."""
     folder = Path(sys.argv[1])
-    if sys.platform == "win32":
-        asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy())
     (folder / _RESULT).write_text(json.dumps(_execute(folder)), encoding="utf-8")

@@ -20,72 +20,51 @@ from mobivid_core.profiles import get_profile
 _CAPTIONS = ("a red star moving right on a plain background", "a blue fish growing on a gradient background")
 
 
-def film_blocks(time: int = 4, side: int = 8, clips: int = 6) -> np.ndarray:
-    """Blocks of unseen film, (N, 3 * time * side * side) float64 in [-1, 1]: what one token of such a VAE stands for.
+def film_blocks() -> np.ndarray:
+    """Blocks of unseen film, (N, 3 * 4 * 8 * 8) float64 in [-1, 1]: what one token of a 4x8x8 VAE stands for.
 
-    Args:
-        time: Frames of a block; a clip's first frame is left out.
-        side: Height and width.
-        clips: Clips of 1 + 16 frames at 64 pixels.
+    They come from six clips of 17 frames at 64 pixels, of which the first frame is left out.
     """
-    whole = film_clips("test", frames=17, size=64, limit=clips).clips[:, :, 1:]
-    tiles = whole.unfold(2, time, time).unfold(3, side, side).unfold(4, side, side)  # (N, 3, t, h, w, time, side, side)
+    whole = film_clips("test", frames=17, size=64, limit=6).clips[:, :, 1:]
+    tiles = whole.unfold(2, 4, 4).unfold(3, 8, 8).unfold(4, 8, 8)  # (N, 3, t, h, w, 4, 8, 8)
     return tiles.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(0, 3).flatten(1).double().numpy()
 
 
 @torch.no_grad()
-def sampled_clip(
-    euler_step: Callable[..., Tensor],
-    guided_velocity: Callable[..., Tensor],
-    prompt: str,
-    steps: int = 8,
-    guidance: float = 3.0,
-    seed: int = 0,
-) -> Tensor:
-    """A clip of the shipped teacher through a sampler of the reader's own.
+def sampled_clip(euler_step: Callable[..., Tensor], guided_velocity: Callable[..., Tensor], prompt: str) -> Tensor:
+    """A clip (1, 3, T, H, W) in [-1, 1] of the shipped teacher through a sampler of the reader's own: 8 steps, g = 3.
 
     Args:
         euler_step: (x, v, sigma, sigma_next) -> x at sigma_next.
         guided_velocity: (v_empty, v_text, g) -> guided velocity.
         prompt: The caption.
-        steps: Guided steps.
-        guidance: Strength g.
-        seed: Seed of the starting noise.
-
-    Returns:
-        (1, 3, T, H, W) in [-1, 1].
     """
     vae, teacher, shape = _shipped()
     asked = encode_captions([prompt])
-    x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
-    sigmas = [*textbook_sigmas(steps), 0.0]
+    x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    sigmas = [*textbook_sigmas(8), 0.0]
     for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
         time = torch.full((1,), TIMESTEP_SCALE * sigma)
         v_empty, v_text = (teacher(x, time, c.text, c.mask).sample for c in (asked.empty(), asked))
-        x = euler_step(x, guided_velocity(v_empty, v_text, guidance), sigma, sigma_next)
+        x = euler_step(x, guided_velocity(v_empty, v_text, 3.0), sigma, sigma_next)
     return vae.decode_latents(x)
 
 
 @torch.no_grad()
-def ffn_activations(block: int, samples: int = 32, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """What an FFN's down layer of the shipped teacher sees at high noise.
-
-    Args:
-        block: Index of the block.
-        samples: Noises in each of the two sets.
-        seed: Seed of the noises.
+def ffn_activations(block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What the down layer of a block's FFN in the shipped teacher sees at high noise.
 
     Returns:
-        Two sets of activations (samples * tokens, neurons) from different noises; the layer's weight (hidden, neurons).
+        Two sets of activations (32 * tokens, neurons) from different noises; the layer's weight (hidden, neurons).
     """
     _, teacher, shape = _shipped()
-    asked = encode_captions([_CAPTIONS[i % len(_CAPTIONS)] for i in range(samples)])
-    generator, seen = torch.Generator().manual_seed(seed), []
+    asked = encode_captions([*_CAPTIONS] * 16)
+    generator, seen = torch.Generator().manual_seed(0), []
     down = teacher.blocks[block].ffn.down
     hook = down.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(0, -2)))
     for _ in range(2):
-        noise = torch.randn(samples, *shape, generator=generator)
-        teacher(noise, torch.full((samples,), TIMESTEP_SCALE), asked.text, asked.mask)
+        noise = torch.randn(32, *shape, generator=generator)
+        teacher(noise, torch.full((32,), TIMESTEP_SCALE), asked.text, asked.mask)
     hook.remove()
     return seen[0], seen[1], down.weight.detach()
 

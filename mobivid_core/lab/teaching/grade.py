@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pandas as pd
 from nbformat import NotebookNode
 
 from mobivid_core.command import CommandParser, above_zero, given_path, run_command
@@ -30,24 +30,12 @@ _LONGEST = 300
 Row = dict[str, str]
 
 
-def grade_notebook(handed_in: NotebookNode, master: Master, timeout: float = Limits.cell_s) -> list[Row]:
-    """Run a student's notebook with the master's checks.
-
-    Args:
-        handed_in: The student's notebook; its check cells are found as `find_checks` says.
-        master: Its master.
-        timeout: Seconds a cell may take.
-
-    Returns:
-        One row an exercise: exercise, status ("right", "wrong", "open"), message.
+def grade_notebook(handed_in: NotebookNode, master: Master, limits: Limits) -> list[Row]:
+    """Run a student's notebook with the master's checks: a row an exercise (exercise, status, message).
 
     Raises:
         TeachingError: A check cell was deleted, a cell took too long, or the kernel died.
     """
-    return _graded(handed_in, master, Limits(cell_s=timeout))
-
-
-def _graded(handed_in: NotebookNode, master: Master, limits: Limits) -> list[Row]:
     places = find_checks(handed_in, master)
     for place, exercise in zip(places, master.exercises, strict=True):
         handed_in.cells[place].source = master.cells[exercise.check].source
@@ -55,90 +43,44 @@ def _graded(handed_in: NotebookNode, master: Master, limits: Limits) -> list[Row
     return [{"exercise": e.title, **verdict} for e, verdict in zip(master.exercises, verdicts, strict=True)]
 
 
-def grade_folder(
-    folder: Path, limits: Limits | None = None, take: Callable[[Row], None] = lambda row: None
-) -> pd.DataFrame:
-    """Grade all notebooks below a folder that are named after a master, e.g. `ana/ex02_flow.ipynb`.
-
-    Args:
-        folder: Hidden files and folders in it are passed over.
-        limits: What a notebook may use.
-        take: Gets each row as soon as it is known.
-
-    Returns:
-        One row an exercise: file, exercise, status, message; one row a file that could not be graded (`NOT_GRADED`) or
-        that looks like a hand-in under another name.
-
-    Raises:
-        TeachingError: No folder, or neither a hand-in nor anything like one in it.
-    """
-    folder, masters = Path(folder), read_masters()
-    found = find_hand_ins(folder, masters)
-    if not found.hand_ins and not found.stray:
-        raise TeachingError(
-            f"no handed-in notebooks in {folder}: their names have to hold a master's, such as ex02_flow"
-        )
-    rows = []
-    for row in _rows(folder, found, masters, limits or Limits()):
-        rows.append(row)
-        take(row)
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _rows(folder: Path, found: Found, masters: Sequence[Master], limits: Limits) -> Iterator[Row]:
+def graded(folder: Path, found: Found, masters: Sequence[Master], limits: Limits) -> Iterator[Row]:
+    """Grade what was found in a folder: a row an exercise, or one that says why a file was not graded."""
     for path, master in found.hand_ins:
         try:
-            notebook = read_hand_in(path)
-            graded = _graded(notebook, master, limits)
+            rows = grade_notebook(read_hand_in(path), master, limits)
         except TeachingError as error:
-            graded = [{"exercise": "", "status": NOT_GRADED, "message": str(error)}]
+            rows = [{"exercise": "", "status": NOT_GRADED, "message": str(error)}]
             with contextlib.suppress(TeachingError):
                 other = kin(read_hand_in(path), masters)
                 if other not in (None, master):
-                    graded[0]["message"] += f" (its cells are those of {other.name})"
-        yield from (_row(path, folder, **row) for row in graded)
+                    rows[0]["message"] += f" (its cells are those of {other.name})"
+        yield from (_clean(path.relative_to(folder), row) for row in rows)
     for path, why in found.stray:
-        yield _row(path, folder, "", NOT_GRADED, why)
+        yield _clean(path.relative_to(folder), {"exercise": "", "status": NOT_GRADED, "message": why})
 
 
-def _row(path: Path, folder: Path, exercise: str, status: str, message: str) -> Row:
-    """One line a row, of text that can be written whatever a file's name or a student's message holds."""
-    values = (path.relative_to(folder).as_posix(), exercise, status, message)
-    clean = (" ".join(str(v).encode("utf-8", "backslashreplace").decode().split())[:_LONGEST] for v in values)
-    return dict(zip(COLUMNS, clean, strict=True))
-
-
-@contextlib.contextmanager
-def _table(path: Path | None) -> Iterator[Callable[[Row], None]]:
-    """What takes rows: prints each, and writes it to `path` at once, so that a long grading can be stopped."""
-    with contextlib.ExitStack() as stack:
-        writer = stream = None
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(path.open("w", encoding="utf-8", newline=""))
-            writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-
-        def take(row: Row) -> None:
-            if writer and stream:
-                writer.writerow(row)
-                stream.flush()
-            print("  ".join(value for value in row.values() if value), flush=True)
-
-        yield take
+def _clean(file: Path, row: Row) -> Row:
+    """A row in one line of text that can be written whatever a file's name or a student's message holds."""
+    values = {"file": file.as_posix(), **row}
+    return {k: " ".join(v.encode("utf-8", "backslashreplace").decode().split())[:_LONGEST] for k, v in values.items()}
 
 
 def _run(options: argparse.Namespace) -> None:
-    limits = Limits(options.timeout, options.total, options.memory)
-    found = find_hand_ins(options.folder, read_masters())  # refused before an earlier table is written over
-    if not found.hand_ins and not found.stray:
-        grade_folder(options.folder)
+    masters = read_masters()
+    found = find_hand_ins(options.folder, masters)  # may refuse: before an earlier table is written over
     if found.hidden:
         print(f"note: {found.hidden} hidden file(s), copies of an editor or a Mac, passed over", file=sys.stderr)
     if not without_network():
         print("note: this system does not let notebooks be cut off from the network", file=sys.stderr)
-    with _table(options.out) as take:
-        grade_folder(options.folder, limits, take)
+    limits, table = Limits(options.timeout, options.total, options.memory), options.out or Path(os.devnull)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with table.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in graded(options.folder, found, masters, limits):
+            writer.writerow(row)
+            stream.flush()  # at once, so that a long grading can be stopped
+            print("  ".join(value for value in row.values() if value), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

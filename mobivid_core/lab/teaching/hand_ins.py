@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
 
 from mobivid_core.errors import TeachingError
+from mobivid_core.lab.runner.source import KERNEL
 from mobivid_core.lab.teaching.masters import TAGS, Exercise, Master
 
 #: Largest file that is read; a notebook full of figures has a few.
@@ -27,30 +28,22 @@ _CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7}|\|{7})(?:\s|$)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        hand_ins: Files named after a master, with it, in order of their paths.
-        stray: Files that look like hand-ins but cannot be taken for one, with the reason.
-        hidden: Number of hidden files (checkpoints of an editor, a Mac's "._" files) that were passed over.
-    """
-
-    hand_ins: list[tuple[Path, Master]]
-    stray: list[tuple[Path, str]]
-    hidden: int
+    hand_ins: list[tuple[Path, Master]]  # files named after a master, in order of their paths
+    stray: list[tuple[Path, str]]  # what looks like a hand-in but cannot be taken for one, and why
+    hidden: int  # files passed over: checkpoints of an editor, a Mac's "._" files
 
 
 def find_hand_ins(folder: Path, masters: Sequence[Master]) -> Found:
-    """Look for hand-ins in a folder and its subfolders.
+    """Look for hand-ins in a folder and its subfolders: notebooks named after a master, e.g. `ana/ex02_flow.ipynb`.
 
     Raises:
-        TeachingError: It is no folder.
+        TeachingError: It is no folder, or holds neither a hand-in nor anything like one.
     """
-    folder = Path(folder)
     if not folder.is_dir():
         raise TeachingError(f"{folder} is no folder; give the one that holds the handed-in notebooks")
-    found = Found([], [], 0)
-    hidden = 0
+    hand_ins, stray, hidden = [], [], 0
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
@@ -59,12 +52,16 @@ def find_hand_ins(folder: Path, masters: Sequence[Master]) -> Found:
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
             hidden += bool(named or notebook)
         elif named and notebook:
-            found.hand_ins.append((path, named))
+            hand_ins.append((path, named))
         elif named:
-            found.stray.append((path, f"named like a hand-in of {named.name}, but it is no .ipynb file"))
+            stray.append((path, f"named like a hand-in of {named.name}, but it is no .ipynb file"))
         elif notebook:
-            found.stray.append((path, _why_stray(path, masters)))
-    return Found(found.hand_ins, found.stray, hidden)
+            stray.append((path, _why_stray(path, masters)))
+    if not hand_ins and not stray:
+        raise TeachingError(
+            f"no handed-in notebooks in {folder}: their names have to hold a master's, such as ex02_flow"
+        )
+    return Found(hand_ins, stray, hidden)
 
 
 def read_hand_in(path: Path) -> NotebookNode:
@@ -99,9 +96,9 @@ def find_checks(notebook: NotebookNode, master: Master) -> list[int]:
         by_id = [i for i, cell in enumerate(notebook.cells) if cell.id == check.id]
         by_source = [i for i, cell in enumerate(notebook.cells) if cell.source.strip() == check.source.strip()]
         candidates = [*by_id, *by_source, *(tagged[number : number + 1] if in_order else [])]
-        place = candidates[0] if candidates else None
-        if place is None:
+        if not candidates:
             raise TeachingError(_missing(exercise, notebook, master))
+        place = candidates[0]
         if notebook.cells[place].cell_type != "code":
             raise TeachingError(f"the check cell of {exercise.title!r} is no code cell any more; turn it back into one")
         places.append(place)
@@ -118,14 +115,14 @@ def kin(notebook: NotebookNode, masters: Sequence[Master]) -> Master | None:
         own = [master.cells[i] for e in master.exercises for i in (e.task, e.check)]
         return sum(cell.id in ids or cell.source.strip() in sources for cell in own)
 
-    best = max(masters, key=shared, default=None)
-    return best if best is not None and shared(best) else None
+    best = max(masters, key=shared)
+    return best if shared(best) else None
 
 
 def _named_after(path: Path, masters: Sequence[Master]) -> Master | None:
     name = path.name.casefold()
-    places = {m.name: (name.find(m.name.casefold()), m) for m in masters if m.name.casefold() in name}
-    return min(places.values(), key=lambda pair: pair[0])[1] if places else None
+    named = [master for master in masters if master.name.casefold() in name]
+    return min(named, key=lambda master: name.find(master.name.casefold()), default=None)
 
 
 def _why_stray(path: Path, masters: Sequence[Master]) -> str:
@@ -190,12 +187,9 @@ def _rebuilt(values: dict) -> NotebookNode:
     cells = values.get("cells")
     if not isinstance(cells, list):
         raise TeachingError("the notebook has no list of cells: it is damaged")
-    made, used = [], set()
-    for number, cell in enumerate(cells):
-        made.append(_fresh(cell, number, used))
-    notebook = new_notebook(cells=made)
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return notebook
+    used: set[str] = set()
+    made = [_fresh(cell, number, used) for number, cell in enumerate(cells)]
+    return new_notebook(cells=made, metadata={"kernelspec": KERNEL})
 
 
 def _fresh(cell: object, number: int, used: set[str]) -> NotebookNode:

@@ -8,6 +8,7 @@ can be worked on without the ones before it.
 from __future__ import annotations
 
 import ast
+import symtable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import nbformat
 from nbformat import NotebookNode
 
 from mobivid_core.errors import TeachingError
-from mobivid_core.lab.teaching.placeholder import bound_names, used_names
 from mobivid_core.paths import notebooks_dir
 
 TAGS = ("exercise", "solution", "check", "instructor")
@@ -33,13 +33,7 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Master:
-    """A master that passed all checks.
-
-    Attributes:
-        path: The file.
-        cells: Its cells.
-        exercises: In order.
-    """
+    """A master that passed all checks, with its exercises in order."""
 
     path: Path
     cells: tuple[NotebookNode, ...]
@@ -62,11 +56,7 @@ def tag_of(cell: NotebookNode) -> str | None:
 
 
 def read_masters(folder: Path | None = None) -> list[Master]:
-    """All masters of a folder (default: the project's), in order.
-
-    Raises:
-        TeachingError: There is none, or one is malformed.
-    """
+    """All masters of a folder (default: the project's), in order; TeachingError where there is none."""
     folder = folder or masters_dir()
     paths = sorted(folder.glob("ex[0-9][0-9]_*.ipynb"))
     if not paths:
@@ -111,9 +101,8 @@ def _exercises(path: Path, cells: tuple[NotebookNode, ...]) -> list[Exercise]:
         tags = [tag for _, tag in group]
         if tags != ["exercise", "solution", "check"]:
             raise TeachingError(
-                f"{path.name}: {title!r} has the tags {', '.join(tags)}; each exercise needs one cell "
-                "tagged `exercise`, "
-                "then one `solution`, then one `check`"
+                f"{path.name}: {title!r} has the tags {', '.join(tags)}; each exercise needs one cell tagged "
+                "`exercise`, then one `solution`, then one `check`"
             )
         kinds = [cells[i].cell_type for i, _ in group]
         if kinds != ["markdown", "code", "code"]:
@@ -138,6 +127,29 @@ def _check_names(master: Master) -> None:
             if needed:
                 raise TeachingError(
                     f"{master.path.name}, cell {index}, needs {needed[0]!r}, which the solution of "
-                    f"{solved[needed[0]]!r} "
-                    "defines: students run it unsolved. Move it into the check, or define the name before the exercise"
+                    f"{solved[needed[0]]!r} defines: students run it unsolved. Move it into the check, or define the "
+                    "name before the exercise"
                 )
+
+
+def bound_names(source: str) -> list[str]:
+    """Functions and variables that a cell's own statements bind, in order; imports and nested blocks do not count."""
+    found: list[str] = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef):
+            found.append(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.For):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found += [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+    return list(dict.fromkeys(found))
+
+
+def used_names(source: str) -> set[str]:
+    """Names that a cell reads from the notebook; variables of its own comprehensions and functions do not count."""
+    tables, used = [symtable.symtable(source, "<cell>", "exec")], set()
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        top = table.get_type() == "module"
+        used |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (top or s.is_global())}
+    return used

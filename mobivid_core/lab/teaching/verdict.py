@@ -23,12 +23,9 @@ _UNREADABLE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticErr
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer of one self-check.
+    """Result of one self-check, e.g. of "vae.tokens".
 
-    Attributes:
-        check: Topic and name of the check, e.g. "vae.tokens".
-        status: "right", "wrong", or "open" while the gap is not filled.
-        message: What is right about it, or what is wrong; never the answer.
+    The status is "open" while the gap is not filled. The message says what is right or wrong, never the answer.
     """
 
     check: str
@@ -55,7 +52,7 @@ class Verdict:
 
 
 class Wrong(Exception):
-    """Raised inside a check: the answer is wrong, and why."""
+    """Raised inside a check: the answer is wrong, and why, without the answer."""
 
 
 class Unsolved(Exception):
@@ -67,49 +64,19 @@ class Unsolved(Exception):
 
 
 def unsolved(name: str) -> NoReturn:
-    """Body of a function that a student has still to write.
-
-    Raises:
-        Unsolved: Always.
-    """
+    """Body of a function that a student has still to write."""
     raise Unsolved(f"`{name}` is not written yet: put your code in place of `unsolved(...)`.")
 
 
 def require(**answers: object) -> None:
-    """Last line of a cell with values to fill in.
-
-    Args:
-        answers: Name and value of each answer.
-
-    Raises:
-        Unsolved: One is still `...`.
-    """
+    """Last line of a cell with values to fill in: raises `Unsolved` while one is still `...`."""
     gaps = [f"`{name}`" for name, value in answers.items() if value is ...]
     if gaps:
         raise Unsolved(f"put your answer in place of `...` for {', '.join(gaps)} in this cell, then run it again.")
 
 
-def wrong_if(condition: object, why: str) -> None:
-    """Stop a check with the verdict "wrong".
-
-    Args:
-        condition: Stops if true.
-        why: What is wrong, without the answer.
-
-    Raises:
-        Wrong: The condition holds.
-    """
-    if bool(condition):
-        raise Wrong(why)
-
-
 def run(function: Callable[..., Any], *arguments: object) -> Any:
-    """Call a student's function.
-
-    Raises:
-        Unsolved: It is still the gap, or returns nothing.
-        Wrong: It is no function, or raised an error; the message names it.
-    """
+    """Call a student's function: `Unsolved` where it returns nothing, `Wrong` where it is none or raises an error."""
     name = getattr(function, "__name__", "it")
     if not callable(function):
         raise Wrong(f"the exercise asks for a function, and this is {type(function).__name__}")
@@ -125,7 +92,7 @@ def run(function: Callable[..., Any], *arguments: object) -> Any:
 
 
 def checked(check: Callable[P, str]) -> Callable[P, Verdict]:
-    """Make a check of a function that returns praise and stops with `wrong_if`.
+    """Make a check of a function that returns praise or raises `Wrong`.
 
     An argument that is still the gap's `...` gives "open"; one that cannot be read gives "wrong", not a traceback.
     """
@@ -144,9 +111,7 @@ def checked(check: Callable[P, str]) -> Callable[P, Verdict]:
         except Wrong as error:
             return Verdict(name, "wrong", str(error))
         except _UNREADABLE as error:
-            why = (
-                f"the answer could not be read ({type(error).__name__}: {error}); is it of the kind that is asked for?"
-            )
-            return Verdict(name, "wrong", why)
+            read = f"the answer could not be read ({type(error).__name__}: {error})"
+            return Verdict(name, "wrong", f"{read}; is it of the kind that is asked for?")
 
     return judged

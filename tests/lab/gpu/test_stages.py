@@ -13,9 +13,8 @@ from mobivid_core.artifacts import load_model, save_model
 from mobivid_core.distill.student import load_student
 from mobivid_core.distill.trajectory import teacher_states
 from mobivid_core.lab.gpu import command
-from mobivid_core.lab.gpu.place import Place, dataset
-from mobivid_core.lab.gpu.stages import STAGES
-from mobivid_core.lab.gpu.students import walked
+from mobivid_core.lab.gpu.stages import Place
+from mobivid_core.lab.gpu.students import STAGES, walked
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import get_profile
 
@@ -31,7 +30,7 @@ def test_every_stage_runs_on_what_the_ones_before_it_left(place: Place) -> None:
     for name in ("judge", "codec", "latents", "sharpen", "teacher", "guidance", "prune", "trajectories"):
         STAGES[name](place, 1.0)
     STAGES["regress"](place, 2.0)
-    STAGES["regress"](place, 2.0, start="pruned", out="student-regression")
+    STAGES["regress"](place, 2.0, start="pruned", to="student-regression")
     STAGES["contest"](place, 1.0)
     STAGES["compare"](place, 1.0)
 
@@ -55,7 +54,7 @@ def test_trajectories_are_kept_with_the_captions_that_made_them(place: Place) ->
     save_model(teacher, place.root / "teacher")
     STAGES["trajectories"](place, 1.0)
 
-    paths = walked(place, dataset(place))
+    paths = walked(place, place.dataset())
     settings = {"steps": place.teacher_steps, "guidance": paths.guidance, "solver": "unipc"}
     again = teacher_states(teacher, paths.condition, paths.states[:, 0], **settings)
     torch.testing.assert_close(again, paths.states, rtol=1e-3, atol=1e-3)  # batches of another size round otherwise

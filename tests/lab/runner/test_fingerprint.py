@@ -12,8 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.lab.runner.chain import Chain
 from mobivid_core.lab.runner.fingerprint import READ_THROUGH, READS_RESULTS, changed, data_hashes, module_files
-from mobivid_core.lab.runner.parameters import declared, parse_value, resolve
-from mobivid_core.lab.runner.source import read_chain, read_notebook
+from mobivid_core.lab.runner.source import declared, parse_value, read_chain, read_notebook, resolve
 from mobivid_core.measure.reference import MEASURING_CODE
 from mobivid_core.paths import project_root
 

@@ -15,7 +15,7 @@ import torch
 from mobivid_core.distill.solvers import default_grid
 from mobivid_core.flow.toy import LineMixture
 from mobivid_core.lab.teaching.checks import distillation, flow, phone, pruning, scorecard, sensitivity, start, vae
-from mobivid_core.lab.teaching.verdict import Verdict, checked, require, run, unsolved, wrong_if
+from mobivid_core.lab.teaching.verdict import Verdict, Wrong, checked, require, run, unsolved
 
 TOY = LineMixture(means=(-1.0, 2.0), widths=(0.25, 0.25), weights=(0.25, 0.75))
 STATEMENTS = {"fast": "C01", "small": "C13", "ours": "server_params"}
@@ -294,7 +294,8 @@ def test_gaps_errors_and_nonsense_never_raise() -> None:
 def test_a_verdict_shows_its_state_and_escapes_what_students_write() -> None:
     @checked
     def topic(answer: str) -> str:
-        wrong_if(answer != "yes", f"not {answer}")
+        if answer != "yes":
+            raise Wrong(f"not {answer}")
         return "good"
 
     assert str(topic("yes")) == "Right: good" and topic("yes").ok

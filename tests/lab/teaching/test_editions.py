@@ -12,10 +12,16 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mobivid_core.errors import ParameterError, TeachingError
 from mobivid_core.lab.runner.source import read_chain
-from mobivid_core.lab.teaching.command import main
-from mobivid_core.lab.teaching.editions import edition_of, write_editions
-from mobivid_core.lab.teaching.masters import Master, masters_dir, read_master, read_masters, tag_of
-from mobivid_core.lab.teaching.placeholder import bound_names, placeholder, used_names
+from mobivid_core.lab.teaching.editions import edition_of, main, placeholder, write_editions
+from mobivid_core.lab.teaching.masters import (
+    Master,
+    bound_names,
+    masters_dir,
+    read_master,
+    read_masters,
+    tag_of,
+    used_names,
+)
 from mobivid_core.paths import notebooks_dir
 
 MASTERS = read_masters()

@@ -8,8 +8,10 @@ import nbformat
 import pytest
 
 from mobivid_core.errors import TeachingError
+from mobivid_core.lab.teaching.confined import Limits
 from mobivid_core.lab.teaching.editions import edition_of, write_editions
-from mobivid_core.lab.teaching.grade import grade_folder, grade_notebook, main
+from mobivid_core.lab.teaching.grade import grade_notebook, main
+from mobivid_core.lab.teaching.hand_ins import find_hand_ins
 from mobivid_core.lab.teaching.masters import Master, read_masters
 
 MASTERS = {master.name: master for master in read_masters()}
@@ -33,13 +35,13 @@ def test_unsolved_exercises_are_said_to_be_open(master: Master, run_notebook) ->
 
 def test_grading_refuses_what_it_cannot_grade(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(TeachingError, match="no handed-in notebooks"):
-        grade_folder(tmp_path)
+        find_hand_ins(tmp_path, [*MASTERS.values()])
     assert main([str(tmp_path)]) == 2 and "ex02_flow" in capsys.readouterr().err
     master = MASTERS["ex05_distillation"]
     notebook = edition_of(master, "student")
     notebook.cells = [cell for cell in notebook.cells if "check" not in cell.metadata.get("tags", [])]
     with pytest.raises(TeachingError, match="check cell of '1. A step.*missing"):
-        grade_notebook(notebook, master)
+        grade_notebook(notebook, master, Limits())
 
 
 @pytest.mark.slow
@@ -66,5 +68,5 @@ def test_grades_in_a_kernel(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
 @pytest.mark.slow
 @every_master
 def test_the_instructors_edition_runs_in_a_kernel(master: Master) -> None:
-    rows = grade_notebook(edition_of(master, "instructor"), master, timeout=600)
+    rows = grade_notebook(edition_of(master, "instructor"), master, Limits(cell_s=600))
     assert [row["status"] for row in rows] == ["right"] * len(master.exercises), rows

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 import pandas as pd
 
-from mobivid_core.lab.teaching.verdict import checked, run, wrong_if
+from mobivid_core.lab.teaching.verdict import Wrong, checked, run
 
 NAN = float("nan")
 #: (test, value, low, high, target, digits), the verdict, and the case in words.
@@ -28,48 +28,43 @@ TRIALS = (
 
 @checked
 def rules(verdict: Callable[..., str]) -> str:
-    """The scorecard's rules.
-
-    Args:
-        verdict: (test, value, low, high, target, digits) -> "supported", "contradicted" or "undecided".
-    """
+    """The scorecard's rules: verdict(test, value, low, high, target, digits) -> "supported" and the like."""
     for arguments, right, case in TRIALS:
         found = run(verdict, *arguments)
-        wrong_if(
-            str(found) != right,
-            f"test {arguments[0]!r}: {case} is judged {found!r}. Read the test's sentence in the task again.",
-        )
+        if str(found) != right:
+            raise Wrong(f"test {arguments[0]!r}: {case} is judged {found!r}. Read the test's sentence again.")
     return "every rule as written. Note which of them look at the interval, and how often it decides nothing."
 
 
 @checked
 def fragile(on_measurement: Collection[str], fragile_claims: Collection[str], claims: pd.DataFrame) -> str:
-    """Claims that rest on a measurement, and those whose verdict would fall under a stricter rule.
+    """Ids of claims that rest on a measurement, and of those among them whose interval decides nothing.
 
     Args:
         on_measurement: Ids of the claims whose own number here is `measured`.
-        fragile_claims: Ids among them whose interval holds the target, or is missing: undecided.
+        fragile_claims: Ids among them whose interval holds the target, or is missing.
         claims: Table with columns id, ours, evidence, low, high, target.
     """
     measured = claims[claims["evidence"].isin(["measured", "recorded"])]
     right, found = set(measured["id"]), set(on_measurement)
     unknown = sorted((found | set(fragile_claims)) - set(claims["id"]))
-    wrong_if(unknown, f"{unknown[0] if unknown else ''!r} is no claim of the table.")
+    if unknown:
+        raise Wrong(f"{unknown[0]!r} is no claim of the table.")
     derived = found & set(claims.loc[claims["evidence"] == "derived", "id"])
-    wrong_if(derived, "`on_measurement`: a number that comes out of a model or arithmetic is in your list.")
-    wrong_if(found - right, "`on_measurement`: a claim without any number of ours is in your list.")
-    wrong_if(right - found, "`on_measurement`: a claim is missing. Filter the table by its column `evidence`.")
+    if derived:
+        raise Wrong("`on_measurement`: a number that comes out of a model or arithmetic is in your list.")
+    if found - right:
+        raise Wrong("`on_measurement`: a claim without any number of ours is in your list.")
+    if right - found:
+        raise Wrong("`on_measurement`: a claim is missing. Filter the table by its column `evidence`.")
     clear = (measured["low"] >= measured["target"]) | (measured["high"] <= measured["target"])
     weak = set(measured.loc[~clear, "id"])
     chosen = set(fragile_claims)
     blank = set(measured.loc[measured["low"].isna(), "id"])
-    wrong_if(
-        blank - chosen,
-        "`fragile_claims`: a missing interval clears nothing. A comparison with NaN is false: did you rely on it?",
-    )
-    wrong_if(weak - chosen, "`fragile_claims`: one more has its target inside the interval.")
-    wrong_if(chosen - weak, "`fragile_claims`: one of yours has its whole interval on one side of the target.")
-    return (
-        "as the table says. A verdict is only as strong as its rule: the scorecard prints the rule "
-        "beside it for that reason."
-    )
+    if blank - chosen:
+        raise Wrong("`fragile_claims`: a missing interval clears nothing: a comparison with NaN is false.")
+    if weak - chosen:
+        raise Wrong("`fragile_claims`: one more has its target inside the interval.")
+    if chosen - weak:
+        raise Wrong("`fragile_claims`: one of yours has its whole interval on one side of the target.")
+    return "as the table says. A verdict is only as strong as its rule, so the scorecard prints both."

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mobivid_core.lab.teaching.verdict import checked, run, wrong_if
+from mobivid_core.lab.teaching.verdict import Wrong, checked, run
 from mobivid_core.models.counts import latent_grid
 
 #: (frames, height, width, ratio) of the trials.
@@ -18,79 +18,49 @@ CLIPS = (
 
 @checked
 def tokens(token_count: Callable[..., int]) -> str:
-    """Tokens of a clip.
-
-    Args:
-        token_count: (frames, height, width, ratio) -> tokens.
-    """
+    """Tokens of a clip: token_count(frames, height, width, ratio)."""
     for frames, height, width, ratio in CLIPS:
         given = f"a clip of {frames} x {height} x {width} at {'x'.join(map(str, ratio))}"
-        found, right = (
-            run(token_count, frames, height, width, ratio),
-            math.prod(latent_grid(frames, height, width, ratio)),
-        )
+        found = run(token_count, frames, height, width, ratio)
+        right = math.prod(latent_grid(frames, height, width, ratio))
         if found == right:
             continue
         time, high, wide = ratio
         area = (height // high) * (width // wide)
-        wrong_if(
-            frames == 1, f"{given}: an image is a video of one frame, and needs as many tokens as one latent frame has."
-        )
-        wrong_if(
-            math.isclose(found, frames / time * area)
-            or found in (frames // time * area, math.ceil(frames / time) * area),
-            f"{given}: you divided all frames by the ratio. The first frame is coded alone; only the "
-            "others are grouped.",
-        )
-        wrong_if(found > right, f"{given}: too many. Does one of the three axes go uncompressed?")
-        wrong_if(True, f"{given}: too few. Which axis is divided twice, or which frame is missing?")
+        if frames == 1:
+            raise Wrong(f"{given}: an image is a video of one frame, and needs as many tokens as one latent frame has.")
+        groups = (frames / time, frames // time, math.ceil(frames / time))
+        if any(math.isclose(found, count * area) for count in groups):
+            raise Wrong(f"{given}: you divided all frames by the ratio; the first frame is coded alone.")
+        if found > right:
+            raise Wrong(f"{given}: too many. Does one of the three axes go uncompressed?")
+        raise Wrong(f"{given}: too few. Which axis is divided twice, or which frame is missing?")
     return "the first frame alone, the others in groups, for each patch of the picture."
 
 
 @checked
 def rate(values_per_token: int, values_per_number: float, equal_rate_channels: int) -> str:
-    """Rate of 8x32x32 with 128 channels, and the channels that 4x8x8 with 16 is equal to.
-
-    Args:
-        values_per_token: Pixel values (of three colours) in one token's block.
-        values_per_number: Pixel values for each number that is stored.
-        equal_rate_channels: Channels at 8x32x32 for the rate of 4x8x8 with 16.
-    """
+    """Pixel values in a token's block at 8x32x32 and for each number stored with 128 channels; equal rate to 4x8x8."""
     block = 3 * 8 * 32 * 32
-    wrong_if(values_per_token == block // 3, "`values_per_token`: a pixel has three colour values.")
-    wrong_if(
-        values_per_token == block // 8,
-        "`values_per_token`: that is one frame's patch; a token covers a group of frames.",
-    )
-    wrong_if(
-        values_per_token != block,
-        "`values_per_token`: multiply time x height x width of one token's block, and the colours.",
-    )
-    wrong_if(
-        math.isclose(values_per_number, block),
-        "`values_per_number`: a token is not one number; how many channels has it?",
-    )
-    wrong_if(math.isclose(values_per_number, 128 / block, rel_tol=1e-3), "`values_per_number` is upside down.")
-    wrong_if(
-        not math.isclose(values_per_number, block / 128, rel_tol=1e-3),
-        "`values_per_number`: values in a block over its channels.",
-    )
-    wrong_if(
-        equal_rate_channels == 16,
-        "`equal_rate_channels`: with as many channels the coarser grid stores far fewer numbers.",
-    )
-    wrong_if(
-        equal_rate_channels == 16 * 16,
-        "`equal_rate_channels`: you counted the pixels of a patch; the tokens differ in time as well.",
-    )
-    wrong_if(
-        equal_rate_channels != 16 * block // (3 * 4 * 8 * 8),
-        "`equal_rate_channels`: find the values per number of 4x8x8 with 16 channels first, then ask for the same.",
-    )
-    return (
-        "rate and tokens are two dials: equal rate, yet far fewer tokens. The transformer pays for "
-        "tokens, not for channels."
-    )
+    if values_per_token == block // 3:
+        raise Wrong("`values_per_token`: a pixel has three colour values.")
+    if values_per_token == block // 8:
+        raise Wrong("`values_per_token`: that is one frame's patch; a token covers a group of frames.")
+    if values_per_token != block:
+        raise Wrong("`values_per_token`: multiply time x height x width of one token's block, and the colours.")
+    if math.isclose(values_per_number, block):
+        raise Wrong("`values_per_number`: a token is not one number; how many channels has it?")
+    if math.isclose(values_per_number, 128 / block, rel_tol=1e-3):
+        raise Wrong("`values_per_number` is upside down.")
+    if not math.isclose(values_per_number, block / 128, rel_tol=1e-3):
+        raise Wrong("`values_per_number`: values in a block over its channels.")
+    if equal_rate_channels == 16:
+        raise Wrong("`equal_rate_channels`: with as many channels the coarser grid stores far fewer numbers.")
+    if equal_rate_channels == 16 * 16:
+        raise Wrong("`equal_rate_channels`: you counted the pixels of a patch; the tokens differ in time as well.")
+    if equal_rate_channels != 16 * block // (3 * 4 * 8 * 8):
+        raise Wrong("`equal_rate_channels`: ask for as many values per number as 4x8x8 with 16 channels has.")
+    return "rate and tokens are two dials: at equal rate the transformer pays for far fewer tokens, not for channels."
 
 
 @checked
@@ -114,22 +84,23 @@ def linear(linear_psnr: Callable[..., float], enough: int, blocks: np.ndarray, w
             2 * psnr(right): "a ratio of squares: the decibel's factor is the other one.",
             psnr(right * trial.shape[1]): "the error is a mean over values, not over blocks.",
             psnr(_discarded(trial, smallest=True)[numbers]): "you kept the directions in which blocks differ least.",
-            psnr(_discarded(trial, centred=False)[numbers]): "what all blocks have in common needs no number: both "
-            "sides know it. What is left to code?",
+            psnr(_discarded(trial, centred=False)[numbers]): "what all blocks have in common needs no number.",
             psnr(errors[numbers + 1]): "one direction too many is kept.",
             psnr(errors[numbers - 1]): "one direction too few is kept.",
         }
         if math.isclose(found, psnr(right), rel_tol=1e-6):
             continue
         for slip, why in slips.items():
-            wrong_if(math.isclose(found, slip, rel_tol=1e-6), f"`linear_psnr`: {why}")
-        wrong_if(
-            found > psnr(right), "`linear_psnr`: no linear codec is that good; is the error of all blocks counted?"
-        )
-        wrong_if(True, "`linear_psnr`: another linear codec does better with as many numbers.")
+            if math.isclose(found, slip, rel_tol=1e-6):
+                raise Wrong(f"`linear_psnr`: {why}")
+        if found > psnr(right):
+            raise Wrong("`linear_psnr`: no linear codec is that good; is the error of all blocks counted?")
+        raise Wrong("`linear_psnr`: another linear codec does better with as many numbers.")
     reached = [psnr(max(error, 1e-30)) for error in _discarded(np.asarray(blocks))]
-    wrong_if(not 0 <= enough < len(reached) or reached[enough] < wanted_db, f"`enough`: not yet {wanted_db:g} dB.")
-    wrong_if(enough and reached[enough - 1] >= wanted_db, f"`enough`: fewer numbers reach {wanted_db:g} dB as well.")
+    if not 0 <= enough < len(reached) or reached[enough] < wanted_db:
+        raise Wrong(f"`enough`: not yet {wanted_db:g} dB.")
+    if enough and reached[enough - 1] >= wanted_db:
+        raise Wrong(f"`enough`: fewer numbers reach {wanted_db:g} dB as well.")
     return "principal axes are the best linear codec: what they miss is the energy of the axes left out, nothing else."
 
 
