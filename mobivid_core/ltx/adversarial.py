@@ -73,9 +73,17 @@ class FeatureTeacher:
     ) -> Transformer3DOutput:
         """As the model, with features in float32."""
         own = self.model.dtype
-        with torch.autocast(noisy.device.type, enabled=False):
-            found = self.model(noisy.to(own), timestep, text.to(own), mask, feature_blocks=feature_blocks)
+        found = self.model(noisy.to(own), timestep, text.to(own), mask, feature_blocks=feature_blocks)
         return Transformer3DOutput(found.sample, tuple(f.float() for f in found.features))
+
+
+class FloatDiscriminator(TeacherDiscriminator):
+    """Heads in float32 under autocast too: the penalty divides small differences of logits by a small number."""
+
+    def forward(self, noisy: Tensor, sigma: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """As `TeacherDiscriminator`."""
+        with torch.autocast(noisy.device.type, enabled=False):
+            return super().forward(noisy, sigma, text, mask)
 
 
 def compete(
@@ -100,7 +108,7 @@ def compete(
     """
     device = processes().device
     student.to(device).requires_grad_(True).enable_gradient_checkpointing()
-    heads = TeacherDiscriminator.seeded(FeatureTeacher(teacher), stage.seed).to(device)
+    heads = FloatDiscriminator.seeded(FeatureTeacher(teacher), stage.seed).to(device)
     contest = Contest(heads, RealPool(data, files), stage)
     place = folder_for(folder / "adversarial", *student.state_dict().values())
     judge = Player(heads, SplitLoss(lambda _, g: contest.draw_for_heads(g), _judged(contest, student)), TrainSettings(

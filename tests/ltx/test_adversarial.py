@@ -10,7 +10,7 @@ from mobivid_core.__main__ import main
 from mobivid_core.distill.adversarial import Contest
 from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.ltx.adversarial import compete, stage_settings
+from mobivid_core.ltx.adversarial import FeatureTeacher, FloatDiscriminator, compete, stage_settings
 from mobivid_core.ltx.alarms import Watch
 from mobivid_core.ltx.checkpoint import load_transformer
 from mobivid_core.ltx.shards import LatentShards
@@ -106,6 +106,7 @@ def test_a_streamed_teacher_gives_the_same(place, alone, tmp_path, capsys):
     close(without_logit_biases(tmp_path), without_logit_biases(alone))
     printed = capsys.readouterr().out
     assert "adversarial stage: 2 updates of the discriminator alone, then 3 steps x 2 clips" in printed
+    assert printed.count("GPU at 100 TFLOP/s (derived)") == 2
     assert printed.index("PFLOP: about") < printed.index("trajectories:") < printed.index("separation")
 
 
@@ -122,7 +123,7 @@ def test_heads_tell_the_teacher_s_clips_from_noise_and_say_so(place, tmp_path):
     torch.nn.init.zeros_(student.proj_out.weight)  # a student that stands still: its samples are its noise
     torch.nn.init.zeros_(student.proj_out.bias)
     said = []
-    for warmup in (1, 60):
+    for warmup in (1, 40):
         compete(student, teacher, data, files, how, stage_settings(how, 1, warmup), tmp_path / str(warmup), said.append)
     early, late = (float(line.split("separation ")[1].split(";")[0]) for line in said)
     assert abs(early) < 0.2 < 0.5 < late  # untrained heads know nothing
@@ -156,3 +157,13 @@ def test_checkpointed_backward_passes_cost_one_forward_pass_more():
     stage = DistillSettings(1, batch=2, adversarial_weight=0.1, discriminator_warmup=0, gradient_steps=2)
     plain, again = DistillCosts(1.0, 10.0), DistillCosts(1.0, 10.0, checkpointed=True)
     assert again.training(stage) - plain.training(stage) == 2 * (1 + 2 * 1 + 10)
+
+
+def test_heads_compute_in_float32_under_autocast(place):
+    teacher = load_transformer(place / "ltx", torch.bfloat16)
+    heads = FloatDiscriminator.seeded(FeatureTeacher(teacher), 0)
+    clips, text = torch.randn(2, 6, 2, 2, 2), torch.randn(2, 5, 12)
+    given = clips, torch.tensor([0.1, 0.9]), text, torch.ones(2, 5).bool()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = heads(*given)
+    assert logits.dtype == torch.float32 and torch.equal(logits, heads(*given))
