@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,9 @@ from torch.nn import functional
 from mobivid_core.distill.discriminator import TeacherDiscriminator
 from mobivid_core.distill.regression import unroll
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.trajectory import Trajectories
 from mobivid_core.errors import ParameterError
-from mobivid_core.flow.path import normal
+from mobivid_core.flow.condition import Condition
+from mobivid_core.flow.path import interpolate, normal
 
 if TYPE_CHECKING:
     from mobivid_core.data.latents import LatentDataset
@@ -68,8 +68,29 @@ def approximate_r1(
     Returns:
         Scalar.
     """
-    direction = normal(x.shape, generator, x.device)
+    return _r1_along(normal(x.shape, generator, x.device), critic, x, logits, scale)
+
+
+def _r1_along(direction: Tensor, critic: Callable[[Tensor], Tensor], x: Tensor, logits: Tensor, scale: float) -> Tensor:
     return ((critic(x + scale * direction) - logits) / scale).square().mean()
+
+
+class TeacherSamples(Protocol):
+    """Samples of the guided teacher with their captions: `Trajectories`, or files of them.
+
+    Attributes:
+        device: Where `shown` puts its tensors.
+        latent_shape: (C, t, h, w) of one sample.
+    """
+
+    device: torch.device
+    latent_shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def shown(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples (B, C, t, h, w), text (B, L, D) and mask (B, L) at `rows`."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +104,7 @@ class RealPool:
     """
 
     dataset: LatentDataset
-    trajectories: Trajectories
+    trajectories: TeacherSamples
     synthetic_share: float = 0.5
 
     def __post_init__(self) -> None:
@@ -96,16 +117,20 @@ class RealPool:
         Returns:
             (latents (count, C, t, h, w), text (count, L, D), mask (count, L)).
         """
-        synthetic = round(count * self.synthetic_share)
-        captions, device = self.trajectories.condition, self.trajectories.states.device
+        synthetic, device = round(count * self.synthetic_share), self.trajectories.device
         own = torch.randint(len(self.dataset), (count - synthetic,), generator=generator)
         made = torch.randint(len(self.trajectories), (synthetic,), generator=generator).to(device)
-        latents, text, mask = (part.to(device) for part in self.dataset.batch(own, generator))
-        return (
-            torch.cat([latents, self.trajectories.endpoints[made]]),
-            torch.cat([text, captions.text[made]]),
-            torch.cat([mask, captions.mask[made]]),
-        )
+        parts = [self.dataset.batch(own, generator)] if len(own) else []
+        parts += [self.trajectories.shown(made)] if len(made) else []
+        latents, text, mask = (torch.cat([part.to(device) for part in kind]) for kind in zip(*parts, strict=True))
+        return latents, text, mask
+
+    def starts(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Fresh noise and captions for the student: (noise (count, C, t, h, w), text, mask)."""
+        rows = torch.randint(len(self.trajectories), (count,), generator=generator)
+        noise = normal((count, *self.trajectories.latent_shape), generator, self.trajectories.device)
+        _, text, mask = self.trajectories.shown(rows.to(noise.device))
+        return noise, text, mask
 
 
 def renoise(x: Tensor, low: float, high: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -119,15 +144,21 @@ def renoise(x: Tensor, low: float, high: float, generator: torch.Generator) -> t
     Returns:
         (noisy latents, sigma (B,)).
     """
-    sigma = (low + (high - low) * torch.rand(len(x), generator=generator)).to(x.device)
-    noise = normal(x.shape, generator, x.device)
-    scale = sigma.reshape(-1, *(1,) * (x.ndim - 1))
-    return (1 - scale) * x + scale * noise, sigma
+    sigma, noise = _noise(x, low, high, generator)
+    return interpolate(x, noise, sigma), sigma
+
+
+def _noise(like: Tensor, low: float, high: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(sigma (B,), noise (B, C, t, h, w)) that re-noise latents of the shape and device of `like`."""
+    sigma = (low + (high - low) * torch.rand(len(like), generator=generator)).to(like.device)
+    return sigma, normal(like.shape, generator, like.device)
 
 
 @dataclass(frozen=True)
 class Contest:
     """Student against discriminator on re-noised samples.
+
+    All random parts of an update are drawn first, batch first, so that a batch can be split over processes.
 
     Attributes:
         heads: The discriminator.
@@ -141,52 +172,79 @@ class Contest:
 
     def heads_loss(self, student: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """What one update of the heads minimises, and what to log of it."""
-        s = self.settings
-        with torch.no_grad():
-            noisy = self._fake(student, generator, None)
-        real, text, mask = self.pool.draw(s.batch, generator)
-        real, sigma = renoise(real, s.renoise_low, s.renoise_high, generator)
-        real_logits, fake_logits = self.heads(real, sigma, text, mask), self.heads(*noisy)
-        loss, penalty = discriminator_loss(real_logits, fake_logits, s.loss), real_logits.new_zeros(())
-        if s.r1_weight > 0:
-            penalty = approximate_r1(
-                lambda x: self.heads(x, sigma, text, mask), real, real_logits, scale=s.r1_scale, generator=generator
-            )
-        row = {
-            "discriminator": loss.item(),
-            "real_logit": real_logits.mean().item(),
-            "fake_logit": fake_logits.mean().item(),
-            "r1": penalty.item(),
-        }
-        return loss + s.r1_weight * penalty, row
+        terms = self.heads_terms(student, *self.draw_for_heads(generator))
+        return terms.pop("loss"), {name: value.item() for name, value in terms.items()}
 
     def student_loss(self, student: nn.Module, generator: torch.Generator) -> Tensor:
         """How far the student's samples are from looking real (gradients reach the student only)."""
+        return self.student_term(student, *self.draw_for_student(generator))
+
+    def draw_for_heads(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The random parts of `heads_terms`: of generated clips, of real ones, and the penalty's direction."""
+        fake, real = self._draw_fake(generator), self._draw_real(generator)
+        direction = [normal(real[0].shape, generator, real[0].device)] if self.settings.r1_weight > 0 else []
+        return *fake, *real, *direction
+
+    def heads_terms(self, student: nn.Module, *drawn: Tensor) -> dict[str, Tensor]:
+        """`loss` of the heads, and its parts, on what `draw_for_heads` drew or a part of it."""
+        s = self.settings
+        with torch.no_grad():
+            noisy = self._sampled(student, *drawn[:5], gradient_steps=None)
+        (real, sigma, text, mask), direction = self._noised(*drawn[5:10]), drawn[10:]
+        real_logits, fake_logits = self.heads(real, sigma, text, mask), self.heads(*noisy)
+        loss, penalty = discriminator_loss(real_logits, fake_logits, s.loss), real_logits.new_zeros(())
+        if direction:
+            penalty = _r1_along(*direction, lambda x: self.heads(x, sigma, text, mask), real, real_logits, s.r1_scale)
+        return {
+            "loss": loss + s.r1_weight * penalty,
+            "discriminator": loss.detach(),
+            "real_logit": real_logits.detach().mean(),
+            "fake_logit": fake_logits.detach().mean(),
+            "r1": penalty.detach(),
+        }
+
+    def draw_for_student(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The random parts of `student_term`; real clips only where the loss compares with them."""
+        fake = self._draw_fake(generator)
+        return *fake, *(self._draw_real(generator) if self.settings.loss == "relativistic" else ())
+
+    def student_term(self, student: nn.Module, *drawn: Tensor) -> Tensor:
+        """`student_loss` on what `draw_for_student` drew or a part of it."""
         s, real_logits = self.settings, None
-        noisy = self._fake(student, generator, s.gradient_steps)
+        noisy = self._sampled(student, *drawn[:5], gradient_steps=s.gradient_steps)
         self.heads.requires_grad_(False)
         try:
-            if s.loss == "relativistic":
-                real, text, mask = self.pool.draw(s.batch, generator)
-                real, sigma = renoise(real, s.renoise_low, s.renoise_high, generator)
+            if drawn[5:]:
                 with torch.no_grad():
-                    real_logits = self.heads(real, sigma, text, mask)
+                    real_logits = self.heads(*self._noised(*drawn[5:]))
             return generator_loss(self.heads(*noisy), real_logits, s.loss)
         finally:
             self.heads.requires_grad_(True)
 
-    def _fake(
-        self, student: nn.Module, generator: torch.Generator, gradient_steps: int | None
+    def _draw_fake(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """(noise, text, mask, sigma, second noise): where the student starts, and how its sample is re-noised."""
+        s, start = self.settings, self.pool.starts(self.settings.batch, generator)
+        return *start, *_noise(start[0], s.renoise_low, s.renoise_high, generator)
+
+    def _draw_real(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """(latents, text, mask, sigma, noise): real clips, and how they are re-noised."""
+        s, real = self.settings, self.pool.draw(self.settings.batch, generator)
+        return *real, *_noise(real[0], s.renoise_low, s.renoise_high, generator)
+
+    @staticmethod
+    def _sampled(
+        student: nn.Module, start: Tensor, text: Tensor, mask: Tensor, *levels: Tensor, gradient_steps: int | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Re-noised student samples from fresh noise: (noisy, sigma, text, mask)."""
-        s, trajectories = self.settings, self.pool.trajectories
-        rows = torch.randint(len(trajectories), (s.batch,), generator=generator)
-        states = trajectories.states
-        noise = normal((s.batch, *states.shape[2:]), generator, states.device)
-        condition = trajectories.condition.take(rows.to(states.device))
-        samples = unroll(student, condition, noise, gradient_steps)
-        noisy, sigma = renoise(samples, s.renoise_low, s.renoise_high, generator)
-        return noisy, sigma, condition.text, condition.mask
+        """The student's re-noised samples: (noisy, sigma, text, mask)."""
+        samples = unroll(student, Condition(text, mask), start, gradient_steps)
+        return Contest._noised(samples, text, mask, *levels)
+
+    @staticmethod
+    def _noised(
+        clips: Tensor, text: Tensor, mask: Tensor, sigma: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Re-noised clips, in the order that the heads take: (noisy, sigma, text, mask)."""
+        return interpolate(clips, noise, sigma), sigma, text, mask
 
 
 def _check(kind: str) -> None:

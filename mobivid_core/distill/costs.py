@@ -23,10 +23,12 @@ class DistillCosts:
     Attributes:
         student: Of the student.
         teacher: Of the teacher.
+        checkpointed: Backward passes compute the forward pass again, for less memory.
     """
 
     student: float
     teacher: float
+    checkpointed: bool = False
 
     def trajectories(self, clips: int, steps: int, guidance: float | Guidance) -> float:
         """FLOPs of the teacher's trajectories."""
@@ -39,10 +41,11 @@ class DistillCosts:
 
     def update(self, s: DistillSettings) -> float:
         """FLOPs of one generator update, with the heads' update that goes with it."""
-        flops = 3.0 * self.student if s.anchor_weight > 0 else 0.0
+        again, moved = int(self.checkpointed), min(s.gradient_steps, STUDENT_STEPS)
+        flops = (3.0 + again) * self.student if s.anchor_weight > 0 else 0.0
         if s.adversarial_weight > 0:
             flops += self.heads_update(s) / s.batch
-            flops += (STUDENT_STEPS + 2 * min(s.gradient_steps, STUDENT_STEPS)) * self.student + 2 * self.teacher
+            flops += (STUDENT_STEPS + (2 + again) * moved) * self.student + (2 + again) * self.teacher
             flops += self.teacher if s.loss == "relativistic" else 0.0
         return s.batch * flops
 

@@ -92,6 +92,13 @@ class TeacherDiscriminator(nn.Module):
         self._teacher = (teacher,)
         self.heads = nn.ModuleList(FeatureHead(sizes.hidden, sizes.text_dim, width, kind) for _ in depths)
 
+    @classmethod
+    def seeded(cls, teacher: nn.Module, seed: int) -> TeacherDiscriminator:
+        """Default heads whose start is a function of `seed`; the global random stream is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(teacher)
+
     def forward(self, noisy: Tensor, sigma: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """Logits of re-noised latents; high means real.
 

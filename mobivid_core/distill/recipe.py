@@ -202,9 +202,7 @@ def make_contest(
 ) -> Contest:
     """A fresh discriminator on the teacher's features, and its real batches, on the teacher's device."""
     device = next(teacher.parameters()).device
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        heads = TeacherDiscriminator(teacher).to(device)
+    heads = TeacherDiscriminator.seeded(teacher, settings.seed).to(device)
     return Contest(heads, RealPool(dataset, trajectories.to(device), synthetic_share), settings)
 
 

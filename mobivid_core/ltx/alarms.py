@@ -110,7 +110,7 @@ class Watch:
         if reason:
             return f"alarm at step {int(row['step'])}: {reason}"
         if not any(self._outside.values()):
-            self._keep()
+            self.keep()
         return None
 
     def judge(self, measures: dict[str, float]) -> str | None:
@@ -129,7 +129,8 @@ class Watch:
                     return f"{what} ({name} is {value:.2g} of real clips'; limits {low:g} to {high:g})"
         return None
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Write the model's weights as good ones."""
         with replacing(self.good) as part:
             save_file({k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}, part)
 

@@ -152,6 +152,12 @@ def _distill_options(parser: CommandParser) -> None:
     parser.add_argument("--captions", type=at_least_one, default=1000, help="trajectories of the teacher")
     parser.add_argument("--teacher-steps", type=at_least_one, default=40)
     parser.add_argument("--guidance", type=not_negative, default=3.0)
+    parser.add_argument(
+        "--adversarial", type=at_least_zero, default=0, help="steps against a discriminator after --steps; 0: none"
+    )
+    parser.add_argument(
+        "--warmup", type=at_least_zero, help="updates of the discriminator alone; default: a quarter of them, 2 to 200"
+    )
 
 
 def _export_options(parser: CommandParser) -> None:

@@ -43,7 +43,7 @@ def _student(folder: Path, rope_scale: tuple[float, ...] | None):  # noqa: ANN20
     return load_transformer(folder, torch.float32, rope_scale), plan, history
 
 
-def _finish(model, state, out: Path, plan, history: dict, step: str, data) -> None:  # noqa: ANN001
+def _finish(model, state, out: Path, plan, history: dict, data, *done: str) -> None:  # noqa: ANN001
     """Write a student with its plan and card; the first process does."""
     import torch
 
@@ -59,7 +59,7 @@ def _finish(model, state, out: Path, plan, history: dict, step: str, data) -> No
         whole.load_state_dict(state, assign=True)
         save_transformer(MobiVidLTXTransformer.of(whole), out, torch.bfloat16)
         plan.save(out / PLAN)
-        steps = [*history["steps"], step]
+        steps = [*history["steps"], *done]
         write_card(out, plan, history["source"], data.facts.shape[1:], data.facts.text_tokens, steps)
         print(f"saved in {out}")
 
@@ -163,13 +163,13 @@ def refit_step(options: argparse.Namespace) -> None:
     )
     print(f"mean error of a layer {sum(report.before) / len(report.before):.3f} -> "
           f"{sum(report.after) / len(report.after):.3f}")  # fmt: skip
-    _finish(made, made.state_dict(), options.out, plan, history, f"refit on {options.samples} clips", data)
+    _finish(made, made.state_dict(), options.out, plan, history, data, f"refit on {options.samples} clips")
 
 
-def _training(options: argparse.Namespace, name: str, run: Callable) -> None:
+def _training(options: argparse.Namespace, name: str, work: Callable) -> None:
+    """Read what a training needs, print its estimate, do its work, and write the student with what was done."""
     from mobivid_core.ltx import training
     from mobivid_core.ltx.shards import LatentShards
-    from mobivid_core.models.counts import dit_flops
 
     data = LatentShards(options.data)
     teacher = _teacher(options, data.facts.rope_scale)
@@ -180,32 +180,77 @@ def _training(options: argparse.Namespace, name: str, run: Callable) -> None:
         bf16=options.bf16, accumulate=options.accumulate, sharded=options.shard, watch_every=options.watch,
         seed=options.seed,
     )  # fmt: skip
-    grid, tokens = data.facts.shape[1:], data.facts.text_tokens
-    own, theirs = (dit_flops(m.sizes, grid, tokens)["total"] for m in (student, teacher))
+    own, theirs = (_pass_flops(model, data) for model in (student, teacher))
     # A checkpointed step of the student is four forward passes; recovery asks the teacher once a clip.
-    pflop = options.steps * options.batch * (4 * own + (theirs if name == "recovery" else 0)) / 1e15
-    print(f"{name}: {options.steps} steps x {options.batch} clips, {pflop:,.3g} PFLOP: about {pflop / 0.1 / 3600:,.3g} "
-          "hours of one GPU at 100 TFLOP/s (derived)")  # fmt: skip
-    result = run(student, teacher, plan, data, settings)
-    step = f"{name}, {options.steps} steps of {options.batch}" + (f" ({result.ended})" if result.ended else "")
-    _finish(student, training.gathered(student), options.out, plan, history, step, data)
+    flops = options.steps * options.batch * (4 * own + (theirs if name == "recovery" else 0))
+    print(f"{name}: {options.steps} steps x {options.batch} clips, {_hours(flops)}")
+    done = work(student, teacher, plan, data, settings)
+    _finish(student, training.gathered(student), options.out, plan, history, data, *done)
+
+
+def _pass_flops(model, data) -> float:  # noqa: ANN001
+    from mobivid_core.models.counts import dit_flops
+
+    return float(dit_flops(model.sizes, data.facts.shape[1:], data.facts.text_tokens)["total"])
+
+
+def _hours(flops: float) -> str:
+    pflop = flops / 1e15
+    return f"{pflop:,.3g} PFLOP: about {pflop / 0.1 / 3600:,.3g} hours of one GPU at 100 TFLOP/s (derived)"
+
+
+def _done(what: str, result) -> str:  # noqa: ANN001
+    """A line of the student's history."""
+    return what + (f" ({result.ended})" if result.ended else "")
 
 
 def recover_step(options: argparse.Namespace) -> None:
     """Train the student to answer as its teacher does; resumable to the step, on one process or many."""
     from mobivid_core.ltx.training import recover
 
-    _training(options, "recovery", lambda s, t, plan, data, how: recover(s, t, plan, data, how, options.out / "state"))
+    def work(student, teacher, plan, data, how) -> list[str]:  # noqa: ANN001
+        result = recover(student, teacher, plan, data, how, options.out / "state")
+        return [_done(f"recovery, {how.steps} steps of {how.batch}", result)]
+
+    _training(options, "recovery", work)
 
 
 def distill_step(options: argparse.Namespace) -> None:
-    """Train the student to reach in four unguided steps what its guided teacher reaches in many."""
-    from mobivid_core.ltx.training import distil
+    """Train the student to reach in four unguided steps what its guided teacher reaches in many.
 
-    given = {"captions": options.captions, "teacher_steps": options.teacher_steps, "guidance": options.guidance}
-    _training(
-        options, "distillation", lambda s, t, _, data, how: distil(s, t, data, how, options.out / "state", **given)
-    )
+    With --adversarial, a discriminator on the teacher's features joins in after that.
+    """
+    from mobivid_core.distill.costs import DistillCosts
+    from mobivid_core.ltx.adversarial import compete, stage_settings
+    from mobivid_core.ltx.training import distil
+    from mobivid_core.ltx.trajectories import trajectories
+    from mobivid_core.train.distributed import agreed
+
+    if options.warmup is not None and not options.adversarial:
+        raise ParameterError("--warmup is of the adversarial stage; ask for that with --adversarial STEPS")
+    if options.adversarial and options.shard:
+        raise ParameterError("--adversarial does not work with --shard: every process needs the whole student")
+
+    def work(student, teacher, _, data, how) -> list[str]:  # noqa: ANN001
+        state, stage = options.out / "state", None
+        if options.adversarial:
+            stage = stage_settings(how, options.adversarial, options.warmup)
+            costs = DistillCosts(_pass_flops(student, data), _pass_flops(teacher, data), checkpointed=True)
+            print(f"adversarial stage: {stage.discriminator_warmup} updates of the discriminator alone, then "
+                  f"{stage.steps} steps x {stage.batch} clips, {_hours(costs.training(stage))}")  # fmt: skip
+        given = options.captions, options.teacher_steps, options.guidance, options.seed
+        files = trajectories(teacher, data, state / "trajectories", *given)
+        result = distil(student, files, data, how, state)
+        done = [_done(f"distillation, {how.steps} steps of {how.batch}", result)]
+        if stage and agreed(not result.ended):
+            result = compete(student, teacher, data, files, how, stage, state)
+            what = f"adversarial stage, {stage.steps} steps of {stage.batch} after {stage.discriminator_warmup}"
+            done.append(_done(f"{what} of the discriminator alone", result))
+        elif stage:
+            print("no adversarial stage: the regression before it ended early")
+        return done
+
+    _training(options, "distillation", work)
 
 
 def export_step(options: argparse.Namespace) -> int:

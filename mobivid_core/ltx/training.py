@@ -3,7 +3,7 @@
 Paper: KD-guided recovery after pruning, then distillation to four steps. Teacher and shards are read as needed: the
 teacher stays frozen in its own type, the student trains in float32 under bfloat16 autocast, backward passes are
 checkpointed. Distillation regresses the guided teacher's chords (`distill.regression`) on trajectories that are
-computed once and kept on disk; the adversarial part of the paper's recipe is not wired here.
+computed once and kept on disk; `ltx.adversarial` has the stage after it.
 """
 
 from __future__ import annotations
@@ -13,28 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from mobivid_core.distill.trajectory import (
-    STUDENT_STEPS,
-    step_generator,
-    student_sigmas,
-    teacher_states,
-)
-from mobivid_core.errors import ParameterError
-from mobivid_core.files import read_tensors, write_bytes
+from mobivid_core.distill.trajectory import STUDENT_STEPS, student_sigmas
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.path import TIMESTEP_SCALE, flow_batch, predicted_velocity
 from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.ltx.alarms import Watch
 from mobivid_core.ltx.shards import LatentShards
+from mobivid_core.ltx.trajectories import TrajectoryFiles, in_own_type
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.matching import matched_features
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, MatchedFeatures, kd_loss
 from mobivid_core.train.distributed import SplitLoss, processes, whole
-from mobivid_core.train.loop import TrainResult, TrainSettings, train
+from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
 
 #: Clips that the alarms sample, and their Euler steps.
 WATCHED, WATCH_STEPS = 4, 8
@@ -113,101 +106,68 @@ def recover(
             terms = {**terms, "data": clips, "loss": terms["loss"] + settings.data_weight * clips}
         return terms
 
-    return _train(student, SplitLoss(draw, error), data, settings, folder, "recovery", say, steps=WATCH_STEPS)
+    return run(student, SplitLoss(draw, error), data, settings, folder, "recovery", say, steps=WATCH_STEPS)
 
 
 def distil(
-    student: MobiVidTransformer3DModel, teacher: MobiVidTransformer3DModel, data: LatentShards,
-    settings: StudentSettings, folder: Path, *, captions: int, teacher_steps: int = 40, guidance: float = 3.0,
-    say: Callable[[str], None] = print,
+    student: MobiVidTransformer3DModel, files: TrajectoryFiles, data: LatentShards, settings: StudentSettings,
+    folder: Path, say: Callable[[str], None] = print,
 ) -> TrainResult:  # fmt: skip
     """Train a student in place to reach in four unguided steps what its guided teacher reaches in many.
 
     Args:
         student: In float32.
-        teacher: On the training device.
-        data: Captions; clips are only looked at by the alarms.
+        files: The teacher's trajectories.
+        data: Clips are only looked at by the alarms.
         settings: See `StudentSettings`.
-        folder: Keeps trajectories, training state and last good weights.
-        captions: Trajectories to compute, one a caption.
-        teacher_steps: Euler steps of the teacher, a multiple of four.
-        guidance: Its guidance scale.
-        say: Takes estimates and alarms.
+        folder: Keeps training state and last good weights.
+        say: Takes alarms.
     """
-    files = trajectories(teacher, data, folder / "trajectories", captions, teacher_steps, guidance, settings.seed, say)
-    sigmas = student_sigmas()
-    width = (sigmas[:-1] - sigmas[1:])[:, None, None, None, None]
 
     def draw(_: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        rows = torch.randint(len(files), (settings.batch,), generator=generator).tolist()
-        first = int(torch.randint(STUDENT_STEPS, (1,), generator=generator))
-        levels = (torch.arange(settings.batch) + first) % STUDENT_STEPS
-        found = [_trajectory(files[row]) for row in rows]
-        states = torch.stack([f["states"][level].float() for f, level in zip(found, levels, strict=True)])
-        ends = torch.stack([f["states"][level + 1].float() for f, level in zip(found, levels, strict=True)])
-        text, mask = (torch.stack([f[name] for f in found]) for name in ("text", "mask"))
-        return states, TIMESTEP_SCALE * sigmas[levels], text.float(), mask, (states - ends) / width[levels]
+        return draw_chords(files, settings.batch, generator)
 
-    def error(x: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, chord: Tensor) -> Tensor:
-        return (predicted_velocity(student(x, timestep, text, mask)).float() - chord).square().mean()
+    def error(*chords: Tensor) -> Tensor:
+        return velocity_error(student, *chords)
 
-    return _train(student, SplitLoss(draw, error), data, settings, folder, "distillation", say, steps=STUDENT_STEPS)
+    return run(student, SplitLoss(draw, error), data, settings, folder, "distillation", say)
 
 
-def trajectories(
-    teacher: MobiVidTransformer3DModel, data: LatentShards, folder: Path, captions: int, steps: int, guidance: float,
-    seed: int, say: Callable[[str], None] = print,
-) -> list[Path]:  # fmt: skip
-    """Compute the guided teacher's states at the student's noise levels, a file a caption, each once.
-
-    The processes of a run share the work. Noise depends on (seed, caption) alone.
-
-    Raises:
-        ParameterError: No captions, or steps that are no multiple of four.
-    """
-    if captions < 1:
-        raise ParameterError(f"distillation needs at least one caption, got {captions}")
-    me, device = processes(), next(teacher.parameters()).device
-    # Guidance asks for the empty caption too: two evaluations a step.
-    say(f"trajectories: {captions} captions x {steps} steps, {2 * captions * steps:,} evaluations of the teacher")
-    place = folder / f"steps{steps}-guidance{guidance:g}-seed{seed}"
-    files = [place / f"{i:06d}.safetensors" for i in range(captions)]
-    null = data.null_text.to(device), data.null_mask.to(device)
-    for i in range(me.process_index, captions, me.num_processes):
-        if read_tensors(files[i]):
-            continue
-        _, text, mask = data[i % len(data)]
-        condition = Condition(text[None].to(device), mask[None].to(device), *null)
-        noise = torch.randn(1, *data.facts.shape, generator=step_generator(seed, i)).to(device)
-        states = teacher_states(in_own_type(teacher), condition, noise, steps=steps, guidance=guidance)[0]
-        content = {"states": states.half(), "text": text.half(), "mask": mask}
-        write_bytes(files[i], save({k: v.cpu().contiguous() for k, v in content.items()}))
-    me.wait_for_everyone()
-    return files
+def draw_chords(files: TrajectoryFiles, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """(states (B, C, t, h, w), timesteps (B,), text, mask, chords (B, C, t, h, w)), levels evenly covered."""
+    sigmas = student_sigmas()
+    rows = torch.randint(len(files), (batch,), generator=generator)
+    levels = (torch.arange(batch) + int(torch.randint(STUDENT_STEPS, (1,), generator=generator))) % STUDENT_STEPS
+    path, text, mask = files.read(rows)
+    states, ends = (path[torch.arange(batch), levels + later] for later in (0, 1))
+    width = (sigmas[levels] - sigmas[levels + 1])[:, None, None, None, None]
+    return states, TIMESTEP_SCALE * sigmas[levels], text, mask, (states - ends) / width
 
 
-def _trajectory(path: Path) -> dict[str, Tensor]:
-    found = read_tensors(path)
-    if not found:
-        raise ParameterError(f"{path} is missing or torn; delete it and run again, it is made anew")
-    return found
+def velocity_error(
+    student: MobiVidTransformer3DModel, x: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, chord: Tensor
+) -> Tensor:
+    """Mean squared error of the student's velocity against chords (scalar)."""
+    return (predicted_velocity(student(x, timestep, text, mask)).float() - chord).square().mean()
 
 
-def in_own_type(model: MobiVidTransformer3DModel) -> Callable[..., Tensor]:
-    """A model as a velocity in float32, computed in the model's own type and device."""
-
-    def velocity(x: Tensor, timestep: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        weight = next(model.parameters())
-        given = x.to(weight.device, weight.dtype), timestep.to(weight.device), text.to(weight.device, weight.dtype)
-        return predicted_velocity(model(*given, mask.to(weight.device))).float()
-
-    return velocity
-
-
-def _train(
+def run(
     student: MobiVidTransformer3DModel, loss: SplitLoss, data: LatentShards, settings: StudentSettings, folder: Path,
-    title: str, say: Callable[[str], None], steps: int,
+    title: str, say: Callable[[str], None], steps: int = STUDENT_STEPS, opponent: Player | None = None,
 ) -> TrainResult:  # fmt: skip
+    """Train a student in place under alarms; an alarm leaves the last good weights.
+
+    Args:
+        student: In float32.
+        loss: Of the student.
+        data: Clips that alarms compare samples with.
+        settings: See `StudentSettings`.
+        folder: Keeps training state and last good weights.
+        title: Of the bar and of messages.
+        say: Takes alarms.
+        steps: Euler steps of the alarms' samples.
+        opponent: Trained with it (`train.loop`); the student's start then counts as good.
+    """
     student.requires_grad_(True).enable_gradient_checkpointing()
     watch = None
     if settings.watch_every and not settings.sharded:
@@ -225,7 +185,9 @@ def _train(
                     return sample_latents(in_own_type(model), captions, noise.to(device), steps, batch=1)
 
             watch = Watch(student, sample, real, folder, settings.watch_every)
-    result = train(student, loss, settings.loop(), folder, title=title, on_log=watch or _finite)
+            if opponent and not watch.good.is_file() and processes().is_main_process:
+                watch.keep()
+    result = train(student, loss, settings.loop(), folder, title=title, on_log=watch or _finite, opponent=opponent)
     if result.ended:
         kept = watch is not None and watch.restore()
         what = "these are the last good weights" if kept else "nothing was good yet"

@@ -65,6 +65,22 @@ Optimizers = dict[str, torch.optim.Optimizer]
 Loss = Callable[[int, torch.Generator], "Tensor | dict[str, Tensor]"]
 
 
+@dataclass(frozen=True)
+class Player:
+    """A model and what trains it, where two are trained in one run.
+
+    Attributes:
+        model: Trained in place.
+        loss: As for `train`.
+        settings: Of an opponent they say rates, moment decays, clipping and seed; the run's length, log and states are
+            the first model's, and an opponent is neither averaged nor sharded.
+    """
+
+    model: nn.Module
+    loss: Loss | SplitLoss
+    settings: TrainSettings
+
+
 def train(
     model: nn.Module,
     loss: Loss | SplitLoss,
@@ -74,6 +90,7 @@ def train(
     title: str = "training",
     progress: bool = True,
     on_log: Callable[[dict[str, float]], str | None] | None = None,
+    opponent: Player | None = None,
 ) -> TrainResult:
     """Train `model` to minimise `loss`; with a `folder`, interrupted work is resumed from there.
 
@@ -87,6 +104,7 @@ def train(
         title: Shown beside the progress bar.
         progress: Show a progress bar, and for long runs an estimate of the time they take.
         on_log: Called with each row of the log, in the first process; text that it returns ends the run there.
+        opponent: A second model, moved in the same steps. Its terms are logged too, its state is kept beside.
 
     Returns:
         The averaged model (in shards if `settings.sharded`), the log and the seconds.
@@ -96,11 +114,18 @@ def train(
         TrainingError: The loss was not finite for ten steps in a row.
         CheckpointError: The folder's state is corrupt or of another model.
     """
-    _check_loss(loss, settings, title)
+    players = [*([opponent] if opponent else []), Player(model, loss, settings)]
+    for player in players:
+        _check_loss(player.loss, player.settings, title)
     first = processes().is_main_process
     home = next(model.parameters()).device
     averaged, modules = _place(model, settings, processes().device if isinstance(loss, SplitLoss) else home)
     optimizers = _optimizers(model, settings)
+    turns = [(players[-1], optimizers)]
+    if opponent:
+        modules["opponent"] = opponent.model.to(next(model.parameters()).device)
+        turns.insert(0, (opponent, _optimizers(opponent.model, opponent.settings)))
+        optimizers = optimizers | {f"opponent_{name}": o for name, o in turns[0][1].items()}
     keeper = Keeper(folder, modules, optimizers, settings.save_every_s)
     start = keeper.load()
     bar = tqdm(
@@ -115,8 +140,7 @@ def train(
         for step in bar:
             if settings.position(step, spent_s) >= settings.steps:
                 break
-            _set_rates(optimizers, settings.rate(step, spent_s))
-            terms, finite = _step(model, loss, optimizers, settings, step)
+            terms, finite = _round(turns, step, spent_s)
             bad = 0 if finite else bad + 1
             if bad >= _MOST_BAD_STEPS:
                 raise TrainingError(_diverged(title, bad, step, folder, settings))
@@ -190,19 +214,31 @@ def _diverged(title: str, bad: int, step: int, folder: Path | None, settings: Tr
     )
 
 
-def _step(
-    model: nn.Module, loss: Loss | SplitLoss, optimizers: Optimizers, settings: TrainSettings, step: int
-) -> tuple[dict[str, float], bool]:
-    generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**63)
-    model.zero_grad(set_to_none=True)
-    terms = _backward(loss, settings, step, generator)
-    average_gradients(model)
-    norm = whole(nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
-    finite = bool(torch.isfinite(norm)) and math.isfinite(terms["loss"])
+def _round(turns: list[tuple[Player, Optimizers]], step: int, spent_s: float) -> tuple[dict[str, float], bool]:
+    """One step of all models: their terms, where names meet the last one's, and whether all were finite.
+
+    All gradients come before any step, so that an interruption between two models leaves none ahead of the other.
+    """
+    terms, finite = {}, True
+    for player, optimizers in turns:
+        _set_rates(optimizers, player.settings.rate(step, spent_s))
+        found, good = _gradients(player, step)
+        terms, finite = terms | found, finite and good
     if finite:
-        for optimizer in optimizers.values():
+        for optimizer in (o for _, optimizers in turns for o in optimizers.values()):
             optimizer.step()
     return terms, finite
+
+
+def _gradients(player: Player, step: int) -> tuple[dict[str, float], bool]:
+    """Clipped gradients of a model's loss over the whole batch; its terms, and whether all is finite."""
+    model, settings = player.model, player.settings
+    generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**63)
+    model.zero_grad(set_to_none=True)
+    terms = _backward(player.loss, settings, step, generator)
+    average_gradients(model)
+    norm = whole(nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
+    return terms, bool(torch.isfinite(norm)) and math.isfinite(terms["loss"])
 
 
 def _backward(

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import diffusers
 import pytest
 import torch
+
+from mobivid_core.ltx.checkpoint import load_transformer
+from mobivid_core.ltx.layout import ltx_sizes
+from mobivid_core.ltx.plans import cut
+from mobivid_core.ltx.random_weights import write_random_data, write_random_ltx
+from mobivid_core.prune.plan import PruningPlan
 
 HEADS, HEAD_DIM, CHANNELS, TEXT = 4, 8, 6, 12
 
@@ -103,3 +112,29 @@ def videos(tmp_path_factory):
         lines.append(f"{i}.mp4,{caption}")
     (folder / "captions.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """A random teacher, a student cut from it, and data."""
+    folder = tmp_path_factory.mktemp("training")
+    sizes = ltx_sizes(3, 4, 8, in_channels=6, text_dim=12)
+    write_random_ltx(folder / "ltx", sizes, torch.float32)
+    write_random_data(folder / "data", sizes, (2, 2, 2), samples=6, text_tokens=5)
+    plan = PruningPlan(sizes, (0, 2), ((0, 2, 3),) * 2, ((1, 2, 3),) * 2, (tuple(range(96)),) * 2)
+    cut(load_transformer(folder / "ltx"), plan, folder / "student", "random weights", (2, 2, 2), 5)
+    return folder
+
+
+def launch(arguments, processes):
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    done = subprocess.run(
+        [*start, "-m", "mobivid_core", *arguments], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def close(one, other):
+    assert one.keys() == other.keys()
+    for name in one:  # AdamW divides by the root of tiny second moments, which magnifies another order of sums
+        torch.testing.assert_close(one[name], other[name], atol=2e-5, rtol=1e-3)

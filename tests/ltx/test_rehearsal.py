@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from mobivid_core.__main__ import main
+from mobivid_core.command import CommandParser
 from mobivid_core.errors import CheckpointError, RunError
 from mobivid_core.ltx.checks import ltx_forward_error, ltx_masked_pruned_error
+from mobivid_core.ltx.command import STEPS
 from mobivid_core.ltx.layout import ltx_sizes
 from mobivid_core.ltx.random_weights import write_random_ltx
 from mobivid_core.prune.costs import parameter_cost
@@ -67,10 +69,38 @@ def test_a_trial_never_overwrites_the_project_s_record(capsys):
     assert "needs --record" in capsys.readouterr().err
 
 
+#: Two blocks of two heads cannot be halved: the caption projection alone is more than half of them.
+TINY = {"blocks": 6, "heads": 2, "samples": 2}
+CLIP = rehearsal.Clip(9, 64, 64, 4)
+
+
+def test_each_step_s_words_run_through_the_one_command(tmp_path, monkeypatch):
+    """In this process; the export, tested elsewhere, is parsed only."""
+
+    def run(words, allowed=(0,)):
+        assert words[:3] == [sys.executable, "-m", "mobivid_core"]
+        if words[3] == "export":
+            options, parser = STEPS["export"][0], CommandParser()
+            options(parser)
+            assert parser.parse_args(words[4:]).block == 0
+        else:
+            assert main(words[3:]) in allowed
+        ran.append(words[3])
+        return 1.0, 0.1
+
+    ran: list[str] = []
+    monkeypatch.setattr(rehearsal, "run_measured", run)
+    rows, facts = rehearsal.rehearse(tmp_path, **TINY, clip=CLIP)
+    assert ran == ["study", "inspect", "score", "plan", "prune", "refit", "study", "export", "study"]
+    assert len(rows) == 9 and facts["forward_s"] > 0
+    left = ("ltx", "data", "scores", "plan.json", "student", "refitted", "forward.json")
+    assert all((tmp_path / name).exists() for name in left)
+
+
 @pytest.mark.slow
 def test_every_step_runs_at_a_tiny_size(tmp_path):
-    small = ["--blocks", "2", "--heads", "2", "--samples", "2", "--frames", "9", "--height", "64", "--width", "64"]
-    assert main(["study", "rehearsal", *small, "--text-tokens", "4", "--record", str(tmp_path / "r")]) == 0
+    small = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    assert main(["study", "rehearsal", *small, *CLIP.options(), "--record", str(tmp_path / "r")]) == 0
     rows = pd.read_csv(tmp_path / "r.csv")
     assert len(rows) == 9 and (rows["seconds"] > 0).all() and rows["peak_gb"].between(0.05, 3).all()
 

@@ -1,30 +1,13 @@
 """Recovery on several processes, and through FSDP2, equals recovery on one; it learns, resumes and is exported."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from mobivid_core.__main__ import main
 from mobivid_core.ltx.checkpoint import load_transformer
-from mobivid_core.ltx.layout import ltx_sizes
-from mobivid_core.ltx.plans import cut
-from mobivid_core.ltx.random_weights import write_random_data, write_random_ltx
-from mobivid_core.prune.plan import PruningPlan
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A random teacher, a student cut from it, and data."""
-    folder = tmp_path_factory.mktemp("training")
-    sizes = ltx_sizes(3, 4, 8, in_channels=6, text_dim=12)
-    write_random_ltx(folder / "ltx", sizes, torch.float32)
-    write_random_data(folder / "data", sizes, (2, 2, 2), samples=6, text_tokens=5)
-    plan = PruningPlan(sizes, (0, 2), ((0, 2, 3),) * 2, ((1, 2, 3),) * 2, (tuple(range(96)),) * 2)
-    cut(load_transformer(folder / "ltx"), plan, folder / "student", "random weights", (2, 2, 2), 5)
-    return folder
+from .conftest import close, launch
 
 
 def words(place, out, *more, steps=4):
@@ -32,22 +15,8 @@ def words(place, out, *more, steps=4):
     return [str(w) for w in ("recover", *given, "--steps", steps, "--batch", 2, *more)]
 
 
-def launch(arguments, processes):
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    done = subprocess.run(
-        [*start, "-m", "mobivid_core", *arguments], capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def state(folder):
     return load_file(folder / "state" / "state.safetensors")
-
-
-def close(one, other):
-    assert one.keys() == other.keys()
-    for name in one:  # AdamW divides by the root of tiny second moments, which magnifies another order of sums
-        torch.testing.assert_close(one[name], other[name], atol=2e-5, rtol=1e-3)
 
 
 @pytest.fixture(scope="module")

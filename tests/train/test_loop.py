@@ -11,7 +11,7 @@ from torch import nn
 
 from mobivid_core.errors import CheckpointError, RunError, TrainingError
 from mobivid_core.train import loop
-from mobivid_core.train.loop import TrainSettings, train
+from mobivid_core.train.loop import Player, TrainSettings, train
 
 
 def _model():
@@ -176,3 +176,41 @@ def test_a_killed_run_loses_at_most_the_steps_since_its_last_save(tmp_path):
     one, other = (load_file(folder / "state.safetensors") for folder in (killed, whole))
     assert all(torch.equal(one[key], other[key]) for key in other)
     assert sorted(p.name for p in killed.iterdir()) == ["log.csv", "state.safetensors"]
+
+
+def _contest(steps, folder=None, stop=None):
+    """Two numbers: the first runs to the second, which runs away from it; each has its rate."""
+    model, rival = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    for part, start in ((model, 0.0), (rival, 1.0)):
+        nn.init.constant_(part.weight, start)
+    seen = []
+
+    def chase(step, generator):
+        if step == stop:
+            raise KeyboardInterrupt
+        seen.append(float(rival.weight.detach()))
+        return (model.weight - rival.weight.detach()).square().sum() + 0 * torch.rand(1, generator=generator).sum()
+
+    def flee(step, generator):
+        gap = (rival.weight - model.weight.detach()).square().sum()
+        return {"loss": -gap, "gap": gap}
+
+    quick = TrainSettings(steps, learning_rate=0.1, warmup=1, final_rate=1.0, weight_decay=0.0, ema=0.0)
+    settings = TrainSettings(steps, learning_rate=0.01, warmup=1, weight_decay=0.0, ema=0.0, log_every=1)
+    result = train(model, chase, settings, folder, progress=False, opponent=Player(rival, flee, quick))
+    return float(model.weight.detach()), float(rival.weight.detach()), result.log, seen
+
+
+def test_an_opponent_moves_in_the_same_steps_by_its_own_rate():
+    model, rival, log, seen = _contest(5)
+    assert seen[:2] == pytest.approx([1.0, 1.1]) and rival == pytest.approx(1.5, abs=1e-3)
+    assert 0.01 < model < 0.05
+    assert list(log[0]) == ["step", "loss", "gap", "seconds"]
+    assert log[0]["gap"] == pytest.approx(1) and log[0]["loss"] == pytest.approx(1)
+
+
+def test_a_contest_resumes_to_the_same_weights(tmp_path):
+    whole = _contest(12)
+    with pytest.raises(KeyboardInterrupt):
+        _contest(12, tmp_path, stop=7)
+    assert _contest(12, tmp_path)[:2] == whole[:2]

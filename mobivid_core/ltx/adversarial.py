@@ -1,0 +1,151 @@
+"""The adversarial stage after regression: the student against light heads on the frozen teacher's features.
+
+Paper: adversarial step distillation on part of the teacher, real and synthetic data mixed (claims C30, C31). Losses,
+heads and batches are the miniature's (`distill.adversarial`); the loop is `train.loop`, with the heads as the opponent,
+so that the stage resumes at an optimiser step and runs on several processes. The heads are trained alone first; then
+each step moves heads and student together, and the student keeps its regression loss. The settings were tried on the
+miniature only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mobivid_core.distill.adversarial import Contest, RealPool
+from mobivid_core.distill.discriminator import TeacherDiscriminator
+from mobivid_core.distill.settings import DistillSettings
+from mobivid_core.ltx.shards import LatentShards
+from mobivid_core.ltx.training import StudentSettings, draw_chords, run, velocity_error
+from mobivid_core.ltx.trajectories import TrajectoryFiles
+from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.dit import MobiVidTransformer3DModel, Transformer3DOutput
+from mobivid_core.train.distributed import SplitLoss, processes
+from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
+from mobivid_core.train.state import folder_for
+
+#: Weight of the adversarial loss beside regression, and the student's rate as a share of regression's.
+WEIGHT, RATE_SHARE = 0.1, 0.1
+#: The adversarial gradient flows through that many last steps of the student's four.
+GRADIENT_STEPS = 2
+#: Logits that lie closer than this are not told apart: the margin of the hinge loss is 2.
+_TOLD_APART = 0.2
+
+
+def default_warmup(steps: int) -> int:
+    """Updates of the heads alone before a stage of so many steps: a quarter, 2 to 200."""
+    return min(200, max(2, steps // 4))
+
+
+def stage_settings(how: StudentSettings, steps: int, warmup: int | None = None) -> DistillSettings:
+    """The stage that follows a regression with the settings `how`; `warmup` None takes the default."""
+    return DistillSettings(
+        steps, batch=how.batch, rate=RATE_SHARE * how.learning_rate, adversarial_weight=WEIGHT,
+        discriminator_warmup=default_warmup(steps) if warmup is None else warmup, gradient_steps=GRADIENT_STEPS,
+        seed=how.seed + 1,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FeatureTeacher:
+    """The frozen teacher as the heads read it: computed in its own type, backward passes checkpointed.
+
+    Attributes:
+        model: Anywhere, also streamed from disk.
+    """
+
+    model: MobiVidTransformer3DModel
+
+    def __post_init__(self) -> None:
+        self.model.enable_gradient_checkpointing()  # gradients of the student's samples pass through all of it
+
+    @property
+    def sizes(self) -> DiTConfig:
+        """Widths of the teacher."""
+        return self.model.sizes
+
+    def __call__(
+        self, noisy: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, feature_blocks: tuple[int, ...]
+    ) -> Transformer3DOutput:
+        """As the model, with features in float32."""
+        own = self.model.dtype
+        found = self.model(noisy.to(own), timestep, text.to(own), mask, feature_blocks=feature_blocks)
+        return Transformer3DOutput(found.sample, tuple(f.float() for f in found.features))
+
+
+class FloatDiscriminator(TeacherDiscriminator):
+    """Heads in float32 under autocast too: the penalty divides small differences of logits by a small number."""
+
+    def forward(self, noisy: Tensor, sigma: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """As `TeacherDiscriminator`."""
+        with torch.autocast(noisy.device.type, enabled=False):
+            return super().forward(noisy, sigma, text, mask)
+
+
+def compete(
+    student: MobiVidTransformer3DModel, teacher: MobiVidTransformer3DModel, data: LatentShards, files: TrajectoryFiles,
+    how: StudentSettings, stage: DistillSettings, folder: Path, say: Callable[[str], None] = print,
+) -> TrainResult:  # fmt: skip
+    """Train a regressed student in place against a discriminator, from real clips and the teacher's samples.
+
+    Args:
+        student: In float32.
+        teacher: On the training device.
+        data: Real clips.
+        files: The teacher's trajectories.
+        how: Type, micro-batches and alarms of the regression.
+        stage: From `stage_settings`.
+        folder: Gets a folder of this start's states.
+        say: Takes the discriminator's separation and alarms.
+
+    Returns:
+        The log: `loss`, `regression`, `adversarial`, and of the heads `discriminator`, `real_logit`, `fake_logit`,
+        `separation` (real minus fake) and `r1`.
+    """
+    device = processes().device
+    student.to(device).requires_grad_(True).enable_gradient_checkpointing()
+    heads = FloatDiscriminator.seeded(FeatureTeacher(teacher), stage.seed).to(device)
+    contest = Contest(heads, RealPool(data, files), stage)
+    place = folder_for(folder / "adversarial", *student.state_dict().values())
+    judge = Player(heads, SplitLoss(lambda _, g: contest.draw_for_heads(g), _judged(contest, student)), TrainSettings(
+        stage.steps, learning_rate=stage.discriminator_rate, warmup=1, final_rate=1.0, weight_decay=0.0,
+        betas=(0.0, 0.99), clip_norm=stage.clip_norm, ema=0.0, seed=stage.seed + 1, bf16=how.bf16,
+        accumulate=how.accumulate,
+    ))  # fmt: skip
+    if stage.discriminator_warmup:
+        _warm_up(judge, stage.discriminator_warmup, place / "warmup", say)
+
+    def draw(_: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return *draw_chords(files, stage.batch, generator), *contest.draw_for_student(generator)
+
+    def error(*drawn: Tensor) -> dict[str, Tensor]:
+        regression = velocity_error(student, *drawn[:5])
+        push = contest.student_term(student, *drawn[5:])
+        loss = stage.anchor_weight * regression + stage.adversarial_weight * push
+        return {"loss": loss, "regression": regression, "adversarial": push}
+
+    settings = replace(how, steps=stage.steps, learning_rate=stage.rate, seed=stage.seed)
+    return run(student, SplitLoss(draw, error), data, settings, place, "adversarial stage", say, opponent=judge)
+
+
+def _judged(contest: Contest, student: MobiVidTransformer3DModel) -> Callable[..., dict[str, Tensor]]:
+    def error(*drawn: Tensor) -> dict[str, Tensor]:
+        terms = contest.heads_terms(student, *drawn)
+        return {**terms, "separation": terms["real_logit"] - terms["fake_logit"]}
+
+    return error
+
+
+def _warm_up(judge: Player, steps: int, folder: Path, say: Callable[[str], None]) -> None:
+    """Train the heads alone, and say how far they tell real clips from the student's."""
+    # Another seed: the first updates of the contest would otherwise meet the same batches again.
+    settings = replace(judge.settings, steps=steps, seed=judge.settings.seed + 1, log_every=max(1, steps // 20))
+    last = train(judge.model, judge.loss, settings, folder, title="discriminator").log[-1]
+    unsure = "" if last["separation"] > _TOLD_APART else "; it hardly tells them apart: a longer --warmup may help"
+    if processes().is_main_process:
+        say(f"discriminator after {steps} updates alone: mean logit {last['real_logit']:.2f} of real clips, "
+            f"{last['fake_logit']:.2f} of the student's, separation {last['separation']:.2f}{unsure}")  # fmt: skip
