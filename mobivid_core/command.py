@@ -35,9 +35,9 @@ class CommandParser(argparse.ArgumentParser):
         first = description.splitlines()[0] if description else None
         super().__init__(description=first, **settings)
 
-    def add_out(self, text: str, default: Path | None = None, **settings: object) -> None:
-        """Add `--out`, where a subcommand writes; `text` says what goes there."""
-        self.add_argument("--out", type=given_path, default=default, help=text, **settings)
+    def add_out(self, text: str, default: Path | None = None, *, file: bool = False, **settings: object) -> None:
+        """Add `--out`, the folder that a subcommand writes (or the `file`); `text` says what goes there."""
+        self.add_argument("--out", type=out_file if file else out_folder, default=default, help=text, **settings)
 
     def add_seed(self, text: str = "random numbers come from it") -> None:
         """Add `--seed`, a whole number from zero up."""
@@ -93,6 +93,22 @@ def given_path(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def out_folder(text: str) -> Path:
+    """An option's folder to write: one that cannot be made is refused before the work, not after hours of it."""
+    path = given_path(text)
+    if path.is_file():
+        raise argparse.ArgumentTypeError(f"{path} is a file; give a folder")
+    return _can_be_written(path)
+
+
+def out_file(text: str) -> Path:
+    """An option's file to write; see `out_folder`."""
+    path = given_path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; give a file in it")
+    return _can_be_written(path)
+
+
 def at_least_one(text: str) -> int:
     """An option's whole number above zero."""
     return _number(text, int, lambda n: n >= 1, "a whole number above zero")
@@ -136,6 +152,16 @@ def _excepthook(kind: type[BaseException], error: BaseException, trace: Tracebac
         return
     _say("interrupted")
     os._exit(INTERRUPTED)  # Python would kill itself with the signal, which subprocesses see as -2
+
+
+def _can_be_written(path: Path) -> Path:
+    whole = path.absolute()
+    there = next(place for place in (whole, *whole.parents) if place.exists())
+    if there != whole and not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there} is a file, so {path} cannot lie in it")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: no permission to write {there}")
+    return path
 
 
 def _number(text: str, kind: type[N], good: Callable[[N], bool], wanted: str) -> N:

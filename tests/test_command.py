@@ -27,6 +27,8 @@ from mobivid_core.command import (
     at_least_zero,
     device_name,
     not_negative,
+    out_file,
+    out_folder,
     run_command,
 )
 from mobivid_core.errors import ParameterError, RunError
@@ -101,6 +103,8 @@ def test_every_number_that_a_command_takes_is_checked(name: str, monkeypatch: py
     for action in seen:
         bare = action.type in (int, float) and not action.choices
         assert not bare, f"{action.option_strings} takes any number: use a type of mobivid_core.command"
+        if "--out" in action.option_strings:
+            assert action.type in (out_file, out_folder), "--out is checked after hours of work: use add_out"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +122,25 @@ def test_numbers_and_devices(kind: Callable, good: dict, wrong: list[str]) -> No
     for text in wrong:
         with pytest.raises(argparse.ArgumentTypeError):
             kind(text)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a file.csv"
+    file.touch()
+    for kind in (out_file, out_folder):
+        assert kind(str(tmp_path / "ä" / "new one")) == tmp_path / "ä" / "new one"
+        with pytest.raises(argparse.ArgumentTypeError, match="is a file, so .* cannot lie in it"):
+            kind(str(file / "x"))
+    assert out_file(str(file)) == file and out_folder(str(tmp_path)) == tmp_path
+    with pytest.raises(argparse.ArgumentTypeError, match="is a file; give a folder"):
+        out_folder(str(file))
+    with pytest.raises(argparse.ArgumentTypeError, match="is a folder; give a file in it"):
+        out_file(str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # who runs tests as root may write everywhere
+    with pytest.raises(argparse.ArgumentTypeError, match="x cannot be written: no permission"):
+        out_folder(str(tmp_path / "x"))
 
 
 @pytest.mark.parametrize("arguments", [["--steps", "0"], ["--steps", "-3"], ["--steps", "many"]])

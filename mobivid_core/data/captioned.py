@@ -61,6 +61,8 @@ def captioned_videos(source: Path | str, report: FolderReport) -> Iterator[Video
     A path out of a shard is gone when the next video is asked for.
     """
     source = Path(source)
+    if not source.exists():
+        raise ParameterError(f"{source}: no such folder; give one that holds {CAPTIONS} or .tar shards")
     if (source / CAPTIONS).is_file():
         return _folder_videos(source, report)
     if shards := _shards(source, report):

@@ -79,6 +79,7 @@ def _rising(frames: Iterable[av.VideoFrame], frame_s: float) -> Iterator[av.Vide
         if last is not None and (frame.pts is None or not 0 < now - last <= LONGEST_HOLD / frame.time_base):
             shift, now = shift + (last + step - now if frame.pts is not None else 0), last + step
         frame.pts = last = now
+        frame.duration = frame.duration or step  # FLV and WMV say none: the last frame would be lost
         yield frame
 
 

@@ -27,6 +27,8 @@ from mobivid_core.command import (
     device_name,
     given_path,
     not_negative,
+    out_file,
+    out_folder,
     run_command,
 )
 from mobivid_core.ltx import steps
@@ -76,7 +78,7 @@ def _encode_options(parser: CommandParser) -> None:
     parser.add_argument("--pipeline", type=given_path, help="diffusers pipeline folder: its VAE and text encoder")
     parser.add_argument("--videos", type=given_path, help="captions.csv beside videos, or webdataset shards of them")
     parser.add_argument("--latents", type=given_path, help="instead of both: safetensors with latents, text and mask")
-    parser.add_argument("--out", type=given_path, required=True, help="folder of the shards")
+    parser.add_argument("--out", type=out_folder, required=True, help="folder of the shards")
     _clip_options(parser)
     parser.add_argument("--per-file", type=at_least_one, default=8, help="clips of one video at most")
     parser.add_argument("--per-shard", type=at_least_one, default=16, help="videos of one shard")
@@ -88,7 +90,7 @@ def _encode_options(parser: CommandParser) -> None:
 def _score_options(parser: CommandParser) -> None:
     _model_option(parser)
     parser.add_argument("--data", type=given_path, required=True, help="shards from `mobivid encode`")
-    parser.add_argument("--out", type=given_path, required=True, help="folder of the scores")
+    parser.add_argument("--out", type=out_folder, required=True, help="folder of the scores")
     parser.add_argument("--samples", type=at_least_one, default=16)
     parser.add_argument("--probes", type=at_least_one, default=2, help="random directions a sample")
     _computing_options(parser)
@@ -97,7 +99,7 @@ def _score_options(parser: CommandParser) -> None:
 def _plan_options(parser: CommandParser) -> None:
     _model_option(parser)
     parser.add_argument("--scores", type=given_path, required=True, help="from `mobivid score`")
-    parser.add_argument("--out", type=given_path, required=True, help="plan to write (JSON)")
+    parser.add_argument("--out", type=out_file, required=True, help="plan to write (JSON)")
     budget = parser.add_mutually_exclusive_group(required=True)
     for unit, what in (("params", "parameters"), ("flops", "FLOPs a pass"), ("bytes", "16-bit weights")):
         budget.add_argument(f"--{unit}", type=above_zero, help=f"budget in {what}; up to 1: a share of the model's")
@@ -110,7 +112,7 @@ def _plan_options(parser: CommandParser) -> None:
 def _prune_options(parser: CommandParser) -> None:
     _model_option(parser)
     parser.add_argument("--plan", type=given_path, required=True, help="from `mobivid plan`")
-    parser.add_argument("--out", type=given_path, required=True, help="folder of the student")
+    parser.add_argument("--out", type=out_folder, required=True, help="folder of the student")
     _clip_options(parser)
 
 
@@ -118,7 +120,7 @@ def _student_options(parser: CommandParser) -> None:
     _model_option(parser, "the unpruned model: it teaches")
     parser.add_argument("--student", type=given_path, required=True, help="from `mobivid prune`, or a later step")
     parser.add_argument("--data", type=given_path, required=True, help="shards from `mobivid encode`")
-    parser.add_argument("--out", type=given_path, required=True, help="folder of the new student")
+    parser.add_argument("--out", type=out_folder, required=True, help="folder of the new student")
     _computing_options(parser)
 
 
@@ -162,7 +164,7 @@ def _distill_options(parser: CommandParser) -> None:
 
 def _export_options(parser: CommandParser) -> None:
     _model_option(parser)
-    parser.add_argument("--out", type=given_path, required=True, help="folder of the packages")
+    parser.add_argument("--out", type=out_folder, required=True, help="folder of the packages")
     parser.add_argument("--block", type=at_least_zero, help="convert and verify this block alone")
     _clip_options(parser)
 

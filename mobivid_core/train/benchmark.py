@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", choices=SIZES, default="mini")
     parser.add_argument("--batch", type=at_least_one, default=64)
     parser.add_argument("--seconds", type=above_zero, default=10.0, help="of measured steps in each arm")
-    parser.add_out("CSV file to write")
+    parser.add_out("CSV file to write", file=True)
     return run_command(_command, parser, arguments)
 
 

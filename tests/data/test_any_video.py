@@ -99,6 +99,13 @@ def test_a_variable_rate_comes_out_in_real_time(tmp_path: Path, first: float, th
     assert np.abs(shown(frames) - expected).max() < max(first, then) / 24 + 1
 
 
+def test_the_last_frame_counts_where_no_frame_has_a_length(tmp_path: Path) -> None:
+    for name, codec in (("a.flv", "flv"), ("b.wmv", "wmv2")):
+        film(tmp_path / name, [k / 30 for k in range(40)], codec)
+        np.testing.assert_allclose(shown(at_24(tmp_path / name))[[0, -1]], [0, 39], atol=0.8)
+        assert len(at_24(tmp_path / name)) == 32
+
+
 def test_a_slow_file_keeps_its_frames_and_a_frozen_clock_ends(tmp_path: Path) -> None:
     assert len(at_24(film(tmp_path / "slow.mp4", [k / 15 for k in range(30)]))) == 30
     jump = [*EVEN[:30], *(t + 5000 for t in EVEN[30:])]  # the clock was set in between: not a picture held for an hour

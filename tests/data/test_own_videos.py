@@ -92,6 +92,8 @@ def test_shards_give_what_the_folder_gives(folder, tmp_path, vae):
 def test_what_is_missing_is_said(folder, tmp_path, vae, monkeypatch):
     with pytest.raises(ParameterError, match="holds neither captions.csv.*nor .tar shards"):
         captioned_latents(vae, tmp_path, **SIZE)
+    with pytest.raises(ParameterError, match="elsewhere: no such folder"):
+        captioned_latents(vae, tmp_path / "elsewhere", **SIZE)
     (tmp_path / "captions.csv").write_text("name,text\n")
     with pytest.raises(ParameterError, match="needs the columns file and caption, got name, text"):
         captioned_latents(vae, tmp_path, **SIZE)

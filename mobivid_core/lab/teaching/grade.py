@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = CommandParser("grade", __doc__)
     parser.add_argument("folder", type=given_path, help="handed-in notebooks, in any subfolders")
-    parser.add_out("write the table there as well, row by row", metavar="CSV")
+    parser.add_out("write the table there as well, row by row", file=True, metavar="CSV")
     parser.add_argument("--timeout", type=above_zero, default=Limits.cell_s, help="seconds a cell may take (120)")
     parser.add_argument("--total", type=above_zero, default=Limits.total_s, help="seconds a notebook may take (900)")
     parser.add_argument("--memory", type=above_zero, default=Limits.memory_gb, help="GiB a notebook may take (8)")
