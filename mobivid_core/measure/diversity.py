@@ -54,10 +54,10 @@ def caption_diversity(
     """Spread of generated clips within a caption, beside that of real clips.
 
     Args:
-        make: From repeats of one caption and the numbers of their noises to clips (R, 3, T, H, W).
+        make: From `repeats` times one caption and the numbers of their noises to clips (R, 3, T, H, W).
         reconstruct: Real clips through the VAE, so that both sides carry the codec's error.
         features: From clips to (R, F).
-        captions: Captions.
+        captions: Captions, for each of which there are `repeats` clips.
         repeats: Clips of each.
         frames: Frames of a real clip.
         size: Its height and width in pixels.

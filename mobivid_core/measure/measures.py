@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mobivid_core.data.render import RenderedClips, render_clips
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure.borders import border_ratio, sharpness
 from mobivid_core.measure.image_features import image_features
@@ -16,6 +17,9 @@ from mobivid_core.measure.judge import Judge
 from mobivid_core.measure.motion import measure_motion, temporal_flickering
 from mobivid_core.measure.quality import background_consistency, imaging_statistics, subject_consistency
 from mobivid_core.measure.readback import read_colour
+
+#: Clips drawn, decoded and measured at once.
+BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -110,3 +114,9 @@ def measure(clips: Tensor, judge: Judge, quality: bool = True, independent: bool
         second,
         **pixels,
     )
+
+
+def render_batches(split: str, start: int, n: int, *, frames: int, size: int) -> Iterator[RenderedClips]:
+    """Clips `start` to `start + n` of a split, drawn batch by batch."""
+    for first in range(start, start + n, BATCH):
+        yield render_clips(split, range(first, min(first + BATCH, start + n)), frames=frames, size=size)

@@ -14,13 +14,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from mobivid_core.data.captions import ClipLabel
-from mobivid_core.data.render import RenderedClips, render_clips
 from mobivid_core.measure import intervals
 from mobivid_core.measure.damage import COLLAPSE, DAMAGES, FAR
 from mobivid_core.measure.frechet import FrechetTarget
 from mobivid_core.measure.image_features import ImageAxes
 from mobivid_core.measure.judge import Judge
-from mobivid_core.measure.measures import ClipMeasures, measure
+from mobivid_core.measure.measures import ClipMeasures, measure, render_batches
 from mobivid_core.measure.minivbench import PIXELS, QUALITY, SEMANTIC, Reference, dimension_table, distance_features
 from mobivid_core.measure.quality import ImagingReference
 
@@ -29,7 +28,6 @@ TESTED = (*QUALITY, *SEMANTIC, "all_together", "color_pixels", "action_flow", "w
 #: Trial clips have indices from here on, the clips they are compared with from twice as far: never an evaluated one.
 TRIAL_START = 2_000_000
 _COLLAPSE_SHARE = 20 / 256
-_BATCH = 16
 
 
 def run_trials(judge: Judge, *, frames: int, size: int, n: int = 48, progress: bool = True) -> pd.DataFrame:
@@ -43,18 +41,20 @@ def run_trials(judge: Judge, *, frames: int, size: int, n: int = 48, progress: b
         progress: Show a progress bar.
     """
     intact, damaged, labels = [], {d.name: [] for d in DAMAGES if d.apply}, []
-    starts = range(TRIAL_START, TRIAL_START + n, _BATCH)
-    for start in tqdm(starts, desc="testing the measures", disable=not progress, ascii=True, mininterval=2):
-        drawn = _render(start, min(_BATCH, TRIAL_START + n - start), frames, size)
+    sizes = {"frames": frames, "size": size}
+    bar = tqdm(total=n, desc="testing the measures", disable=not progress, ascii=True, mininterval=2)
+    for drawn in render_batches("test", TRIAL_START, n, **sizes):
         labels += drawn.labels
         intact.append(measure(drawn.clips, judge, independent=True))
         for damage in DAMAGES:
             if damage.apply:
                 damaged[damage.name].append(measure(damage.apply(drawn), judge, independent=True))
-    others = []
-    for start in range(2 * TRIAL_START, 2 * TRIAL_START + max(8, n * 4 // 3), _BATCH):
-        clips = _render(start, min(_BATCH, 2 * TRIAL_START + max(8, n * 4 // 3) - start), frames, size).clips
-        others.append(measure(clips, judge, quality=False, independent=True))
+        bar.update(len(drawn.labels))
+    bar.close()
+    others = [
+        measure(drawn.clips, judge, quality=False, independent=True)
+        for drawn in render_batches("test", 2 * TRIAL_START, max(8, n * 4 // 3), **sizes)
+    ]
     whole = ClipMeasures.join(intact)
     far = ClipMeasures.join(others)
     axes = ImageAxes.fit(far.image_features)
@@ -176,7 +176,3 @@ def _distance_change(
         for draws in (before, after - before)
     )
     return first.value, change, max((first.high - first.low) / 2, 1e-9)
-
-
-def _render(start: int, count: int, frames: int, size: int) -> RenderedClips:
-    return render_clips("test", range(start, start + count), frames=frames, size=size)

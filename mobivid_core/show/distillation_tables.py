@@ -15,7 +15,6 @@ from mobivid_core.distill.free import FreeBaseline
 from mobivid_core.distill.image_to_video import first_frame_table, from_first_frames
 from mobivid_core.distill.own_states import own_states
 from mobivid_core.distill.regression import chord_errors
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.student import STUDENTS
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import Trajectories
@@ -28,6 +27,7 @@ from mobivid_core.measure.intervals import Interval
 from mobivid_core.measure.minivbench import Scores, Space
 from mobivid_core.models.config import MOBILE, SERVER
 from mobivid_core.models.counts import dit_flops, latent_grid
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.published import claim
 from mobivid_core.show.outcome import FigureResult, TableResult
 
@@ -65,9 +65,7 @@ def training_curves(trained: Mapping[str, Distiller]) -> FigureResult:
     )
 
 
-def standing_table(
-    students: Mapping[str, nn.Module], teacher: nn.Module, fresh: Trajectories
-) -> TableResult:
+def standing_table(students: Mapping[str, nn.Module], teacher: nn.Module, fresh: Trajectories) -> TableResult:
     """Chord errors of students from the states of the teacher's path and from their own.
 
     Args:
@@ -249,9 +247,7 @@ class Timed:
         )
 
 
-def paper_table(
-    faster: float, steps: int, depths: Sequence[int], blocks: int, share: float
-) -> TableResult:
+def paper_table(faster: float, steps: int, depths: Sequence[int], blocks: int, share: float) -> TableResult:
     """The paper's claims on distillation beside what was done here.
 
     Args:
@@ -262,9 +258,7 @@ def paper_table(
         share: Synthetic clips in the discriminator's real batch.
     """
     rows = [claim(i) for i in ("C03", "C23", "C24", "C30", "C31")]
-    table = pd.DataFrame(
-        [{"claim": r["claim"], "paper": r["value"], "paper's evidence": r["evidence"]} for r in rows]
-    )
+    table = pd.DataFrame([{"claim": r["claim"], "paper": r["value"], "paper's evidence": r["evidence"]} for r in rows])
     table["live distillation (miniature)"] = [
         "4 steps", f"{steps} -> 4", f"{faster:.1f} x (measured)",
         f"frozen teacher, heads on {len(depths)} of {blocks} blocks", f"{share:.0%} synthetic in the real batch",

@@ -22,11 +22,11 @@ from torch import nn
 from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.discriminator import TeacherDiscriminator, default_depths
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.measure.comparison import distance_ratio, mean_ratio
 from mobivid_core.measure.intervals import Interval, cells, over_seeds
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile, add_profile, get_profile
 from mobivid_core.show.outcome import TableResult

@@ -18,10 +18,10 @@ from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.matching import make_matching
 from mobivid_core.distill.recipe import make_contest
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories
 from mobivid_core.errors import ParameterError
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.text import CaptionSampler
 
 if TYPE_CHECKING:

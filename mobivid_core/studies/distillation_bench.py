@@ -8,12 +8,12 @@ from pathlib import Path
 from mobivid_core import artifacts
 from mobivid_core.data.latents import latent_dataset
 from mobivid_core.distill.recipe import Recipe, costs_of, teacher_trajectories
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trajectory import STUDENT_STEPS, tensors_digest
 from mobivid_core.measure.comparison import distance_ratio, mean_ratio
 from mobivid_core.measure.generation import Evaluation, Evaluator
 from mobivid_core.measure.judge import Judge
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.text import CaptionSampler
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir

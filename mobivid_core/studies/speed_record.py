@@ -18,7 +18,6 @@ import pandas as pd
 from mobivid_core import artifacts
 from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.data.captions import caption
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.errors import CheckpointError
 from mobivid_core.measure import intervals
 from mobivid_core.measure.comparison import Seconds, measure_seconds
@@ -26,6 +25,7 @@ from mobivid_core.measure.generation import Evaluator
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.measure.judge import Judge
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import add_profile, get_profile
 from mobivid_core.studies.library_record import record_folder, teacher_hash

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mobivid_core.command import CommandParser, above_zero, at_least_one, run_command
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trajectory import STUDENT_STEPS
 from mobivid_core.measure.comparison import distance_ratio, mean_ratio
 from mobivid_core.measure.generation import Evaluation
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.profiles import add_profile, get_profile
 from mobivid_core.studies.distillation_arms import REGRESSION
 from mobivid_core.studies.distillation_bench import Bench, Trial
