@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -89,37 +88,23 @@ def sharpness(clips: Tensor) -> Tensor:
     return laplacian.square().mean((1, 2, 3, 4))
 
 
-def sharpness_ratio(
-    ours: Tensor | np.ndarray, real: Tensor | np.ndarray, *, resamples: int = 1000, seed: int = 0
-) -> Interval:
-    """Mean energy over that of real clips of the same captions: 1 is as sharp, 0 has no detail.
+def sharpness_ratio(ours: Tensor, real: Tensor, *, seed: int = 0) -> Interval:
+    """Mean energy (N,) over that of real clips of the same captions: 1 is as sharp, 0 has no detail.
 
-    Args:
-        ours: (N,) from `sharpness`.
-        real: (N,) of real clips, clip i for the same caption as clip i of `ours`.
-        resamples: Bootstrap resamples of captions, both clips of one together.
-        seed: Seed of the resampling.
-
-    Returns:
-        (ratio, low, high), the 95 % interval over captions.
+    Clip i of both is for the same caption; the 95 % interval resamples captions.
 
     Raises:
         ParameterError: Other numbers of clips.
     """
-    a, b = (np.asarray(torch.as_tensor(x).detach().cpu(), dtype=np.float64) for x in (ours, real))
+    a, b = (torch.as_tensor(x).detach().double().cpu().numpy() for x in (ours, real))
     if a.shape != b.shape or a.ndim != 1:
         raise ParameterError(f"a paired ratio needs one energy a clip on both sides, got {a.shape} and {b.shape}")
-    return intervals.ratio(a, b, resamples=resamples, seed=seed)
+    return intervals.ratio(a, b, seed=seed)
 
 
 @dataclass(frozen=True)
 class Faults:
-    """Both measures of some clips, one value a clip.
-
-    Attributes:
-        borders: (N,) from `border_ratio`.
-        sharpness: (N,) from `sharpness`.
-    """
+    """Both measures of some clips, (N,) each: `border_ratio` and `sharpness`."""
 
     borders: Tensor
     sharpness: Tensor
@@ -154,12 +139,7 @@ class FaultTable:
 
 
 def fault_table(versions: Mapping[str, Faults | ClipMeasures], real: Faults | ClipMeasures) -> FaultTable:
-    """Set versions of clips beside the real clips of the same captions.
-
-    Args:
-        versions: {title: what was measured}, N clips each, clip i for the same caption in all.
-        real: Of the real clips.
-    """
+    """Versions of clips beside the real clips, N each, clip i for the same caption in all."""
     rows, by_title = [], {}
     for title, own in {"real clips": real, **versions}.items():
         found = {

@@ -1,8 +1,4 @@
-"""Measures of reconstructions, distances between sets of clips, and intervals.
-
-PSNR and SSIM judge the VAE (the paper's compression section); the Frechet distance stands in for FVD, which
-needs a downloaded network: it is taken in the features of our own judge and never called FVD.
-"""
+"""Measures of reconstructions (the paper's compression section): PSNR, SSIM, and how the change of frames is kept."""
 
 from __future__ import annotations
 
@@ -62,41 +58,6 @@ def temporal_difference_error(clips: Tensor, reference: Tensor) -> Tensor:
     if clips.shape[2] < 2:
         return clips.new_zeros(len(clips))
     return (clips.diff(dim=2) - reference.diff(dim=2)).abs().mean((1, 2, 3, 4))
-
-
-def frechet_distance(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
-    """Squared Frechet distance of the Gaussians fitted to two sets of features.
-
-    |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)). The trace of the root comes from the eigenvalues of the
-    symmetric A^(1/2) B A^(1/2), so that rank-deficient covariances (fewer clips than features) are exact
-    rather than complex.
-
-    Args:
-        a: (N, F) features, N >= 2.
-        b: (M, F) features, M >= 2.
-
-    Returns:
-        The distance, >= 0, in squared units of the features. It falls with the number of clips: compare only
-        sets of one size, and print the distance of two real sets beside it.
-
-    Raises:
-        ParameterError: Not two matrices of one width, too few rows, or a non-finite feature.
-    """
-    a, b = (np.asarray(x, dtype=np.float64) for x in (a, b))
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ParameterError(f"frechet_distance takes (N, F) and (M, F) with N, M >= 2, got {a.shape} and {b.shape}")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ParameterError("frechet_distance got non-finite features: were the clips finite?")
-    cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
-    shift = np.square(a.mean(0) - b.mean(0)).sum()
-    return max(0.0, float(shift + np.trace(cov_a) + np.trace(cov_b) - 2 * trace_of_root(cov_a, cov_b)))
-
-
-def trace_of_root(cov_a: np.ndarray, cov_b: np.ndarray) -> float:
-    """tr((A B)^(1/2)) of two covariances (F, F)."""
-    values, vectors = np.linalg.eigh(cov_a)
-    root_a = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    return float(np.sqrt(np.linalg.eigvalsh(root_a @ cov_b @ root_a).clip(min=0)).sum())
 
 
 def pairwise_distance(features: np.ndarray | Tensor) -> float:

@@ -22,7 +22,6 @@ from mobivid_core.measure.comparison import (
     mean_change,
     mean_ratio,
     measure_seconds,
-    total_ratio,
 )
 from mobivid_core.measure.generation import Evaluation
 from mobivid_core.measure.intervals import Interval
@@ -106,7 +105,7 @@ def test_a_student_is_held_against_teacher_codec_and_free_samplers(reference):
     assert found["free8"] == distance_ratio(student.measures, strong.measures, reference)
     assert found["sharpness"] == pytest.approx((0.5, 0.5, 0.5)) and found["borders"][0] == pytest.approx(1.6)
     assert found["gain4"].value == pytest.approx(0.4) and found["gain8"].value == pytest.approx(0.15)
-    same = total_ratio(teacher.measures, teacher.measures, LABELS, reference)
+    same = mean_ratio(teacher.measures, teacher.measures, LABELS, reference, "total")
     assert same == (1, 1, 1) and found["total"].value < 1
     totals = clip_totals(student.measures, LABELS, reference)
     assert totals.mean() == pytest.approx(student.scores["total"])

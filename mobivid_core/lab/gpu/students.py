@@ -25,8 +25,8 @@ from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.lab.gpu.place import ENDLESS, Place, dataset
 from mobivid_core.measure.borders import border_ratio, sharpness
+from mobivid_core.measure.frechet import frechet_distance
 from mobivid_core.measure.judge import Judge, accuracy
-from mobivid_core.measure.metrics import frechet_distance
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 
@@ -231,8 +231,8 @@ def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[
         }
         if asked is not None:
             row |= {k: float(v.mean()) for k, v in accuracy(classes, asked).items()}
-        row["judge"] = float(frechet_distance(features, real_features))
-        row["image"] = float(frechet_distance(axes.project(image), axes.project(real_image)))
+        row["judge"] = frechet_distance(features, real_features)
+        row["image"] = frechet_distance(axes.project(image), axes.project(real_image))
         if latents_ is not None:
             row["std"] = float(latents_.std())
         rows.append(row)
