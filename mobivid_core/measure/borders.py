@@ -42,9 +42,6 @@ def border_ratio(clips: Tensor, patch: int = TOKEN) -> Tensor:
     Returns:
         (N,) mean |difference of neighbouring pixels| across borders over the same away from them, both axes together:
         near 1 for clips that know nothing of tokens; 1 for a constant clip; NaN where a frame is one token.
-
-    Raises:
-        ParameterError: Not clips, or a patch below two pixels.
     """
     _check(clips)
     if patch < 2:
@@ -75,9 +72,6 @@ def sharpness(clips: Tensor) -> Tensor:
     Returns:
         (N,) mean square of the five-point Laplacian over channels, frames and inner pixels, in squared units of
         [-1, 1]; 0 for constant frames and for linear ramps.
-
-    Raises:
-        ParameterError: Not clips, or too small.
     """
     _check(clips)
     if min(clips.shape[-2:]) < 3:
@@ -92,9 +86,6 @@ def sharpness_ratio(ours: Tensor, real: Tensor, *, seed: int = 0) -> Interval:
     """Mean energy (N,) over that of real clips of the same captions: 1 is as sharp, 0 has no detail.
 
     Clip i of both is for the same caption; the 95 % interval resamples captions.
-
-    Raises:
-        ParameterError: Other numbers of clips.
     """
     a, b = (torch.as_tensor(x).detach().double().cpu().numpy() for x in (ours, real))
     if a.shape != b.shape or a.ndim != 1:

@@ -38,17 +38,11 @@ def mean_ratio(
 
     Args:
         ours: Measures of the model in the numerator, in the order of `labels`.
-        theirs: Of the model in the denominator, same captions and noises.
+        theirs: Of the model in the denominator, same captions and noises; below one clip in n it counts as one clip.
         labels: What each caption asked for.
         reference: As in `minivbench.score`.
         name: A dimension, e.g. "all_together" or "dynamic_degree", or "total" (MiniVBench's).
         seed: Seed of the resampling.
-
-    Returns:
-        (ratio, low, high). A denominator below one clip in n counts as one clip, so that the ratio is finite.
-
-    Raises:
-        ParameterError: Different numbers of clips.
     """
     return intervals.ratio(*_values(ours, theirs, labels, reference, name), seed=seed)
 
@@ -104,11 +98,7 @@ def above_floor(
 
 @dataclass(frozen=True)
 class Seconds:
-    """Seconds a clip of several samplers, measured in turns in one run.
-
-    Attributes:
-        taken: {sampler: the median of each turn}, as many turns each.
-    """
+    """Seconds a clip of several samplers, measured in turns in one run: `taken` has the median of each turn."""
 
     taken: Mapping[str, Sequence[float]]
 
@@ -207,11 +197,7 @@ def compare(ours: Evaluation, beside: Beside, reference: Reference, *, seed: int
 
 @dataclass(frozen=True)
 class BesideTable:
-    """Students' distances over those of what they are compared with.
-
-    Attributes:
-        table: A row a student and comparison: clips, over, value, low, high.
-    """
+    """Students' distances over those of what they are compared with: clips, over, value, low, high."""
 
     table: pd.DataFrame
 
@@ -235,12 +221,7 @@ OVER = {
 
 
 def beside_table(students: Mapping[str, Mapping[str, Interval]], four_over_forty: Interval) -> BesideTable:
-    """Students' distances, and what the full sampler gains on four steps, as one table.
-
-    Args:
-        students: {title: from `compare`}.
-        four_over_forty: The teacher's distance in four guided Euler steps over that in full steps.
-    """
+    """What `compare` found of students' distances, and the teacher's in four guided Euler steps over its full ones."""
     rows = [{"clips": "teacher, 4 guided steps", "over": "its full sampler", **intervals.cells(four_over_forty)}]
     rows += [
         {"clips": who, "over": OVER[key], **intervals.cells(own[key])}

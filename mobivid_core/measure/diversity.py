@@ -21,11 +21,9 @@ _LABELS_SCANNED = 20_000
 
 @dataclass(frozen=True)
 class Diversity:
-    """How far apart clips of one caption lie, for several captions.
+    """How far apart clips of one caption lie: (C,) mean pairwise distances of features within each of C captions.
 
-    Attributes:
-        generated: (C,) mean pairwise distance of features within each caption, of generated clips.
-        real: (C,) the same of real clips through the VAE.
+    `generated` is of generated clips, `real` of real ones through the VAE.
     """
 
     generated: np.ndarray

@@ -87,9 +87,6 @@ def ratio_interval(
 
     Returns:
         (ratio, low, high); the resampled logarithms are moved so that their mean is the value's.
-
-    Raises:
-        ParameterError: Different numbers of clips.
     """
     distances = _paired((ours, theirs), target, resamples, seed)
     return _log_interval(np.maximum(distances, 1e-9), len(ours))

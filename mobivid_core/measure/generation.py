@@ -91,7 +91,6 @@ class Evaluator:
         n: int | None = None,
         split: str = "test",
         start: int = 0,
-        cache: bool = True,
         progress: bool = True,
     ) -> Evaluator:
         """Measure the real clips and their reconstructions; later notebooks of a run reuse what is cached.
@@ -103,12 +102,11 @@ class Evaluator:
             n: Evaluated clips and reference clips; None for the profile's `eval_clips`.
             split: "test" for what is reported, "val" to choose settings on; the reference clips are of the same split.
             start: Index of the first caption: a final judgement takes captions that no choice has seen.
-            cache: Keep the measures under `runs/<profile>/evaluation`.
             progress: Show a progress bar.
         """
         n = profile.eval_clips if n is None else n
         reference, real, reconstruction = measured_reference(
-            vae, judge, profile, n, split=split, start=start, cache=cache, progress=progress
+            vae, judge, profile, n, split=split, start=start, progress=progress
         )
         labels = [label_of(split, i) for i in range(start, start + n)]
         return cls(vae, judge, profile, reference, real, reconstruction, labels, split)
@@ -258,13 +256,9 @@ class Evaluator:
         solver: str = "euler",
         seed: int = 0,
     ) -> Diversity:
-        """How different clips of one caption are, in judge features: see `caption_diversity`.
+        """How different clips of one caption are, in judge features: `repeats` clips of each of `captions` captions.
 
-        Args:
-            model: The diffusion model.
-            captions: Captions to look at.
-            repeats: Clips a caption.
-            steps: As in `evaluate`, and so are `guidance`, `solver` and `seed`.
+        Sampling as in `evaluate`; see `caption_diversity`.
         """
         sample = self.way(steps, guidance, solver).on(model)
         return caption_diversity(

@@ -31,14 +31,7 @@ GUIDANCES: tuple[Guidance, ...] = (
 
 @dataclass(frozen=True)
 class GuidanceChoice:
-    """What a choice of guidance found.
-
-    Attributes:
-        table: One row a setting, the chosen one first among the final round.
-        best: The chosen guidance.
-        space: In which features distances were taken, and what the trials say of them.
-        sampler: E.g. "unipc in 8 steps".
-    """
+    """What a choice of guidance found: a row a setting, the chosen one first; in which features; by which sampler."""
 
     table: pd.DataFrame
     best: Guidance

@@ -67,11 +67,7 @@ class Interval(tuple):
 
 
 def mean(values: np.ndarray, *, over: str = "clips", resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Mean of (N,) values; of values that are all 0 or 1, a `share`.
-
-    Raises:
-        ParameterError: No values.
-    """
+    """Mean of (N,) values; of values that are all 0 or 1, a `share`."""
     values = _column(values)
     if _binary(values):
         return share(int(values.sum()), len(values), over=over)
@@ -87,19 +83,13 @@ def picks(n: int, resamples: int, seed: int) -> np.ndarray:
 def from_draws(
     value: float, draws: np.ndarray, *, n: int, over: str = "clips", centred: bool = False, logs: bool = False
 ) -> Interval:
-    """The interval that bootstrap draws of a statistic give.
+    """The interval that bootstrap draws (R,) of a statistic of n samples give.
 
     Percentiles of a bootstrap are too narrow for few samples, by the factor between a normal and a t interval: the
     levels are moved outwards as far as a mean needs it (Hesterberg 2015, "expanded percentile interval").
 
-    Args:
-        value: The statistic of all samples.
-        draws: (R,) of resamples.
-        n: Samples.
-        over: What the samples are.
-        centred: Take the draws' spread alone, around the value: repeated rows raise a distance in every resample, and
-            a distance is too slow to resample often enough for percentiles.
-        logs: Value and draws are logarithms of what is asked for.
+    With `centred` the draws' spread alone counts, around the value: repeated rows raise a distance in every resample,
+    and a distance is too slow to resample often enough for percentiles. With `logs` value and draws are logarithms.
     """
     draws = np.asarray(draws, dtype=np.float64)
     if centred:
@@ -130,11 +120,7 @@ def cells(found: Interval) -> dict[str, object]:
 
 
 def share(right: int, n: int, *, over: str = "clips") -> Interval:
-    """Share of n that are right: Wilson's interval, which has a width at 0 and at 1 too.
-
-    Raises:
-        ParameterError: Not 0 <= right <= n with n >= 1.
-    """
+    """Share of n that are right: Wilson's interval, which has a width at 0 and at 1 too."""
     if n < 1 or not 0 <= right <= n:
         raise ParameterError(f"a share needs 0 <= right <= n and n >= 1, got {right} of {n}")
     ends = stats.binomtest(right, n).proportion_ci(LEVEL, method="wilson")
@@ -147,9 +133,6 @@ def difference(
     """Mean of `ours` minus mean of `theirs`, (N,) each, in pairs.
 
     Of right and wrong: Agresti and Min's interval (2005), half a pair added to each of the four outcomes.
-
-    Raises:
-        ParameterError: No pairs, or different numbers.
     """
     a, b = _pair(ours, theirs)
     if not (_binary(a) and _binary(b)):
@@ -186,9 +169,6 @@ def ratio(
 
     Of right and wrong: the logarithm's normal interval with half a pair added to each of the four outcomes; nothing
     right counts as one in N.
-
-    Raises:
-        ParameterError: No pairs, or different numbers.
     """
     a, b = _pair(ours, theirs)
     over = f"pairs of {over}"
@@ -206,11 +186,7 @@ def ratio(
 
 
 def over_seeds(values: Sequence[float], *, logs: bool = False, over: str = "seeds") -> Interval:
-    """Mean over seeds; with `logs`, the geometric mean.
-
-    Raises:
-        ParameterError: Fewer than two seeds: one tells nothing of their spread.
-    """
+    """Mean over two seeds or more; with `logs`, the geometric mean."""
     values = _column(values)
     if len(values) < 2:
         raise ParameterError(f"an interval over {over} needs two or more, got {len(values)}")
@@ -221,15 +197,10 @@ def over_seeds(values: Sequence[float], *, logs: bool = False, over: str = "seed
 
 
 def crossed(values: np.ndarray, *, logs: bool = False, over: str = "seeds, each on the same clips") -> Interval:
-    """Mean of (S, N) values, S seeds each on the same N clips, where both are samples of what might have been.
-
-    With `logs` the geometric mean.
+    """Mean of (S, N) values, S >= 2 seeds each on the same N >= 2 clips, both samples of what might have been.
 
     The variance of the mean is (seeds + clips - rest) / (S N) in mean squares of the two-way table; its degrees of
-    freedom are Satterthwaite's. A clip effect that is estimated below zero counts as zero.
-
-    Raises:
-        ParameterError: Not (S, N) with two seeds and two clips or more.
+    freedom are Satterthwaite's. A clip effect that is estimated below zero counts as zero. `logs`: the geometric mean.
     """
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2 or min(table.shape) < 2:
@@ -253,17 +224,10 @@ def crossed(values: np.ndarray, *, logs: bool = False, over: str = "seeds, each 
 
 
 def speed(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> Interval:
-    """How many times faster `fast` is, from seconds measured in turns.
+    """How many times faster `fast` is, from a list of seconds for each run; repeat i of both was measured in turn.
 
     With two runs or more, t over the logarithms of the runs' median ratios; with one, the sign test's interval of the
     median over its repeats, which says nothing of another run or machine.
-
-    Args:
-        slow: A list of seconds for each run.
-        fast: The same; repeat i of both was measured one after the other.
-
-    Raises:
-        ParameterError: Runs or repeats without a partner.
     """
     if not len(slow) == len(fast) > 0 or any(not len(a) == len(b) > 0 for a, b in zip(slow, fast, strict=True)):
         raise ParameterError("speeds need the same repeats of both in every run")
@@ -280,11 +244,7 @@ def speed(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> I
 
 
 def rank_correlation(ours: np.ndarray, theirs: np.ndarray, *, over: str = "units") -> Interval:
-    """Spearman correlation of two vectors; nan where one is constant, and without ends (nan) below four pairs.
-
-    Raises:
-        ParameterError: Fewer than three pairs, or different numbers.
-    """
+    """Spearman correlation of at least 3 pairs; nan where a side is constant, without ends below four."""
     a, b = _pair(ours, theirs)
     n = len(a)
     if n < 3:

@@ -10,50 +10,28 @@ from mobivid_core.errors import ParameterError
 
 
 def psnr(clips: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each clip over all its pixels and frames.
-
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1].
-        reference: Same shape.
-
-    Returns:
-        (B,) in dB; infinite for identical clips.
-
-    Raises:
-        ParameterError: The shapes differ.
-    """
+    """PSNR (B,) in dB of clips (B, 3, T, H, W) in [-1, 1] over all pixels and frames; infinite for identical ones."""
     _same_shape(clips, reference)
     error = (clips.double() - reference.double()).square().mean((1, 2, 3, 4))
     return (10 * torch.log10(4 / error)).float()  # peak-to-peak of [-1, 1] is 2
 
 
 def ssim(clips: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity of each clip: the mean over frames of pytorch-msssim's SSIM (11-pixel window).
-
-    Returns:
-        (B,), 1 for identical clips.
-    """
+    """(B,) structural similarity: the mean over frames of pytorch-msssim's SSIM (11-pixel window)."""
     return _per_frame(clips, reference, "ssim")
 
 
 def ms_ssim(clips: Tensor, reference: Tensor) -> Tensor:
-    """Multi-scale SSIM of each clip, mean over frames.
+    """(B,) multi-scale SSIM, mean over frames.
 
     The five scales need more than 160 pixels; below that the window shrinks to what four halvings of the
     shorter side allow (7 pixels at 128, 3 at 64), so values compare only at one size.
-
-    Returns:
-        (B,), 1 for identical clips.
     """
     return _per_frame(clips, reference, "ms_ssim")
 
 
 def temporal_difference_error(clips: Tensor, reference: Tensor) -> Tensor:
-    """Error of the change from frame to frame: does the reconstruction move as the original does?
-
-    Returns:
-        (B,) mean absolute error of frame differences, in the units of [-1, 1]; for one frame it is 0.
-    """
+    """(B,) mean absolute error of frame differences on the 0 to 2 scale; 0 for one frame."""
     _same_shape(clips, reference)
     if clips.shape[2] < 2:
         return clips.new_zeros(len(clips))

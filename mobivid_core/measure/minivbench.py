@@ -119,30 +119,19 @@ class Reference:
 
 @dataclass(frozen=True)
 class Scores:
-    """One row of a quality table.
-
-    Attributes:
-        values: {name: (value, low, high)} with 95 % bootstrap intervals over clips.
-        n: Clips measured.
-    """
+    """One row of a quality table: {name: (value, low, high)} with 95 % intervals over n clips."""
 
     values: dict[str, tuple[float, float, float]]
     n: int
 
     def __getitem__(self, name: str) -> float:
-        """The value of one measure.
-
-        Raises:
-            ParameterError: It was not measured.
-        """
+        """The value of one measure."""
         if name not in self.values:
             raise ParameterError(f"no score {name!r}; there are {', '.join(self.values)}")
         return self.values[name][0]
 
 
-def score(
-    measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, *, resamples: int = 200, seed: int = 0
-) -> Scores:
+def score(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, *, resamples: int = 200) -> Scores:
     """Scores of measured clips against the captions they should show.
 
     Args:
@@ -150,30 +139,26 @@ def score(
         labels: N labels, what each clip's caption asked for.
         reference: Real clips to compare with.
         resamples: Bootstrap resamples.
-        seed: Seed of the bootstrap.
 
     Returns:
         The quality and semantic dimensions on [0, 1], `quality`, `semantic`, `total`, `all_together` (every attribute
         right), `warping_error`, `PIXELS` and the distances; without what was left blank.
-
-    Raises:
-        ParameterError: The numbers of clips and labels differ.
     """
     if len(labels) != len(measures):
         raise ParameterError(f"got {len(measures)} clips but {len(labels)} labels; each clip needs its own")
     table = dimension_table(measures, labels, reference)
     names = list(table)
     rows = np.stack([table[name] for name in names], 1)
-    values = {name: intervals.mean(rows[:, i], resamples=resamples, seed=seed) for i, name in enumerate(names)}
+    values = {name: intervals.mean(rows[:, i], resamples=resamples) for i, name in enumerate(names)}
     column = {name: i for i, name in enumerate(names)}
     for name, columns, weights in _aggregates(column, reference.dropped):
-        values[name] = intervals.mean(rows[:, columns] @ weights, resamples=resamples, seed=seed)
+        values[name] = intervals.mean(rows[:, columns] @ weights, resamples=resamples)
     values = {name: triple for name, triple in values.items() if not np.isnan(triple[0])}
     for name in DISTANCES:
         pair = distance_features(measures, reference, name)
         if pair and len(measures) > 1:
             # a quarter of the resamples: each needs a singular value decomposition
-            values[name] = distance_interval(*pair, resamples=max(20, resamples // 4), seed=seed)
+            values[name] = distance_interval(*pair, resamples=max(20, resamples // 4))
     return Scores(values, len(measures))
 
 
@@ -187,12 +172,7 @@ def distance_features(measures: ClipMeasures, reference: Reference, name: str) -
 
 
 def space_features(measures: ClipMeasures, reference: Reference, name: str = "real") -> tuple[Tensor, Tensor]:
-    """The features (N, F) and (M, F) of a distance in the trusted space.
-
-    Args:
-        measures: N clips.
-        reference: Says which space.
-        name: "real" or "reconstruction": which clips the distance is taken from.
+    """Features (N, F) and (M, F) of the distance from "real" clips, or their "reconstruction", in the trusted space.
 
     Raises:
         ParameterError: That space was not measured on the clips, or the reference lacks it.
@@ -249,12 +229,7 @@ def shuffled(labels: Sequence[ClipLabel], seed: int = 0) -> list[ClipLabel]:
 
 
 def table(rows: dict[str, Scores], names: Sequence[str]) -> pd.DataFrame:
-    """Scores as a table with three columns a measure: value, low and high; and what their intervals are over.
-
-    Args:
-        rows: {row title: scores}.
-        names: Measures to show, in order; one that a row lacks is left empty.
-    """
+    """Measures `names` of each row: value, low and high (blank where a row lacks one), and what intervals are over."""
     records = []
     for title, scores in rows.items():
         kinds = {getattr(scores.values[name], "kind", "") for name in names if name in scores.values} - {""}
@@ -266,13 +241,7 @@ def table(rows: dict[str, Scores], names: Sequence[str]) -> pd.DataFrame:
 
 
 def compare(rows: dict[str, Scores], names: Sequence[str], intervals_of: str) -> pd.DataFrame:
-    """Scores with a line a measure and a column a row title: short to read where rows are few.
-
-    Args:
-        rows: {row title: scores}.
-        names: Measures to show, in order.
-        intervals_of: The row title whose intervals are shown as well.
-    """
+    """A line a measure, a column a row title, with the intervals of one row: short to read where rows are few."""
     frame = pd.DataFrame({"measure": list(names)})
     for title, scores in rows.items():
         triples = [scores.values.get(name, (np.nan,) * 3) for name in names]

@@ -49,7 +49,6 @@ def measured_reference(
     *,
     split: str = "test",
     start: int = 0,
-    cache: bool = True,
     progress: bool = True,
 ) -> tuple[Reference, ClipMeasures, ClipMeasures]:
     """Measure n real clips of a split, the same clips through the VAE, and n other clips as the reference of distances.
@@ -61,7 +60,6 @@ def measured_reference(
         n: Clips of each set.
         split: "test", or "val" for settings that are chosen before anything is reported.
         start: Index of the first clip; those of the reference begin `REFERENCE_START` later.
-        cache: Keep the measures, and use them if they are there.
         progress: Show a progress bar.
 
     Returns:
@@ -69,44 +67,31 @@ def measured_reference(
     """
     vae.eval()
     judge.eval()
-    key = evaluation_key([vae, judge], (split, start, n), profile) if cache else ""
-    file = evaluation_folder(profile) / f"{key}.safetensors" if cache else None
+    file = evaluation_folder(profile) / f"{evaluation_key([vae, judge], (split, start, n), profile)}.safetensors"
     stored = read_tensors(file)
     if stored is None or None in (_unpack("real", stored), _unpack("reconstruction", stored)):
         stored = _measure_real(vae, judge, profile, n, split, start, progress)
-        if file:
-            write_bytes(file, save(stored))
+        write_bytes(file, save(stored))
     imaging = ImagingReference.fit(stored["reference.imaging"])
     axes = ImageAxes.fit(stored["reference.image_real"])
     looks = {f"image_{name}": axes.project(stored[f"reference.image_{name}"]) for name in ("real", "reconstruction")}
     dropped, space = (), SPACES["judge"]
     # at profiles whose numbers mean nothing the judge is not trained, and no measure could pass
     if profile.meaningful:
-        trials = measured_trials(judge, profile, cache=cache, progress=progress)
+        trials = measured_trials(judge, profile, progress=progress)
         dropped, space = failing(trials), trusted_space(trials)
     features = stored["reference.real"], stored["reference.reconstruction"]
     reference = Reference(imaging, *features, image_axes=axes, **looks, dropped=dropped, space=space)
     return reference, _unpack("real", stored), _unpack("reconstruction", stored)
 
 
-def measured_trials(judge: Judge, profile: Profile, *, cache: bool = True, progress: bool = True) -> pd.DataFrame:
-    """What known damage does to each measure; see `trials.effects`.
-
-    Args:
-        judge: A trained judge.
-        profile: Sizes; `TRIAL_CLIPS` clips, or as many as are evaluated where those are fewer.
-        cache: Keep the table, and use it if it is there.
-        progress: Show a progress bar.
-    """
+def measured_trials(judge: Judge, profile: Profile, *, progress: bool = True) -> pd.DataFrame:
+    """What known damage does to each measure (`trials.effects`), kept; of `TRIAL_CLIPS` clips or `eval_clips`."""
     n = min(TRIAL_CLIPS, profile.eval_clips)
-    file = evaluation_folder(profile) / f"trials-{evaluation_key([judge], n, profile)}.csv" if cache else None
-    frame = _read_trials(file) if file and file.is_file() else None
-    if frame is not None and set(frame.measure) == set(TESTED):
-        return frame
-    frame = run_trials(judge, frames=profile.frames, size=profile.size, n=n, progress=progress)
-    if not file:
-        return frame
-    write_bytes(file, frame.to_csv(index=False).encode())
+    file = evaluation_folder(profile) / f"trials-{evaluation_key([judge], n, profile)}.csv"
+    if not (file.is_file() and set(_read_trials(file).measure) == set(TESTED)):
+        frame = run_trials(judge, frames=profile.frames, size=profile.size, n=n, progress=progress)
+        write_bytes(file, frame.to_csv(index=False).encode())
     return _read_trials(file)
 
 
@@ -166,11 +151,7 @@ def evaluation_key(models: Sequence[nn.Module], settings: object, profile: Profi
 def evaluation_file(models: Sequence[nn.Module], settings: tuple, profile: Profile, n: int) -> Path | None:
     """Where an evaluation of `n` generated clips is kept; None where it is not worth a file.
 
-    Args:
-        models: Everything with weights that it depends on.
-        settings: Whatever else it depends on; their `repr` tells them apart.
-        profile: Sizes.
-        n: Clips.
+    It depends on the models' weights and on `settings`, which their `repr` tells apart.
     """
     if n < FROM_CLIPS:
         return None

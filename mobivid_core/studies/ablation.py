@@ -81,12 +81,8 @@ def recovery_ablation(
     Returns:
         Columns recovery, clips, KD recovered, low, high, interval, n (over held-out clips).
     """
-    few = replace(
-        real,
-        latents=real.latents[: len(generated)],
-        caption_of=real.caption_of[: len(generated)],
-        labels=real.labels[: len(generated)],
-    )
+    count = len(generated)
+    few = replace(real, latents=real.latents[:count], caption_of=real.caption_of[:count], labels=real.labels[:count])
     pools = {"real": few, "generated": generated, "both": both(few, generated)}
     blocks = feature_blocks_for([plan])
     banks = {

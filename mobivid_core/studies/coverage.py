@@ -198,11 +198,7 @@ def coverage_told(table: pd.DataFrame, facts: dict) -> str:
 
 
 def load_coverage() -> tuple[pd.DataFrame, dict]:
-    """The record: its table and its facts.
-
-    Raises:
-        CheckpointError: There is none.
-    """
+    """The record: its table and its facts."""
     return read_study(RECORDS["coverage"], "coverage")
 
 

@@ -73,31 +73,26 @@ RECIPE = hashlib.sha256(repr(_RECIPE).encode()).hexdigest()[:6]
 
 @dataclass(frozen=True)
 class Setting:
-    """What every arm shares.
-
-    Attributes:
-        teacher: The model to be pruned.
-        train: Clips of calibration and recovery.
-        calibration: Samples of scores and refit.
-        probe: Teacher answers that choices are made on.
-        choice: Teacher answers that rates are chosen on.
-        held_out: Teacher answers that earlier records, and the choice of arms after them, were judged on.
-        fresh: Teacher answers on clips that no choice has seen: the final judgement.
-        evaluator: Test captions that no choice has seen, and the judge.
-        targets: The paper's counts.
-        steps: Recovery steps.
-        batch: Clips of one.
-    """
+    """What every arm shares."""
 
     teacher: MobiVidTransformer3DModel
+    #: Clips of calibration and recovery.
     train: LatentDataset
+    #: Samples of scores and refit.
     calibration: CalibrationSet
+    #: Teacher answers that choices are made on.
     probe: Reference
+    #: Teacher answers that rates are chosen on.
     choice: Reference
+    #: Teacher answers that earlier records, and the choice of arms after them, were judged on.
     held_out: Reference
+    #: Teacher answers on clips that no choice has seen: the final judgement.
     fresh: Reference
+    #: Test captions that no choice has seen, and the judge.
     evaluator: Evaluator
+    #: The paper's counts.
     targets: Targets
+    #: Steps of the recovery, and clips of one.
     steps: int
     batch: int
 

@@ -29,14 +29,9 @@ FLOATS, CHANNELS = "equal floats", "equal channels"
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One ratio with one number of channels.
+    """One ratio (time, height, width) with one number of channels, of one sweep (`FLOATS` or `CHANNELS`).
 
-    Attributes:
-        sweep: "equal floats" or "equal channels".
-        ratio: Compression time x height x width.
-        channels: Latent channels.
-        pca: The closed-form codec; it may have more channels, of which the first `channels` are this point's.
-        vae: The briefly trained one.
+    The closed-form codec `pca` may have more channels, of which the first are this point's; `vae` is briefly trained.
     """
 
     sweep: str
@@ -124,15 +119,7 @@ def equal_floats(points: Sequence[SweepPoint]) -> list[SweepPoint]:
 
 
 def sweep_curves(points: Sequence[SweepPoint], clips: Tensor) -> pd.DataFrame:
-    """PSNR against latent size by PCA in closed form, one curve a ratio.
-
-    Args:
-        points: From `train_sweep`.
-        clips: Held-out clips (N, 3, T, H, W) in [-1, 1].
-
-    Returns:
-        The columns of `rate_distortion`, and ratio.
-    """
+    """PSNR of held-out clips (N, 3, T, H, W) against latent size by PCA: `rate_distortion` of each ratio."""
     curves = []
     for point in equal_floats(points):
         widths = [c for c in (1, 2, 4, 8, 16, 32, 64, 128) if c <= point.pca.config.latent_channels]
@@ -166,10 +153,7 @@ def price(
 def motion_by_ratio(points: Sequence[SweepPoint], clips: Tensor, frames: int) -> pd.DataFrame:
     """What motion costs at each ratio, by PCA at equal floats, so that training luck plays no part.
 
-    Args:
-        points: From `train_sweep`.
-        clips: Long clips (N, 3, L, H, W) with L at least `1 + 4 * (frames - 1)`.
-        frames: Frames of the clips that are coded.
+    The clips (N, 3, L, H, W) have 1 + 4 * (frames - 1) frames or more.
     """
     rows = []
     for point in equal_floats(points):
