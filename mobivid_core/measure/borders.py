@@ -46,20 +46,19 @@ def border_ratio(clips: Tensor, patch: int = TOKEN) -> Tensor:
     _check(clips)
     if patch < 2:
         raise ParameterError(f"a token has two pixels or more on a side, got {patch}")
-    sums = {"across": clips.new_zeros(len(clips), dtype=torch.float64), "inside": 0.0}
-    counts = {"across": 0, "inside": 0}
+    sums, counts = [0.0, 0.0], [0, 0]  # across borders, inside
     for axis in (3, 4):
         # the mean over channels, frames and the other axis: one value a pair of neighbouring lines
         lines = clips.float().diff(dim=axis).abs().mean(tuple(d for d in (1, 2, 3, 4) if d != axis)).double()
         border = (torch.arange(lines.shape[1], device=clips.device) + 1) % patch == 0
         # lines of another axis may be longer: weigh by the pixel pairs that they stand for
         pairs = clips.shape[7 - axis]
-        for name, chosen in (("across", border), ("inside", ~border)):
-            sums[name] = sums[name] + pairs * lines[:, chosen].sum(1)
-            counts[name] += pairs * int(chosen.sum())
-    if not counts["across"]:
+        for place, chosen in enumerate((border, ~border)):
+            sums[place] = sums[place] + pairs * lines[:, chosen].sum(1)
+            counts[place] += pairs * int(chosen.sum())
+    if not counts[0]:
         return clips.new_full((len(clips),), torch.nan, dtype=torch.float32)
-    across, inside = (sums[name] / counts[name] for name in ("across", "inside"))
+    across, inside = (total / count for total, count in zip(sums, counts, strict=True))
     return ((across + _EPSILON) / (inside + _EPSILON)).float()
 
 

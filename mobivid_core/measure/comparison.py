@@ -21,7 +21,7 @@ from mobivid_core.measure.bars import BORDERS, SHARPNESS, Bar
 from mobivid_core.measure.borders import sharpness_ratio
 from mobivid_core.measure.frechet import excess_ratio_interval, ratio_interval
 from mobivid_core.measure.intervals import Interval
-from mobivid_core.measure.minivbench import ClipMeasures, Reference, clip_totals, dimension_table, space_features
+from mobivid_core.measure.minivbench import ClipMeasures, Reference, dimension_table, space_features
 
 if TYPE_CHECKING:
     from mobivid_core.measure.generation import Evaluation
@@ -41,26 +41,24 @@ def mean_ratio(
         theirs: Of the model in the denominator, same captions and noises; below one clip in n it counts as one clip.
         labels: What each caption asked for.
         reference: As in `minivbench.score`.
-        name: A dimension, e.g. "all_together" or "dynamic_degree", or "total" (MiniVBench's).
+        name: Of `minivbench.dimension_table`, e.g. "all_together" or "total".
         seed: Seed of the resampling.
     """
-    return intervals.ratio(*_values(ours, theirs, labels, reference, name), seed=seed)
+    return intervals.ratio(*_both(ours, theirs, labels, reference, name), seed=seed)
 
 
 def mean_change(
     ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference
 ) -> Interval:
     """Difference of two models' shares of clips with every attribute right, in pairs; arguments as `mean_ratio`."""
-    return intervals.difference(*_values(ours, theirs, labels, reference, "all_together"))
+    return intervals.difference(*_both(ours, theirs, labels, reference, "all_together"))
 
 
-def _values(
+def _both(
     ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, name: str
 ) -> list[np.ndarray]:
     """(N,) scores of each clip of both."""
     _check(ours, theirs, labels)
-    if name == "total":
-        return [clip_totals(m, labels, reference) for m in (ours, theirs)]
     return [dimension_table(m, labels, reference)[name] for m in (ours, theirs)]
 
 

@@ -38,15 +38,10 @@ from mobivid_core.profiles import Profile
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model's generated clips, measured.
+    """One model's generated clips, measured, with seconds a clip of sampling (guidance included) and of decoding.
 
-    Attributes:
-        scores: A row of the quality table.
-        measures: Of each clip, in the order of `labels`.
-        labels: What each caption asked for.
-        clips: (K, 3, T, H, W), the first few clips, to look at.
-        seconds_per_clip: Sampling time a clip, guidance included, decoding not.
-        decode_seconds_per_clip: Decoding time a clip.
+    `measures` has a row a clip in the order of `labels`, what each caption asked for; `clips` (K, 3, T, H, W) are the
+    first few, to look at.
     """
 
     scores: Scores
@@ -61,15 +56,8 @@ class Evaluation:
 class Evaluator:
     """Scores models of one profile against one VAE, judge and reference.
 
-    Attributes:
-        vae: Decodes.
-        judge: Reads clips back.
-        profile: Sizes.
-        reference: Real and reconstructed clips to measure distances against.
-        real: Measures of the real clips of the evaluated captions.
-        reconstruction: Measures of the same clips through the VAE.
-        labels: Labels of the evaluated captions, in order.
-        split: Which captions these are: "test", or "val" to choose settings on.
+    `real` and `reconstruction` measure the real clips of the evaluated captions, the latter through the VAE; `labels`
+    are those of the captions, of the split "test", or "val" to choose settings on.
     """
 
     vae: MobiVidVAE
@@ -93,7 +81,7 @@ class Evaluator:
         start: int = 0,
         progress: bool = True,
     ) -> Evaluator:
-        """Measure the real clips and their reconstructions; later notebooks of a run reuse what is cached.
+        """Measure the real clips and their reconstructions; later notebooks of a run reuse what is kept.
 
         Args:
             vae: A trained VAE.

@@ -75,8 +75,8 @@ def choose_guidance(
         evaluator: Prepared with `split="val"`; all its captions make the final round.
         model: The diffusion model, on any device.
         settings: What to try.
-        coarse: Captions of the coarse round.
-        finalists: Settings that reach the final round.
+        coarse: Captions of the coarse round, from which `finalists` reach the final one.
+        finalists: See `coarse`.
         steps: Sampling steps.
         solver: As in `Sampler`.
         seed: Seed of the noises.
@@ -85,9 +85,6 @@ def choose_guidance(
     Returns:
         The table has guidance, scale, low, high, rescale, evaluations (of the network, a clip), n, all_together and
         distance with intervals, colour, spread (std of the latents over that of the same captions' real clips), round.
-
-    Raises:
-        ParameterError: The evaluator holds other captions than validation ones.
     """
     check_validation(evaluator)
     n, reference = len(evaluator.labels), evaluator.reference

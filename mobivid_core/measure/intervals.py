@@ -10,7 +10,7 @@
 | `speed` | runs, or the repeats within one | t over runs; the sign test's interval of the median within one |
 | `rank_correlation` | units | Fisher's z with the standard error of Bonett and Wright (2000) |
 
-Distances resample clips too: `evaluate.frechet`. `evaluate.coverage` draws data of a known truth and counts how often
+Distances resample clips too: `measure.frechet`. `studies.coverage` draws data of a known truth and counts how often
 each kind holds it.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 from scipy import stats
@@ -38,9 +39,7 @@ class Interval(tuple):
         n: How many of them; seeds where seeds and clips both vary.
     """
 
-    kind: str
-    over: str
-    n: int
+    value, low, high = (property(itemgetter(place)) for place in range(3))
 
     def __new__(cls, value: float, low: float, high: float, *, kind: str, over: str, n: int) -> Interval:
         self = super().__new__(cls, (float(value), float(low), float(high)))
@@ -49,18 +48,6 @@ class Interval(tuple):
 
     def __getnewargs_ex__(self) -> tuple[tuple, dict]:
         return tuple(self), {"kind": self.kind, "over": self.over, "n": self.n}
-
-    @property
-    def value(self) -> float:
-        return self[0]
-
-    @property
-    def low(self) -> float:
-        return self[1]
-
-    @property
-    def high(self) -> float:
-        return self[2]
 
     def __str__(self) -> str:
         return f"{self[0]:.3g} [{self[1]:.3g}, {self[2]:.3g}] ({self.kind}, {self.n} {self.over})"
@@ -110,13 +97,8 @@ def _levels(n: int) -> tuple[float, float]:
 
 def cells(found: Interval) -> dict[str, object]:
     """Cells of a table's row: value, low, high, interval (its kind and what varies) and n."""
-    return {
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "interval": f"{found.kind}, {found.over}",
-        "n": found.n,
-    }
+    ends = dict(zip(("value", "low", "high"), found, strict=True))
+    return {**ends, "interval": f"{found.kind}, {found.over}", "n": found.n}
 
 
 def share(right: int, n: int, *, over: str = "clips") -> Interval:

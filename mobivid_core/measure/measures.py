@@ -24,18 +24,17 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class ClipMeasures:
-    """Measures of a set of clips.
+    """Measures of a set of N clips; those that may be None are blank where not measured.
 
     Attributes:
         classes: (N, 4) what the judge sees.
         features: (N, F) the judge's features.
         imaging: (N, 3) `imaging_statistics`.
-        subject_consistency: (N,), and so on for the other quality dimensions.
-        warping_error: (N,), reported apart.
-        readback: (N, 2) colour and motion as read without a network; None where not measured.
-        image_features: (N, G) features of a network that never saw these clips; None where not measured.
-        borders: (N,) `borders.border_ratio`; None where not measured.
-        sharpness: (N,) `borders.sharpness`; None where not measured.
+        subject_consistency: (N,), and so on for the other quality dimensions and the warping error.
+        readback: (N, 2) colour and motion as read without a network.
+        image_features: (N, G) features of a network that never saw these clips.
+        borders: (N,) `borders.border_ratio`.
+        sharpness: (N,) `borders.sharpness`.
     """
 
     classes: Tensor

@@ -147,12 +147,7 @@ def score(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Refere
     if len(labels) != len(measures):
         raise ParameterError(f"got {len(measures)} clips but {len(labels)} labels; each clip needs its own")
     table = dimension_table(measures, labels, reference)
-    names = list(table)
-    rows = np.stack([table[name] for name in names], 1)
-    values = {name: intervals.mean(rows[:, i], resamples=resamples) for i, name in enumerate(names)}
-    column = {name: i for i, name in enumerate(names)}
-    for name, columns, weights in _aggregates(column, reference.dropped):
-        values[name] = intervals.mean(rows[:, columns] @ weights, resamples=resamples)
+    values = {name: intervals.mean(column, resamples=resamples) for name, column in table.items()}
     values = {name: triple for name, triple in values.items() if not np.isnan(triple[0])}
     for name in DISTANCES:
         pair = distance_features(measures, reference, name)
@@ -188,7 +183,10 @@ def space_features(measures: ClipMeasures, reference: Reference, name: str = "re
 
 
 def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference) -> dict[str, np.ndarray]:
-    """Every dimension of every clip, on [0, 1] after normalisation: {name: (N,)}."""
+    """Every dimension of every clip, on [0, 1] after normalisation, and their averages: {name: (N,)}.
+
+    The averages of a set of clips are means of those of its clips.
+    """
     raw = {name: getattr(measures, name) for name in QUALITY if name != "imaging_quality"}
     raw["imaging_quality"] = reference.imaging.score(measures.imaging)
     right = accuracy(measures.classes, label_indices(labels))
@@ -201,15 +199,8 @@ def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], referen
         truth = label_indices(labels)[:, [ATTRIBUTES.index(name) for name in READABLE]]
         met = dict(zip(READABLE, (measures.readback == truth).float().T, strict=True))
         table |= {name: met[attribute] for name, attribute in READBACK.items()}
-    return {name: value.numpy().astype(np.float64) for name, value in table.items()}
-
-
-def clip_totals(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference) -> np.ndarray:
-    """(N,) MiniVBench total of each clip; the total of a set is their mean."""
-    table = dimension_table(measures, labels, reference)
-    rows, column = np.stack(list(table.values()), 1), {name: i for i, name in enumerate(table)}
-    columns, weights = next((c, w) for name, c, w in _aggregates(column, reference.dropped) if name == "total")
-    return rows[:, columns] @ weights
+    columns = {name: value.numpy().astype(np.float64) for name, value in table.items()}
+    return columns | _averages(columns, reference.dropped)
 
 
 def normalise(values: Tensor, floor: float, ceiling: float) -> Tensor:
@@ -252,14 +243,14 @@ def compare(rows: dict[str, Scores], names: Sequence[str], intervals_of: str) ->
     return frame
 
 
-def _aggregates(column: dict[str, int], dropped: Sequence[str]) -> list[tuple[str, list[int], np.ndarray]]:
-    """(name, columns, weights) of quality, semantic and total: all are weighted means of per-clip values."""
-    quality, semantic = ([name for name in group if name not in dropped] for group in (QUALITY, SEMANTIC))
+def _averages(columns: dict[str, np.ndarray], dropped: Sequence[str]) -> dict[str, np.ndarray]:
+    """Quality, semantic and total of each clip: weighted means; an average of nothing is unknown."""
     parts = []
-    for names, counts in ((quality, WEIGHTS), (semantic, dict.fromkeys(SEMANTIC, 1.0))):
+    for group, counts in ((QUALITY, WEIGHTS), (SEMANTIC, dict.fromkeys(SEMANTIC, 1.0))):
+        names = [name for name in group if name not in dropped]
         weights = np.array([counts[name] for name in names])
-        # an average of nothing is unknown
-        parts.append(([column[n] for n in names], weights / weights.sum()) if names else ([0], np.array([np.nan])))
+        parts.append((names, weights / weights.sum()) if names else (["all_together"], np.array([np.nan])))
     (first, q), (second, s) = parts
-    both = ("total", first + second, np.concatenate([total_score(q, 0), total_score(0, s)]))
-    return [("quality", first, q), ("semantic", second, s), both]
+    parts.append((first + second, np.concatenate([total_score(q, 0), total_score(0, s)])))
+    means = (np.stack([columns[name] for name in names], 1) @ weights for names, weights in parts)
+    return dict(zip(("quality", "semantic", "total"), means, strict=True))

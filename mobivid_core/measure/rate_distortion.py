@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure import intervals
-from mobivid_core.measure.metrics import psnr
+from mobivid_core.measure.reconstruction import psnr
 from mobivid_core.models.vae import MobiVidVAE
 
 

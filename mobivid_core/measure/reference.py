@@ -53,17 +53,8 @@ def measured_reference(
 ) -> tuple[Reference, ClipMeasures, ClipMeasures]:
     """Measure n real clips of a split, the same clips through the VAE, and n other clips as the reference of distances.
 
-    Args:
-        vae: A trained VAE.
-        judge: A trained judge.
-        profile: Sizes.
-        n: Clips of each set.
-        split: "test", or "val" for settings that are chosen before anything is reported.
-        start: Index of the first clip; those of the reference begin `REFERENCE_START` later.
-        progress: Show a progress bar.
-
-    Returns:
-        The reference, the measures of the real clips and those of the reconstructions.
+    The first clip is `start`, those of the reference begin `REFERENCE_START` later. Returns the reference, the measures
+    of the real clips and those of the reconstructions.
     """
     vae.eval()
     judge.eval()

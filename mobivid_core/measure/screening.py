@@ -47,15 +47,8 @@ def screen(
 ) -> Screened:
     """Measure all settings on `coarse` captions and the best `finalists` of them (`rank`) on n.
 
-    Args:
-        settings: {setting: from a number of captions to its evaluation on the first so many}.
-        reference: Says in which space distances are taken.
-        n: Captions of the final round.
-        coarse: Captions of the coarse round; from n up, all settings are finalists and there is one round.
-        finalists: Settings that reach the final round.
-
-    Raises:
-        ParameterError: No settings, or no finalists.
+    `settings` gives each one's evaluation on the first so many captions. With `coarse` from n up, all settings are
+    finalists and there is one round.
     """
     if not settings or finalists < 1:
         raise ParameterError(f"a screening needs a setting and a finalist, got {len(settings)} and {finalists}")

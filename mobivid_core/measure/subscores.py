@@ -19,9 +19,9 @@ from mobivid_core.measure import intervals
 from mobivid_core.measure.frechet import distance_interval
 from mobivid_core.measure.judge import Judge, accuracy
 from mobivid_core.measure.measures import measure
-from mobivid_core.measure.metrics import psnr
 from mobivid_core.measure.minivbench import QUALITY, Reference, dimension_table
 from mobivid_core.measure.quality import ImagingReference, imaging_statistics
+from mobivid_core.measure.reconstruction import psnr
 
 #: What the judge reads, in the order of the tables.
 READ = (*ATTRIBUTES, "all")

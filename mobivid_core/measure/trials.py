@@ -63,14 +63,10 @@ def effects(
     *,
     resamples: int = 200,
 ) -> pd.DataFrame:
-    """How far each damage moves each measure.
+    """How far each damage moves each measure of the intact clips.
 
-    Args:
-        intact: Measures of the undamaged clips.
-        damaged: {damage name: measures of the same clips after it}; those that only rearrange rows are added here.
-        labels: What each caption asked for.
-        reference: Real clips to compare with.
-        resamples: Bootstrap resamples of means; distances take a quarter.
+    `damaged` has the measures of the same clips after each damage that makes clips; those that only rearrange rows are
+    added here. Distances take a quarter of the resamples.
 
     Returns:
         A row a damage and measure: damage, measure, intact, damaged, change, low, high (95 % of the paired change),

@@ -67,16 +67,10 @@ def recovery_ablation(
     held_out: Reference,
     settings: RecoverySettings,
 ) -> pd.DataFrame:
-    """Every variant of the recovery from the same start, for the same steps.
+    """Every variant of the recovery of a cut (and refitted) student from the same start, for the same steps.
 
-    Args:
-        student: The cut (and refitted) model.
-        plan: Its plan.
-        teacher: Gives the answers.
-        generated: From `teacher_samples`.
-        real: Its captions' real clips come first.
-        held_out: Real clips that no variant sees.
-        settings: Steps, batch and seed of all variants.
+    `generated` is from `teacher_samples`, and the real clips of its captions come first in `real`; no variant sees
+    `held_out`; `settings` give steps, batch and seed of all.
 
     Returns:
         Columns recovery, clips, KD recovered, low, high, interval, n (over held-out clips).

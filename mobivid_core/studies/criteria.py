@@ -35,14 +35,8 @@ def criteria(
 ) -> dict[str, Scores]:
     """Scores of every block, head and FFN slice by our estimator, by the task loss and by the libraries' criteria.
 
-    Args:
-        teacher: The model to prune.
-        calibration: Samples for the criteria that need the task loss.
-        against: The teacher's own answers on the same samples.
-        seed: Seed of the random probes.
-
-    Returns:
-        {name of the criterion: scores}; each in a unit of its own, only Gauss-Newton in that of the KD loss.
+    The task loss is of the samples of `calibration`, the KD loss against the teacher's answers `against`; each
+    criterion is in a unit of its own, only Gauss-Newton in that of the KD loss.
     """
     found = {
         f"Gauss-Newton, {probes} probe{'s' * (probes > 1)}": gauss_newton_sensitivity(

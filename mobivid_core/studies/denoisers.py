@@ -25,8 +25,7 @@ from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.measure import intervals
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.measure.judge import Judge, accuracy
-from mobivid_core.measure.metrics import psnr
-from mobivid_core.measure.reconstruction import reconstruct
+from mobivid_core.measure.reconstruction import psnr, reconstruct
 from mobivid_core.measure.subscores import brief_scores
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.counts import dit_flops
@@ -109,8 +108,8 @@ class OneEach:
     """What one denoiser per VAE generated.
 
     Attributes:
-        table: A row a VAE: VAE, channels, tokens, steps, GFLOP per forward, PSNR of its reconstructions, Frechet
-            distance of reconstructions, and `brief_scores` of generated clips.
+        table: A row a VAE: VAE, channels, tokens, steps, GFLOP per forward, PSNR and Frechet distance of its
+            reconstructions, and `brief_scores` of generated clips.
         right: {VAE: (N,) 1 where a generated clip shows all that its caption asked for}.
     """
 

@@ -78,15 +78,9 @@ def _row(bench: Bench, title: str, trial: Trial, updates: int, seed: int) -> dic
 
 
 def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.DataFrame, str]:
-    """A recorded study and one sentence on where it comes from.
+    """The recorded study "heads" or "share" and one sentence on where it comes from.
 
-    Args:
-        name: "heads" or "share".
-        teacher: `teacher_hash` of this run.
-        folder: Of the records; None for the project's.
-
-    Raises:
-        CheckpointError: There is no such record.
+    `teacher` is `teacher_hash` of this run; `folder` None means the project's records.
     """
     rows, facts = read_study(RECORDS[name], name, folder=folder)
     made = f": {facts['updates']} updates from the student that shipped then, {facts['clips']} test captions"

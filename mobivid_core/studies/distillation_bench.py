@@ -34,13 +34,9 @@ class Trial:
 
 
 class Bench:
-    """Models, trajectories and test captions that all trials share; loads everything.
+    """Models, trajectories of the guided teacher (UniPC in eight steps) and test captions that all trials share.
 
-    Args:
-        profile: Sizes and artefacts.
-        start: What each trial starts from: a stage ("student", "pruned"), or a folder with a transformer.
-        trajectories: Trajectories of the guided teacher, UniPC in eight steps.
-        clips: Test captions of each score.
+    Each trial starts from `start`: a stage ("student", "pruned"), or a folder with a transformer.
     """
 
     def __init__(self, profile: Profile, start: str, *, trajectories: int, clips: int) -> None:

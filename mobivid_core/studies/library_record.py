@@ -137,9 +137,6 @@ class Record:
             column: What is compared.
             highest: Look for the highest.
             refit: Only rows with, only rows without; None for the better of both, in the arms' favour.
-
-        Raises:
-            CheckpointError: No such row at that budget.
         """
         rows = self.measured(budget)
         rows = rows[rows["arm"].str.startswith(arms)]

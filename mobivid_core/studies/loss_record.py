@@ -35,12 +35,9 @@ NEEDED = ["trial", "seed", "TFLOP (counted)", "all together", "Frechet", "Freche
 
 
 def trials(name: str, tflop: float, seeds: int) -> list[Trial]:
-    """The trials of a study, seed by seed.
+    """The trials of a study, seed by seed, each with so many counted training TFLOP.
 
-    Args:
-        name: One of `RECORDS`.
-        tflop: Counted training FLOPs of a trial, in 1e12; the study "compute" also takes an eighth, a quarter, a half.
-        seeds: Seeds.
+    The study "compute" also takes an eighth, a quarter and a half of them.
     """
     arms = ARMS if name == "losses" else (REGRESSION, BOTH)
     budgets = [tflop / k for k in (8, 4, 2, 1)] if name == "compute" else [tflop]
@@ -56,15 +53,9 @@ class LossRecord:
 
     @classmethod
     def load(cls, name: str, teacher: str, folder: Path | None = None) -> LossRecord:
-        """Read a record.
+        """Read the record of "losses", "compute" or "seeds".
 
-        Args:
-            name: "losses", "compute" or "seeds".
-            teacher: `teacher_hash` of this run.
-            folder: Of the records; None for the project's.
-
-        Raises:
-            CheckpointError: It is missing, or not such a record.
+        `teacher` is `teacher_hash` of this run; `folder` None means the project's records.
         """
         rows, facts = read_study(RECORDS[name], name, NEEDED, folder)
         made = f" with torch {facts['torch']}: from {facts['start']}, {facts['clips']} test captions"

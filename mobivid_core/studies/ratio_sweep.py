@@ -14,9 +14,8 @@ import pandas as pd
 from torch import Tensor
 
 from mobivid_core.measure import intervals
-from mobivid_core.measure.metrics import psnr, ssim
 from mobivid_core.measure.rate_distortion import rate_distortion, truncated
-from mobivid_core.measure.reconstruction import at_speed, equal_channels, measure, reconstruct
+from mobivid_core.measure.reconstruction import at_speed, equal_channels, measure, psnr, reconstruct, ssim
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.phone.latent_costs import decoder_seconds, denoiser_seconds, pareto, ratio_name
@@ -130,14 +129,9 @@ def sweep_curves(points: Sequence[SweepPoint], clips: Tensor) -> pd.DataFrame:
 def price(
     points: Sequence[SweepPoint], sweep: pd.DataFrame, cost: pd.DataFrame, server: DiTConfig, shape: tuple[int, ...]
 ) -> pd.DataFrame:
-    """Quality at equal floats beside what the denoiser costs: times are measured, in turns, in one run.
+    """Quality at equal floats (from `sweep_table`) beside what the denoiser costs (from `denoiser_costs`).
 
-    Args:
-        points: From `train_sweep`.
-        sweep: From `sweep_table` of the same points.
-        cost: From `denoiser_costs` at the same ratios.
-        server: The miniature denoiser that is timed.
-        shape: (3, T, H, W) of a clip.
+    Seconds of the miniature `server` and of the decoders on a clip (3, T, H, W) are measured, in turns, in one run.
     """
     codecs = {ratio_name(point.ratio): point.vae for point in equal_floats(points)}
     shapes = {name: codec.latent_shape(*shape[1:]) for name, codec in codecs.items()}

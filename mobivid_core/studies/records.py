@@ -103,13 +103,7 @@ def run_study(
 
 
 def run_trials(trials: Iterable[tuple[str, Callable[[], dict]]], folder: Path, title: str) -> pd.DataFrame:
-    """One row a trial; finished ones are kept in `folder` and not made again.
-
-    Args:
-        trials: (key of the trial's file, what makes its row).
-        folder: Of the finished rows.
-        title: Of the progress bar.
-    """
+    """One row a trial (key of its file, what makes its row); those kept in `folder` are not made again."""
     import pandas as pd
     from tqdm import tqdm
 
@@ -181,10 +175,6 @@ def provenance(facts: dict, made: str, teacher: str, rows: pd.DataFrame | None =
 
 
 def current(name: str, profile: str, value: Interval | None) -> Interval | None:
-    """A value from the record `name` if that was made with this profile's teacher, else None: it judges other models.
-
-    Raises:
-        CheckpointError: There is no such record.
-    """
+    """A value from the record `name` if it was made with this profile's teacher, else None: it judges other models."""
     _, facts = read_record(record_folder() / name, "mobivid study")
     return value if facts["teacher"] == teacher_hash(profile) else None

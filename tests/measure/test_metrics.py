@@ -3,13 +3,8 @@ import pytest
 import torch
 
 from mobivid_core.errors import ParameterError
-from mobivid_core.measure.metrics import (
-    ms_ssim,
-    pairwise_distance,
-    psnr,
-    ssim,
-    temporal_difference_error,
-)
+from mobivid_core.measure.diversity import pairwise_distance
+from mobivid_core.measure.reconstruction import ms_ssim, psnr, ssim, temporal_difference_error
 
 
 def _clips(seed: int = 0, size: int = 64) -> torch.Tensor:
