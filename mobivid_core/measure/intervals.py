@@ -109,39 +109,27 @@ def share(right: int, n: int, *, over: str = "clips") -> Interval:
     return Interval(right / n, ends.low, ends.high, kind="95 % Wilson", over=over, n=n)
 
 
-def difference(
-    ours: np.ndarray, theirs: np.ndarray, *, over: str = "clips", resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """Mean of `ours` minus mean of `theirs`, (N,) each, in pairs.
+def difference(ours: np.ndarray, theirs: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Mean of `ours` minus mean of `theirs`, (N,) clips each, in pairs.
 
     Of right and wrong: Agresti and Min's interval (2005), half a pair added to each of the four outcomes.
     """
     a, b = _pair(ours, theirs)
     if not (_binary(a) and _binary(b)):
-        return mean(a - b, over=f"pairs of {over}", resamples=resamples, seed=seed)
+        return mean(a - b, over="pairs of clips", resamples=resamples, seed=seed)
     only_a, only_b, n = (a > b).sum() + 0.5, (a < b).sum() + 0.5, len(a) + 2
     middle = (only_a - only_b) / n
     half = stats.norm.ppf((1 + LEVEL) / 2) * math.sqrt(((only_a + only_b) / n - middle**2) / n)
     ends = max(-1.0, middle - half), min(1.0, middle + half)
-    return Interval((a - b).mean(), *ends, kind="95 % Agresti-Min", over=f"pairs of {over}", n=len(a))
+    return Interval((a - b).mean(), *ends, kind="95 % Agresti-Min", over="pairs of clips", n=len(a))
 
 
-def unpaired_difference(
-    ours: np.ndarray, theirs: np.ndarray, *, over: str = "clips", resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """Mean of `ours` (N,) minus mean of `theirs` (M,), different samples.
-
-    Of right and wrong: Newcombe's interval from the two Wilson ones (1998).
-    """
-    a, b = _column(ours), _column(theirs)
-    n = min(len(a), len(b))
-    if _binary(a) and _binary(b):
-        (p, low_p, high_p), (q, low_q, high_q) = (share(int(x.sum()), len(x)) for x in (a, b))
-        down, up = math.hypot(p - low_p, high_q - q), math.hypot(high_p - p, q - low_q)
-        return Interval(p - q, p - q - down, p - q + up, kind="95 % Newcombe", over=f"{over} in the smaller set", n=n)
-    first, second = picks(len(a), resamples, seed), picks(len(b), resamples, seed + 1)
-    draws = a[first].mean(1) - b[second].mean(1)
-    return from_draws(a.mean() - b.mean(), draws, n=n, over=f"{over} in the smaller set")
+def unpaired_difference(ours: np.ndarray, theirs: np.ndarray) -> Interval:
+    """Share of right clips (N,) minus that of other clips (M,): Newcombe's interval from the two Wilson ones (1998)."""
+    (p, low_p, high_p), (q, low_q, high_q) = (share(int(_column(x).sum()), len(x)) for x in (ours, theirs))
+    down, up = math.hypot(p - low_p, high_q - q), math.hypot(high_p - p, q - low_q)
+    n = min(len(ours), len(theirs))
+    return Interval(p - q, p - q - down, p - q + up, kind="95 % Newcombe", over="clips in the smaller set", n=n)
 
 
 def ratio(
@@ -178,7 +166,7 @@ def over_seeds(values: Sequence[float], *, logs: bool = False, over: str = "seed
     return Interval(*(np.exp(ends) if logs else ends), kind="95 % t", over=over, n=len(values))
 
 
-def crossed(values: np.ndarray, *, logs: bool = False, over: str = "seeds, each on the same clips") -> Interval:
+def crossed(values: np.ndarray, *, logs: bool = False) -> Interval:
     """Mean of (S, N) values, S >= 2 seeds each on the same N >= 2 clips, both samples of what might have been.
 
     The variance of the mean is (seeds + clips - rest) / (S N) in mean squares of the two-way table; its degrees of
@@ -202,7 +190,9 @@ def crossed(values: np.ndarray, *, logs: bool = False, over: str = "seeds, each 
     degrees = max(1.0, total**2 / max((squares**2 / freedom).sum(), 1e-300))
     half = stats.t.ppf((1 + LEVEL) / 2, degrees) * math.sqrt(total / table.size)
     ends = middle + np.array([0.0, -half, half])
-    return Interval(*(np.exp(ends) if logs else ends), kind=f"95 % t, {clips} clips", over=over, n=seeds)
+    return Interval(
+        *(np.exp(ends) if logs else ends), kind=f"95 % t, {clips} clips", over="seeds, each on the same clips", n=seeds
+    )
 
 
 def speed(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> Interval:
@@ -225,7 +215,7 @@ def speed(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> I
     return Interval(*ends, kind=f"{100 * held:.0f} % of the median", over="repeats in one run", n=n)
 
 
-def rank_correlation(ours: np.ndarray, theirs: np.ndarray, *, over: str = "units") -> Interval:
+def rank_correlation(ours: np.ndarray, theirs: np.ndarray) -> Interval:
     """Spearman correlation of at least 3 pairs; nan where a side is constant, without ends below four."""
     a, b = _pair(ours, theirs)
     n = len(a)
@@ -238,7 +228,7 @@ def rank_correlation(ours: np.ndarray, theirs: np.ndarray, *, over: str = "units
         middle = math.atanh(min(max(rho, -1 + 1e-12), 1 - 1e-12))
         half = stats.norm.ppf((1 + LEVEL) / 2) * math.sqrt((1 + rho**2 / 2) / (n - 3))
         ends = math.tanh(middle - half), math.tanh(middle + half)
-    return Interval(rho, *ends, kind="95 % Fisher z", over=over, n=n)
+    return Interval(rho, *ends, kind="95 % Fisher z", over="units", n=n)
 
 
 def _column(values: object) -> np.ndarray:
