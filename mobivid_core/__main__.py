@@ -58,9 +58,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Long studies (hours; the notebooks show their records)": {
         "study libraries": ("studies.library_benchmark", "our pruning against torch-pruning, modelopt and FastNAS"),
-        "study losses": ("studies.loss_study losses", "distillation losses at equal compute"),
-        "study compute": ("studies.loss_study compute", "quality against distillation compute"),
-        "study seeds": ("studies.loss_study seeds", "regression and adversarial stage over more seeds"),
+        "study losses": ("studies.loss_record losses", "distillation losses at equal compute"),
+        "study compute": ("studies.loss_record compute", "quality against distillation compute"),
+        "study seeds": ("studies.loss_record seeds", "regression and adversarial stage over more seeds"),
         "study heads": ("studies.discriminator_study heads", "where the discriminator's heads are attached"),
         "study share": ("studies.discriminator_study share", "the share of real clips in the adversarial stage"),
         "study speed": ("studies.speed_record", "teacher and students timed once more: speed-ups over runs"),

@@ -184,7 +184,7 @@ def test_an_unknown_subcommand_is_one_line(words: list[str], hint: str, capsys: 
 
 def test_a_subcommand_gets_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[list[str]] = []
-    monkeypatch.setattr("mobivid_core.studies.loss_study.main", lambda words: got.append(words) or 7)
+    monkeypatch.setattr("mobivid_core.studies.loss_record.main", lambda words: got.append(words) or 7)
     assert mobivid(["study", "losses", "--seeds", "2"]) == 7 and got == [["losses", "--seeds", "2"]]
 
 

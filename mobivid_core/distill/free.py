@@ -19,13 +19,13 @@ import pandas as pd
 from torch import nn
 
 from mobivid_core.distill.knots import search_knots, validation_condition
-from mobivid_core.distill.solvers import SOLVERS, Sampler
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.guidance import Guidance, as_guidance
 from mobivid_core.measure import minivbench
 from mobivid_core.measure.comparison import distance_ratio, mean_change
 from mobivid_core.measure.generation import Evaluation, Evaluator
-from mobivid_core.measure.screening import COARSE, rank, screen, screened_table
+from mobivid_core.measure.screening import COARSE, check_validation, rank, screen, screened_table
+from mobivid_core.models.sampler import SOLVERS, Sampler
 
 #: Network evaluations at which students are compared: their own four, and four guided steps.
 BUDGETS = (4, 8)
@@ -142,7 +142,7 @@ def free_baseline(
     Raises:
         ParameterError: The evaluator holds other captions, or not one step is affordable.
     """
-    _check(evaluator)
+    check_validation(evaluator)
     n = len(evaluator.labels) if n is None else n
     tried = guidances(evaluator.profile.guidance) if tried is None else tuple(tried)
     profile = evaluator.profile
@@ -260,7 +260,7 @@ def cheapest_equal(
     Raises:
         ParameterError: The evaluator holds other captions.
     """
-    _check(evaluator)
+    check_validation(evaluator)
     n = len(evaluator.labels) if n is None else n
     if ladder is None:
         pairs = ((solver, most_steps(full.guidance, e)) for e in LADDER for solver in ("unipc", "euler"))
@@ -287,11 +287,3 @@ def _runner(evaluator: Evaluator, model: nn.Module, sampler: Sampler, seed: int)
     return lambda count: evaluator.evaluate_sampler(
         sampler.on(model), n=count, seed=seed, keep=0, quality=False, progress=False
     )
-
-
-def _check(evaluator: Evaluator) -> None:
-    if evaluator.split != "val":
-        raise ParameterError(
-            f"samplers are chosen on validation captions, this evaluator holds {evaluator.split!r}: prepare one with "
-            'split="val"'
-        )

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.sampling import guided_velocity, integrate
 from mobivid_core.models.first_frame import FirstFrame
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.text import CaptionSampler, on_captions
 
 

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from mobivid_core.data.captions import caption
 from mobivid_core.data.render import label_of
-from mobivid_core.distill.solvers import SOLVERS, Sampler
 from mobivid_core.distill.trajectory import step_generator, student_sigmas
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance
 from mobivid_core.flow.sampling import guided_velocity, solver_path
+from mobivid_core.models.sampler import SOLVERS, Sampler
 from mobivid_core.models.text import encode_captions
 
 SHIFTS = (0.5, 0.7, 1.0, 1.5, 2.5)

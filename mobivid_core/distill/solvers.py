@@ -3,116 +3,16 @@
 Paper: the motivation of step distillation. Better solvers (UniPC, DPM++) of the same guided teacher are free, so the
 student is compared with the best of them, not with plain Euler.
 
-The grid trap: diffusers' `FlowMatchEulerDiscreteScheduler.set_timesteps(4)` gives noise levels 1, .667, .334, .001, 0.
-Its fourth step goes from .001 to 0 and does nothing (a time shift is applied twice to that lower end, and cannot help
-it). The textbook grid is 1, .75, .5, .25, 0. A baseline on the default grid is understated.
+The grid trap of diffusers is told in `mobivid_core.models.sampler`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pandas as pd
-import torch
-from torch import Tensor, nn
 
 from mobivid_core.distill.trajectory import student_sigmas
-from mobivid_core.errors import ParameterError
-from mobivid_core.flow.condition import Condition
-from mobivid_core.flow.guidance import Guidance, as_guidance
-from mobivid_core.flow.sampling import sample_latents, shift_sigmas
-from mobivid_core.models.text import CaptionSampler, on_captions
-
-GRIDS = ("textbook", "diffusers default", "optimised steps")
-SOLVERS = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++"}
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """One training-free way to sample.
-
-    Attributes:
-        solver: "euler", "unipc" or "dpm++".
-        steps: Steps.
-        guidance: Guidance scale, 1 is unguided and costs half; or a `Guidance`.
-        grid: "textbook", "diffusers default" (Euler only), or "optimised steps", which are given as `knots`.
-        shift: Time shift of the grid: sigma' = shift sigma / (1 + (shift - 1) sigma).
-        shows_scale: The name has the guidance scale, for tables with more than one.
-        knots: `steps` + 1 noise levels of "optimised steps", 1 first and 0 last.
-    """
-
-    solver: str
-    steps: int
-    guidance: float | Guidance = 1.0
-    grid: str = "textbook"
-    shift: float = 1.0
-    shows_scale: bool = False
-    knots: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.grid not in GRIDS:
-            raise ParameterError(f"unknown grid {self.grid!r}; the grids are {', '.join(GRIDS)}")
-        if self.solver not in SOLVERS:
-            raise ParameterError(f"unknown solver {self.solver!r}; the solvers are {', '.join(SOLVERS)}")
-        if self.solver != "euler" and self.grid == "diffusers default":
-            raise ParameterError(f"only the Euler solver has a default grid here, got {self.solver!r}")
-        if (self.grid == "optimised steps") != bool(self.knots):
-            raise ParameterError(f'knots belong to the grid "optimised steps", got {self.grid!r} and {self.knots}')
-        falling = all(a > b for a, b in zip(self.knots, self.knots[1:], strict=False))
-        ends = (len(self.knots), self.knots[0], self.knots[-1]) if self.knots else (self.steps + 1, 1, 0)
-        if not falling or ends != (self.steps + 1, 1, 0):
-            raise ParameterError(f"{self.steps} steps take {self.steps + 1} knots that fall from 1 to 0: {self.knots}")
-
-    @property
-    def name(self) -> str:
-        """For tables, e.g. "UniPC-4, guided"."""
-        grid = {"textbook": "", "diffusers default": ", diffusers default grid"}.get(self.grid, f", {self.grid}")
-        shift = "" if self.shift == 1.0 else f", shift {self.shift:g}"
-        guided = f"guidance {self.guidance:g}" if self.shows_scale else "guided"
-        end = guided if as_guidance(self.guidance).needed else "unguided"
-        return f"{SOLVERS[self.solver]}-{self.steps}{grid}{shift}, {end}"
-
-    @property
-    def evaluations(self) -> int:
-        """Network evaluations for one clip: two a guided step."""
-        return as_guidance(self.guidance).evaluations(self.sigmas()[:-1].tolist())
-
-    def sigmas(self) -> Tensor:
-        """(steps + 1,) noise levels, ending in 0."""
-        if self.knots:
-            return torch.tensor(self.knots)
-        if self.grid == "textbook":
-            return shift_sigmas(student_sigmas(self.steps), self.shift)
-        return default_grid(self.steps, self.shift)
-
-    def sample(self, model: nn.Module, condition: Condition, noise: Tensor, *, batch: int = 64) -> Tensor:
-        """Latents from noise.
-
-        Args:
-            model: Velocity model.
-            condition: N captions.
-            noise: (N, C, t, h, w).
-            batch: Clips computed together.
-
-        Returns:
-            (N, C, t, h, w).
-        """
-        return sample_latents(
-            model, condition, noise, self.sigmas(), guidance=self.guidance, solver=self.solver, batch=batch
-        )
-
-    def on(self, model: nn.Module, *, batch: int = 32) -> CaptionSampler:
-        """This sampler of one model as a function from (captions, noise) to latents, as `evaluate` takes it."""
-        return on_captions(lambda condition, noise: self.sample(model, condition, noise, batch=batch), model)
-
-
-def default_grid(steps: int, shift: float = 1.0) -> Tensor:
-    """(steps + 1,) what diffusers' Euler scheduler walks when it is only told the number of steps: the trap."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
-    scheduler.set_timesteps(steps)
-    return scheduler.sigmas.float().cpu()
+from mobivid_core.flow.sampling import shift_sigmas
+from mobivid_core.models.sampler import Sampler, default_grid
 
 
 def grid_table(steps: int = 4, shift: float = 3.0) -> pd.DataFrame:

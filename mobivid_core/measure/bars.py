@@ -15,13 +15,7 @@ BLANK = {"value": math.nan, "low": math.nan, "high": math.nan, "interval": "", "
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar that a measure has to clear.
-
-    Attributes:
-        measure: Its name, as shown.
-        bound: The bar.
-        at_least: True where the value must not fall below it, False where it must not exceed it.
-    """
+    """A bar that a measure has to clear: not below `bound` where `at_least`, else not above it."""
 
     measure: str
     bound: float
@@ -61,11 +55,7 @@ def verdict(bar: Bar, interval: Interval) -> str:
 
 
 def bars_table(values: dict[str, Interval], bars: dict[str, Bar] = TEACHER_BARS) -> pd.DataFrame:
-    """Every bar beside what was measured.
-
-    Args:
-        values: {key of `bars`: (value, low, high)}; a bar without a value is "not measured".
-        bars: The bars.
+    """Every bar beside what was measured, `values` by the keys of `bars`; one without a value is "not measured".
 
     Returns:
         Columns measure, value, low, high, interval (its kind and what varies), n, bar ("at least 0.95"), verdict.

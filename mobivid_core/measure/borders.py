@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -43,27 +42,23 @@ def border_ratio(clips: Tensor, patch: int = TOKEN) -> Tensor:
     Returns:
         (N,) mean |difference of neighbouring pixels| across borders over the same away from them, both axes together:
         near 1 for clips that know nothing of tokens; 1 for a constant clip; NaN where a frame is one token.
-
-    Raises:
-        ParameterError: Not clips, or a patch below two pixels.
     """
     _check(clips)
     if patch < 2:
         raise ParameterError(f"a token has two pixels or more on a side, got {patch}")
-    sums = {"across": clips.new_zeros(len(clips), dtype=torch.float64), "inside": 0.0}
-    counts = {"across": 0, "inside": 0}
+    sums, counts = [0.0, 0.0], [0, 0]  # across borders, inside
     for axis in (3, 4):
         # the mean over channels, frames and the other axis: one value a pair of neighbouring lines
         lines = clips.float().diff(dim=axis).abs().mean(tuple(d for d in (1, 2, 3, 4) if d != axis)).double()
         border = (torch.arange(lines.shape[1], device=clips.device) + 1) % patch == 0
         # lines of another axis may be longer: weigh by the pixel pairs that they stand for
         pairs = clips.shape[7 - axis]
-        for name, chosen in (("across", border), ("inside", ~border)):
-            sums[name] = sums[name] + pairs * lines[:, chosen].sum(1)
-            counts[name] += pairs * int(chosen.sum())
-    if not counts["across"]:
+        for place, chosen in enumerate((border, ~border)):
+            sums[place] = sums[place] + pairs * lines[:, chosen].sum(1)
+            counts[place] += pairs * int(chosen.sum())
+    if not counts[0]:
         return clips.new_full((len(clips),), torch.nan, dtype=torch.float32)
-    across, inside = (sums[name] / counts[name] for name in ("across", "inside"))
+    across, inside = (total / count for total, count in zip(sums, counts, strict=True))
     return ((across + _EPSILON) / (inside + _EPSILON)).float()
 
 
@@ -76,9 +71,6 @@ def sharpness(clips: Tensor) -> Tensor:
     Returns:
         (N,) mean square of the five-point Laplacian over channels, frames and inner pixels, in squared units of
         [-1, 1]; 0 for constant frames and for linear ramps.
-
-    Raises:
-        ParameterError: Not clips, or too small.
     """
     _check(clips)
     if min(clips.shape[-2:]) < 3:
@@ -89,37 +81,20 @@ def sharpness(clips: Tensor) -> Tensor:
     return laplacian.square().mean((1, 2, 3, 4))
 
 
-def sharpness_ratio(
-    ours: Tensor | np.ndarray, real: Tensor | np.ndarray, *, resamples: int = 1000, seed: int = 0
-) -> Interval:
-    """Mean energy over that of real clips of the same captions: 1 is as sharp, 0 has no detail.
+def sharpness_ratio(ours: Tensor, real: Tensor, *, seed: int = 0) -> Interval:
+    """Mean energy (N,) over that of real clips of the same captions: 1 is as sharp, 0 has no detail.
 
-    Args:
-        ours: (N,) from `sharpness`.
-        real: (N,) of real clips, clip i for the same caption as clip i of `ours`.
-        resamples: Bootstrap resamples of captions, both clips of one together.
-        seed: Seed of the resampling.
-
-    Returns:
-        (ratio, low, high), the 95 % interval over captions.
-
-    Raises:
-        ParameterError: Other numbers of clips.
+    Clip i of both is for the same caption; the 95 % interval resamples captions.
     """
-    a, b = (np.asarray(torch.as_tensor(x).detach().cpu(), dtype=np.float64) for x in (ours, real))
+    a, b = (torch.as_tensor(x).detach().double().cpu().numpy() for x in (ours, real))
     if a.shape != b.shape or a.ndim != 1:
         raise ParameterError(f"a paired ratio needs one energy a clip on both sides, got {a.shape} and {b.shape}")
-    return intervals.ratio(a, b, resamples=resamples, seed=seed)
+    return intervals.ratio(a, b, seed=seed)
 
 
 @dataclass(frozen=True)
 class Faults:
-    """Both measures of some clips, one value a clip.
-
-    Attributes:
-        borders: (N,) from `border_ratio`.
-        sharpness: (N,) from `sharpness`.
-    """
+    """Both measures of some clips, (N,) each: `border_ratio` and `sharpness`."""
 
     borders: Tensor
     sharpness: Tensor
@@ -154,12 +129,7 @@ class FaultTable:
 
 
 def fault_table(versions: Mapping[str, Faults | ClipMeasures], real: Faults | ClipMeasures) -> FaultTable:
-    """Set versions of clips beside the real clips of the same captions.
-
-    Args:
-        versions: {title: what was measured}, N clips each, clip i for the same caption in all.
-        real: Of the real clips.
-    """
+    """Versions of clips beside the real clips, N each, clip i for the same caption in all."""
     rows, by_title = [], {}
     for title, own in {"real clips": real, **versions}.items():
         found = {

@@ -21,7 +21,7 @@ from mobivid_core.measure.bars import BORDERS, SHARPNESS, Bar
 from mobivid_core.measure.borders import sharpness_ratio
 from mobivid_core.measure.frechet import excess_ratio_interval, ratio_interval
 from mobivid_core.measure.intervals import Interval
-from mobivid_core.measure.minivbench import ClipMeasures, Reference, clip_totals, dimension_table, space_features
+from mobivid_core.measure.minivbench import ClipMeasures, Reference, dimension_table, space_features
 
 if TYPE_CHECKING:
     from mobivid_core.measure.generation import Evaluation
@@ -31,66 +31,39 @@ SHORT_CALLS = 5
 
 
 def mean_ratio(
-    ours: ClipMeasures,
-    theirs: ClipMeasures,
-    labels: Sequence[ClipLabel],
-    reference: Reference,
-    name: str,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
+    ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, name: str,
+    *, seed: int = 0,
+) -> Interval:  # fmt: skip
     """Ratio of two models' mean scores, with a 95 % interval from resampling clips in pairs.
 
     Args:
         ours: Measures of the model in the numerator, in the order of `labels`.
-        theirs: Of the model in the denominator, same captions and noises.
+        theirs: Of the model in the denominator, same captions and noises; below one clip in n it counts as one clip.
         labels: What each caption asked for.
-        reference: As in `evaluate`.
-        name: A dimension, e.g. "all_together" or "dynamic_degree".
-        resamples: Bootstrap resamples.
+        reference: As in `minivbench.score`.
+        name: Of `minivbench.dimension_table`, e.g. "all_together" or "total".
         seed: Seed of the resampling.
-
-    Returns:
-        (ratio, low, high). A denominator below one clip in n counts as one clip, so that the ratio is finite.
-
-    Raises:
-        ParameterError: Different numbers of clips.
     """
-    _check(ours, theirs, labels)
-    a, b = (dimension_table(m, labels, reference)[name] for m in (ours, theirs))
-    return intervals.ratio(a, b, resamples=resamples, seed=seed)
+    return intervals.ratio(*_both(ours, theirs, labels, reference, name), seed=seed)
 
 
 def mean_change(
-    ours: ClipMeasures,
-    theirs: ClipMeasures,
-    labels: Sequence[ClipLabel],
-    reference: Reference,
-    name: str = "all_together",
+    ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference
 ) -> Interval:
-    """Difference of two models' mean scores with a 95 % interval over clips in pairs; arguments as `mean_ratio`."""
-    _check(ours, theirs, labels)
-    a, b = (dimension_table(m, labels, reference)[name] for m in (ours, theirs))
-    return intervals.difference(a, b)
+    """Difference of two models' shares of clips with every attribute right, in pairs; arguments as `mean_ratio`."""
+    return intervals.difference(*_both(ours, theirs, labels, reference, "all_together"))
 
 
-def total_ratio(
-    ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, *, seed: int = 0
-) -> Interval:
-    """Ratio of two models' MiniVBench totals, clips resampled in pairs; arguments as `mean_ratio`."""
+def _both(
+    ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, name: str
+) -> list[np.ndarray]:
+    """(N,) scores of each clip of both."""
     _check(ours, theirs, labels)
-    return intervals.ratio(*(clip_totals(m, labels, reference) for m in (ours, theirs)), seed=seed)
+    return [dimension_table(m, labels, reference)[name] for m in (ours, theirs)]
 
 
 def distance_ratio(
-    ours: ClipMeasures,
-    theirs: ClipMeasures,
-    reference: Reference,
-    *,
-    to: str = "real",
-    resamples: int = 50,
-    seed: int = 0,
+    ours: ClipMeasures, theirs: ClipMeasures, reference: Reference, *, to: str = "real", seed: int = 0
 ) -> Interval:
     """Ratio of two models' Frechet distances in the trusted space, clips resampled in pairs.
 
@@ -99,7 +72,6 @@ def distance_ratio(
         theirs: Of the model in the denominator, same captions and noises.
         reference: Says in which space, and what the distances are from.
         to: "real" clips, or their "reconstruction" by the codec, which leaves the codec's own faults out.
-        resamples: Bootstrap resamples.
         seed: Seed of the resampling.
 
     Raises:
@@ -107,7 +79,7 @@ def distance_ratio(
     """
     _check(ours, theirs, ours.classes)
     (a, target), (b, _) = (space_features(m, reference, to) for m in (ours, theirs))
-    return ratio_interval(a, b, target, resamples=resamples, seed=seed)
+    return ratio_interval(a, b, target, seed=seed)
 
 
 def above_floor(
@@ -115,12 +87,7 @@ def above_floor(
 ) -> Interval:
     """What our distance from real clips has above the codec's, over what theirs has: see `excess_ratio_interval`.
 
-    Args:
-        ours: Measures of the model in the numerator.
-        theirs: Of the model in the denominator.
-        floor: Of reconstructions of the same captions' real clips.
-        reference: Says in which space.
-        seed: Seed of the resampling.
+    `floor` are measures of reconstructions of the same captions' real clips.
     """
     _check(ours, theirs, floor.classes)
     (a, target), (b, _), (c, _) = (space_features(m, reference) for m in (ours, theirs, floor))
@@ -129,11 +96,7 @@ def above_floor(
 
 @dataclass(frozen=True)
 class Seconds:
-    """Seconds a clip of several samplers, measured in turns in one run.
-
-    Attributes:
-        taken: {sampler: the median of each turn}, as many turns each.
-    """
+    """Seconds a clip of several samplers, measured in turns in one run: `taken` has the median of each turn."""
 
     taken: Mapping[str, Sequence[float]]
 
@@ -215,34 +178,24 @@ def compare(ours: Evaluation, beside: Beside, reference: Reference, *, seed: int
         the teacher's, and "above_floor" after the codec's own is taken off both; "free4", "free8": distance over that
         sampler's; "borders", the border ratio; "sharpness", the energy over real clips'.
     """
-    teacher, seeded = beside.teacher.measures, {"seed": seed}
+    teacher, seeded, found = beside.teacher.measures, {"seed": seed}, {}
     pair = (ours.measures, teacher, ours.labels, reference)
-    return {
-        "accuracy": mean_ratio(*pair, "all_together", **seeded),
-        "total": total_ratio(*pair, **seeded),
-        "dynamic": mean_ratio(*pair, "dynamic_degree", **seeded),
-        **{
-            f"gain{count}": mean_change(ours.measures, rival.measures, ours.labels, reference)
-            for count, rival in beside.free.items()
-        },
-        "distance": distance_ratio(ours.measures, teacher, reference, **seeded),
-        "above_floor": above_floor(ours.measures, teacher, beside.codec, reference, **seeded),
-        **{
-            f"free{count}": distance_ratio(ours.measures, rival.measures, reference, **seeded)
-            for count, rival in beside.free.items()
-        },
-        "borders": ours.scores.values["border_ratio"],
-        "sharpness": sharpness_ratio(ours.measures.sharpness, beside.real.sharpness, **seeded),
-    }
+    for title, name in (("accuracy", "all_together"), ("total", "total"), ("dynamic", "dynamic_degree")):
+        found[title] = mean_ratio(*pair, name, **seeded)
+    for count, rival in beside.free.items():
+        found[f"gain{count}"] = mean_change(ours.measures, rival.measures, ours.labels, reference)
+    found["distance"] = distance_ratio(ours.measures, teacher, reference, **seeded)
+    found["above_floor"] = above_floor(ours.measures, teacher, beside.codec, reference, **seeded)
+    for count, rival in beside.free.items():
+        found[f"free{count}"] = distance_ratio(ours.measures, rival.measures, reference, **seeded)
+    found["borders"] = ours.scores.values["border_ratio"]
+    found["sharpness"] = sharpness_ratio(ours.measures.sharpness, beside.real.sharpness, **seeded)
+    return found
 
 
 @dataclass(frozen=True)
 class BesideTable:
-    """Students' distances over those of what they are compared with.
-
-    Attributes:
-        table: A row a student and comparison: clips, over, value, low, high.
-    """
+    """Students' distances over those of what they are compared with: clips, over, value, low, high."""
 
     table: pd.DataFrame
 
@@ -266,12 +219,7 @@ OVER = {
 
 
 def beside_table(students: Mapping[str, Mapping[str, Interval]], four_over_forty: Interval) -> BesideTable:
-    """Students' distances, and what the full sampler gains on four steps, as one table.
-
-    Args:
-        students: {title: from `compare`}.
-        four_over_forty: The teacher's distance in four guided Euler steps over that in full steps.
-    """
+    """What `compare` found of students' distances, and the teacher's in four guided Euler steps over its full ones."""
     rows = [{"clips": "teacher, 4 guided steps", "over": "its full sampler", **intervals.cells(four_over_forty)}]
     rows += [
         {"clips": who, "over": OVER[key], **intervals.cells(own[key])}

@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from torch import nn
 
-from mobivid_core.flow.guidance import Guidance, as_guidance
-from mobivid_core.flow.sampling import Solver, textbook_sigmas
 from mobivid_core.measure.generation import Evaluation, Evaluator
-from mobivid_core.measure.minivbench import Scores, table
+from mobivid_core.measure.minivbench import table
+from mobivid_core.models.sampler import Sampler
 
 #: Measures of a curve: the headline ones, which do not saturate; "distance" is from reconstructions, trusted space.
 CURVE = ("all_together", "object_class", "action", "distance")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One way of sampling.
-
-    Attributes:
-        solver: As in `make_scheduler`.
-        steps: Steps on the textbook grid.
-        guidance: Classifier-free guidance: a scale or a `Guidance`.
-    """
-
-    solver: Solver
-    steps: int
-    guidance: float | Guidance
-
-    @property
-    def calls(self) -> int:
-        """Passes of the model a clip: two a guided step."""
-        return as_guidance(self.guidance).evaluations(textbook_sigmas(self.steps))
+#: A point of the curve is a way of sampling.
+Point = Sampler
 
 
 def trace(
     evaluator: Evaluator,
     model: nn.Module,
-    points: Sequence[Point],
+    points: Sequence[Sampler],
     *,
     n: int,
     seed: int = 0,
-    known: dict[Point, Evaluation] | None = None,
+    known: Mapping[Sampler, Evaluation] | None = None,
 ) -> pd.DataFrame:
     """Quality and time of a model at several ways of sampling, same captions and same noise at each.
 
@@ -59,40 +39,24 @@ def trace(
     Returns:
         solver, steps, guidance, calls, n, the measures of `CURVE` with intervals, and seconds_per_clip.
     """
-    rows: list[Scores] = []
-    seconds = []
+    how, runs = {"n": n, "seed": seed, "keep": 0, "quality": False, "progress": False}, dict(known or {})
     for point in points:
-        run = (known or {}).get(point)
-        if run is None:
-            run = evaluator.evaluate(
-                model,
-                n=n,
-                steps=point.steps,
-                guidance=point.guidance,
-                solver=point.solver,
-                seed=seed,
-                keep=0,
-                quality=False,
-                progress=False,
-            )
-        rows.append(evaluator.score(run.measures[:n], run.labels[:n]))
-        seconds.append(run.seconds_per_clip)
+        if point not in runs:
+            runs[point] = evaluator.evaluate_sampler(point.on(model), **how)
+    rows = [evaluator.score(runs[point].measures[:n], runs[point].labels[:n]) for point in points]
     distance = evaluator.reference.space.reconstruction
     names = [distance if name == "distance" else name for name in CURVE]
     frame = table({str(i): scores for i, scores in enumerate(rows)}, names).drop(columns="clips")
     frame = frame.rename(columns={f"{distance}{end}": f"distance{end}" for end in ("", "_low", "_high")})
-    for place, name in enumerate(("solver", "steps", "guidance", "calls")):
-        frame.insert(place, name, [getattr(point, name) for point in points])
-    return frame.assign(seconds_per_clip=seconds)
+    frame.insert(0, "solver", [point.solver for point in points])
+    frame.insert(1, "steps", [point.steps for point in points])
+    frame.insert(2, "guidance", [point.guidance for point in points])
+    frame.insert(3, "calls", [point.evaluations for point in points])
+    return frame.assign(seconds_per_clip=[runs[point].seconds_per_clip for point in points])
 
 
-def fewest_steps(frame: pd.DataFrame, measure: str = "all_together") -> Point:
-    """The way of sampling with the fewest passes whose interval reaches the best value of `measure`.
-
-    Args:
-        frame: From `trace`.
-        measure: A share: higher is better.
-    """
-    good = frame[frame[f"{measure}_high"] >= frame[measure].max()]
-    row = good.sort_values(["calls", measure], ascending=[True, False]).iloc[0]
-    return Point(row.solver, int(row.steps), row.guidance)
+def fewest_steps(frame: pd.DataFrame) -> Sampler:
+    """The way of sampling in a `trace` with the fewest passes whose interval reaches the best share of right clips."""
+    good = frame[frame["all_together_high"] >= frame["all_together"].max()]
+    row = good.sort_values(["calls", "all_together"], ascending=[True, False]).iloc[0]
+    return Sampler(row.solver, int(row.steps), row.guidance)

@@ -19,13 +19,9 @@ FAR = ("frechet_real", "image_frechet_real")
 
 @dataclass(frozen=True)
 class Damage:
-    """One way of spoiling clips.
+    """One way of spoiling clips, the measures that it must lower and those that it must raise.
 
-    Attributes:
-        name: As shown.
-        apply: From real clips to clips (B, 3, T, H, W) of the same captions; None where only rows are rearranged.
-        lowers: Measures that must fall.
-        raises: Measures that must rise.
+    `apply` makes clips (B, 3, T, H, W) of the same captions from real ones; None where only rows are rearranged.
     """
 
     name: str

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mobivid_core.data.captions import caption
@@ -14,18 +15,15 @@ from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure import intervals
 from mobivid_core.measure.intervals import Interval
-from mobivid_core.measure.metrics import pairwise_distance
 
 _LABELS_SCANNED = 20_000
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """How far apart clips of one caption lie, for several captions.
+    """How far apart clips of one caption lie: (C,) mean pairwise distances of features within each of C captions.
 
-    Attributes:
-        generated: (C,) mean pairwise distance of features within each caption, of generated clips.
-        real: (C,) the same of real clips through the VAE.
+    `generated` is of generated clips, `real` of real ones through the VAE.
     """
 
     generated: np.ndarray
@@ -51,19 +49,16 @@ def caption_diversity(
     frames: int,
     size: int,
 ) -> Diversity:
-    """Spread of generated clips within a caption, beside that of real clips.
+    """Spread of `repeats` generated clips of each of `captions` captions, beside that of real clips.
 
     Args:
-        make: From repeats of one caption and the numbers of their noises to clips (R, 3, T, H, W).
+        make: From `repeats` times one caption and the numbers of their noises to clips (R, 3, T, H, W).
         reconstruct: Real clips through the VAE, so that both sides carry the codec's error.
         features: From clips to (R, F).
-        captions: Captions.
+        captions: The test captions may not repeat as often: then a `ParameterError` says so.
         repeats: Clips of each.
         frames: Frames of a real clip.
         size: Its height and width in pixels.
-
-    Raises:
-        ParameterError: The test captions do not repeat as often.
     """
     generated, real = [], []
     for number, indices in enumerate(repeated_labels(captions, repeats)):
@@ -91,3 +86,11 @@ def repeated_labels(captions: int, repeats: int) -> list[list[int]]:
         f"only {len(groups)} of {captions} captions repeat {repeats} times in {_LABELS_SCANNED} test clips; "
         "ask for fewer captions or repeats"
     )
+
+
+def pairwise_distance(features: np.ndarray | Tensor) -> float:
+    """Mean Euclidean distance between different rows of (N, F): how far apart the members of a set lie."""
+    rows = torch.as_tensor(features, dtype=torch.float64)
+    if len(rows) < 2:
+        raise ParameterError(f"a pairwise distance needs two rows or more, got {len(rows)}")
+    return float(torch.pdist(rows).mean())

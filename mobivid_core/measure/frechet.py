@@ -1,8 +1,12 @@
-"""Frechet distances with intervals, also where there are more features than clips.
+"""Squared Frechet distances of the Gaussians fitted to two sets of features, with intervals.
 
-The distance itself is `metrics.frechet_distance`. Here it is written in products of clips with clips, so that
-resampling clips a hundred times costs seconds at any number of features: with A and B the centred features,
-tr((cov_a cov_b)^(1/2)) is the sum of the singular values of A B^T / ((n - 1)(m - 1))^(1/2).
+|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) of means and covariances. It stands in for FVD, which needs a downloaded
+network, and is never called FVD. It falls with the number of clips: compare only sets of one size, and print the
+distance of two real sets beside it.
+
+It is written in products of clips with clips, so that resampling clips a hundred times costs seconds at any number of
+features: with X and Y the centred features, tr((A B)^(1/2)) is the sum of the singular values of
+X Y^T / ((n - 1)(m - 1))^(1/2).
 """
 
 from __future__ import annotations
@@ -15,11 +19,7 @@ from mobivid_core.measure.intervals import Interval, from_draws
 
 
 class FrechetTarget:
-    """Distances of resampled rows of one set from a fixed other set.
-
-    Args:
-        features: (N, F) the set whose rows are resampled.
-        target: (M, F) the fixed set.
+    """Distances of resampled rows of `features` (N, F) from a fixed set `target` (M, F).
 
     Raises:
         ParameterError: Not two finite matrices of one width with two rows or more.
@@ -53,21 +53,17 @@ class FrechetTarget:
         return max(0.0, float(shift + spread + self._spread - 2 * overlap))
 
 
+def frechet_distance(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
+    """Distance of two sets (N, F) and (M, F), >= 0, in squared units of the features."""
+    return FrechetTarget(a, b).distance()
+
+
 def distance_interval(
     features: np.ndarray | Tensor, target: np.ndarray | Tensor, *, resamples: int = 50, seed: int = 0
 ) -> Interval:
-    """A Frechet distance and its 95 % bootstrap interval over clips.
+    """Distance of clips (N, F) from others (M, F) with its 95 % bootstrap interval over the clips, low >= 0.
 
     Repeated clips raise every resampled distance: the resamples are moved so that their mean is the value.
-
-    Args:
-        features: (N, F) of the clips that are scored.
-        target: (M, F) of the clips they are compared with.
-        resamples: Bootstrap resamples.
-        seed: Seed of the resampling.
-
-    Returns:
-        (distance, low, high), in squared units of the features, low >= 0.
     """
     target = FrechetTarget(features, target)
     value, rng = target.distance(), np.random.default_rng(seed)
@@ -77,14 +73,10 @@ def distance_interval(
 
 
 def ratio_interval(
-    ours: np.ndarray | Tensor,
-    theirs: np.ndarray | Tensor,
-    target: np.ndarray | Tensor,
-    *,
-    resamples: int = 50,
-    seed: int = 0,
-) -> Interval:
-    """Ratio of two sets' Frechet distances from a third, clips of both resampled in pairs.
+    ours: np.ndarray | Tensor, theirs: np.ndarray | Tensor, target: np.ndarray | Tensor,
+    *, resamples: int = 50, seed: int = 0,
+) -> Interval:  # fmt: skip
+    """Ratio of two sets' distances from a third, clips of both resampled in pairs.
 
     Args:
         ours: (N, F) in the numerator, clip i for the same caption as clip i of `theirs`.
@@ -95,45 +87,25 @@ def ratio_interval(
 
     Returns:
         (ratio, low, high); the resampled logarithms are moved so that their mean is the value's.
-
-    Raises:
-        ParameterError: Different numbers of clips.
     """
     distances = _paired((ours, theirs), target, resamples, seed)
-    return _log_interval(np.log(np.maximum(distances, 1e-9)) @ [1, -1], len(ours))
+    return _log_interval(np.maximum(distances, 1e-9), len(ours))
 
 
 def excess_ratio_interval(
-    ours: np.ndarray | Tensor,
-    theirs: np.ndarray | Tensor,
-    floor: np.ndarray | Tensor,
-    target: np.ndarray | Tensor,
-    *,
-    resamples: int = 50,
-    seed: int = 0,
-) -> Interval:
-    """Ratio of what two sets' Frechet distances have above a third's: what models add to the codec's own distance.
+    ours: np.ndarray | Tensor, theirs: np.ndarray | Tensor, floor: np.ndarray | Tensor, target: np.ndarray | Tensor,
+    *, resamples: int = 50, seed: int = 0,
+) -> Interval:  # fmt: skip
+    """Ratio of what two sets' distances have above a third's: what models add to the codec's own distance.
 
     Resampling raises all three distances by about as much, which the differences take out. A difference below a
     hundredth of the floor's distance counts as that much: the ratio of two models at the floor is 1.
 
-    Args:
-        ours: (N, F) in the numerator, clip i for the same caption in all three sets.
-        theirs: (N, F) in the denominator.
-        floor: (N, F) reconstructions of the real clips of those captions.
-        target: (M, F) other real clips.
-        resamples: Bootstrap resamples of captions, all three clips of one together.
-        seed: Seed of the resampling.
-
-    Returns:
-        (ratio, low, high); the resampled logarithms are moved so that their mean is the value's.
-
-    Raises:
-        ParameterError: Different numbers of clips.
+    `floor` (N, F) are reconstructions of the same captions' real clips; the rest as in `ratio_interval`.
     """
     distances = _paired((ours, theirs, floor), target, resamples, seed)
     least = 0.01 * np.maximum(distances[:, 2:], 1e-9)
-    return _log_interval(np.log(np.maximum(distances[:, :2] - distances[:, 2:], least)) @ [1, -1], len(ours))
+    return _log_interval(np.maximum(distances[:, :2] - distances[:, 2:], least), len(ours))
 
 
 def _paired(
@@ -148,6 +120,7 @@ def _paired(
     return np.array([[side.distance(r) for side in sides] for r in rows])
 
 
-def _log_interval(logs: np.ndarray, n: int) -> Interval:
-    """From the logarithm of a ratio of n pairs, and those of its resamples after it."""
+def _log_interval(parts: np.ndarray, n: int) -> Interval:
+    """From (1 + resamples, 2) numerators and denominators of n pairs: of all pairs first, then of the resamples."""
+    logs = np.log(parts) @ [1, -1]
     return from_draws(float(logs[0]), logs[1:], n=n, over="pairs of clips", centred=True, logs=True)

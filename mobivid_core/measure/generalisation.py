@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from mobivid_core.data.captions import (
     ATTRIBUTES,
@@ -42,16 +43,12 @@ _PROBE_START = 5_000_000
 _PROBE_CAPTIONS = 2 * TRAIN_WORDINGS  # every trained wording twice
 
 
-def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: int = 1000) -> Interval:
+def unseen_gap(evaluation: Evaluation, name: str = "all_together") -> Interval:
     """How much better captions are met whose (shape, colour, motion) was trained than held-out ones.
 
     Args:
         evaluation: Clips of both kinds of captions.
         name: "all_together" or a semantic dimension.
-        resamples: Bootstrap resamples.
-
-    Returns:
-        Share right among trained captions minus that among held-out ones: see `intervals.unpaired_difference`.
 
     Raises:
         ParameterError: The captions are all of one kind.
@@ -60,7 +57,7 @@ def unseen_gap(evaluation: Evaluation, name: str = "all_together", resamples: in
     unseen = np.array([label.unseen for label in evaluation.labels])
     if unseen.all() or not unseen.any():
         raise ParameterError("the gap needs both trained and held-out captions; evaluate two clips or more")
-    return intervals.unpaired_difference(values[~unseen], values[unseen], resamples=resamples)
+    return intervals.unpaired_difference(values[~unseen], values[unseen])
 
 
 def paraphrases(runs: Sequence[Evaluation], readable: Sequence[float]) -> pd.DataFrame:
@@ -73,9 +70,6 @@ def paraphrases(runs: Sequence[Evaluation], readable: Sequence[float]) -> pd.Dat
     Returns:
         A row a wording: wording, trained (yes or no), example, text_readable, all_together, change (from the mean of
         the trained wordings, clip by clip), low and high (its 95 % interval), n.
-
-    Raises:
-        ParameterError: Not one evaluation and one share a wording.
     """
     right, count = _probed(runs), len(PROBED_TRAINED)
     if len(readable) != len(PROBED):
@@ -92,17 +86,9 @@ def paraphrases(runs: Sequence[Evaluation], readable: Sequence[float]) -> pd.Dat
 
 
 def wording_gap(runs: Sequence[Evaluation]) -> Interval:
-    """How much better captions are met in trained wordings than in held-out ones.
+    """How much better captions are met in trained wordings than in held-out ones; `runs` as in `paraphrases`.
 
-    Args:
-        runs: As in `paraphrases`.
-
-    Returns:
-        (share right in `PROBED_TRAINED` - share right in `PROBED_UNSEEN`, low, high). Each clip's difference is
-        between its own two means over wordings; the 95 % interval resamples clips.
-
-    Raises:
-        ParameterError: Not one evaluation a wording, or not of the same captions.
+    Each clip's difference is between its own two means over wordings; the 95 % interval resamples clips.
     """
     right, count = _probed(runs), len(PROBED_TRAINED)
     return intervals.difference(right[:count].mean(0), right[count:].mean(0))
@@ -118,18 +104,13 @@ def _probed(runs: Sequence[Evaluation]) -> np.ndarray:
     return np.stack([_right(run, "all_together") for run in runs])
 
 
-def readable_share(wording: int, n: int = 256, *, ridge: float = 1.0) -> float:
-    """Share of captions from whose encoding a linear reading, fitted on trained wordings, gets every attribute right.
+def readable_share(wording: int, n: int = 256) -> float:
+    """Share of n captions from whose encoding a linear reading, fitted on trained wordings, gets all attributes.
 
     The reading sees the mean token state, so it asks less than the diffusion model, which sees the tokens.
-
-    Args:
-        wording: How the captions read are worded.
-        n: Captions read.
-        ridge: Penalty of the least squares.
     """
     read = [replace(label_of("test", i), wording=wording) for i in range(n)]
-    centre, weights = _reading(ridge)
+    centre, weights = _reading()
     scores = (_pooled(read) - centre) @ weights
     sizes = [len(VOCABULARY[name]) for name in ATTRIBUTES]
     found = torch.stack([part.argmax(1) for part in scores.split(sizes, 1)], 1)
@@ -137,29 +118,24 @@ def readable_share(wording: int, n: int = 256, *, ridge: float = 1.0) -> float:
 
 
 @functools.cache
-def _reading(ridge: float) -> tuple[Tensor, Tensor]:
+def _reading() -> tuple[Tensor, Tensor]:
     """Centre (D,) and weights (D, classes) of the linear reading, fitted on captions in all trained wordings."""
     fitted = [replace(label_of("val", _PROBE_START + i), wording=i % TRAIN_WORDINGS) for i in range(_PROBE_CAPTIONS)]
+    # one column a class, each attribute centred
+    targets = [
+        one_hot(column, len(VOCABULARY[name])).float() - 1 / len(VOCABULARY[name])
+        for name, column in zip(ATTRIBUTES, label_indices(fitted).unbind(1), strict=True)
+    ]
     x = _pooled(fitted)
     centre = x.mean(0)
-    gram = (x - centre).T @ (x - centre) + ridge * torch.eye(x.shape[1])
-    return centre, torch.linalg.solve(gram, (x - centre).T @ _one_hot(fitted))
+    gram = (x - centre).T @ (x - centre) + torch.eye(x.shape[1])  # a ridge of 1
+    return centre, torch.linalg.solve(gram, (x - centre).T @ torch.cat(targets, 1))
 
 
 def _pooled(labels: Sequence[ClipLabel]) -> Tensor:
     """Mean token states (N, D)."""
     states, mask = encode_text([caption(label) for label in labels])
     return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-
-
-def _one_hot(labels: Sequence[ClipLabel]) -> Tensor:
-    """(N, classes of all attributes), each attribute centred."""
-    columns = label_indices(labels).unbind(1)
-    parts = [
-        torch.nn.functional.one_hot(column, len(VOCABULARY[name])).float() - 1 / len(VOCABULARY[name])
-        for name, column in zip(ATTRIBUTES, columns, strict=True)
-    ]
-    return torch.cat(parts, 1)
 
 
 def _right(evaluation: Evaluation, name: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,33 +18,30 @@ from tqdm import tqdm
 from mobivid_core.data.captions import ClipLabel, caption
 from mobivid_core.data.render import label_of
 from mobivid_core.errors import ParameterError
-from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance, as_guidance
-from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.measure.diversity import Diversity, caption_diversity
 from mobivid_core.measure.judge import Judge
-from mobivid_core.measure.kept import Measured, evaluation_file, read_measured, write_measured
-from mobivid_core.measure.measures import ClipMeasures, measure
+from mobivid_core.measure.measures import BATCH, ClipMeasures, measure
 from mobivid_core.measure.minivbench import Reference, Scores, score, shuffled
-from mobivid_core.measure.reference import measured_reference
-from mobivid_core.models.text import CaptionSampler, on_captions
+from mobivid_core.measure.reference import (
+    Measured,
+    evaluation_file,
+    measured_reference,
+    read_measured,
+    write_measured,
+)
+from mobivid_core.models.sampler import Sampler
+from mobivid_core.models.text import CaptionSampler
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import Profile
-
-_RENDER_BATCH = 16
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model's generated clips, measured.
+    """One model's generated clips, measured, with seconds a clip of sampling (guidance included) and of decoding.
 
-    Attributes:
-        scores: A row of the quality table.
-        measures: Of each clip, in the order of `labels`.
-        labels: What each caption asked for.
-        clips: (K, 3, T, H, W), the first few clips, to look at.
-        seconds_per_clip: Sampling time a clip, guidance included, decoding not.
-        decode_seconds_per_clip: Decoding time a clip.
+    `measures` has a row a clip in the order of `labels`, what each caption asked for; `clips` (K, 3, T, H, W) are the
+    first few, to look at.
     """
 
     scores: Scores
@@ -55,30 +53,11 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Measuring:
-    """How generated clips are measured; the fields are arguments of `Evaluator.evaluate`."""
-
-    seed: int
-    batch: int
-    keep: int
-    quality: bool
-    independent: bool
-    progress: bool
-
-
-@dataclass(frozen=True)
 class Evaluator:
     """Scores models of one profile against one VAE, judge and reference.
 
-    Attributes:
-        vae: Decodes.
-        judge: Reads clips back.
-        profile: Sizes.
-        reference: Real and reconstructed clips to measure distances against.
-        real: Measures of the real clips of the evaluated captions.
-        reconstruction: Measures of the same clips through the VAE.
-        labels: Labels of the evaluated captions, in order.
-        split: Which captions these are: "test", or "val" to choose settings on.
+    `real` and `reconstruction` measure the real clips of the evaluated captions, the latter through the VAE; `labels`
+    are those of the captions, of the split "test", or "val" to choose settings on.
     """
 
     vae: MobiVidVAE
@@ -100,10 +79,9 @@ class Evaluator:
         n: int | None = None,
         split: str = "test",
         start: int = 0,
-        cache: bool = True,
         progress: bool = True,
     ) -> Evaluator:
-        """Measure the real clips and their reconstructions; later notebooks of a run reuse what is cached.
+        """Measure the real clips and their reconstructions; later notebooks of a run reuse what is kept.
 
         Args:
             vae: A trained VAE.
@@ -112,12 +90,11 @@ class Evaluator:
             n: Evaluated clips and reference clips; None for the profile's `eval_clips`.
             split: "test" for what is reported, "val" to choose settings on; the reference clips are of the same split.
             start: Index of the first caption: a final judgement takes captions that no choice has seen.
-            cache: Keep the measures under `runs/<profile>/evaluation`.
             progress: Show a progress bar.
         """
         n = profile.eval_clips if n is None else n
         reference, real, reconstruction = measured_reference(
-            vae, judge, profile, n, split=split, start=start, cache=cache, progress=progress
+            vae, judge, profile, n, split=split, start=start, progress=progress
         )
         labels = [label_of(split, i) for i in range(start, start + n)]
         return cls(vae, judge, profile, reference, real, reconstruction, labels, split)
@@ -150,14 +127,14 @@ class Evaluator:
         independent: bool | None = None,
         progress: bool = True,
     ) -> Evaluation:
-        """Generate clips for the first `n` captions and score them; a large evaluation is kept (`kept.py`).
+        """Generate clips for the first `n` captions and score them; a large evaluation is kept (`reference`).
 
         Args:
             model: Called as the diffusion model; see `sample_latents`.
             n: Clips; None for all the evaluator's captions.
             steps: Sampling steps; None for the profile's teacher.
             guidance: Scale of classifier-free guidance, 1 is without, or a `Guidance`; None for the profile's teacher.
-            solver: See `sample_latents`.
+            solver: As in `Sampler`.
             wording: Word every caption this way; None keeps the test captions' own wordings.
             seed: Seed of the noise.
             batch: Clips in memory at once.
@@ -171,23 +148,19 @@ class Evaluator:
             ParameterError: `n` exceeds the evaluator's captions.
         """
         n = len(self.labels) if n is None else n
-        independent = self._independent(independent)
         if not 1 <= n <= len(self.labels):
             raise ParameterError(f"n is {n}; this evaluator was prepared with {len(self.labels)} captions")
-        steps, guidance = self._steps(steps), self._guidance(guidance)
-        sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver, batch=batch)
-        file = None
+        sampler, file = self.way(steps, guidance, solver), None
         if quality:
             # what the plan computes, not its reasons: those hold timings, which are others elsewhere
             kind = type(model).__qualname__, getattr(getattr(model, "plan", None), "computes", None)
-            settings = (self.split, caption(self.labels[0]), steps, guidance.key, solver, wording, seed, keep, *kind)
+            way = sampler.steps, sampler.guidance.key, sampler.solver
+            settings = (self.split, caption(self.labels[0]), *way, wording, seed, keep, *kind)
             file = evaluation_file([self.vae, self.judge, model], settings, self.profile, n)
-        found = read_measured(file, independent)
-        if found is None:
-            chosen = self._labels(n, wording)
-            found = self._measured(sampler, chosen, _Measuring(seed, batch, keep, quality, independent, progress))
-            write_measured(file, found)
-        return self._scored(found, self._labels(n, wording))
+        return self.evaluate_sampler(
+            sampler.on(model, batch=batch), n=n, wording=wording, seed=seed, batch=batch, keep=keep,
+            quality=quality, independent=independent, progress=progress, file=file,
+        )  # fmt: skip
 
     def evaluate_sampler(
         self,
@@ -201,78 +174,52 @@ class Evaluator:
         quality: bool = True,
         independent: bool | None = None,
         progress: bool = True,
+        file: Path | None = None,
     ) -> Evaluation:
-        """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents; nothing is kept."""
-        labels, independent = self._labels(n, wording), self._independent(independent)
-        how = _Measuring(seed, batch, keep, quality, independent, progress)
-        return self._scored(self._measured(sampler, labels, how), labels)
+        """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents; kept in `file`."""
+        labels = [x if wording is None else replace(x, wording=wording) for x in self.labels[:n]]
+        if independent is None:
+            independent = self.reference.space.column == "image_features"
+        found = read_measured(file, independent)
+        if found is None:
+            found = self._measured(sampler, labels, seed, batch, keep, quality, independent, progress)
+            write_measured(file, found)
+        measures, *rest = found
+        return Evaluation(self.score(measures, labels), measures, labels, *rest)
 
     def first(self, evaluation: Evaluation, n: int) -> Evaluation:
         """The first n clips of an evaluation, scored by themselves."""
-        measured = (evaluation.measures[:n], evaluation.clips[:n])
-        return self._scored(
-            (*measured, evaluation.seconds_per_clip, evaluation.decode_seconds_per_clip), evaluation.labels[:n]
-        )
+        measures, labels = evaluation.measures[:n], evaluation.labels[:n]
+        scores, clips = self.score(measures, labels), evaluation.clips[:n]
+        return replace(evaluation, scores=scores, measures=measures, labels=labels, clips=clips)
 
-    def _steps(self, steps: int | None) -> int:
-        return self.profile.teacher_sampling_steps if steps is None else steps
-
-    def _guidance(self, guidance: float | Guidance | None) -> Guidance:
-        return as_guidance(self.profile.guidance if guidance is None else guidance)
-
-    def _independent(self, asked: bool | None) -> bool:
-        return self.reference.space.column == "image_features" if asked is None else asked
-
-    def _labels(self, n: int, wording: int | None) -> list[ClipLabel]:
-        """The first n captions, worded anew where a wording is asked for."""
-        return [x if wording is None else replace(x, wording=wording) for x in self.labels[:n]]
-
-    def _scored(self, measured: Measured, labels: list[ClipLabel]) -> Evaluation:
-        """Measures with their scores."""
-        measures, clips, sampling, decoding = measured
-        return Evaluation(self.score(measures, labels), measures, labels, clips, sampling, decoding)
+    def way(self, steps: int | None, guidance: float | Guidance | None, solver: str) -> Sampler:
+        """The sampler that is meant where None stands for the profile's teacher."""
+        steps = self.profile.teacher_sampling_steps if steps is None else steps
+        return Sampler(solver, steps, as_guidance(self.profile.guidance if guidance is None else guidance))
 
     def _measured(
-        self,
-        sampler: CaptionSampler,
-        labels: list[ClipLabel],
-        how: _Measuring,
-    ) -> Measured:
+        self, sampler: CaptionSampler, labels: list[ClipLabel], seed: int, batch: int, keep: int, quality: bool,
+        independent: bool, progress: bool,
+    ) -> Measured:  # fmt: skip
         """Sample, decode and measure, batch by batch."""
         parts, kept, seconds, decoding = [], [], 0.0, 0.0
         n, bar = len(labels), {"desc": "generating", "ascii": True, "mininterval": 2}
-        for start in tqdm(range(0, n, how.batch), disable=not how.progress, **bar):
-            chosen = labels[start : start + how.batch]
+        for start in tqdm(range(0, n, batch), disable=not progress, **bar):
+            chosen = labels[start : start + batch]
             began = time.perf_counter()
-            latents = sampler([caption(x) for x in chosen], self.noise(range(start, start + len(chosen)), how.seed))
+            latents = sampler([caption(x) for x in chosen], self.noise(range(start, start + len(chosen)), seed))
             seconds += time.perf_counter() - began
-            for part in latents.split(_RENDER_BATCH):
+            for part in latents.split(BATCH):
                 began = time.perf_counter()
                 clips = self.decode(part)
                 decoding += time.perf_counter() - began
-                parts.append(measure(clips, self.judge, how.quality, how.independent))
-                if sum(map(len, kept)) < how.keep:
+                parts.append(measure(clips, self.judge, quality, independent))
+                if sum(map(len, kept)) < keep:
                     kept.append(clips)
         shape = (0, 3, self.profile.frames, self.profile.size, self.profile.size)
-        clips = torch.cat(kept)[: how.keep] if kept else torch.empty(shape)
+        clips = torch.cat(kept)[:keep] if kept else torch.empty(shape)
         return ClipMeasures.join(parts), clips, seconds / n, decoding / n
-
-    def sampler(
-        self,
-        model: nn.Module,
-        *,
-        steps: int | None = None,
-        guidance: float | Guidance | None = None,
-        solver: str = "euler",
-        batch: int = 32,
-    ) -> CaptionSampler:
-        """A function from (captions, noise) to latents that runs `model`; arguments as in `evaluate`."""
-        steps, guidance = self._steps(steps), self._guidance(guidance)
-
-        def sample(condition: Condition, noise: Tensor) -> Tensor:
-            return sample_latents(model, condition, noise, steps, guidance=guidance, solver=solver, batch=batch)
-
-        return on_captions(sample, model)
 
     def noise(self, indices: Sequence[int], seed: int = 0) -> Tensor:
         """Starting noise (B, C, t, h, w) of some clips, each a function of (seed, index)."""
@@ -283,7 +230,7 @@ class Evaluator:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Clips (B, 3, T, H, W) of normalised latents, in small batches."""
-        parts = latents.to(self.vae.device).split(_RENDER_BATCH)
+        parts = latents.to(self.vae.device).split(BATCH)
         return torch.cat([self.vae.decode_latents(part).cpu() for part in parts])
 
     def diversity(
@@ -297,32 +244,17 @@ class Evaluator:
         solver: str = "euler",
         seed: int = 0,
     ) -> Diversity:
-        """How different clips of one caption are: 1 is as varied as real clips, 0 a collapsed generator.
+        """How different clips of one caption are, in judge features: `repeats` clips of each of `captions` captions.
 
-        Args:
-            model: The diffusion model.
-            captions: Captions to look at.
-            repeats: Clips a caption.
-            steps: As in `evaluate`, and so are `guidance`, `solver` and `seed`.
-            guidance: See `steps`.
-            solver: See `steps`.
-            seed: See `steps`.
-
-        Returns:
-            As `caption_diversity`, in judge features.
+        Sampling as in `evaluate`; see `caption_diversity`.
         """
-        sampler = self.sampler(model, steps=steps, guidance=guidance, solver=solver)
+        sample = self.way(steps, guidance, solver).on(model)
         return caption_diversity(
-            lambda words, numbers: self.decode(sampler(words, self.noise(numbers, seed))),
-            self.reconstruct,
+            lambda words, numbers: self.decode(sample(words, self.noise(numbers, seed))),
+            lambda clips: self.decode(self.vae.encode_latents(clips.to(self.vae.device)).detach()),
             lambda clips: self.judge.read(clips)[1],
             captions=captions,
             repeats=repeats,
             frames=self.profile.frames,
             size=self.profile.size,
         )
-
-    @torch.no_grad()
-    def reconstruct(self, clips: Tensor) -> Tensor:
-        """Clips through the VAE and back."""
-        return self.decode(self.vae.encode_latents(clips.to(self.vae.device)))

@@ -13,12 +13,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.data.render import render_clips
-from mobivid_core.errors import ParameterError
 from mobivid_core.flow.guidance import Guidance, as_guidance
-from mobivid_core.flow.sampling import textbook_sigmas
 from mobivid_core.measure.generation import Evaluation, Evaluator
-from mobivid_core.measure.screening import COARSE, rank, screen, screened_table
+from mobivid_core.measure.measures import render_batches
+from mobivid_core.measure.screening import COARSE, check_validation, rank, screen, screened_table
+from mobivid_core.models.sampler import Sampler
 
 #: What is tried: scales at all noise levels, in the middle of the path, from the start down to a low level, rescaled.
 GUIDANCES: tuple[Guidance, ...] = (
@@ -28,19 +27,11 @@ GUIDANCES: tuple[Guidance, ...] = (
     *(Guidance(scale, rescale=0.7) for scale in (3.0, 4.5)),
     Guidance(4.5, 0.2, 0.8, 0.7),
 )
-_RENDER_BATCH = 16
 
 
 @dataclass(frozen=True)
 class GuidanceChoice:
-    """What a choice of guidance found.
-
-    Attributes:
-        table: One row a setting, the chosen one first among the final round.
-        best: The chosen guidance.
-        space: In which features distances were taken, and what the trials say of them.
-        sampler: E.g. "unipc in 8 steps".
-    """
+    """What a choice of guidance found: a row a setting, the chosen one first; in which features; by which sampler."""
 
     table: pd.DataFrame
     best: Guidance
@@ -68,10 +59,9 @@ def choose_guidance(
     model: nn.Module,
     *,
     settings: Sequence[float | Guidance] = GUIDANCES,
-    n: int | None = None,
     coarse: int = COARSE,
     finalists: int = 4,
-    steps: int | None = None,
+    steps: int,
     solver: str = "euler",
     seed: int = 0,
     batch: int = 32,
@@ -82,42 +72,32 @@ def choose_guidance(
     to real clips in the trusted space is chosen (`screening.rank`).
 
     Args:
-        evaluator: Prepared with `split="val"`, n captions or more.
+        evaluator: Prepared with `split="val"`; all its captions make the final round.
         model: The diffusion model, on any device.
         settings: What to try.
-        n: Captions of the final round; None for all the evaluator's. Take 256 or more where numbers mean something.
-        coarse: Captions of the coarse round.
-        finalists: Settings that reach the final round.
-        steps: Steps; None for the profile's teacher.
-        solver: As in `Evaluator.evaluate`.
+        coarse: Captions of the coarse round, from which `finalists` reach the final one.
+        finalists: See `coarse`.
+        steps: Sampling steps.
+        solver: As in `Sampler`.
         seed: Seed of the noises.
         batch: Clips in memory at once.
 
     Returns:
         The table has guidance, scale, low, high, rescale, evaluations (of the network, a clip), n, all_together and
         distance with intervals, colour, spread (std of the latents over that of the same captions' real clips), round.
-
-    Raises:
-        ParameterError: The evaluator holds other captions than validation ones.
     """
-    if evaluator.split != "val":
-        raise ParameterError(
-            f"settings are chosen on validation captions, this evaluator holds {evaluator.split!r}: prepare one with "
-            'split="val"'
-        )
-    n = len(evaluator.labels) if n is None else n
-    steps = evaluator.profile.teacher_sampling_steps if steps is None else steps
-    chosen = [as_guidance(s) for s in settings]
+    check_validation(evaluator)
+    n, reference = len(evaluator.labels), evaluator.reference
+    samplers = {g: Sampler(solver, steps, g) for g in map(as_guidance, settings)}
     spreads: dict[Guidance, float] = {}
 
     def evaluation(guidance: Guidance) -> Callable[[int], Evaluation]:
         """From a number of captions to the evaluation; notes the spread of the latents in passing."""
 
         def run(count: int) -> Evaluation:
-            sampler = evaluator.sampler(model, steps=steps, guidance=guidance, solver=solver, batch=batch)
-            moments = _Moments()
+            sample, moments = samplers[guidance].on(model, batch=batch), _Moments()
             run = evaluator.evaluate_sampler(
-                lambda captions, noise: moments.see(sampler(captions, noise)),
+                lambda captions, noise: moments.see(sample(captions, noise)),
                 n=count, seed=seed, batch=batch, keep=0, quality=False, progress=False,
             )  # fmt: skip
             spreads[guidance] = moments.std()
@@ -125,28 +105,25 @@ def choose_guidance(
 
         return run
 
-    found = screen({g: evaluation(g) for g in chosen}, evaluator.reference, n=n, coarse=coarse, finalists=finalists)
+    found = screen({g: evaluation(g) for g in samplers}, reference, n=n, coarse=coarse, finalists=finalists)
     real = real_spread(evaluator, n)
     cells = {
         g: {
             "guidance": g.name, "scale": g.scale, "low": g.low, "high": g.high, "rescale": g.rescale,
-            "evaluations": g.evaluations(textbook_sigmas(steps)), "spread": spreads[g] / real,
+            "evaluations": sampler.evaluations, "spread": spreads[g] / real,
         }
-        for g in chosen
+        for g, sampler in samplers.items()
     }  # fmt: skip
-    table = screened_table(found, evaluator.reference, cells)
-    best = rank(found.final, evaluator.reference)[0]
-    return GuidanceChoice(table, best, evaluator.reference.space.finding(), f"{solver} in {steps} steps")
+    table, best = screened_table(found, reference, cells), rank(found.final, reference)[0]
+    return GuidanceChoice(table, best, reference.space.finding(), f"{solver} in {steps} steps")
 
 
 @torch.no_grad()
 def real_spread(evaluator: Evaluator, n: int) -> float:
     """Standard deviation of the normalised latents of the first n real clips of the evaluator's captions."""
     moments, profile, vae = _Moments(), evaluator.profile, evaluator.vae
-    for start in range(0, n, _RENDER_BATCH):
-        chosen = range(start, min(start + _RENDER_BATCH, n))
-        clips = render_clips(evaluator.split, chosen, frames=profile.frames, size=profile.size).clips
-        moments.see(vae.encode_latents(clips.to(vae.device)))
+    for drawn in render_batches(evaluator.split, 0, n, frames=profile.frames, size=profile.size):
+        moments.see(vae.encode_latents(drawn.clips.to(vae.device)))
     return moments.std()
 
 

@@ -31,10 +31,7 @@ _FRAMES = 128
 class ImageAxes:
     """The axes in which image features are compared: standardised, so that what moves weighs as much as what is there.
 
-    Attributes:
-        mean: (G,) over real clips.
-        scale: (G,) standard deviations over real clips.
-        axes: (G, K) principal axes of the standardised features of real clips.
+    `mean` and `scale` are (G,) over real clips, `axes` (G, K) the principal axes of their standardised features.
     """
 
     mean: Tensor
@@ -43,11 +40,7 @@ class ImageAxes:
 
     @classmethod
     def fit(cls, real: Tensor, count: int = AXES) -> ImageAxes:
-        """From the features (N, G) of real clips; at most N - 1 axes.
-
-        Raises:
-            ParameterError: Fewer than three clips.
-        """
+        """From the features (N, G) of three real clips or more; at most N - 1 axes."""
         if len(real) < 3:
             raise ParameterError(f"image axes need three real clips or more, got {len(real)}")
         rows = real.double()
@@ -84,18 +77,11 @@ def load_backbone() -> nn.Module:
 
 @torch.no_grad()
 def image_features(clips: Tensor) -> Tensor:
-    """Pooled features of clips.
-
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1], the range the network was trained on; T >= 5.
+    """Pooled features of clips (B, 3, T, H, W) in [-1, 1], the range the network was trained on; T >= 5.
 
     Returns:
         (B, 4 F) float32 on the CPU: over time, the mean of each of F features, its standard deviation, and the mean
         absolute first and second difference.
-
-    Raises:
-        ParameterError: Not clips, or too few frames.
-        CheckpointError: See `load_backbone`.
     """
     if clips.ndim != 5 or clips.shape[1] != 3 or clips.shape[2] < 2 * EVERY + 1:
         raise ParameterError(

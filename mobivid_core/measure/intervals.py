@@ -10,7 +10,7 @@
 | `speed` | runs, or the repeats within one | t over runs; the sign test's interval of the median within one |
 | `rank_correlation` | units | Fisher's z with the standard error of Bonett and Wright (2000) |
 
-Distances resample clips too: `evaluate.frechet`. `evaluate.coverage` draws data of a known truth and counts how often
+Distances resample clips too: `measure.frechet`. `studies.coverage` draws data of a known truth and counts how often
 each kind holds it.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 from scipy import stats
@@ -38,9 +39,7 @@ class Interval(tuple):
         n: How many of them; seeds where seeds and clips both vary.
     """
 
-    kind: str
-    over: str
-    n: int
+    value, low, high = (property(itemgetter(place)) for place in range(3))
 
     def __new__(cls, value: float, low: float, high: float, *, kind: str, over: str, n: int) -> Interval:
         self = super().__new__(cls, (float(value), float(low), float(high)))
@@ -50,28 +49,12 @@ class Interval(tuple):
     def __getnewargs_ex__(self) -> tuple[tuple, dict]:
         return tuple(self), {"kind": self.kind, "over": self.over, "n": self.n}
 
-    @property
-    def value(self) -> float:
-        return self[0]
-
-    @property
-    def low(self) -> float:
-        return self[1]
-
-    @property
-    def high(self) -> float:
-        return self[2]
-
     def __str__(self) -> str:
         return f"{self[0]:.3g} [{self[1]:.3g}, {self[2]:.3g}] ({self.kind}, {self.n} {self.over})"
 
 
 def mean(values: np.ndarray, *, over: str = "clips", resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Mean of (N,) values; of values that are all 0 or 1, a `share`.
-
-    Raises:
-        ParameterError: No values.
-    """
+    """Mean of (N,) values; of values that are all 0 or 1, a `share`."""
     values = _column(values)
     if _binary(values):
         return share(int(values.sum()), len(values), over=over)
@@ -87,19 +70,13 @@ def picks(n: int, resamples: int, seed: int) -> np.ndarray:
 def from_draws(
     value: float, draws: np.ndarray, *, n: int, over: str = "clips", centred: bool = False, logs: bool = False
 ) -> Interval:
-    """The interval that bootstrap draws of a statistic give.
+    """The interval that bootstrap draws (R,) of a statistic of n samples give.
 
     Percentiles of a bootstrap are too narrow for few samples, by the factor between a normal and a t interval: the
     levels are moved outwards as far as a mean needs it (Hesterberg 2015, "expanded percentile interval").
 
-    Args:
-        value: The statistic of all samples.
-        draws: (R,) of resamples.
-        n: Samples.
-        over: What the samples are.
-        centred: Take the draws' spread alone, around the value: repeated rows raise a distance in every resample, and
-            a distance is too slow to resample often enough for percentiles.
-        logs: Value and draws are logarithms of what is asked for.
+    With `centred` the draws' spread alone counts, around the value: repeated rows raise a distance in every resample,
+    and a distance is too slow to resample often enough for percentiles. With `logs` value and draws are logarithms.
     """
     draws = np.asarray(draws, dtype=np.float64)
     if centred:
@@ -120,63 +97,39 @@ def _levels(n: int) -> tuple[float, float]:
 
 def cells(found: Interval) -> dict[str, object]:
     """Cells of a table's row: value, low, high, interval (its kind and what varies) and n."""
-    return {
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "interval": f"{found.kind}, {found.over}",
-        "n": found.n,
-    }
+    ends = dict(zip(("value", "low", "high"), found, strict=True))
+    return {**ends, "interval": f"{found.kind}, {found.over}", "n": found.n}
 
 
 def share(right: int, n: int, *, over: str = "clips") -> Interval:
-    """Share of n that are right: Wilson's interval, which has a width at 0 and at 1 too.
-
-    Raises:
-        ParameterError: Not 0 <= right <= n with n >= 1.
-    """
+    """Share of n that are right: Wilson's interval, which has a width at 0 and at 1 too."""
     if n < 1 or not 0 <= right <= n:
         raise ParameterError(f"a share needs 0 <= right <= n and n >= 1, got {right} of {n}")
     ends = stats.binomtest(right, n).proportion_ci(LEVEL, method="wilson")
     return Interval(right / n, ends.low, ends.high, kind="95 % Wilson", over=over, n=n)
 
 
-def difference(
-    ours: np.ndarray, theirs: np.ndarray, *, over: str = "clips", resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """Mean of `ours` minus mean of `theirs`, (N,) each, in pairs.
+def difference(ours: np.ndarray, theirs: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Mean of `ours` minus mean of `theirs`, (N,) clips each, in pairs.
 
     Of right and wrong: Agresti and Min's interval (2005), half a pair added to each of the four outcomes.
-
-    Raises:
-        ParameterError: No pairs, or different numbers.
     """
     a, b = _pair(ours, theirs)
     if not (_binary(a) and _binary(b)):
-        return mean(a - b, over=f"pairs of {over}", resamples=resamples, seed=seed)
+        return mean(a - b, over="pairs of clips", resamples=resamples, seed=seed)
     only_a, only_b, n = (a > b).sum() + 0.5, (a < b).sum() + 0.5, len(a) + 2
     middle = (only_a - only_b) / n
     half = stats.norm.ppf((1 + LEVEL) / 2) * math.sqrt(((only_a + only_b) / n - middle**2) / n)
     ends = max(-1.0, middle - half), min(1.0, middle + half)
-    return Interval((a - b).mean(), *ends, kind="95 % Agresti-Min", over=f"pairs of {over}", n=len(a))
+    return Interval((a - b).mean(), *ends, kind="95 % Agresti-Min", over="pairs of clips", n=len(a))
 
 
-def unpaired_difference(
-    ours: np.ndarray, theirs: np.ndarray, *, over: str = "clips", resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """Mean of `ours` (N,) minus mean of `theirs` (M,), different samples.
-
-    Of right and wrong: Newcombe's interval from the two Wilson ones (1998).
-    """
-    a, b = _column(ours), _column(theirs)
-    n = min(len(a), len(b))
-    if _binary(a) and _binary(b):
-        (p, low_p, high_p), (q, low_q, high_q) = (share(int(x.sum()), len(x)) for x in (a, b))
-        down, up = math.hypot(p - low_p, high_q - q), math.hypot(high_p - p, q - low_q)
-        return Interval(p - q, p - q - down, p - q + up, kind="95 % Newcombe", over=f"{over} in the smaller set", n=n)
-    first, second = picks(len(a), resamples, seed), picks(len(b), resamples, seed + 1)
-    draws = a[first].mean(1) - b[second].mean(1)
-    return from_draws(a.mean() - b.mean(), draws, n=n, over=f"{over} in the smaller set")
+def unpaired_difference(ours: np.ndarray, theirs: np.ndarray) -> Interval:
+    """Share of right clips (N,) minus that of other clips (M,): Newcombe's interval from the two Wilson ones (1998)."""
+    (p, low_p, high_p), (q, low_q, high_q) = (share(int(_column(x).sum()), len(x)) for x in (ours, theirs))
+    down, up = math.hypot(p - low_p, high_q - q), math.hypot(high_p - p, q - low_q)
+    n = min(len(ours), len(theirs))
+    return Interval(p - q, p - q - down, p - q + up, kind="95 % Newcombe", over="clips in the smaller set", n=n)
 
 
 def ratio(
@@ -186,9 +139,6 @@ def ratio(
 
     Of right and wrong: the logarithm's normal interval with half a pair added to each of the four outcomes; nothing
     right counts as one in N.
-
-    Raises:
-        ParameterError: No pairs, or different numbers.
     """
     a, b = _pair(ours, theirs)
     over = f"pairs of {over}"
@@ -206,11 +156,7 @@ def ratio(
 
 
 def over_seeds(values: Sequence[float], *, logs: bool = False, over: str = "seeds") -> Interval:
-    """Mean over seeds; with `logs`, the geometric mean.
-
-    Raises:
-        ParameterError: Fewer than two seeds: one tells nothing of their spread.
-    """
+    """Mean over two seeds or more; with `logs`, the geometric mean."""
     values = _column(values)
     if len(values) < 2:
         raise ParameterError(f"an interval over {over} needs two or more, got {len(values)}")
@@ -220,16 +166,11 @@ def over_seeds(values: Sequence[float], *, logs: bool = False, over: str = "seed
     return Interval(*(np.exp(ends) if logs else ends), kind="95 % t", over=over, n=len(values))
 
 
-def crossed(values: np.ndarray, *, logs: bool = False, over: str = "seeds, each on the same clips") -> Interval:
-    """Mean of (S, N) values, S seeds each on the same N clips, where both are samples of what might have been.
-
-    With `logs` the geometric mean.
+def crossed(values: np.ndarray, *, logs: bool = False) -> Interval:
+    """Mean of (S, N) values, S >= 2 seeds each on the same N >= 2 clips, both samples of what might have been.
 
     The variance of the mean is (seeds + clips - rest) / (S N) in mean squares of the two-way table; its degrees of
-    freedom are Satterthwaite's. A clip effect that is estimated below zero counts as zero.
-
-    Raises:
-        ParameterError: Not (S, N) with two seeds and two clips or more.
+    freedom are Satterthwaite's. A clip effect that is estimated below zero counts as zero. `logs`: the geometric mean.
     """
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2 or min(table.shape) < 2:
@@ -249,21 +190,16 @@ def crossed(values: np.ndarray, *, logs: bool = False, over: str = "seeds, each 
     degrees = max(1.0, total**2 / max((squares**2 / freedom).sum(), 1e-300))
     half = stats.t.ppf((1 + LEVEL) / 2, degrees) * math.sqrt(total / table.size)
     ends = middle + np.array([0.0, -half, half])
-    return Interval(*(np.exp(ends) if logs else ends), kind=f"95 % t, {clips} clips", over=over, n=seeds)
+    return Interval(
+        *(np.exp(ends) if logs else ends), kind=f"95 % t, {clips} clips", over="seeds, each on the same clips", n=seeds
+    )
 
 
 def speed(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> Interval:
-    """How many times faster `fast` is, from seconds measured in turns.
+    """How many times faster `fast` is, from a list of seconds for each run; repeat i of both was measured in turn.
 
     With two runs or more, t over the logarithms of the runs' median ratios; with one, the sign test's interval of the
     median over its repeats, which says nothing of another run or machine.
-
-    Args:
-        slow: A list of seconds for each run.
-        fast: The same; repeat i of both was measured one after the other.
-
-    Raises:
-        ParameterError: Runs or repeats without a partner.
     """
     if not len(slow) == len(fast) > 0 or any(not len(a) == len(b) > 0 for a, b in zip(slow, fast, strict=True)):
         raise ParameterError("speeds need the same repeats of both in every run")
@@ -279,12 +215,8 @@ def speed(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> I
     return Interval(*ends, kind=f"{100 * held:.0f} % of the median", over="repeats in one run", n=n)
 
 
-def rank_correlation(ours: np.ndarray, theirs: np.ndarray, *, over: str = "units") -> Interval:
-    """Spearman correlation of two vectors; nan where one is constant, and without ends (nan) below four pairs.
-
-    Raises:
-        ParameterError: Fewer than three pairs, or different numbers.
-    """
+def rank_correlation(ours: np.ndarray, theirs: np.ndarray) -> Interval:
+    """Spearman correlation of at least 3 pairs; nan where a side is constant, without ends below four."""
     a, b = _pair(ours, theirs)
     n = len(a)
     if n < 3:
@@ -296,7 +228,7 @@ def rank_correlation(ours: np.ndarray, theirs: np.ndarray, *, over: str = "units
         middle = math.atanh(min(max(rho, -1 + 1e-12), 1 - 1e-12))
         half = stats.norm.ppf((1 + LEVEL) / 2) * math.sqrt((1 + rho**2 / 2) / (n - 3))
         ends = math.tanh(middle - half), math.tanh(middle + half)
-    return Interval(rho, *ends, kind="95 % Fisher z", over=over, n=n)
+    return Interval(rho, *ends, kind="95 % Fisher z", over="units", n=n)
 
 
 def _column(values: object) -> np.ndarray:

@@ -7,7 +7,6 @@ split `judge` that no generator ever sees; `mobivid_core.train.judge` trains it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,12 +21,7 @@ from mobivid_core.errors import ParameterError
 
 @dataclass(frozen=True)
 class JudgeOutput:
-    """What the judge says of a batch.
-
-    Attributes:
-        logits: {attribute: (B, classes)} in the order of `captions.VOCABULARY`.
-        features: (B, F) features for the Frechet distance; unit variance on the judge's training clips.
-    """
+    """Logits {attribute: (B, classes)} and features (B, F), of unit variance on the judge's training clips."""
 
     logits: dict[str, Tensor]
     features: Tensor
@@ -70,14 +64,7 @@ class Judge(ModelMixin, ConfigMixin):
         self.heads = nn.ModuleDict({name: nn.Linear(features, len(VOCABULARY[name])) for name in ATTRIBUTES})
 
     def forward(self, clip: Tensor) -> JudgeOutput:
-        """Judge a batch.
-
-        Args:
-            clip: (B, 3, T, H, W) in [-1, 1], any T, H and W.
-
-        Raises:
-            ParameterError: Not a batch of colour clips.
-        """
+        """Judge a batch (B, 3, T, H, W) in [-1, 1], any T, H and W."""
         seen = self.view(clip)
         stills = seen[:, :, [0, self.config.frames // 2, -1]].contiguous(memory_format=torch.channels_last_3d)
         small = F.avg_pool3d(seen, (1, 2, 2)).contiguous(memory_format=torch.channels_last_3d)
@@ -100,24 +87,18 @@ class Judge(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def predict(self, clips: Tensor, batch: int = 32) -> Tensor:
-        """Most likely class of each attribute.
-
-        Returns:
-            (N, 4) int64, columns in the order of `captions.ATTRIBUTES`, as `captions.label_indices` gives.
-        """
+        """(N, 4) int64 most likely classes, columns in the order of `captions.ATTRIBUTES`."""
         return self.read(clips, batch)[0]
 
     @torch.no_grad()
     def read(self, clips: Tensor, batch: int = 32) -> tuple[Tensor, Tensor]:
-        """Classes and features in bounded memory, without dropout or batch statistics.
-
-        Returns:
-            Classes (N, 4) int64 and features (N, F) float32, both on the CPU.
-        """
+        """Classes (N, 4) int64 and features (N, F) float32 on the CPU, in bounded memory, in evaluation mode."""
+        if not len(clips):
+            raise ParameterError("no clips to judge: got an empty batch")
         was_training = self.training
         self.eval()
         classes, features = [], []
-        for part in _parts(clips, batch):
+        for part in clips.split(batch):
             out = self(part.to(self.device, self.dtype))
             classes.append(torch.stack([out.logits[name].argmax(-1) for name in ATTRIBUTES], -1).cpu())
             features.append(out.features.float().cpu())
@@ -126,23 +107,9 @@ class Judge(ModelMixin, ConfigMixin):
 
 
 def accuracy(predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """Which clips are right, per attribute and in all of them.
-
-    Args:
-        predicted: (N, 4) classes from `Judge.predict`.
-        truth: (N, 4) classes from `captions.label_indices`.
-
-    Returns:
-        {attribute or "all": (N,) float32 of 0 and 1}.
-    """
+    """Which clips are right: {attribute or "all": (N,) float32 of 0 and 1}, from predicted and true classes (N, 4)."""
     right = predicted == truth
     return {name: right[:, i].float() for i, name in enumerate(ATTRIBUTES)} | {"all": right.all(1).float()}
-
-
-def _parts(clips: Tensor, batch: int) -> Iterator[Tensor]:
-    if len(clips) == 0:
-        raise ParameterError("no clips to judge: got an empty batch")
-    return iter(clips.split(batch))
 
 
 def _conv(inputs: int, outputs: int, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> list[nn.Module]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mobivid_core.data.render import RenderedClips, render_clips
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure.borders import border_ratio, sharpness
 from mobivid_core.measure.image_features import image_features
@@ -17,21 +18,23 @@ from mobivid_core.measure.motion import measure_motion, temporal_flickering
 from mobivid_core.measure.quality import background_consistency, imaging_statistics, subject_consistency
 from mobivid_core.measure.readback import read_colour
 
+#: Clips drawn, decoded and measured at once.
+BATCH = 16
+
 
 @dataclass(frozen=True)
 class ClipMeasures:
-    """Measures of a set of clips.
+    """Measures of a set of N clips; those that may be None are blank where not measured.
 
     Attributes:
         classes: (N, 4) what the judge sees.
         features: (N, F) the judge's features.
         imaging: (N, 3) `imaging_statistics`.
-        subject_consistency: (N,), and so on for the other quality dimensions.
-        warping_error: (N,), reported apart.
-        readback: (N, 2) colour and motion as read without a network; None where not measured.
-        image_features: (N, G) features of a network that never saw these clips; None where not measured.
-        borders: (N,) `borders.border_ratio`; None where not measured.
-        sharpness: (N,) `borders.sharpness`; None where not measured.
+        subject_consistency: (N,), and so on for the other quality dimensions and the warping error.
+        readback: (N, 2) colour and motion as read without a network.
+        image_features: (N, G) features of a network that never saw these clips.
+        borders: (N,) `borders.border_ratio`.
+        sharpness: (N,) `borders.sharpness`.
     """
 
     classes: Tensor
@@ -110,3 +113,9 @@ def measure(clips: Tensor, judge: Judge, quality: bool = True, independent: bool
         second,
         **pixels,
     )
+
+
+def render_batches(split: str, start: int, n: int, *, frames: int, size: int) -> Iterator[RenderedClips]:
+    """Clips `start` to `start + n` of a split, drawn batch by batch."""
+    for first in range(start, start + n, BATCH):
+        yield render_clips(split, range(first, min(first + BATCH, start + n)), frames=frames, size=size)

@@ -119,30 +119,19 @@ class Reference:
 
 @dataclass(frozen=True)
 class Scores:
-    """One row of a quality table.
-
-    Attributes:
-        values: {name: (value, low, high)} with 95 % bootstrap intervals over clips.
-        n: Clips measured.
-    """
+    """One row of a quality table: {name: (value, low, high)} with 95 % intervals over n clips."""
 
     values: dict[str, tuple[float, float, float]]
     n: int
 
     def __getitem__(self, name: str) -> float:
-        """The value of one measure.
-
-        Raises:
-            ParameterError: It was not measured.
-        """
+        """The value of one measure."""
         if name not in self.values:
             raise ParameterError(f"no score {name!r}; there are {', '.join(self.values)}")
         return self.values[name][0]
 
 
-def score(
-    measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, *, resamples: int = 200, seed: int = 0
-) -> Scores:
+def score(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, *, resamples: int = 200) -> Scores:
     """Scores of measured clips against the captions they should show.
 
     Args:
@@ -150,30 +139,21 @@ def score(
         labels: N labels, what each clip's caption asked for.
         reference: Real clips to compare with.
         resamples: Bootstrap resamples.
-        seed: Seed of the bootstrap.
 
     Returns:
         The quality and semantic dimensions on [0, 1], `quality`, `semantic`, `total`, `all_together` (every attribute
         right), `warping_error`, `PIXELS` and the distances; without what was left blank.
-
-    Raises:
-        ParameterError: The numbers of clips and labels differ.
     """
     if len(labels) != len(measures):
         raise ParameterError(f"got {len(measures)} clips but {len(labels)} labels; each clip needs its own")
     table = dimension_table(measures, labels, reference)
-    names = list(table)
-    rows = np.stack([table[name] for name in names], 1)
-    values = {name: intervals.mean(rows[:, i], resamples=resamples, seed=seed) for i, name in enumerate(names)}
-    column = {name: i for i, name in enumerate(names)}
-    for name, columns, weights in _aggregates(column, reference.dropped):
-        values[name] = intervals.mean(rows[:, columns] @ weights, resamples=resamples, seed=seed)
+    values = {name: intervals.mean(column, resamples=resamples) for name, column in table.items()}
     values = {name: triple for name, triple in values.items() if not np.isnan(triple[0])}
     for name in DISTANCES:
         pair = distance_features(measures, reference, name)
         if pair and len(measures) > 1:
             # a quarter of the resamples: each needs a singular value decomposition
-            values[name] = distance_interval(*pair, resamples=max(20, resamples // 4), seed=seed)
+            values[name] = distance_interval(*pair, resamples=max(20, resamples // 4))
     return Scores(values, len(measures))
 
 
@@ -187,12 +167,7 @@ def distance_features(measures: ClipMeasures, reference: Reference, name: str) -
 
 
 def space_features(measures: ClipMeasures, reference: Reference, name: str = "real") -> tuple[Tensor, Tensor]:
-    """The features (N, F) and (M, F) of a distance in the trusted space.
-
-    Args:
-        measures: N clips.
-        reference: Says which space.
-        name: "real" or "reconstruction": which clips the distance is taken from.
+    """Features (N, F) and (M, F) of the distance from "real" clips, or their "reconstruction", in the trusted space.
 
     Raises:
         ParameterError: That space was not measured on the clips, or the reference lacks it.
@@ -208,7 +183,10 @@ def space_features(measures: ClipMeasures, reference: Reference, name: str = "re
 
 
 def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference) -> dict[str, np.ndarray]:
-    """Every dimension of every clip, on [0, 1] after normalisation: {name: (N,)}."""
+    """Every dimension of every clip, on [0, 1] after normalisation, and their averages: {name: (N,)}.
+
+    The averages of a set of clips are means of those of its clips.
+    """
     raw = {name: getattr(measures, name) for name in QUALITY if name != "imaging_quality"}
     raw["imaging_quality"] = reference.imaging.score(measures.imaging)
     right = accuracy(measures.classes, label_indices(labels))
@@ -221,15 +199,8 @@ def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], referen
         truth = label_indices(labels)[:, [ATTRIBUTES.index(name) for name in READABLE]]
         met = dict(zip(READABLE, (measures.readback == truth).float().T, strict=True))
         table |= {name: met[attribute] for name, attribute in READBACK.items()}
-    return {name: value.numpy().astype(np.float64) for name, value in table.items()}
-
-
-def clip_totals(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference) -> np.ndarray:
-    """(N,) MiniVBench total of each clip; the total of a set is their mean."""
-    table = dimension_table(measures, labels, reference)
-    rows, column = np.stack(list(table.values()), 1), {name: i for i, name in enumerate(table)}
-    columns, weights = next((c, w) for name, c, w in _aggregates(column, reference.dropped) if name == "total")
-    return rows[:, columns] @ weights
+    columns = {name: value.numpy().astype(np.float64) for name, value in table.items()}
+    return columns | _averages(columns, reference.dropped)
 
 
 def normalise(values: Tensor, floor: float, ceiling: float) -> Tensor:
@@ -249,12 +220,7 @@ def shuffled(labels: Sequence[ClipLabel], seed: int = 0) -> list[ClipLabel]:
 
 
 def table(rows: dict[str, Scores], names: Sequence[str]) -> pd.DataFrame:
-    """Scores as a table with three columns a measure: value, low and high; and what their intervals are over.
-
-    Args:
-        rows: {row title: scores}.
-        names: Measures to show, in order; one that a row lacks is left empty.
-    """
+    """Measures `names` of each row: value, low and high (blank where a row lacks one), and what intervals are over."""
     records = []
     for title, scores in rows.items():
         kinds = {getattr(scores.values[name], "kind", "") for name in names if name in scores.values} - {""}
@@ -266,13 +232,7 @@ def table(rows: dict[str, Scores], names: Sequence[str]) -> pd.DataFrame:
 
 
 def compare(rows: dict[str, Scores], names: Sequence[str], intervals_of: str) -> pd.DataFrame:
-    """Scores with a line a measure and a column a row title: short to read where rows are few.
-
-    Args:
-        rows: {row title: scores}.
-        names: Measures to show, in order.
-        intervals_of: The row title whose intervals are shown as well.
-    """
+    """A line a measure, a column a row title, with the intervals of one row: short to read where rows are few."""
     frame = pd.DataFrame({"measure": list(names)})
     for title, scores in rows.items():
         triples = [scores.values.get(name, (np.nan,) * 3) for name in names]
@@ -283,14 +243,14 @@ def compare(rows: dict[str, Scores], names: Sequence[str], intervals_of: str) ->
     return frame
 
 
-def _aggregates(column: dict[str, int], dropped: Sequence[str]) -> list[tuple[str, list[int], np.ndarray]]:
-    """(name, columns, weights) of quality, semantic and total: all are weighted means of per-clip values."""
-    quality, semantic = ([name for name in group if name not in dropped] for group in (QUALITY, SEMANTIC))
+def _averages(columns: dict[str, np.ndarray], dropped: Sequence[str]) -> dict[str, np.ndarray]:
+    """Quality, semantic and total of each clip: weighted means; an average of nothing is unknown."""
     parts = []
-    for names, counts in ((quality, WEIGHTS), (semantic, dict.fromkeys(SEMANTIC, 1.0))):
+    for group, counts in ((QUALITY, WEIGHTS), (SEMANTIC, dict.fromkeys(SEMANTIC, 1.0))):
+        names = [name for name in group if name not in dropped]
         weights = np.array([counts[name] for name in names])
-        # an average of nothing is unknown
-        parts.append(([column[n] for n in names], weights / weights.sum()) if names else ([0], np.array([np.nan])))
+        parts.append((names, weights / weights.sum()) if names else (["all_together"], np.array([np.nan])))
     (first, q), (second, s) = parts
-    both = ("total", first + second, np.concatenate([total_score(q, 0), total_score(0, s)]))
-    return [("quality", first, q), ("semantic", second, s), both]
+    parts.append((first + second, np.concatenate([total_score(q, 0), total_score(0, s)])))
+    means = (np.stack([columns[name] for name in names], 1) @ weights for names, weights in parts)
+    return dict(zip(("quality", "semantic", "total"), means, strict=True))

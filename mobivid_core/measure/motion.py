@@ -52,28 +52,13 @@ class MotionMeasures:
 
 
 def temporal_flickering(clips: Tensor) -> Tensor:
-    """VBench's formula (255 - MAE of neighbouring frames on [0, 255]) / 255.
-
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1].
-
-    Returns:
-        (B,) in [0, 1]; 1 for a frozen clip.
-    """
+    """(B,) VBench's (255 - MAE of neighbouring frames on [0, 255]) / 255; 1 for a frozen clip."""
     _check(clips)
     return 1 - clips.diff(dim=2).abs().mean((1, 2, 3, 4)) / 2
 
 
 def measure_motion(clips: Tensor, threshold: float = DYNAMIC_FLOW) -> MotionMeasures:
-    """Flow-based measures of a batch.
-
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1], T >= 3.
-        threshold: Flow, as a share of the shorter side a frame, above which a frame counts as moving.
-
-    Raises:
-        ParameterError: Not clips, or fewer than three frames.
-    """
+    """Flow-based measures of clips (B, 3, T, H, W) in [-1, 1], T >= 3."""
     _check(clips)
     if clips.shape[2] < 3:
         raise ParameterError(f"motion needs three frames or more, got {clips.shape[2]}")
@@ -87,15 +72,9 @@ def measure_motion(clips: Tensor, threshold: float = DYNAMIC_FLOW) -> MotionMeas
 
 
 def contrast_plane(frames: np.ndarray) -> np.ndarray:
-    """Frames as one channel along the colour axis in which the clip varies most.
+    """Frames (T, H, W, 3) in [0, 1] as uint8 (T, H, W) along the colour axis in which the clip varies most.
 
     Grey would do for most clips, but a red object on a grey wall of its own brightness vanishes in grey.
-
-    Args:
-        frames: (T, H, W, 3) float in [0, 1].
-
-    Returns:
-        (T, H, W) uint8; one unit is 1/255 of a channel's range.
     """
     pixels = frames[::4].reshape(-1, 3)
     mean = pixels.mean(0)
@@ -105,15 +84,7 @@ def contrast_plane(frames: np.ndarray) -> np.ndarray:
 
 
 def flow_field(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Displacement from one frame to the next.
-
-    Args:
-        first: (H, W) uint8, from `contrast_plane`.
-        second: Same shape.
-
-    Returns:
-        (H, W, 2) float32, x and y in pixels: second(p + flow(p)) shows what first(p) shows.
-    """
+    """(H, W, 2) displacement in pixels between two planes: second(p + flow(p)) shows what first(p) shows."""
     import cv2
 
     return cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)

@@ -28,15 +28,8 @@ _EPSILON = 1e-3
 def subject_consistency(clips: Tensor, judge: Judge) -> Tensor:
     """Does the object stay the same thing? VBench's formula on the judge's shape and colour probabilities.
 
-    Each of a few frames, held still, is judged alone; the cosine similarities to the first and to the previous
-    frame are averaged.
-
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1].
-        judge: A trained judge.
-
-    Returns:
-        (B,) in [0, 1]; 1 for a frozen clip.
+    Each of a few frames of clips (B, 3, T, H, W), held still, is judged alone; the cosine similarities to the first
+    and to the previous frame are averaged: (B,) in [0, 1], 1 for a frozen clip.
     """
     b, c, t, h, w = clips.shape
     if t < 2:
@@ -53,9 +46,6 @@ def subject_consistency(clips: Tensor, judge: Judge) -> Tensor:
 
 def background_consistency(clips: Tensor) -> Tensor:
     """Does the background stay put? Exact geometry: backgrounds are still, and objects leave the corners free.
-
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1].
 
     Returns:
         (B,) 1 - mean absolute difference on [0, 1] of the four corner squares from those of the first and of
@@ -76,36 +66,23 @@ def corner_pixels(frames: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ImagingReference:
-    """How sharp and how clean real frames are: a Gaussian over three statistics, as NIQE fits one.
-
-    Attributes:
-        mean: (3,) means of `imaging_statistics` over real clips.
-        covariance: (3, 3).
-    """
+    """How sharp and clean real frames are: a Gaussian over the three `imaging_statistics`, as NIQE fits one."""
 
     mean: Tensor
     covariance: Tensor
 
     @classmethod
     def fit(cls, statistics: Tensor) -> ImagingReference:
-        """From the statistics (N, 3) of real clips, N >= 4.
-
-        Raises:
-            ParameterError: Too few clips.
-        """
+        """From the statistics (N, 3) of real clips, N >= 4."""
         if len(statistics) < 4:
             raise ParameterError(f"the imaging reference needs four real clips or more, got {len(statistics)}")
         rows = statistics.double()
         return cls(rows.mean(0), torch.cov(rows.T) + 1e-4 * torch.eye(rows.shape[1], dtype=torch.float64))
 
     def score(self, statistics: Tensor) -> Tensor:
-        """exp(-d^2 / 8) for the Mahalanobis distance d, root mean square over statistics: 0.88 at one, 0.14 at four.
+        """(B,) exp(-d^2 / 8) of statistics (B, 3) for the Mahalanobis distance d, root mean square over statistics.
 
-        Args:
-            statistics: (B, 3) of the clips to score.
-
-        Returns:
-            (B,) in (0, 1].
+        It is 0.88 at one and 0.14 at four.
         """
         off = statistics.double() - self.mean
         squared = (off @ torch.linalg.inv(self.covariance) * off).sum(-1) / len(self.mean)
@@ -113,14 +90,10 @@ class ImagingReference:
 
 
 def imaging_statistics(clips: Tensor) -> Tensor:
-    """Statistics of sharpness and noise, each the mean over every fourth frame.
+    """(B, 3) statistics of sharpness and noise, each the mean over every fourth frame.
 
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1].
-
-    Returns:
-        (B, 3): log of the 99th percentile of the gradient (blur lowers it), log of the 10th percentile of
-        the absolute Laplacian (noise raises it), log ratio of fine to coarse detail (both move it).
+    Log of the 99th percentile of the gradient (blur lowers it), log of the 10th percentile of the absolute Laplacian
+    (noise raises it), log ratio of fine to coarse detail (both move it).
     """
     clips = clips[:, :, ::IMAGING_EVERY]
     b, _, t, h, w = clips.shape

@@ -15,25 +15,16 @@ from torch import Tensor
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure import intervals
-from mobivid_core.measure.metrics import psnr
+from mobivid_core.measure.reconstruction import psnr
 from mobivid_core.models.vae import MobiVidVAE
 
 
 @torch.no_grad()
 def truncated(pca: MobiVidVAE, clips: Tensor, channels: int, batch: int = 8) -> Tensor:
-    """Clips through a PCA codec of which only the first `channels` channels are kept.
-
-    Args:
-        pca: A fitted codec of width 0.
-        clips: (N, 3, T, H, W) in [-1, 1].
-        channels: Channels kept, 1 to the codec's own.
-        batch: Clips at once.
-
-    Returns:
-        (N, 3, T, H, W), clamped to [-1, 1].
+    """Clips through a PCA codec of which only the first `channels` channels are kept, clamped to [-1, 1].
 
     Raises:
-        ParameterError: The codec is not linear, or has fewer channels.
+        ParameterError: The codec is not linear (width 0), or has fewer channels.
     """
     if pca.config.width or not 1 <= channels <= pca.config.latent_channels:
         raise ParameterError(
@@ -49,15 +40,11 @@ def truncated(pca: MobiVidVAE, clips: Tensor, channels: int, batch: int = 8) -> 
 
 
 def rate_distortion(pca: MobiVidVAE, clips: Tensor, channels: Sequence[int]) -> pd.DataFrame:
-    """PSNR at several latent sizes.
-
-    Args:
-        pca: A fitted codec of width 0, as wide as the largest of `channels`.
-        clips: (N, 3, T, H, W), held out.
-        channels: Channels kept; each gives a row.
+    """PSNR of held-out clips (N, 3, T, H, W) at several latent sizes of a PCA codec.
 
     Returns:
-        `channels`, `latent_floats` of one clip, `pixels_per_float`, and `psnr_db` with `_low` and `_high`.
+        A row a number of channels: `channels`, `latent_floats` of one clip, `pixels_per_float`, `psnr_db` with its
+        `_low` and `_high`.
     """
     _, steps, height, width = pca.latent_shape(*clips.shape[2:])
     rows = []

@@ -32,14 +32,7 @@ _CLOSED = 0.3
 
 
 def read_colour(clips: Tensor) -> Tensor:
-    """The colour of the object in the middle, by its hue.
-
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1].
-
-    Returns:
-        (B,) int64, indices of `VOCABULARY["colour"]`.
-    """
+    """(B,) the colour of the object in the middle of clips (B, 3, T, H, W), as an index of `VOCABULARY["colour"]`."""
     h, w = clips.shape[-2:]
     y, x = round(h * (1 - _MIDDLE) / 2), round(w * (1 - _MIDDLE) / 2)
     pixels = clips[:, :, ::4, y : h - y : 2, x : w - x : 2].flatten(2).clamp(-1, 1) / 2 + 0.5
@@ -54,16 +47,10 @@ def read_colour(clips: Tensor) -> Tensor:
 
 
 def read_motion(flows: np.ndarray, still_below: float) -> str:
-    """The motion of a clip from its optical flow.
+    """The motion of a clip, one of `VOCABULARY["motion"]`, from its optical flow (T - 1, H, W, 2) in pixels a frame.
 
-    The flow of each frame is fitted with a shift and a growth about the middle of what moves.
-
-    Args:
-        flows: (T - 1, H, W, 2) in pixels a frame.
-        still_below: Mean of the largest flows, as a share of the side, below which nothing moves.
-
-    Returns:
-        One of `VOCABULARY["motion"]`.
+    The flow of each frame is fitted with a shift and a growth about the middle of what moves. Nothing moves where the
+    mean of the largest flows, as a share of the side, is below `still_below`.
     """
     lengths = np.linalg.norm(flows, axis=-1)
     side = min(flows.shape[1:3])

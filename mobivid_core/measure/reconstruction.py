@@ -1,11 +1,11 @@
-"""What a VAE loses: per clip, per region, per speed of motion; and what in its latents depends on what.
+"""What a VAE loses: PSNR and SSIM per clip, region and speed of motion; what in its latents depends on what.
 
 Paper: the section on the highly compressed VAE; reviewers asked for static and moving content apart (R1.1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -13,35 +13,52 @@ from torch import Tensor
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure import intervals
-from mobivid_core.measure.metrics import ms_ssim, psnr, ssim, temporal_difference_error
 from mobivid_core.measure.vmaf import vmaf, vmaf_missing
 from mobivid_core.models.vae import MobiVidVAE
 
 
+def psnr(clips: Tensor, reference: Tensor) -> Tensor:
+    """PSNR (B,) in dB of clips (B, 3, T, H, W) in [-1, 1] over all pixels and frames; infinite for identical ones."""
+    _same_shape(clips, reference)
+    error = (clips.double() - reference.double()).square().mean((1, 2, 3, 4))
+    return (10 * torch.log10(4 / error)).float()  # peak-to-peak of [-1, 1] is 2
+
+
+def ssim(clips: Tensor, reference: Tensor) -> Tensor:
+    """(B,) structural similarity: the mean over frames of pytorch-msssim's SSIM (11-pixel window)."""
+    return _per_frame(clips, reference, "ssim")
+
+
+def ms_ssim(clips: Tensor, reference: Tensor) -> Tensor:
+    """(B,) multi-scale SSIM, mean over frames.
+
+    The five scales need more than 160 pixels; below that the window shrinks to what four halvings of the
+    shorter side allow (7 pixels at 128, 3 at 64), so values compare only at one size.
+    """
+    return _per_frame(clips, reference, "ms_ssim")
+
+
+def temporal_difference_error(clips: Tensor, reference: Tensor) -> Tensor:
+    """(B,) mean absolute error of frame differences on the 0 to 2 scale; 0 for one frame."""
+    _same_shape(clips, reference)
+    if clips.shape[2] < 2:
+        return clips.new_zeros(len(clips))
+    return (clips.diff(dim=2) - reference.diff(dim=2)).abs().mean((1, 2, 3, 4))
+
+
 @torch.no_grad()
 def reconstruct(vae: MobiVidVAE, clips: Tensor, batch: int = 4) -> Tensor:
-    """Clips (N, 3, T, H, W) through a codec and back, clamped to [-1, 1].
-
-    Args:
-        vae: Anything with `encode_latents` and `decode_latents`.
-        clips: (N, 3, T, H, W) in [-1, 1].
-        batch: Clips at once.
-    """
+    """Clips (N, 3, T, H, W) through a codec and back, clamped to [-1, 1], `batch` at once."""
     vae.eval()
     return torch.cat([vae.decode_latents(vae.encode_latents(part)) for part in clips.split(batch)])
 
 
 def measure(reconstructions: Tensor, clips: Tensor, *, seen: bool = False) -> pd.DataFrame:
-    """Measures of each clip, one row a clip.
-
-    Args:
-        reconstructions: (N, 3, T, H, W) in [-1, 1].
-        clips: The originals, same shape.
-        seen: Also MS-SSIM and VMAF, measures closer to what is seen and slower; VMAF is left out where FFmpeg lacks it.
+    """Measures of reconstructions of clips (N, 3, T, H, W) in [-1, 1], one row a clip.
 
     Returns:
-        `psnr_db`, `ssim`, and `motion_error`, the error of frame differences on the 0 to 2 scale; with `seen` also
-        `ms_ssim` and `vmaf`.
+        `psnr_db`, `ssim`, and `motion_error`, the error of frame differences on the 0 to 2 scale; with `seen` also the
+        slower `ms_ssim` and `vmaf`, closer to what is seen (VMAF is left out where FFmpeg lacks it).
     """
     values = {
         "psnr_db": psnr(reconstructions, clips),
@@ -56,16 +73,7 @@ def measure(reconstructions: Tensor, clips: Tensor, *, seen: bool = False) -> pd
 
 
 def paired_gain(ours: pd.DataFrame, theirs: pd.DataFrame, column: str = "psnr_db") -> tuple[float, float, float]:
-    """Mean difference, clip by clip, with its 95 % bootstrap interval: clips differ more than codecs do.
-
-    Args:
-        ours: From `measure`.
-        theirs: Of the same clips in the same order.
-        column: The measure.
-
-    Raises:
-        ParameterError: Other numbers of clips.
-    """
+    """Mean difference of two codecs on the same clips, with its 95 % interval: clips differ more than codecs do."""
     if len(ours) != len(theirs):
         raise ParameterError(f"a paired difference needs the same clips, got {len(ours)} and {len(theirs)}")
     return intervals.difference(ours[column].to_numpy(), theirs[column].to_numpy())
@@ -74,15 +82,9 @@ def paired_gain(ours: pd.DataFrame, theirs: pd.DataFrame, column: str = "psnr_db
 def summarise(
     measured: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("psnr_db",), means: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Means with 95 % bootstrap intervals over clips.
+    """A row a name: `clips`, and of each of `columns` the mean, `_low` and `_high` over clips.
 
-    Args:
-        measured: Name of a row -> per-clip measures.
-        columns: Measures to summarise.
-        means: Measures of which the mean is enough; those that were not measured are left out.
-
-    Returns:
-        One row a name: `clips`, and for each measure its mean, `_low` and `_high`.
+    Of `means` the mean is enough; those that were not measured are left out.
     """
     rows = []
     for name, frame in measured.items():
@@ -104,16 +106,7 @@ def equal_channels(ratio: tuple[int, int, int], like: tuple[int, int, int] = (8,
 
 
 def masked_psnr(reconstructions: Tensor, clips: Tensor, masks: Tensor) -> Tensor:
-    """PSNR over the masked pixels of each clip.
-
-    Args:
-        reconstructions: (N, 3, T, H, W) in [-1, 1].
-        clips: Same shape.
-        masks: (N, T, H, W) bool, True where pixels count.
-
-    Returns:
-        (N,) in dB; NaN where a mask is empty.
-    """
+    """(N,) PSNR in dB over pixels where masks (N, T, H, W) are True; NaN where a mask is empty."""
     error = (reconstructions - clips).square().mean(1).double()
     weight = masks.double()
     return (10 * torch.log10(4 * weight.sum((1, 2, 3)) / (error * weight).sum((1, 2, 3)))).float()
@@ -129,13 +122,8 @@ def at_speed(clips: Tensor, speed: int, frames: int = 17) -> Tensor:
 
     Content is held fixed and only motion changes: a controlled experiment that different shots cannot give.
 
-    Args:
-        clips: (N, 3, T, H, W) with T at least `1 + speed * (frames - 1)`.
-        speed: 0, 1, 2, ...
-        frames: Frames of the result.
-
     Raises:
-        ParameterError: The clips are too short for that speed.
+        ParameterError: The clips (N, 3, T, H, W) have not 1 + speed * (frames - 1) frames.
     """
     length = clips.shape[2]
     needed = 1 + speed * (frames - 1)
@@ -149,13 +137,7 @@ def at_speed(clips: Tensor, speed: int, frames: int = 17) -> Tensor:
 def by_speeds(
     vae: MobiVidVAE, clips: Tensor, frames: int, speeds: Sequence[int] = (0, 1, 2, 4)
 ) -> dict[str, pd.DataFrame]:
-    """Reconstruction of the same moments at several speeds.
-
-    Args:
-        vae: The codec.
-        clips: Long clips (N, 3, L, H, W): see `at_speed`.
-        frames: Frames of the clips that are coded.
-        speeds: Playback speeds.
+    """Reconstruction of the same moments of long clips (N, 3, L, H, W) at several speeds.
 
     Returns:
         {"0x": one row a clip}: the columns of `measure`, and change_per_frame, the clip's amount of motion.
@@ -168,30 +150,46 @@ def by_speeds(
     return found
 
 
-@torch.no_grad()
-def encoder_response(vae: MobiVidVAE, clip: Tensor, amount: float = 0.5) -> Tensor:
-    """How much each latent step changes when one frame changes: (T, t), row f for a change of frame f.
-
-    Args:
-        clip: One clip, (1, 3, T, H, W).
-        amount: Brightness added to the frame.
-    """
-    base = vae.encode_latents(clip)
-    rows = []
-    for frame in range(clip.shape[2]):
-        changed = clip.clone()
-        changed[:, :, frame] += amount
-        rows.append((vae.encode_latents(changed) - base).abs().mean((0, 1, 3, 4)))
-    return torch.stack(rows)
+def encoder_response(vae: MobiVidVAE, clip: Tensor) -> Tensor:
+    """How much each latent step of a clip (1, 3, T, H, W) changes when a frame does: (T, t), row f for frame f."""
+    return _response(vae.encode_latents, clip)
 
 
-@torch.no_grad()
-def decoder_response(vae: MobiVidVAE, latents: Tensor, amount: float = 0.5) -> Tensor:
+def decoder_response(vae: MobiVidVAE, latents: Tensor) -> Tensor:
     """How much each frame changes when one latent step changes: (t, T), row s for a change of step s."""
-    base = vae.decode_latents(latents)
-    rows = []
-    for step in range(latents.shape[2]):
-        changed = latents.clone()
-        changed[:, :, step] += amount
-        rows.append((vae.decode_latents(changed) - base).abs().mean((0, 1, 3, 4)))
+    return _response(vae.decode_latents, latents)
+
+
+@torch.no_grad()
+def _response(code: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Mean change of each step of the result when one step of x (1, C, T, H, W) is raised by a half."""
+    base, rows = code(x), []
+    for step in range(x.shape[2]):
+        changed = x.clone()
+        changed[:, :, step] += 0.5
+        rows.append((code(changed) - base).abs().mean((0, 1, 3, 4)))
     return torch.stack(rows)
+
+
+def _per_frame(clips: Tensor, reference: Tensor, name: str) -> Tensor:
+    import pytorch_msssim
+
+    _same_shape(clips, reference)
+    b, c, t, h, w = clips.shape
+    frames, target = (x.transpose(1, 2).reshape(b * t, c, h, w) / 2 + 0.5 for x in (clips, reference))
+    if name == "ssim":
+        values = pytorch_msssim.ssim(frames, target, data_range=1.0, size_average=False)
+    else:
+        window = min(11, (min(h, w) - 1) // 16 | 1)  # pytorch-msssim wants the side above 16 (window - 1)
+        while min(h, w) <= 16 * (window - 1):
+            window -= 2
+        values = pytorch_msssim.ms_ssim(frames, target, data_range=1.0, size_average=False, win_size=window)
+    return values.reshape(b, t).mean(1)
+
+
+def _same_shape(clips: Tensor, reference: Tensor) -> None:
+    if clips.ndim != 5 or clips.shape != reference.shape:
+        raise ParameterError(
+            f"expected two batches of clips (B, 3, T, H, W) of one shape, got {tuple(clips.shape)} and "
+            f"{tuple(reference.shape)}"
+        )

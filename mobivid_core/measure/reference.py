@@ -1,13 +1,13 @@
-"""What generated clips are compared with: real clips and what the VAE makes of them.
+"""What generated clips are compared with: real clips and what the VAE makes of them; and measures that are kept.
 
-Measuring them takes a good part of a minute, and notebooks 02, 04 and 05 need the same ones: the measures are kept
-under `runs/<profile>/evaluation`, named by a hash of everything they depend on, the measuring code included.
+Measuring real clips takes a good part of a minute, and notebooks 02, 04 and 05 need the same ones; notebooks 02 and 05
+both judge the teacher's full sampler. Such measures are kept under `runs/<profile>/evaluation`, named by a hash of
+everything they depend on: weights, sampler, captions, the code that measures.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,11 +17,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mobivid_core.data.render import render_clips
 from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.measure.image_features import ImageAxes
 from mobivid_core.measure.judge import Judge
-from mobivid_core.measure.measures import ClipMeasures, measure
+from mobivid_core.measure.measures import ClipMeasures, measure, render_batches
 from mobivid_core.measure.minivbench import SPACES, Reference
 from mobivid_core.measure.quality import ImagingReference, imaging_statistics
 from mobivid_core.measure.trials import TESTED, failing, run_trials
@@ -36,7 +35,10 @@ REFERENCE_START = 1_000_000
 TRIAL_CLIPS = 96
 #: Folders of the package that draw, sample and measure: their code is part of what kept measures depend on.
 MEASURING_CODE = ("measure", "data", "flow", "models", "pipeline")
-_RENDER_BATCH = 16
+#: Evaluations of fewer clips are quickly made again.
+FROM_CLIPS = 128
+#: Measured clips, the first of them to look at, and seconds a clip of sampling and of decoding.
+Measured = tuple[ClipMeasures, Tensor, float, float]
 
 
 def measured_reference(
@@ -47,70 +49,45 @@ def measured_reference(
     *,
     split: str = "test",
     start: int = 0,
-    cache: bool = True,
     progress: bool = True,
 ) -> tuple[Reference, ClipMeasures, ClipMeasures]:
     """Measure n real clips of a split, the same clips through the VAE, and n other clips as the reference of distances.
 
-    Args:
-        vae: A trained VAE.
-        judge: A trained judge.
-        profile: Sizes.
-        n: Clips of each set.
-        split: "test", or "val" for settings that are chosen before anything is reported.
-        start: Index of the first clip; those of the reference begin `REFERENCE_START` later.
-        cache: Keep the measures, and use them if they are there.
-        progress: Show a progress bar.
-
-    Returns:
-        The reference, the measures of the real clips and those of the reconstructions.
+    The first clip is `start`, those of the reference begin `REFERENCE_START` later. Returns the reference, the measures
+    of the real clips and those of the reconstructions.
     """
     vae.eval()
     judge.eval()
-    key = evaluation_key([vae, judge], (split, start, n), profile) if cache else ""
-    file = evaluation_folder(profile) / f"{key}.safetensors" if cache else None
+    file = evaluation_folder(profile) / f"{evaluation_key([vae, judge], (split, start, n), profile)}.safetensors"
     stored = read_tensors(file)
     if stored is None or None in (_unpack("real", stored), _unpack("reconstruction", stored)):
         stored = _measure_real(vae, judge, profile, n, split, start, progress)
-        if file:
-            write_bytes(file, save(stored))
+        write_bytes(file, save(stored))
     imaging = ImagingReference.fit(stored["reference.imaging"])
     axes = ImageAxes.fit(stored["reference.image_real"])
     looks = {f"image_{name}": axes.project(stored[f"reference.image_{name}"]) for name in ("real", "reconstruction")}
     dropped, space = (), SPACES["judge"]
     # at profiles whose numbers mean nothing the judge is not trained, and no measure could pass
     if profile.meaningful:
-        trials = measured_trials(judge, profile, cache=cache, progress=progress)
+        trials = measured_trials(judge, profile, progress=progress)
         dropped, space = failing(trials), trusted_space(trials)
     features = stored["reference.real"], stored["reference.reconstruction"]
     reference = Reference(imaging, *features, image_axes=axes, **looks, dropped=dropped, space=space)
     return reference, _unpack("real", stored), _unpack("reconstruction", stored)
 
 
-def measured_trials(
-    judge: Judge, profile: Profile, *, n: int | None = None, cache: bool = True, progress: bool = True
-) -> pd.DataFrame:
-    """What known damage does to each measure; see `trials.effects`.
-
-    Args:
-        judge: A trained judge.
-        profile: Sizes.
-        n: Clips; None for `TRIAL_CLIPS`, or for as many as are evaluated where those are fewer.
-        cache: Keep the table, and use it if it is there.
-        progress: Show a progress bar.
-    """
-    n = min(TRIAL_CLIPS, profile.eval_clips) if n is None else n
-    file = evaluation_folder(profile) / f"trials-{evaluation_key([judge], n, profile)}.csv" if cache else None
-    if not (file and file.is_file() and set(_read_trials(file).measure) == set(TESTED)):
+def measured_trials(judge: Judge, profile: Profile, *, progress: bool = True) -> pd.DataFrame:
+    """What known damage does to each measure (`trials.effects`), kept; of `TRIAL_CLIPS` clips or `eval_clips`."""
+    n = min(TRIAL_CLIPS, profile.eval_clips)
+    file = evaluation_folder(profile) / f"trials-{evaluation_key([judge], n, profile)}.csv"
+    if not (file.is_file() and set(_read_trials(file).measure) == set(TESTED)):
         frame = run_trials(judge, frames=profile.frames, size=profile.size, n=n, progress=progress)
-        if not file:
-            return frame
         write_bytes(file, frame.to_csv(index=False).encode())
     return _read_trials(file)
 
 
 def _read_trials(file: Path) -> pd.DataFrame:
-    return pd.read_csv(io.BytesIO(file.read_bytes()), keep_default_na=False, dtype={"expected": str, "seen": str})
+    return pd.read_csv(file, keep_default_na=False, dtype={"expected": str, "seen": str})
 
 
 @torch.no_grad()
@@ -118,30 +95,26 @@ def _measure_real(
     vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, split: str, first: int, progress: bool
 ) -> dict[str, Tensor]:
     """Measures of n real clips and their reconstructions, and the statistics of n others as the reference."""
-    found: dict[str, list[ClipMeasures]] = {"real": [], "reconstruction": []}
-    imaging: list[Tensor] = []
-    others: dict[str, list[ClipMeasures]] = {"real": [], "reconstruction": []}
-    others_from = first + REFERENCE_START
-    starts = [*range(first, first + n, _RENDER_BATCH), *range(others_from, others_from + n, _RENDER_BATCH)]
-    for start in tqdm(starts, desc="measuring real clips", disable=not progress, ascii=True, mininterval=2):
-        evaluated = start < others_from
-        end = (first if evaluated else others_from) + n
-        drawn = render_clips(
-            split, range(start, min(start + _RENDER_BATCH, end)), frames=profile.frames, size=profile.size
-        )
-        again = vae.decode_latents(vae.encode_latents(drawn.clips.to(vae.device))).cpu()
-        pair = {"real": drawn.clips, "reconstruction": again}
-        for name, clips in pair.items():
-            (found if evaluated else others)[name].append(measure(clips, judge, quality=evaluated, independent=True))
-        if not evaluated:
-            imaging.append(imaging_statistics(drawn.clips))
-    packed = {"reference.imaging": torch.cat(imaging)}
-    for name, parts in others.items():
-        joined = ClipMeasures.join(parts)
-        packed |= {f"reference.{name}": joined.features, f"reference.image_{name}": joined.image_features}
-    for name, parts in found.items():
-        packed |= {f"{name}.{k}": column.contiguous() for k, column in ClipMeasures.join(parts).columns().items()}
-    return packed
+    packed: dict[str, Tensor] = {}
+    bar = tqdm(total=2 * n, desc="measuring real clips", disable=not progress, ascii=True, mininterval=2)
+    for start, evaluated in ((first, True), (first + REFERENCE_START, False)):
+        imaging: list[Tensor] = []
+        found: dict[str, list[ClipMeasures]] = {"real": [], "reconstruction": []}
+        for drawn in render_batches(split, start, n, frames=profile.frames, size=profile.size):
+            again = vae.decode_latents(vae.encode_latents(drawn.clips.to(vae.device))).cpu()
+            for name, clips in (("real", drawn.clips), ("reconstruction", again)):
+                found[name].append(measure(clips, judge, quality=evaluated, independent=True))
+            if not evaluated:
+                imaging.append(imaging_statistics(drawn.clips))
+            bar.update(len(again))
+        for name, parts in found.items():
+            joined = ClipMeasures.join(parts)
+            if evaluated:
+                packed |= {f"{name}.{k}": column.contiguous() for k, column in joined.columns().items()}
+            else:
+                packed |= {f"reference.{name}": joined.features, f"reference.image_{name}": joined.image_features}
+    bar.close()
+    return packed | {"reference.imaging": torch.cat(imaging)}
 
 
 def _unpack(name: str, stored: dict[str, Tensor]) -> ClipMeasures | None:
@@ -164,3 +137,35 @@ def evaluation_key(models: Sequence[nn.Module], settings: object, profile: Profi
         for source in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def evaluation_file(models: Sequence[nn.Module], settings: tuple, profile: Profile, n: int) -> Path | None:
+    """Where an evaluation of `n` generated clips is kept; None where it is not worth a file.
+
+    It depends on the models' weights and on `settings`, which their `repr` tells apart.
+    """
+    if n < FROM_CLIPS:
+        return None
+    return evaluation_folder(profile) / f"generated-{evaluation_key(models, (n, *settings), profile)}.safetensors"
+
+
+def read_measured(file: Path | None, independent: bool) -> Measured | None:
+    """What `write_measured` left; None without such a file, or where it lacks what is asked for or measured now."""
+    stored = read_tensors(file)
+    if stored is None or not {"seconds", "clips"} <= stored.keys():
+        return None
+    seconds, clips = stored.pop("seconds").tolist(), stored.pop("clips")
+    measures = ClipMeasures.from_columns(stored)
+    if measures is None or (independent and measures.image_features is None):
+        return None
+    return measures, clips, *seconds
+
+
+def write_measured(file: Path | None, measured: Measured) -> None:
+    """Keep an evaluation, whole or not at all."""
+    if file is None:
+        return
+    measures, clips, *seconds = measured
+    columns = {k: v for k, v in measures.columns().items() if v is not None}
+    columns |= {"clips": clips, "seconds": torch.tensor(seconds, dtype=torch.float64)}
+    write_bytes(file, save({k: v.contiguous() for k, v in columns.items()}))

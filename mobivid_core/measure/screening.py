@@ -13,24 +13,28 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mobivid_core.errors import ParameterError
-from mobivid_core.measure.generation import Evaluation
+from mobivid_core.measure.generation import Evaluation, Evaluator
 from mobivid_core.measure.minivbench import Reference
 
-#: Captions of the coarse round, and of the final one at profiles whose numbers mean something.
-COARSE, FINAL = 64, 256
+#: Captions of the coarse round.
+COARSE = 64
 
 
 @dataclass(frozen=True)
 class Screened:
-    """What a screening measured.
-
-    Attributes:
-        final: Evaluations of the finalists on all captions, best first in the coarse round.
-        coarse: Evaluations of every setting on the coarse captions; empty where there was one round only.
-    """
+    """Evaluations of the finalists on all captions, and of every setting on the coarse ones (empty without a round)."""
 
     final: dict[Hashable, Evaluation]
     coarse: dict[Hashable, Evaluation]
+
+
+def check_validation(evaluator: Evaluator) -> None:
+    """Refuse to choose on captions that results are reported on."""
+    if evaluator.split != "val":
+        raise ParameterError(
+            f"settings are chosen on validation captions, this evaluator holds {evaluator.split!r}: prepare one with "
+            'split="val"'
+        )
 
 
 def screen(
@@ -41,17 +45,10 @@ def screen(
     coarse: int = COARSE,
     finalists: int = 4,
 ) -> Screened:
-    """Measure all settings on `coarse` captions and the best `finalists` of them on n.
+    """Measure all settings on `coarse` captions and the best `finalists` of them (`rank`) on n.
 
-    Args:
-        settings: {setting: from a number of captions to its evaluation on the first so many}.
-        reference: Says in which space distances are taken.
-        n: Captions of the final round.
-        coarse: Captions of the coarse round; from n up, all settings are finalists and there is one round.
-        finalists: Settings that reach the final round: those with the best `rank` on the coarse captions.
-
-    Raises:
-        ParameterError: No settings, or no finalists.
+    `settings` gives each one's evaluation on the first so many captions. With `coarse` from n up, all settings are
+    finalists and there is one round.
     """
     if not settings or finalists < 1:
         raise ParameterError(f"a screening needs a setting and a finalist, got {len(settings)} and {finalists}")
@@ -66,18 +63,13 @@ def rank(runs: Mapping[Hashable, Evaluation], reference: Reference) -> list[Hash
     """Settings from best to worst: those whose accuracy is within chance of the best one by distance, then the rest.
 
     Accuracy saturates and a distance does not: among settings that meet their captions equally well, the one closest
-    to real clips is better. The rest follow by accuracy.
-
-    Args:
-        runs: Evaluations on the same captions and noises.
-        reference: Says in which space distances are taken.
+    to real clips (in the trusted space) is better. The rest follow by accuracy.
     """
     best = max(run.scores["all_together"] for run in runs.values())
     close = [name for name, run in runs.items() if run.scores.values["all_together"][2] >= best]
-    distance = reference.space.real
     rest = [name for name in runs if name not in close]
     return [
-        *sorted(close, key=lambda name: runs[name].scores[distance]),
+        *sorted(close, key=lambda name: runs[name].scores[reference.space.real]),
         *sorted(rest, key=lambda name: -runs[name].scores["all_together"]),
     ]
 
@@ -85,14 +77,8 @@ def rank(runs: Mapping[Hashable, Evaluation], reference: Reference) -> list[Hash
 def screened_table(found: Screened, reference: Reference, columns: Mapping[Hashable, Mapping]) -> pd.DataFrame:
     """A row a setting: finalists on all captions first, then those that the coarse round dropped.
 
-    Args:
-        found: From `screen`.
-        reference: Says in which space distances are taken.
-        columns: {setting: its leading cells}.
-
-    Returns:
-        The leading cells, n, all_together with `_low` and `_high`, colour, distance (from real clips, trusted space)
-        with `_low` and `_high`, round ("final" or "coarse").
+    `columns` has each setting's leading cells; n, all_together and distance (from real clips, trusted space) with
+    `_low` and `_high`, colour and round ("final" or "coarse") follow.
     """
     rows = []
     dropped = {name: run for name, run in found.coarse.items() if name not in found.final}

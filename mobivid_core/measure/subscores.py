@@ -19,9 +19,9 @@ from mobivid_core.measure import intervals
 from mobivid_core.measure.frechet import distance_interval
 from mobivid_core.measure.judge import Judge, accuracy
 from mobivid_core.measure.measures import measure
-from mobivid_core.measure.metrics import psnr
 from mobivid_core.measure.minivbench import QUALITY, Reference, dimension_table
 from mobivid_core.measure.quality import ImagingReference, imaging_statistics
+from mobivid_core.measure.reconstruction import psnr
 
 #: What the judge reads, in the order of the tables.
 READ = (*ATTRIBUTES, "all")
@@ -42,9 +42,6 @@ def subscores(
     Returns:
         One row a version: `version`, `psnr_db` (blank for the originals), the judge's accuracy on each attribute and on
         `all` (with `all_low` and `all_high`), and MiniVBench's quality dimensions on [0, 1].
-
-    Raises:
-        ParameterError: Not one label a clip, or a version of another shape.
     """
     if len(labels) != len(originals) or any(clips.shape != originals.shape for clips in versions.values()):
         raise ParameterError(
@@ -69,10 +66,6 @@ def subscores(
 def thresholds(table: pd.DataFrame, kept: float = 0.95) -> pd.DataFrame:
     """The PSNR below which each sub-score is no longer `kept` of what the originals have.
 
-    Args:
-        table: From `subscores`.
-        kept: Share of the originals' score.
-
     Returns:
         One row a sub-score: `sub-score`, `original`, `lowest` (at the lowest PSNR), and `psnr_db_needed`, between the
         measured points. It is blank for a score that never falls so far, or that the best version has lost already.
@@ -95,16 +88,11 @@ def thresholds(table: pd.DataFrame, kept: float = 0.95) -> pd.DataFrame:
 
 
 def brief_scores(clips: Tensor, labels: Sequence[ClipLabel], judge: Judge, real: Tensor) -> dict[str, float]:
-    """A short row for generated clips: what the judge reads, and how far they are from real ones.
-
-    Args:
-        clips: (N, 3, T, H, W) in [-1, 1].
-        labels: What each should show.
-        judge: A trained judge.
-        real: (M, F) judge features of other real clips; keep N and M the same in all rows of a table.
+    """A short row for generated clips (N, 3, T, H, W): what the judge reads, and how far they are from real ones.
 
     Returns:
-        Accuracy on each attribute and on `all`; `frechet` with `frechet_low` and `frechet_high` (95 %, over clips).
+        Accuracy on each attribute and on `all`; `frechet` with `frechet_low` and `frechet_high` (95 %, over clips) from
+        judge features `real` (M, F) of other clips: keep N and M the same in all rows of a table.
     """
     classes, features = judge.read(clips)
     right = accuracy(classes, label_indices(labels))

@@ -14,13 +14,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from mobivid_core.data.captions import ClipLabel
-from mobivid_core.data.render import RenderedClips, render_clips
 from mobivid_core.measure import intervals
 from mobivid_core.measure.damage import COLLAPSE, DAMAGES, FAR
 from mobivid_core.measure.frechet import FrechetTarget
 from mobivid_core.measure.image_features import ImageAxes
 from mobivid_core.measure.judge import Judge
-from mobivid_core.measure.measures import ClipMeasures, measure
+from mobivid_core.measure.measures import ClipMeasures, measure, render_batches
 from mobivid_core.measure.minivbench import PIXELS, QUALITY, SEMANTIC, Reference, dimension_table, distance_features
 from mobivid_core.measure.quality import ImagingReference
 
@@ -29,41 +28,30 @@ TESTED = (*QUALITY, *SEMANTIC, "all_together", "color_pixels", "action_flow", "w
 #: Trial clips have indices from here on, the clips they are compared with from twice as far: never an evaluated one.
 TRIAL_START = 2_000_000
 _COLLAPSE_SHARE = 20 / 256
-_BATCH = 16
 
 
 def run_trials(judge: Judge, *, frames: int, size: int, n: int = 48, progress: bool = True) -> pd.DataFrame:
-    """Damage n real clips in every way and measure what moves: `effects` of clips that this draws and spoils.
-
-    Args:
-        judge: A trained judge.
-        frames: Frames a clip.
-        size: Height and width in pixels.
-        n: Clips; a third more, others, are what distances are taken from.
-        progress: Show a progress bar.
-    """
+    """`effects` of every damage to n real clips that are drawn here; distances are taken from a third more others."""
     intact, damaged, labels = [], {d.name: [] for d in DAMAGES if d.apply}, []
-    starts = range(TRIAL_START, TRIAL_START + n, _BATCH)
-    for start in tqdm(starts, desc="testing the measures", disable=not progress, ascii=True, mininterval=2):
-        drawn = _render(start, min(_BATCH, TRIAL_START + n - start), frames, size)
+    sizes = {"frames": frames, "size": size}
+    bar = tqdm(total=n, desc="testing the measures", disable=not progress, ascii=True, mininterval=2)
+    for drawn in render_batches("test", TRIAL_START, n, **sizes):
         labels += drawn.labels
         intact.append(measure(drawn.clips, judge, independent=True))
         for damage in DAMAGES:
             if damage.apply:
                 damaged[damage.name].append(measure(damage.apply(drawn), judge, independent=True))
-    others = []
-    for start in range(2 * TRIAL_START, 2 * TRIAL_START + max(8, n * 4 // 3), _BATCH):
-        clips = _render(start, min(_BATCH, 2 * TRIAL_START + max(8, n * 4 // 3) - start), frames, size).clips
-        others.append(measure(clips, judge, quality=False, independent=True))
+        bar.update(len(drawn.labels))
+    bar.close()
+    others = [
+        measure(drawn.clips, judge, quality=False, independent=True)
+        for drawn in render_batches("test", 2 * TRIAL_START, max(8, n * 4 // 3), **sizes)
+    ]
     whole = ClipMeasures.join(intact)
     far = ClipMeasures.join(others)
     axes = ImageAxes.fit(far.image_features)
-    reference = Reference(
-        ImagingReference.fit(whole.imaging),
-        far.features,
-        image_axes=axes,
-        image_real=axes.project(far.image_features),
-    )
+    imaging, looks = ImagingReference.fit(whole.imaging), axes.project(far.image_features)
+    reference = Reference(imaging, far.features, image_axes=axes, image_real=looks)
     return effects(whole, {k: ClipMeasures.join(v) for k, v in damaged.items()}, labels, reference)
 
 
@@ -74,17 +62,11 @@ def effects(
     reference: Reference,
     *,
     resamples: int = 200,
-    seed: int = 0,
 ) -> pd.DataFrame:
-    """How far each damage moves each measure.
+    """How far each damage moves each measure of the intact clips.
 
-    Args:
-        intact: Measures of the undamaged clips.
-        damaged: {damage name: measures of the same clips after it}; those that only rearrange rows are added here.
-        labels: What each caption asked for.
-        reference: Real clips to compare with.
-        resamples: Bootstrap resamples of means; distances take a quarter.
-        seed: Seed of the resampling.
+    `damaged` has the measures of the same clips after each damage that makes clips; those that only rearrange rows are
+    added here. Distances take a quarter of the resamples.
 
     Returns:
         A row a damage and measure: damage, measure, intact, damaged, change, low, high (95 % of the paired change),
@@ -103,10 +85,10 @@ def effects(
         spoilt = dimension_table(moved, asked, reference)
         for name in TESTED:
             if name in FAR:
-                before, change, noise = _distance_change(intact, moved, reference, name, max(20, resamples // 4), seed)
+                before, change, noise = _distance_change(intact, moved, reference, name, max(20, resamples // 4))
             else:
-                before, low, high = intervals.mean(table[name], resamples=resamples, seed=seed)
-                change = intervals.difference(spoilt[name], table[name], resamples=resamples, seed=seed)
+                before, low, high = intervals.mean(table[name], resamples=resamples)
+                change = intervals.difference(spoilt[name], table[name], resamples=resamples)
                 noise = max((high - low) / 2, _least_noise(table[name]))
             rows.append((damage.name, name, before, before + change[0], *change, noise))
     frame = pd.DataFrame(rows, columns=["damage", "measure", "intact", "damaged", "change", "low", "high", "noise"])
@@ -114,10 +96,7 @@ def effects(
 
 
 def verdicts(frame: pd.DataFrame) -> pd.DataFrame:
-    """Which measures moved whenever they should have.
-
-    Args:
-        frame: From `effects`.
+    """Which measures moved whenever they should have, from `effects`.
 
     Returns:
         A row a measure: measure, must_move (damages it exists for), missed (those that it did not see), weakest (the
@@ -164,11 +143,11 @@ def _judged(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _distance_change(
-    intact: ClipMeasures, moved: ClipMeasures, reference: Reference, name: str, resamples: int, seed: int
+    intact: ClipMeasures, moved: ClipMeasures, reference: Reference, name: str, resamples: int
 ) -> tuple[float, intervals.Interval, float]:
     """Distance of intact clips, the paired change with its interval, and half the width of the first's interval."""
     pair = [FrechetTarget(*distance_features(m, reference, name)) for m in (intact, moved)]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = [rng.integers(len(intact), size=len(intact)) for _ in range(resamples)]
     before, after = (np.array([side.distance(), *(side.distance(r) for r in rows)]) for side in pair)
     first, change = (
@@ -176,7 +155,3 @@ def _distance_change(
         for draws in (before, after - before)
     )
     return first.value, change, max((first.high - first.low) / 2, 1e-9)
-
-
-def _render(start: int, count: int, frames: int, size: int) -> RenderedClips:
-    return render_clips("test", range(start, start + count), frames=frames, size=size)

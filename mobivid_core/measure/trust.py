@@ -27,13 +27,7 @@ def trusted_space(trials: pd.DataFrame) -> Space:
 
     Spaces whose distance moved under all damage that it has to notice come first; among them the one whose weakest
     reaction is largest against its own noise. Where none passed, the one that missed least is returned, and its
-    `passed` is False: whoever shows a number from it has to say so (`Space.told`).
-
-    Args:
-        trials: From `trials.effects` or `reference.measured_trials`.
-
-    Returns:
-        One of `SPACES`, with the damage that it missed.
+    `passed` is False: whoever shows a number from it has to say so (`Space.finding`).
     """
     tried = space_table(trials)
     missed = tried["missed"].map(lambda names: tuple(filter(None, names.split(", "))))
@@ -43,9 +37,6 @@ def trusted_space(trials: pd.DataFrame) -> Space:
 
 def space_table(trials: pd.DataFrame) -> pd.DataFrame:
     """What the trials say of each feature space.
-
-    Args:
-        trials: From `trials.effects`.
 
     Returns:
         A row a space: space (key of `SPACES`), features (its title), must_move (damage that its distance has to
@@ -61,11 +52,7 @@ def space_table(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def trust_table(recorded: pd.DataFrame, evaluator: Evaluator) -> pd.DataFrame:
-    """The accuracy that was recorded when the judge was trained, and what is measured now.
-
-    Args:
-        recorded: `accuracy.csv` of the judge: clips, one column an attribute, all.
-        evaluator: Holds the measures of real clips and reconstructions.
+    """The accuracy that was recorded when the judge was trained (`accuracy.csv`), and what is measured now.
 
     Returns:
         Columns reader ("judge" or "no network"), clips, the attributes, all; blank where a reader cannot tell.

@@ -38,14 +38,7 @@ def vmaf_missing() -> str:
 
 
 def vmaf(clips: Tensor, reference: Tensor) -> Tensor:
-    """VMAF of each clip (model vmaf_v0.6.1), mean over frames.
-
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1].
-        reference: Same shape, the originals.
-
-    Returns:
-        (B,) from 0 to 100; near 100 for identical clips, not exactly.
+    """(B,) VMAF of clips (B, 3, T, H, W) in [-1, 1] (model vmaf_v0.6.1), mean over frames, near 100 for identical ones.
 
     Raises:
         ParameterError: The shapes differ.

@@ -15,7 +15,6 @@ from mobivid_core.distill.free import FreeBaseline
 from mobivid_core.distill.image_to_video import first_frame_table, from_first_frames
 from mobivid_core.distill.own_states import own_states
 from mobivid_core.distill.regression import chord_errors
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.student import STUDENTS
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import Trajectories
@@ -28,6 +27,7 @@ from mobivid_core.measure.intervals import Interval
 from mobivid_core.measure.minivbench import Scores, Space
 from mobivid_core.models.config import MOBILE, SERVER
 from mobivid_core.models.counts import dit_flops, latent_grid
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.published import claim
 from mobivid_core.show.outcome import FigureResult, TableResult
 

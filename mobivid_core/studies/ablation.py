@@ -67,26 +67,16 @@ def recovery_ablation(
     held_out: Reference,
     settings: RecoverySettings,
 ) -> pd.DataFrame:
-    """Every variant of the recovery from the same start, for the same steps.
+    """Every variant of the recovery of a cut (and refitted) student from the same start, for the same steps.
 
-    Args:
-        student: The cut (and refitted) model.
-        plan: Its plan.
-        teacher: Gives the answers.
-        generated: From `teacher_samples`.
-        real: Its captions' real clips come first.
-        held_out: Real clips that no variant sees.
-        settings: Steps, batch and seed of all variants.
+    `generated` is from `teacher_samples`, and the real clips of its captions come first in `real`; no variant sees
+    `held_out`; `settings` give steps, batch and seed of all.
 
     Returns:
         Columns recovery, clips, KD recovered, low, high, interval, n (over held-out clips).
     """
-    few = replace(
-        real,
-        latents=real.latents[: len(generated)],
-        caption_of=real.caption_of[: len(generated)],
-        labels=real.labels[: len(generated)],
-    )
+    count = len(generated)
+    few = replace(real, latents=real.latents[:count], caption_of=real.caption_of[:count], labels=real.labels[:count])
     pools = {"real": few, "generated": generated, "both": both(few, generated)}
     blocks = feature_blocks_for([plan])
     banks = {

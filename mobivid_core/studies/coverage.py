@@ -7,22 +7,19 @@ Notebook 07 shows the record, `data/benchmarks/interval_coverage.*`.
 
 from __future__ import annotations
 
-import argparse
-import datetime
-from collections.abc import Callable, Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.measure import intervals
-from mobivid_core.measure.frechet import FrechetTarget, distance_interval, excess_ratio_interval, ratio_interval
+from mobivid_core.measure.frechet import distance_interval, excess_ratio_interval, frechet_distance, ratio_interval
 from mobivid_core.measure.intervals import Interval
-from mobivid_core.paths import data_dir
 from mobivid_core.phone.efficiency import calibration_rows, fit_efficiency
-from mobivid_core.studies.records import read_record, write_record
+from mobivid_core.studies.records import read_study, run_study
 
-RECORD = "interval_coverage"
+RECORDS = {"coverage": "interval_coverage"}
 
 #: One experiment: an interval, and the truth that it should hold.
 Experiment = Callable[[np.random.Generator], tuple[tuple[float, float, float], float]]
@@ -117,16 +114,13 @@ def _features(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.normal(size=(n, _FEATURES))
 
 
-def _sets(rng: np.random.Generator, count: int) -> Iterator[np.ndarray]:
-    return (_features(rng, 256) for _ in range(count))
-
-
 class _Distances:
     """Frechet distances of 256 clips from a fixed target. The truth is their mean over many sets of as many clips."""
 
-    def __init__(self, sets: int = 400) -> None:
+    def __init__(self) -> None:
         self.target, rng = _features(np.random.default_rng(0), 1024), np.random.default_rng(1)
-        found = [[FrechetTarget(x + s, self.target).distance() for s in _SHIFTS] for x in _sets(rng, sets)]
+        sets = [_features(rng, 256) for _ in range(400)]
+        found = [[frechet_distance(x + s, self.target) for s in _SHIFTS] for x in sets]
         self.truth = dict(zip(_SHIFTS, np.mean(found, 0), strict=True))
 
     def one(self, rng: np.random.Generator) -> tuple[Interval, float]:
@@ -169,34 +163,24 @@ def experiments() -> dict[str, tuple[Experiment, str]]:
 
 
 def simulate(draws: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """How often each kind of interval holds the truth.
-
-    Args:
-        draws: Experiments of each kind.
-        seed: Seed.
+    """How often each kind of interval holds the truth, in so many experiments of each.
 
     Returns:
         A row a kind: interval, size, draws, held (share of draws whose interval held the truth), and low and high, the
         Wilson interval of that share.
     """
-    return pd.DataFrame(_rows(draws, seed), columns=["interval", "size", "draws", "held", "low", "high"])
-
-
-def _rows(draws: int, seed: int) -> Iterator[tuple]:
+    rows = []
     for number, (name, (experiment, size)) in enumerate(experiments().items()):
         rng, held = np.random.default_rng([seed, number]), 0
         for _ in range(draws):
             (_, low, high), truth = experiment(rng)
             held += low <= truth <= high
-        yield name, size, draws, *intervals.share(held, draws)
+        rows.append((name, size, draws, *intervals.share(held, draws)))
+    return pd.DataFrame(rows, columns=["interval", "size", "draws", "held", "low", "high"])
 
 
 def worst(table: pd.DataFrame) -> Interval:
-    """Share of draws in which the worst kind held the truth, with its own interval.
-
-    Args:
-        table: From `simulate`.
-    """
+    """Share of draws in which the worst kind of a `simulate` table held the truth, with its own interval."""
     row = table.loc[table["held"].idxmin()]
     return intervals.share(round(row["held"] * row["draws"]), int(row["draws"]), over="draws")
 
@@ -214,25 +198,14 @@ def coverage_told(table: pd.DataFrame, facts: dict) -> str:
 
 
 def load_coverage() -> tuple[pd.DataFrame, dict]:
-    """The record: its table and its facts.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    return read_record(data_dir() / "benchmarks" / RECORD, "mobivid study coverage")
+    """The record: its table and its facts."""
+    return read_study(RECORDS["coverage"], "coverage")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: simulate, write the record."""
-    parser = CommandParser("study coverage", __doc__)
-    parser.add_argument("--draws", type=at_least_one, default=1000, help="experiments of each kind")
-    parser.add_seed()
-    parser.add_out("folder of the record", data_dir() / "benchmarks")
-    return run_command(_record, parser, arguments)
+    return run_study(RECORDS, __doc__, _work, {"draws": 1000, "seed": 0}, arguments, of_teacher=False)
 
 
-def _record(options: argparse.Namespace) -> None:
-    table = simulate(options.draws, options.seed)
-    facts = {"date": datetime.date.today().isoformat(), "draws": options.draws, "seed": options.seed}
-    write_record(options.out / RECORD, table, facts)
-    print(table.to_string(index=False))
+def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
+    return simulate(options.draws, options.seed), {}

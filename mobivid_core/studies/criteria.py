@@ -1,21 +1,33 @@
-"""Every pruning criterion of notebook 03, on the same calibration set and units, so that rankings can be compared."""
+"""Every pruning criterion of notebook 03, on the same calibration set and units, so that rankings can be compared.
+
+The libraries' criteria are scores of this project's units here, to rank against exact removal:
+
+* weight Taylor (torch-pruning's GroupTaylorImportance): sum over a unit's weights of |w dL/dw|;
+* weight Hessian (its GroupHessianImportance): sum of w^2 E[(dL/dw)^2], one backward pass a sample;
+* activation (NVIDIA's Minitron): mean size of what a head or neuron sends into its output projection.
+
+L is the flow-matching loss of the data: none of them knows a teacher. A block's score is the sum over its units.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.damage import FFN_SLICES, gauss_newton_sensitivity
 from mobivid_core.sensitivity.estimators import magnitude_scores, task_loss_scores
-from mobivid_core.sensitivity.kd import Reference
+from mobivid_core.sensitivity.kd import BATCH, Reference, forward
 from mobivid_core.sensitivity.scores import Scores
-from mobivid_core.studies.library_scores import activation_scores, weight_hessian_scores, weight_taylor_scores
 
-
-def sliced(scores: Scores, slices: int = FFN_SLICES) -> Scores:
-    """The same scores with FFN neurons summed over slices; unchanged if they are slices already."""
-    return scores if len(scores.ffn[0]) == slices else replace(scores, ffn=scores.ffn_slices(slices))
+#: Samples of the Hessian criterion: one backward pass each.
+HESSIAN_SAMPLES = 8
 
 
 def criteria(
@@ -23,14 +35,8 @@ def criteria(
 ) -> dict[str, Scores]:
     """Scores of every block, head and FFN slice by our estimator, by the task loss and by the libraries' criteria.
 
-    Args:
-        teacher: The model to prune.
-        calibration: Samples for the criteria that need the task loss.
-        against: The teacher's own answers on the same samples.
-        seed: Seed of the random probes.
-
-    Returns:
-        {name of the criterion: scores}; each in a unit of its own, only Gauss-Newton in that of the KD loss.
+    The task loss is of the samples of `calibration`, the KD loss against the teacher's answers `against`; each
+    criterion is in a unit of its own, only Gauss-Newton in that of the KD loss.
     """
     found = {
         f"Gauss-Newton, {probes} probe{'s' * (probes > 1)}": gauss_newton_sensitivity(
@@ -43,4 +49,94 @@ def criteria(
     found["weight Taylor (as torch-pruning)"] = weight_taylor_scores(teacher, calibration)
     found["weight Hessian (as torch-pruning)"] = weight_hessian_scores(teacher, calibration)
     found["activation size (as Minitron)"] = activation_scores(teacher, calibration)
-    return {name: sliced(scores) for name, scores in found.items()}
+    return {
+        name: scores if len(scores.ffn[0]) == FFN_SLICES else replace(scores, ffn=scores.ffn_slices(FFN_SLICES))
+        for name, scores in found.items()
+    }
+
+
+def weight_taylor_scores(model: MobiVidTransformer3DModel, calibration: CalibrationSet) -> Scores:
+    """Sum of |w dL/dw| over the weights of each unit."""
+    began = time.perf_counter()
+    gradients = _gradients(model, calibration, BATCH, lambda old, g: old + g)
+    return _per_unit(model, lambda w: (w * gradients[w]).abs(), "weight_taylor", 3, began)
+
+
+def weight_hessian_scores(
+    model: MobiVidTransformer3DModel, calibration: CalibrationSet, samples: int = HESSIAN_SAMPLES
+) -> Scores:
+    """Sum of w^2 E[(dL/dw)^2] over the weights of each unit, from the first `samples` samples."""
+    began, few = time.perf_counter(), calibration.first(samples)
+    squares = _gradients(model, few, 1, lambda old, g: old + g.square())
+    passes = 3 * len(few) / len(calibration)
+    return _per_unit(model, lambda w: w.square() * squares[w], "weight_hessian", passes, began)
+
+
+@torch.no_grad()
+def activation_scores(model: MobiVidTransformer3DModel, calibration: CalibrationSet) -> Scores:
+    """Mean norm over tokens of each head's output, and mean size of each neuron's activation."""
+    began, d = time.perf_counter(), model.config.head_dim
+    caught: dict[nn.Linear, Tensor] = {}
+
+    def hook(layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        size = x.abs() if layer in neurons else x.unflatten(-1, (-1, d)).norm(dim=-1)
+        caught[layer] = caught.get(layer, 0) + size.flatten(0, 1).double().sum(0)
+
+    neurons = {block.ffn.down for block in model.blocks}
+    layers = [layer for b in model.blocks for layer in (b.attn1.to_out, b.attn2.to_out, b.ffn.down)]
+    handles = [layer.register_forward_pre_hook(hook) for layer in layers]
+    try:
+        for _, batch in calibration.batches(BATCH):
+            forward(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = [caught[layer].numpy() for layer in layers]
+    return _scores(found[0::3], found[1::3], found[2::3], "activation", 1, began)
+
+
+def _gradients(
+    model: MobiVidTransformer3DModel, calibration: CalibrationSet, size: int, add: Callable[[Tensor, Tensor], Tensor]
+) -> dict[nn.Parameter, Tensor]:
+    """Accumulated gradients of the flow-matching loss by parameter; the model is left as it was."""
+    weights = [p for p in model.blocks.parameters() if p.ndim == 2]
+    before = [p.requires_grad for p in weights]
+    total = {p: torch.zeros_like(p) for p in weights}
+    try:
+        for p in weights:
+            p.requires_grad_(True)
+        for _, batch in calibration.batches(size):
+            loss = (forward(model, batch)[0] - batch.velocity).square().flatten(1).mean(1).sum()
+            for p, g in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+                total[p] = total[p] if g is None else add(total[p], g)
+    finally:
+        for p, needed in zip(weights, before, strict=True):
+            p.requires_grad_(needed)
+    return total
+
+
+@torch.no_grad()
+def _per_unit(
+    model: MobiVidTransformer3DModel, value: Callable[[Tensor], Tensor], name: str, passes: float, began: float
+) -> Scores:
+    """Sums of `value` (a weight -> the same shape) over the weights that leave with each unit."""
+    d, parts = model.config.head_dim, ([], [], [])
+    for block in model.blocks:
+        for attention, place in zip((block.attn1, block.attn2), parts[:2], strict=True):
+            rows = sum(value(layer.weight).sum(1) for layer in (attention.to_q, attention.to_k, attention.to_v))
+            place.append((rows + value(attention.to_out.weight).sum(0)).unflatten(0, (-1, d)).sum(1).double().numpy())
+        parts[2].append((value(block.ffn.up.weight).sum(1) + value(block.ffn.down.weight).sum(0)).double().numpy())
+    return _scores(*parts, name, passes, began)
+
+
+def _scores(
+    self_heads: list[np.ndarray],
+    cross_heads: list[np.ndarray],
+    ffn: list[np.ndarray],
+    name: str,
+    passes: float,
+    began: float,
+) -> Scores:
+    blocks = np.array([sum(map(np.sum, units)) for units in zip(self_heads, cross_heads, ffn, strict=True)])
+    return Scores(blocks, tuple(self_heads), tuple(cross_heads), tuple(ffn), name, passes, time.perf_counter() - began)

@@ -25,8 +25,7 @@ from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.measure import intervals
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.measure.judge import Judge, accuracy
-from mobivid_core.measure.metrics import psnr
-from mobivid_core.measure.reconstruction import reconstruct
+from mobivid_core.measure.reconstruction import psnr, reconstruct
 from mobivid_core.measure.subscores import brief_scores
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.counts import dit_flops
@@ -41,15 +40,9 @@ _TRAINING_OVER_FORWARD = 3
 
 @dataclass(frozen=True)
 class SmallDenoiser:
-    """A trained denoiser and what it cost.
+    """A trained denoiser (averaged weights): tokens of a clip, GFLOP of its forward pass, steps that were paid for.
 
-    Attributes:
-        model: The denoiser, averaged weights.
-        tokens: Tokens of a clip.
-        forward_gflop: One forward pass of one clip.
-        steps: Optimiser steps that the compute paid for.
-        loss: Mean flow-matching loss over the last tenth of the steps; not comparable between latents.
-        seconds: Training time.
+    `loss` is the mean over the last tenth of the steps; it is not comparable between latents.
     """
 
     model: MobiVidTransformer3DModel
@@ -57,7 +50,6 @@ class SmallDenoiser:
     forward_gflop: float
     steps: int
     loss: float
-    seconds: float
 
 
 def small_sizes(channels: int) -> DiTConfig:
@@ -79,18 +71,8 @@ def encoded(vae: MobiVidVAE, clips: Tensor, labels: Sequence[ClipLabel], batch: 
     )
 
 
-def train_denoiser(
-    data: LatentDataset, *, tflop: float, batch: int = 8, seed: int = 0, learning_rate: float = 2e-3
-) -> SmallDenoiser:
-    """Train the small denoiser on one VAE's latents.
-
-    Args:
-        data: Latents and captions.
-        tflop: Training compute, 10^12 floating-point operations, forward and backward together.
-        batch: Clips a step.
-        seed: Seed of weights and draws.
-        learning_rate: Peak rate.
-    """
+def train_denoiser(data: LatentDataset, *, tflop: float, batch: int = 8, seed: int = 0) -> SmallDenoiser:
+    """Train the small denoiser on one VAE's latents, for 10^12 * `tflop` operations forward and backward together."""
     channels, *grid = data.latents.shape[1:]
     sizes = small_sizes(channels)
     forward = dit_flops(sizes, tuple(grid), data.text.shape[1])["total"]
@@ -102,29 +84,18 @@ def train_denoiser(
         latents, text, mask = data.draw(batch, generator)
         return flow_loss(model, latents, Condition(text, mask), generator, drop_text=0.0)
 
-    settings = TrainSettings(
-        steps, learning_rate=learning_rate, warmup=steps // 10 + 1, ema=0.98, seed=seed, log_every=1
-    )
+    settings = TrainSettings(steps, learning_rate=2e-3, warmup=steps // 10 + 1, ema=0.98, seed=seed, log_every=1)
     result = train(model, loss, settings, progress=False)
     last = [row["loss"] for row in result.log[-max(1, steps // 10) :]]
     tokens = grid[0] * grid[1] * grid[2]
-    return SmallDenoiser(result.averaged, tokens, forward / 1e9, steps, sum(last) / len(last), result.seconds)
+    return SmallDenoiser(result.averaged, tokens, forward / 1e9, steps, sum(last) / len(last))
 
 
 @torch.no_grad()
 def generated(
     denoiser: SmallDenoiser, vae: MobiVidVAE, asked: LatentDataset, *, steps: int = 8, seed: int = 0, batch: int = 8
 ) -> Tensor:
-    """Clips (N, 3, T, H, W) for the captions of `asked`, without guidance; its latents give only the shape.
-
-    Args:
-        denoiser: From `train_denoiser` on the same VAE.
-        vae: Decodes.
-        asked: Captions to generate for.
-        steps: Euler steps.
-        seed: Seed of the noise.
-        batch: Clips at once: fine latents have many tokens.
-    """
+    """Clips (N, 3, T, H, W) for the captions of `asked` in Euler steps without guidance; its latents give the shape."""
     vae.eval()
     _, text, mask = asked.batch(torch.arange(len(asked)))
     noise = torch.randn(asked.latents.shape, generator=torch.Generator().manual_seed(seed))
@@ -137,8 +108,8 @@ class OneEach:
     """What one denoiser per VAE generated.
 
     Attributes:
-        table: A row a VAE: VAE, channels, tokens, steps, GFLOP per forward, PSNR of its reconstructions, Frechet
-            distance of reconstructions, and `brief_scores` of generated clips.
+        table: A row a VAE: VAE, channels, tokens, steps, GFLOP per forward, PSNR and Frechet distance of its
+            reconstructions, and `brief_scores` of generated clips.
         right: {VAE: (N,) 1 where a generated clip shows all that its caption asked for}.
     """
 

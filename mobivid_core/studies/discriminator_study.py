@@ -7,8 +7,8 @@ the record in `data/benchmarks/`; interrupted, the command goes on with the tria
 
 from __future__ import annotations
 
-import argparse
 import copy
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,24 +19,20 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.discriminator import TeacherDiscriminator, default_depths
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trainer import Distiller
-from mobivid_core.measure.comparison import distance_ratio, mean_ratio
 from mobivid_core.measure.intervals import Interval, cells, over_seeds
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import Profile, add_profile, get_profile
+from mobivid_core.profiles import get_profile
 from mobivid_core.show.outcome import TableResult
-from mobivid_core.studies.distillation_bench import Bench
-from mobivid_core.studies.records import read_record, record_folder, run_trials, save_study, whose_space, whose_teacher
+from mobivid_core.studies.distillation_bench import FOUR, Bench
+from mobivid_core.studies.records import provenance, read_study, run_study, run_trials
 
 #: Trial -> (settings that change, how its discriminator is built, synthetic share).
 Trial = tuple[dict, Callable[[nn.Module], TeacherDiscriminator], float]
-#: Student's four unguided steps.
-_FOUR = Sampler("euler", 4)
+RECORDS = {name: f"distill_{name}" for name in ("heads", "share")}
 
 
 def _untrained(teacher: nn.Module) -> nn.Module:
@@ -48,12 +44,7 @@ def _untrained(teacher: nn.Module) -> nn.Module:
 
 
 def trials(name: str, blocks: int) -> dict[str, Trial]:
-    """The trials of a study: "heads" or "share".
-
-    Args:
-        name: The study.
-        blocks: Blocks of the teacher.
-    """
+    """The trials of the study "heads" or "share" with a teacher of so many blocks."""
     depths, last = default_depths(blocks), blocks - 1
     if name == "share":
         return {f"{share:.0%} synthetic": ({}, TeacherDiscriminator, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
@@ -69,18 +60,6 @@ def trials(name: str, blocks: int) -> dict[str, Trial]:
     }
 
 
-def run(name: str, profile: Profile, updates: int, clips: int, seeds: int) -> pd.DataFrame:
-    """All trials of a study; finished ones are kept in the run's folder."""
-    bench = Bench(profile, "student", trajectories=8 * profile.batch, clips=clips)
-    folder = runs_dir(profile.name) / "distill" / "study"
-    todo = [(t, seed) for t in trials(name, bench.teacher.sizes.blocks).items() for seed in range(seeds)]
-    made = (
-        (bench.key((title, updates, seed)), partial(_row, bench, title, trial, updates, seed))
-        for (title, trial), seed in todo
-    )
-    return run_trials(made, folder, name)
-
-
 def _row(bench: Bench, title: str, trial: Trial, updates: int, seed: int) -> dict:
     """Train and score one trial."""
     changes, build, share = trial
@@ -93,38 +72,19 @@ def _row(bench: Bench, title: str, trial: Trial, updates: int, seed: int) -> dic
     distiller = Distiller(student, bench.trajectories, settings, contest=contest)
     distiller.run()
     last = pd.DataFrame(distiller.log).tail(10)
-    after, reference = bench.score(_FOUR.on(distiller.averaged)), bench.evaluator.reference
-    over = distance_ratio(after.measures, bench.before.measures, reference, seed=seed)
-    right = mean_ratio(after.measures, bench.before.measures, after.labels, reference, "all_together", seed=seed)
-    return {
-        "trial": title,
-        "seed": seed,
-        "all together": float(after.scores["all_together"]),
-        **dict(zip(("Frechet / start", "low", "high"), over, strict=True)),
-        "accuracy / start": right[0],
-        "distances in": reference.space.title,
-        "D(real) - D(student)": float((last["real_logit"] - last["fake_logit"]).mean()),
-    }
+    apart = float((last["real_logit"] - last["fake_logit"]).mean())
+    judged = bench.judged(FOUR.on(distiller.averaged), seed)
+    return {"trial": title, "seed": seed, **judged, "D(real) - D(student)": apart}
 
 
 def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.DataFrame, str]:
-    """A recorded study and one sentence on where it comes from.
+    """The recorded study "heads" or "share" and one sentence on where it comes from.
 
-    Args:
-        name: "heads" or "share".
-        teacher: `teacher_hash` of this run.
-        folder: Of the records; None for the project's.
-
-    Raises:
-        CheckpointError: There is no such record.
+    `teacher` is `teacher_hash` of this run; `folder` None means the project's records.
     """
-    place = (folder or record_folder()) / f"distill_{name}"
-    rows, facts = read_record(place, f"mobivid study {name}")
-    return rows, (
-        f"Recorded on {facts['date']}: {facts['updates']} updates from the student that shipped then, "
-        f"{facts['clips']} test captions, {facts['seeds']} seed(s), on {whose_teacher(facts, teacher)}; distances in "
-        f"{whose_space(rows)}."
-    )
+    rows, facts = read_study(RECORDS[name], name, folder=folder)
+    made = f": {facts['updates']} updates from the student that shipped then, {facts['clips']} test captions"
+    return rows, provenance(facts, f"{made}, {facts['seeds']} seed(s)", teacher, rows)
 
 
 #: Trials that claims and questions are about.
@@ -136,10 +96,7 @@ _MEASURE = "Frechet / start"
 def over_trial(rows: pd.DataFrame, ours: str, other: str) -> Interval:
     """Distance of one trial over another's, paired by seed: geometric mean and t interval; of one seed no interval.
 
-    Args:
-        rows: Of a record.
-        ours: Beginning of a trial's name.
-        other: The same of the trial below the line.
+    `ours` and `other` are beginnings of the trials' names.
     """
     by_seed = [rows[rows["trial"].str.startswith(name)].groupby("seed")[_MEASURE].first() for name in (ours, other)]
     pairs = (by_seed[0] / by_seed[1]).dropna().to_numpy()
@@ -155,13 +112,7 @@ def mixed_over_either(rows: pd.DataFrame) -> Interval:
 
 
 def study_table(rows: pd.DataFrame, source: str, name: str) -> TableResult:
-    """A record as a table with its finding.
-
-    Args:
-        rows: From `load_study`.
-        source: Where they come from.
-        name: "heads" or "share".
-    """
+    """What `load_study` gave for the study `name` as a table with its finding."""
     columns = [c for c in ("all together", _MEASURE, "accuracy / start", "D(real) - D(student)") if c in rows]
     table = rows.groupby("trial", sort=False)[columns].mean().reset_index()
     first = CONTROL if name == "heads" else ALONE[0]
@@ -182,18 +133,15 @@ def study_table(rows: pd.DataFrame, source: str, name: str) -> TableResult:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
-    parser = CommandParser("study", __doc__)
-    parser.add_argument("study", choices=("heads", "share"), help="which trials")
-    add_profile(parser)
-    parser.add_argument("--updates", type=at_least_one, default=64, help="updates of each trial")
-    parser.add_argument("--clips", type=at_least_one, default=64, help="test captions of each score")
-    parser.add_argument("--seeds", type=at_least_one, default=3, help="seeds of each trial")
-    parser.add_out("folder of the record", record_folder())
-    return run_command(_study, parser, arguments)
+    return run_study(RECORDS, __doc__, _work, {"updates": 64, "clips": 64, "seeds": 3}, arguments)
 
 
-def _study(options: argparse.Namespace) -> None:
-    profile = get_profile(options.profile)
-    table = run(options.study, profile, options.updates, options.clips, options.seeds)
-    used = {"updates": options.updates, "clips": options.clips, "seeds": options.seeds}
-    save_study(options.out / f"distill_{options.study}", table, profile.name, **used)
+def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
+    profile, updates = get_profile(options.profile), options.updates
+    bench = Bench(profile, "student", trajectories=8 * profile.batch, clips=options.clips)
+    made = (
+        (bench.key((title, updates, seed)), partial(_row, bench, title, trial, updates, seed))
+        for title, trial in trials(options.study, bench.teacher.sizes.blocks).items()
+        for seed in range(options.seeds)
+    )
+    return run_trials(made, runs_dir(profile.name) / "distill" / "study", options.study), {}

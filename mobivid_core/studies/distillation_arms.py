@@ -18,10 +18,10 @@ from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.matching import make_matching
 from mobivid_core.distill.recipe import make_contest
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories
 from mobivid_core.errors import ParameterError
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.text import CaptionSampler
 
 if TYPE_CHECKING:
@@ -38,12 +38,9 @@ MATCHING_NETWORK_RATE = 1e-4
 
 @dataclass(frozen=True)
 class Stage:
-    """One training of an arm.
+    """One training of an arm; `adversarial_weight` weighs `term` ("adversarial" or "matching").
 
-    Attributes:
-        settings: Steps, weights, rates.
-        term: What `adversarial_weight` weighs: "adversarial" or "matching".
-        consistent: Whether the anchor is the consistency loss instead of regression.
+    The anchor is the consistency loss where `consistent`, else regression.
     """
 
     settings: DistillSettings
@@ -62,15 +59,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """A trained arm.
+    """A trained arm: averaged weights, the sampler that fits its loss, student updates, seconds, counted FLOPs.
 
-    Attributes:
-        student: Its averaged weights.
-        sample: Function from (captions, noise) to latents with the sampler that fits its loss.
-        updates: Student updates.
-        seconds: Of training.
-        flops: Counted.
-        recoveries: Returns to a good state after non-finite values.
+    `recoveries` counts the returns to a good state after non-finite values.
     """
 
     student: nn.Module
@@ -98,15 +89,7 @@ def arm_stages(
 ) -> tuple[Stage, ...]:
     """The stages of an arm whose counted FLOPs fill `budget`; arms of two stages spend half on each.
 
-    Args:
-        arm: One of `ARMS`.
-        budget: FLOPs.
-        costs: FLOPs of student and teacher.
-        regression: Settings of a regression stage (its steps are replaced).
-        adversarial: Settings of a stage with the anchor and a second term (its steps are replaced).
-
-    Raises:
-        ParameterError: Unknown arm, or a budget below one update.
+    The steps of the settings are replaced. An unknown arm, or a budget below one update, is a `ParameterError`.
     """
     alone = replace(adversarial, anchor_weight=0.0, adversarial_weight=1.0)
     matched = replace(adversarial, adversarial_weight=MATCHING_WEIGHT, discriminator_rate=MATCHING_NETWORK_RATE)

@@ -1,4 +1,4 @@
-"""Shared parts of recorded distillation trials: models, trajectories, test captions, one initial student."""
+"""What recorded distillation trials share: models, trajectories, test captions, one initial student."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from pathlib import Path
 from mobivid_core import artifacts
 from mobivid_core.data.latents import latent_dataset
 from mobivid_core.distill.recipe import Recipe, costs_of, teacher_trajectories
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trajectory import STUDENT_STEPS, tensors_digest
 from mobivid_core.measure.comparison import distance_ratio, mean_ratio
 from mobivid_core.measure.generation import Evaluation, Evaluator
 from mobivid_core.measure.judge import Judge
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.text import CaptionSampler
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile
 from mobivid_core.studies.distillation_arms import ArmResult, arm_stages, run_arm
+
+#: Four unguided steps: how students sample.
+FOUR = Sampler("euler", STUDENT_STEPS)
 
 
 @dataclass(frozen=True)
@@ -31,29 +34,12 @@ class Trial:
 
 
 class Bench:
-    """Models, trajectories and test captions that all trials share.
+    """Models, trajectories of the guided teacher (UniPC in eight steps) and test captions that all trials share.
 
-    Attributes:
-        start: What each trial starts from.
-        teacher: Frozen.
-        data: Encoded training clips.
-        recipe: Budgets and settings of the profile's live distillation.
-        trajectories: Of the guided teacher, UniPC in eight steps.
-        costs: FLOPs of start and teacher.
-        clips: Test captions of each score.
-        evaluator: Scores them.
-        before: Evaluation of the start in four unguided steps.
+    Each trial starts from `start`: a stage ("student", "pruned"), or a folder with a transformer.
     """
 
     def __init__(self, profile: Profile, start: str, *, trajectories: int, clips: int) -> None:
-        """Load everything.
-
-        Args:
-            profile: Sizes and artefacts.
-            start: What each trial starts from: a stage ("student", "pruned"), or a folder with a transformer.
-            trajectories: Guided teacher trajectories.
-            clips: Test captions of each score.
-        """
         found = {stage: artifacts.find(stage, profile.name).path for stage in ("vae", "judge", "teacher")}
         place = artifacts.find(start, profile.name).path if start in artifacts.STAGES else Path(start)
         self.start = artifacts.load_model(MobiVidTransformer3DModel, place)
@@ -70,7 +56,7 @@ class Bench:
         self.costs = costs_of(self.start, self.teacher, self.trajectories)
         judge = artifacts.load_model(Judge, found["judge"])
         self.clips, self.evaluator = clips, Evaluator.prepare(vae, judge, profile, n=clips, progress=False)
-        self.before = self.score(Sampler("euler", STUDENT_STEPS).on(self.start))
+        self.before = self.score(FOUR.on(self.start))
 
     def score(self, sample: CaptionSampler) -> Evaluation:
         """Evaluation of a sampler on the first test captions, always with the same noises."""
@@ -89,25 +75,24 @@ class Bench:
         stages = arm_stages(trial.arm, 1e12 * trial.tflop, self.costs, first, second)
         return run_arm(self.start, self.teacher, self.data, self.trajectories, stages, self.costs)
 
-    def run(self, trial: Trial) -> dict:
-        """Train and score one trial."""
-        done = self.train(trial)
-        after, reference = self.score(done.sample), self.evaluator.reference
-        over = distance_ratio(after.measures, self.before.measures, reference, seed=trial.seed)
+    def judged(self, sample: CaptionSampler, seed: int) -> dict:
+        """Cells of a trial's row: scores of its sampler, distance and accuracy over those of the start."""
+        after, reference = self.score(sample), self.evaluator.reference
+        over = distance_ratio(after.measures, self.before.measures, reference, seed=seed)
         right = mean_ratio(after.measures, self.before.measures, after.labels, reference, "all_together")
-        scores = after.scores
         return {
-            "trial": trial.arm,
-            "seed": trial.seed,
-            "TFLOP (counted)": done.flops / 1e12,
-            "updates": done.updates,
-            "seconds": done.seconds,
-            "all together": float(scores["all_together"]),
-            "motion": float(scores["action"]),
-            "dynamic degree": float(scores["dynamic_degree"]),
-            "Frechet": float(scores[reference.space.real]),
+            "all together": float(after.scores["all_together"]),
+            "motion": float(after.scores["action"]),
+            "dynamic degree": float(after.scores["dynamic_degree"]),
+            "Frechet": float(after.scores[reference.space.real]),
             **dict(zip(("Frechet / start", "low", "high"), over, strict=True)),
             "accuracy / start": right[0],
             "distances in": reference.space.title,
-            "recoveries": done.recoveries,
         }
+
+    def run(self, trial: Trial) -> dict:
+        """Train and score one trial."""
+        done = self.train(trial)
+        counted = {"TFLOP (counted)": done.flops / 1e12, "updates": done.updates, "seconds": done.seconds}
+        judged = self.judged(done.sample, trial.seed)
+        return {"trial": trial.arm, "seed": trial.seed, **counted, **judged, "recoveries": done.recoveries}

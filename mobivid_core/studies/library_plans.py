@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import io
 import itertools
 import math
@@ -44,13 +45,7 @@ _FASTNAS_SLACK = 1.02
 
 @dataclass(frozen=True)
 class LibraryPlan:
-    """A library's choice.
-
-    Attributes:
-        plan: What stays.
-        seconds: Wall time of choosing, gradients included.
-        library: Name and version.
-    """
+    """A library's choice, the wall time of choosing (gradients included), and the library's name and version."""
 
     plan: PruningPlan
     seconds: float
@@ -58,14 +53,13 @@ class LibraryPlan:
 
 
 class _ShadowBlock(nn.Module):
-    """The linear layers of one block; products couple query, key, value and output as attention does."""
+    """The linear layers of one block on (1, N, hidden); products couple them as attention does."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.attn1, self.attn2, self.ffn = block.attn1, block.attn2, block.ffn
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        """(1, N, hidden) twice."""
         for attention, source in ((self.attn1, x), (self.attn2, text)):
             x = x + attention.to_out(attention.to_q(x) * attention.to_k(source) * attention.to_v(source))
         return x + self.ffn.down(nn.functional.gelu(self.ffn.up(x)))
@@ -79,7 +73,6 @@ class _Shadow(nn.Module):
         self.blocks = nn.ModuleList(_ShadowBlock(block) for block in model.blocks)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        """(1, N, hidden) twice."""
         for block in self.blocks:
             x = block(x, text)
         return x
@@ -93,35 +86,28 @@ def torch_pruning_plan(
     against: Reference,
     samples: Sequence[int | None] = (None,),
 ) -> LibraryPlan:
-    """torch-pruning's global choice of heads and neurons within a parameter budget.
+    """torch-pruning's global choice of heads and neurons within a parameter budget; the model is left as it is.
 
     Args:
-        model: The teacher; its weights are left as they are.
+        model: The teacher.
         calibration: Clips whose flow-matching loss gives the gradients.
         budget: Parameters.
         importance: One of `IMPORTANCES`.
         against: Decides between the library's normaliser ("mean", its default) and none, and between sizes of the
             calibration: the plan with the lowest KD loss right after pruning is returned, in the library's favour.
-        samples: Sizes of the calibration to try, in samples whose gradients are taken (Hessian: one backward pass
-            each); None for all there are.
+        samples: Sizes of the calibration to try (Hessian: one backward pass a sample); None for all there are.
 
     Raises:
         ParameterError: An unknown importance, or torch-pruning is not installed.
         BudgetError: No pruning ratio of heads and neurons meets the budget.
     """
     tp = needed("torch_pruning")
-    began = time.perf_counter()
-    found = []
+    if importance not in IMPORTANCES:
+        raise ParameterError(f"unknown importance {importance!r}; use one of {', '.join(IMPORTANCES)}")
+    began, found = time.perf_counter(), []
     for count, normalizer in itertools.product(samples, ("mean", None)):
         work = copy.deepcopy(model).requires_grad_(True)
-        score = {
-            "magnitude": tp.importance.GroupMagnitudeImportance,
-            "Taylor": tp.importance.GroupTaylorImportance,
-            "Hessian": tp.importance.GroupHessianImportance,
-        }.get(importance)
-        if score is None:
-            raise ParameterError(f"unknown importance {importance!r}; use one of {', '.join(IMPORTANCES)}")
-        score = score(normalizer=normalizer)
+        score = getattr(tp.importance, f"Group{importance.capitalize()}Importance")(normalizer=normalizer)
         chosen = calibration if count is None else calibration.first(count)
         if importance == "Taylor":
             for _, batch in chosen.batches(BATCH):
@@ -142,26 +128,21 @@ def torch_pruning_plan(
 
 
 def _task_loss(model: MobiVidTransformer3DModel, batch: CalibrationSet) -> Tensor:
-    """(B,) flow-matching loss: the libraries' criteria know no teacher."""
+    """(B,) flow-matching loss."""
     return (forward(model, batch)[0] - batch.velocity).square().flatten(1).mean(1)
 
 
 def _torch_pruning_kept(tp: Any, model: MobiVidTransformer3DModel, score: Any, ratio: float) -> PruningPlan:
     """What one global pruning ratio leaves, as indices."""
     shadow, sizes = _Shadow(model), model.sizes
-    heads, output = {}, []
-    for block in shadow.blocks:
-        for attention in (block.attn1, block.attn2):
-            heads |= {
-                q: attention.to_q.out_features // sizes.head_dim
-                for q in (attention.to_q, attention.to_k, attention.to_v)
-            }
-            output.append(attention.to_out)
-        output.append(block.ffn.down)
-    example = (torch.randn(1, 4, sizes.hidden), torch.randn(1, 4, sizes.hidden))
+    heads, output = {}, [block.ffn.down for block in shadow.blocks]
+    for attention in (a for block in shadow.blocks for a in (block.attn1, block.attn2)):
+        count = attention.to_q.out_features // sizes.head_dim
+        heads |= dict.fromkeys((attention.to_q, attention.to_k, attention.to_v), count)
+        output.append(attention.to_out)
     pruner = tp.pruner.BasePruner(
         shadow,
-        example,
+        (torch.randn(1, 4, sizes.hidden), torch.randn(1, 4, sizes.hidden)),
         importance=score,
         global_pruning=True,
         pruning_ratio=ratio,
@@ -176,26 +157,18 @@ def _torch_pruning_kept(tp: Any, model: MobiVidTransformer3DModel, score: Any, r
         for dependency, indices in group:
             if dependency.handler == tp.prune_linear_out_channels:
                 gone.setdefault(dependency.target.module, set()).update(int(i) for i in indices)
-    return _plan_from(sizes, shadow, gone)
 
+    def kept(layer: nn.Linear, width: int) -> tuple[int, ...]:
+        """Units of `width` output channels that stay, at least one."""
+        removed = {i // width for i in gone.get(layer, ())}
+        return tuple(i for i in range(layer.out_features // width) if i not in removed) or (0,)
 
-def _plan_from(sizes: Any, shadow: _Shadow, gone: dict[nn.Module, set[int]]) -> PruningPlan:
-    """Removed output channels of query and up projections -> kept heads and neurons (at least one in each layer)."""
-
-    def heads(layer: nn.Linear, count: int) -> tuple[int, ...]:
-        removed = {i // sizes.head_dim for i in gone.get(layer, ())}
-        return tuple(h for h in range(count) if h not in removed) or (0,)
-
-    def neurons(layer: nn.Linear, count: int) -> tuple[int, ...]:
-        return tuple(i for i in range(count) if i not in gone.get(layer, ())) or (0,)
-
-    blocks = list(shadow.blocks)
     return PruningPlan(
         sizes,
         tuple(range(sizes.blocks)),
-        tuple(heads(b.attn1.to_q, h) for b, h in zip(blocks, sizes.self_heads, strict=True)),
-        tuple(heads(b.attn2.to_q, h) for b, h in zip(blocks, sizes.cross_heads, strict=True)),
-        tuple(neurons(b.ffn.up, f) for b, f in zip(blocks, sizes.ffn_widths, strict=True)),
+        tuple(kept(b.attn1.to_q, sizes.head_dim) for b in shadow.blocks),
+        tuple(kept(b.attn2.to_q, sizes.head_dim) for b in shadow.blocks),
+        tuple(kept(b.ffn.up, 1) for b in shadow.blocks),
     )
 
 
@@ -217,16 +190,8 @@ def _at_budget(kept_at: Callable[[float], PruningPlan], model: MobiVidTransforme
     return best
 
 
-def fastnas_plan(
-    model: MobiVidTransformer3DModel, against: Reference, budget: float, checkpoint: str | None = None
-) -> LibraryPlan:
-    """modelopt FastNAS's FFN widths within a parameter budget; its score is the negative KD loss.
-
-    Args:
-        model: The teacher; left as it is.
-        against: Its answers; every candidate is scored on them.
-        budget: Parameters.
-        checkpoint: File that keeps the search's sensitivity map.
+def fastnas_plan(model: MobiVidTransformer3DModel, against: Reference, budget: float) -> LibraryPlan:
+    """modelopt FastNAS's FFN widths within a parameter budget; its score is the negative KD loss of `against`.
 
     Raises:
         ParameterError: modelopt (with torchprofile) is not installed.
@@ -239,7 +204,6 @@ def fastnas_plan(
     settings = {
         "data_loader": [(batch.noisy, batch.timestep, batch.text, batch.mask)],
         "score_func": lambda candidate: -float(output_errors(candidate, against).mean()),
-        **({"checkpoint": checkpoint} if checkpoint else {}),
     }
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -252,9 +216,8 @@ def fastnas_plan(
             )
     except (ValueError, RuntimeError, AssertionError) as error:
         raise BudgetError(f"FastNAS found no model of {share:.0%} of the parameters: {error}") from error
-    whole = PruningPlan.keep_all(model.sizes)
     ffn = tuple(_rows_of(new.ffn.up, old.ffn.up) for new, old in zip(narrowed.blocks, model.blocks, strict=True))
-    plan = replace(whole, ffn=ffn, notes={"method": "modelopt FastNAS", "budget": budget})
+    plan = replace(PruningPlan.keep_all(model.sizes), ffn=ffn, notes={"method": "modelopt FastNAS", "budget": budget})
     # It also narrows the caption's MLP, which stays whole here: a little above the budget is in its favour.
     if plan.parameters > _FASTNAS_SLACK * budget:
         raise BudgetError(f"FastNAS ended at {plan.parameters:,} parameters, above the budget of {budget:,.0f}")
@@ -268,13 +231,7 @@ def _rows_of(narrow: nn.Linear, wide: nn.Linear) -> tuple[int, ...]:
 
 
 def needed(name: str) -> Any:
-    """An optional library.
-
-    Raises:
-        ParameterError: It is not installed.
-    """
-    import importlib
-
+    """An optional library; a `ParameterError` says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -11,7 +11,7 @@ import pandas as pd
 from mobivid_core.errors import CheckpointError
 from mobivid_core.measure.bars import Bar
 from mobivid_core.measure.intervals import Interval, cells, crossed, over_seeds
-from mobivid_core.studies.records import read_record, record_folder, whose_teacher
+from mobivid_core.studies.records import provenance, read_study, record_folder
 from mobivid_core.studies.records import teacher_hash as teacher_hash  # the notebooks take it from here
 
 RECORD = "pruning_libraries"
@@ -68,12 +68,11 @@ class Record:
         Raises:
             CheckpointError: It is missing, or not such a record.
         """
-        place = (folder or record_folder()) / RECORD
-        rows, facts = read_record(place, "mobivid study libraries", COLUMNS)
+        rows, facts = read_study(RECORD, "libraries", COLUMNS, folder)
         if "refit" not in rows:  # an older record refitted our arms alone, and said so in their names
             rows = rows.assign(refit=rows["arm"].str.startswith("ours"), arm=rows["arm"].str.removesuffix(", refit"))
         rows = rows.assign(budget=rows["budget"].astype(str), refit=rows["refit"].fillna(False).astype(bool))
-        file = place.with_name(f"{CLIPS}.csv")
+        file = (folder or record_folder()) / f"{CLIPS}.csv"
         clips = pd.read_csv(file, dtype={"budget": str}) if file.is_file() else pd.DataFrame()
         errors = {
             (r.arm, r.budget, bool(r.refit), int(r.seed)): np.array(r.errors.split(), dtype=float)
@@ -98,13 +97,9 @@ class Record:
 
     def provenance(self, teacher: str) -> str:
         """One sentence: versions, date, and whether it was this teacher."""
-        same = whose_teacher(self.facts, teacher)
-        libraries = ", ".join(self.facts["libraries"])
-        return (
-            f"Recorded on {self.facts['date']} with {libraries} and torch {self.facts['torch']}, "
-            f"{self.facts['threads']} thread(s), {self.facts['steps']} recovery steps, {self.facts['seeds']} seeds, "
-            f"on {same}."
-        )
+        f = self.facts
+        made = f" with {', '.join(f['libraries'])} and torch {f['torch']}, {f['threads']} thread(s)"
+        return provenance(f, f"{made}, {f['steps']} recovery steps, {f['seeds']} seeds", teacher)
 
     def measured(self, budget: str) -> pd.DataFrame:
         """Rows of one budget ("0.7" or "paper") that could be had."""
@@ -142,9 +137,6 @@ class Record:
             column: What is compared.
             highest: Look for the highest.
             refit: Only rows with, only rows without; None for the better of both, in the arms' favour.
-
-        Raises:
-            CheckpointError: No such row at that budget.
         """
         rows = self.measured(budget)
         rows = rows[rows["arm"].str.startswith(arms)]

@@ -1,53 +1,65 @@
-"""The recorded arms at equal compute, as notebook 05 shows them (see `mobivid_core.studies.loss_study`)."""
+"""Ways to distil at equal compute: `mobivid study losses`, and the record as notebook 05 shows it.
+
+Paper: not part of it; answers R4.1 (what distillation costs, and what its losses buy).
+
+* losses: every arm of `mobivid_core.studies.distillation_arms` at one budget, over seeds;
+* compute: quality against the budget, regression alone and with the adversarial stage;
+* seeds: the same two arms at one budget, over more seeds.
+
+A trial takes minutes. Interrupted, the command goes on with the trials that are missing.
+"""
 
 from __future__ import annotations
 
 import math
+from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mobivid_core.measure.intervals import Interval, cells, over_seeds
-from mobivid_core.studies.distillation_arms import REGRESSION
-from mobivid_core.studies.records import read_record, record_folder, whose_space, whose_teacher
+from mobivid_core.paths import runs_dir
+from mobivid_core.profiles import get_profile
+from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION
+from mobivid_core.studies.distillation_bench import Bench, Trial
+from mobivid_core.studies.records import provenance, read_study, run_study, run_trials
 
+RECORDS = {name: f"distill_{name}" for name in ("losses", "compute", "seeds")}
+#: Seeds of a study, where the command line says nothing else.
+SEEDS = {"losses": 3, "compute": 1, "seeds": 5}
 NEEDED = ["trial", "seed", "TFLOP (counted)", "all together", "Frechet", "Frechet / start"]
+
+
+def trials(name: str, tflop: float, seeds: int) -> list[Trial]:
+    """The trials of a study, seed by seed, each with so many counted training TFLOP.
+
+    The study "compute" also takes an eighth, a quarter and a half of them.
+    """
+    arms = ARMS if name == "losses" else (REGRESSION, BOTH)
+    budgets = [tflop / k for k in (8, 4, 2, 1)] if name == "compute" else [tflop]
+    return [Trial(arm, budget, seed) for seed in range(seeds) for budget in budgets for arm in arms]
 
 
 @dataclass(frozen=True)
 class LossRecord:
-    """A recorded study.
-
-    Attributes:
-        rows: One row a trial, budget and seed.
-        source: One sentence: where the record comes from.
-    """
+    """A recorded study: one row a trial, budget and seed, and one sentence on where the record comes from."""
 
     rows: pd.DataFrame
     source: str
 
     @classmethod
     def load(cls, name: str, teacher: str, folder: Path | None = None) -> LossRecord:
-        """Read a record.
+        """Read the record of "losses", "compute" or "seeds".
 
-        Args:
-            name: "losses", "compute" or "seeds".
-            teacher: `teacher_hash` of this run.
-            folder: Of the records; None for the project's.
-
-        Raises:
-            CheckpointError: It is missing, or not such a record.
+        `teacher` is `teacher_hash` of this run; `folder` None means the project's records.
         """
-        place = (folder or record_folder()) / f"distill_{name}"
-        rows, facts = read_record(place, f"mobivid study {name}", NEEDED)
-        return cls(
-            rows,
-            f"Recorded on {facts['date']} with torch {facts['torch']}: from {facts['start']}, {facts['clips']} test "
-            f"captions, {facts['seeds']} seed(s), on {whose_teacher(facts, teacher)}; distances in "
-            f"{whose_space(rows)}.",
-        )
+        rows, facts = read_study(RECORDS[name], name, NEEDED, folder)
+        made = f" with torch {facts['torch']}: from {facts['start']}, {facts['clips']} test captions"
+        return cls(rows, provenance(facts, f"{made}, {facts['seeds']} seed(s)", teacher, rows))
 
     def table(self) -> pd.DataFrame:
         """One row a trial and budget: means over seeds, range of the Frechet distance."""
@@ -76,9 +88,7 @@ class LossRecord:
             for rows in (self.rows[self.rows["trial"] == name] for name in (trial, other))
         ]
         differences = (logs[0] - logs[1]).dropna()
-        if len(differences) < 2:
-            return None
-        return over_seeds(np.exp(differences.to_numpy()), logs=True)
+        return over_seeds(np.exp(differences.to_numpy()), logs=True) if len(differences) > 1 else None
 
     def growth(self) -> str:
         """One sentence: how the Frechet distance of each trial changes from its smallest to its largest budget."""
@@ -90,13 +100,27 @@ class LossRecord:
             )
         return f"Frechet distance at the smallest and the largest budget (TFLOP): {'; '.join(told)}. {self.source}"
 
-    def verdict(self, other: str = REGRESSION) -> str:
-        """One sentence: which trials have a lower Frechet distance than `other`, beyond chance over seeds."""
-        found = {name: self.over(name, other) for name in self.rows["trial"].unique() if name != other}
+    def verdict(self) -> str:
+        """One sentence: which trials have a lower Frechet distance than regression, beyond chance over seeds."""
+        found = {name: self.over(name) for name in self.rows["trial"].unique() if name != REGRESSION}
         found = {name: ratio for name, ratio in found.items() if ratio}
         if not found:
             return f"One seed: no interval over seeds. {self.source}"
         told = ", ".join(f"{name} {r:.2f} [{low:.2f}, {high:.2f}]" for name, (r, low, high) in found.items())
         better = [name for name, (_, _, high) in found.items() if high < 1]
         ending = f"lower beyond chance: {', '.join(better)}" if better else "none is lower beyond chance"
-        return f"Frechet distance over that of '{other}', paired by seed: {told}; {ending}. {self.source}"
+        return f"Frechet distance over that of '{REGRESSION}', paired by seed: {told}; {ending}. {self.source}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: run what is missing, write the record."""
+    defaults = {"start": "student", "tflop": 10.0, "clips": 96, "trajectories": 6144, "seeds": None}
+    return run_study(RECORDS, __doc__, _work, defaults, arguments)
+
+
+def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
+    name, profile = options.study, get_profile(options.profile)
+    seeds = options.seeds or SEEDS[name]
+    bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips)
+    made = ((bench.key(trial), partial(bench.run, trial)) for trial in trials(name, options.tflop, seeds))
+    return run_trials(made, runs_dir(profile.name) / "distill" / "loss_study", name), {"seeds": seeds}

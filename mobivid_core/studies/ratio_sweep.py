@@ -14,9 +14,8 @@ import pandas as pd
 from torch import Tensor
 
 from mobivid_core.measure import intervals
-from mobivid_core.measure.metrics import psnr, ssim
 from mobivid_core.measure.rate_distortion import rate_distortion, truncated
-from mobivid_core.measure.reconstruction import at_speed, equal_channels, measure, reconstruct
+from mobivid_core.measure.reconstruction import at_speed, equal_channels, measure, psnr, reconstruct, ssim
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.phone.latent_costs import decoder_seconds, denoiser_seconds, pareto, ratio_name
@@ -29,14 +28,9 @@ FLOATS, CHANNELS = "equal floats", "equal channels"
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One ratio with one number of channels.
+    """One ratio (time, height, width) with one number of channels, of one sweep (`FLOATS` or `CHANNELS`).
 
-    Attributes:
-        sweep: "equal floats" or "equal channels".
-        ratio: Compression time x height x width.
-        channels: Latent channels.
-        pca: The closed-form codec; it may have more channels, of which the first `channels` are this point's.
-        vae: The briefly trained one.
+    The closed-form codec `pca` may have more channels, of which the first are this point's; `vae` is briefly trained.
     """
 
     sweep: str
@@ -124,15 +118,7 @@ def equal_floats(points: Sequence[SweepPoint]) -> list[SweepPoint]:
 
 
 def sweep_curves(points: Sequence[SweepPoint], clips: Tensor) -> pd.DataFrame:
-    """PSNR against latent size by PCA in closed form, one curve a ratio.
-
-    Args:
-        points: From `train_sweep`.
-        clips: Held-out clips (N, 3, T, H, W) in [-1, 1].
-
-    Returns:
-        The columns of `rate_distortion`, and ratio.
-    """
+    """PSNR of held-out clips (N, 3, T, H, W) against latent size by PCA: `rate_distortion` of each ratio."""
     curves = []
     for point in equal_floats(points):
         widths = [c for c in (1, 2, 4, 8, 16, 32, 64, 128) if c <= point.pca.config.latent_channels]
@@ -143,14 +129,9 @@ def sweep_curves(points: Sequence[SweepPoint], clips: Tensor) -> pd.DataFrame:
 def price(
     points: Sequence[SweepPoint], sweep: pd.DataFrame, cost: pd.DataFrame, server: DiTConfig, shape: tuple[int, ...]
 ) -> pd.DataFrame:
-    """Quality at equal floats beside what the denoiser costs: times are measured, in turns, in one run.
+    """Quality at equal floats (from `sweep_table`) beside what the denoiser costs (from `denoiser_costs`).
 
-    Args:
-        points: From `train_sweep`.
-        sweep: From `sweep_table` of the same points.
-        cost: From `denoiser_costs` at the same ratios.
-        server: The miniature denoiser that is timed.
-        shape: (3, T, H, W) of a clip.
+    Seconds of the miniature `server` and of the decoders on a clip (3, T, H, W) are measured, in turns, in one run.
     """
     codecs = {ratio_name(point.ratio): point.vae for point in equal_floats(points)}
     shapes = {name: codec.latent_shape(*shape[1:]) for name, codec in codecs.items()}
@@ -166,10 +147,7 @@ def price(
 def motion_by_ratio(points: Sequence[SweepPoint], clips: Tensor, frames: int) -> pd.DataFrame:
     """What motion costs at each ratio, by PCA at equal floats, so that training luck plays no part.
 
-    Args:
-        points: From `train_sweep`.
-        clips: Long clips (N, 3, L, H, W) with L at least `1 + 4 * (frames - 1)`.
-        frames: Frames of the clips that are coded.
+    The clips (N, 3, L, H, W) have 1 + 4 * (frames - 1) frames or more.
     """
     rows = []
     for point in equal_floats(points):

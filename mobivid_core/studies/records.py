@@ -1,25 +1,44 @@
-"""Records of comparisons that take longer than a notebook: a table and a small JSON beside it (`data/benchmarks/`).
+"""The one harness of comparisons that take longer than a notebook, and their one record format (`data/benchmarks/`).
 
-A study is a list of trials. `run_trials` makes those that are missing, `save_study` writes the record, `read_record`
-is what every notebook reads it with.
+A study is a list of trials. `run_trials` makes those that are missing, `run_study` is the study's command line and
+writes the record: a table, and a small JSON beside it that says what it was made with. `read_study` is what notebooks
+read it with.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Iterable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mobivid_core.command import CommandParser, above_zero, at_least_one, at_least_zero, run_command
 from mobivid_core.errors import CheckpointError
 from mobivid_core.files import write_bytes
 from mobivid_core.paths import data_dir
+from mobivid_core.profiles import add_profile
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mobivid_core.measure.intervals import Interval
+
+#: Options of studies, named as in the record's facts: (flag, type, help).
+OPTIONS: dict[str, tuple[str, Callable, str]] = {
+    "start": ("--start", str, "what trials start from: a stage or a folder"),
+    "tflop": ("--budget", above_zero, "training TFLOP of a trial (10: about 3 minutes on 2 cores)"),
+    "steps": ("--steps", at_least_one, "recovery steps of every arm"),
+    "updates": ("--updates", at_least_one, "updates of each trial"),
+    "clips": ("--clips", at_least_one, "test captions of each score"),
+    "trajectories": ("--trajectories", at_least_one, "guided teacher trajectories"),
+    "seeds": ("--seeds", at_least_one, "seeds of each trial"),
+    "turns": ("--turns", at_least_one, "turns of each batch size"),
+    "batches": ("--batches", at_least_one, "clips made at once"),
+    "draws": ("--draws", at_least_one, "experiments of each kind"),
+    "seed": ("--seed", at_least_zero, "random numbers come from it"),
+}
 
 
 def record_folder() -> Path:
@@ -34,14 +53,57 @@ def teacher_hash(profile: str) -> str:
     return read_stamp(find("teacher", profile).path)["files"][WEIGHTS][:12]
 
 
-def run_trials(trials: Iterable[tuple[str, Callable[[], dict]]], folder: Path, title: str) -> pd.DataFrame:
-    """One row a trial; finished ones are kept in `folder` and not made again.
+def run_study(
+    records: Mapping[str, str],
+    about: str,
+    work: Callable[[Namespace], tuple[pd.DataFrame, dict]],
+    defaults: Mapping[str, object],
+    arguments: Sequence[str] | None,
+    *,
+    of_teacher: bool = True,
+) -> int:
+    """Command line of a module's studies: run what is missing, write the record, print the table.
 
     Args:
-        trials: (key of the trial's file, what makes its row).
-        folder: Of the finished rows.
-        title: Of the progress bar.
+        records: {study: name of its record}; where there are several, the first argument says which.
+        about: The module's docstring.
+        work: From the options (`study`, `out`, `profile` and `defaults`) to the table and facts beside the options.
+        defaults: {option of `OPTIONS`: its default}; they become facts of the record.
+        arguments: Words after the subcommand.
+        of_teacher: Whether the record is of a profile's teacher.
+
+    Returns:
+        The exit status.
     """
+    parser = CommandParser(f"study {next(iter(records))}" if len(records) == 1 else "study", about)
+    if len(records) > 1:
+        parser.add_argument("study", choices=tuple(records), help="which trials")
+    else:
+        parser.set_defaults(study=next(iter(records)))
+    if of_teacher:
+        add_profile(parser)
+    for name, default in defaults.items():
+        flag, kind, text = OPTIONS[name]
+        many = {"nargs": "+"} if isinstance(default, list) else {}
+        shown = text if default is None else f"{text} (default: {default})"
+        parser.add_argument(flag, dest=name, type=kind, default=default, help=shown, **many)
+    parser.add_out("folder of the record", record_folder())
+
+    def record(options: Namespace) -> None:
+        import torch
+
+        table, facts = work(options)
+        used = {"teacher": teacher_hash(options.profile), "profile": options.profile} if of_teacher else {}
+        used |= {name: getattr(options, name) for name in defaults} | facts
+        used |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        write_record(options.out / records[options.study], table, used)
+        print(table.drop(columns="refused", errors="ignore").to_string(index=False))
+
+    return run_command(record, parser, arguments)
+
+
+def run_trials(trials: Iterable[tuple[str, Callable[[], dict]]], folder: Path, title: str) -> pd.DataFrame:
+    """One row a trial (key of its file, what makes its row); those kept in `folder` are not made again."""
     import pandas as pd
     from tqdm import tqdm
 
@@ -53,23 +115,6 @@ def run_trials(trials: Iterable[tuple[str, Callable[[], dict]]], folder: Path, t
             write_bytes(kept, json.dumps(make()).encode())
         rows.append(json.loads(kept.read_text(encoding="utf-8")))
     return pd.DataFrame(rows)
-
-
-def save_study(place: Path, table: pd.DataFrame, profile: str, **settings: object) -> None:
-    """Write a study's record with what it was made with, and print the table.
-
-    Args:
-        place: As in `write_record`.
-        table: One row a trial.
-        profile: Whose teacher it was.
-        settings: What the command line said.
-    """
-    import torch
-
-    facts = {"teacher": teacher_hash(profile), "profile": profile, **settings}
-    facts |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
-    write_record(place, table, facts)
-    print(table.drop(columns="refused", errors="ignore").to_string(index=False))
 
 
 def write_record(place: Path, table: pd.DataFrame, facts: dict) -> None:
@@ -105,26 +150,31 @@ def read_record(place: Path, command: str, columns: Sequence[str] = ()) -> tuple
     return rows, facts
 
 
-def whose_space(rows: pd.DataFrame) -> str:
-    """In which features a record's distances were taken; records without a word on it are older than the choice."""
-    return rows["distances in"].iloc[0] if "distances in" in rows else "the judge's features"
+def read_study(
+    record: str, study: str, columns: Sequence[str] = (), folder: Path | None = None
+) -> tuple[pd.DataFrame, dict]:
+    """(table, facts) of what `mobivid study STUDY` recorded; `folder` None is the project's. Errors: `read_record`."""
+    return read_record((folder or record_folder()) / record, f"mobivid study {study}", columns)
 
 
-def whose_teacher(facts: dict, teacher: str) -> str:
-    """ "this teacher", or loudly that the record was made with another one."""
-    return "this teacher" if facts["teacher"] == teacher else "ANOTHER TEACHER than this run's"
+def provenance(facts: dict, made: str, teacher: str, rows: pd.DataFrame | None = None) -> str:
+    """One sentence on where a record comes from.
+
+    Args:
+        facts: Of the record.
+        made: How it was made, after the date.
+        teacher: `teacher_hash` of this run; a record of another teacher is said loudly.
+        rows: A table with distances, of which the feature space is told; older records have the judge's.
+    """
+    whose = "this teacher" if facts["teacher"] == teacher else "ANOTHER TEACHER than this run's"
+    space = ""
+    if rows is not None:
+        told = rows["distances in"].iloc[0] if "distances in" in rows else "the judge's features"
+        space = f"; distances in {told}"
+    return f"Recorded on {facts['date']}{made}, on {whose}{space}."
 
 
 def current(name: str, profile: str, value: Interval | None) -> Interval | None:
-    """A number from a record if it was made with this profile's teacher, else None: it would judge other models.
-
-    Args:
-        name: The record's, without suffix.
-        profile: Name of the profile.
-        value: What was read from it.
-
-    Raises:
-        CheckpointError: There is no such record.
-    """
+    """A value from the record `name` if it was made with this profile's teacher, else None: it judges other models."""
     _, facts = read_record(record_folder() / name, "mobivid study")
     return value if facts["teacher"] == teacher_hash(profile) else None

@@ -163,8 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train_and_publish(arguments: argparse.Namespace) -> None:
     from mobivid_core.artifacts import publish, save_model
     from mobivid_core.data.folder import folder_pool
-    from mobivid_core.measure.metrics import psnr
-    from mobivid_core.measure.reconstruction import reconstruct
+    from mobivid_core.measure.reconstruction import psnr, reconstruct
     from mobivid_core.paths import runs_dir
     from mobivid_core.profiles import get_profile
     from mobivid_core.train import precision

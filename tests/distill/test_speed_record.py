@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mobivid_core.measure.comparison import Seconds
-from mobivid_core.studies import speed_record
+from mobivid_core.studies import records, speed_record
 from mobivid_core.studies.speed_record import DISTILLED, PRUNED, TEACHER, SpeedRuns, speed_of
 
 
@@ -24,13 +23,18 @@ def _times(scale: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _teacher_is(digest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (records, speed_record):
+        monkeypatch.setattr(module, "teacher_hash", lambda profile: digest)
+
+
 @pytest.fixture()
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(speed_record, "teacher_hash", lambda profile: "abc")
+    _teacher_is("abc", monkeypatch)
 
     def add(scale: float) -> None:
         monkeypatch.setattr(speed_record, "one_run", lambda *_: _times(scale))
-        speed_record._record(argparse.Namespace(profile="laptop", turns=4, batches=[1, 16], out=tmp_path))
+        assert speed_record.main(["--turns", "4", "--out", str(tmp_path)]) == 0
 
     return add
 
@@ -56,7 +60,7 @@ def test_without_a_record_the_run_speaks_for_itself(record, tmp_path: Path) -> N
 
 def test_another_teachers_runs_are_dropped(record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(1.0)
-    monkeypatch.setattr(speed_record, "teacher_hash", lambda profile: "new")
+    _teacher_is("new", monkeypatch)
     record(1.0)
     rows = pd.read_csv(tmp_path / "speed_runs.csv")
     assert rows["run"].unique().tolist() == [0]

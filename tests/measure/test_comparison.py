@@ -22,11 +22,10 @@ from mobivid_core.measure.comparison import (
     mean_change,
     mean_ratio,
     measure_seconds,
-    total_ratio,
 )
 from mobivid_core.measure.generation import Evaluation
 from mobivid_core.measure.intervals import Interval
-from mobivid_core.measure.minivbench import ClipMeasures, Reference, clip_totals, score
+from mobivid_core.measure.minivbench import ClipMeasures, Reference, dimension_table, score
 from mobivid_core.measure.quality import ImagingReference
 from mobivid_core.profiles import get_profile
 
@@ -106,9 +105,9 @@ def test_a_student_is_held_against_teacher_codec_and_free_samplers(reference):
     assert found["free8"] == distance_ratio(student.measures, strong.measures, reference)
     assert found["sharpness"] == pytest.approx((0.5, 0.5, 0.5)) and found["borders"][0] == pytest.approx(1.6)
     assert found["gain4"].value == pytest.approx(0.4) and found["gain8"].value == pytest.approx(0.15)
-    same = total_ratio(teacher.measures, teacher.measures, LABELS, reference)
+    same = mean_ratio(teacher.measures, teacher.measures, LABELS, reference, "total")
     assert same == (1, 1, 1) and found["total"].value < 1
-    totals = clip_totals(student.measures, LABELS, reference)
+    totals = dimension_table(student.measures, LABELS, reference)["total"]
     assert totals.mean() == pytest.approx(student.scores["total"])
     full = found | {"diversity": _at(0.95), "speed": _at(20.0)}
     assert DISTILL_BARS.keys() == set(STUDENTS)

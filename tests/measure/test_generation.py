@@ -9,7 +9,7 @@ from mobivid_core.data.captions import TRAIN_WORDINGS, VOCABULARY, WORDINGS, lab
 from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_tensors
-from mobivid_core.measure import diversity, kept
+from mobivid_core.measure import diversity, reference
 from mobivid_core.measure.generalisation import (
     PROBED,
     PROBED_TRAINED,
@@ -209,7 +209,7 @@ def test_cache_is_keyed_by_the_judge(evaluator: Evaluator, judge: Judge, tmp_pat
 def test_a_large_evaluation_is_kept_and_taken_up_again(evaluator: Evaluator, tmp_path: Path, monkeypatch) -> None:
     """The second call finds the file and does not sample; another seed, model or torn file samples anew."""
     monkeypatch.setenv("MOBIVID_RUNS", str(tmp_path))
-    monkeypatch.setattr(kept, "FROM_CLIPS", 4)
+    monkeypatch.setattr(reference, "FROM_CLIPS", 4)
     ask = dict(n=4, steps=2, keep=2, independent=True, progress=False)
     first = evaluator.evaluate(_Still(), **ask)
     (file,) = tmp_path.rglob("generated-*.safetensors")

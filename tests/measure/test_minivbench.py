@@ -5,9 +5,9 @@ import torch
 
 from mobivid_core.data.captions import VOCABULARY
 from mobivid_core.errors import ParameterError
+from mobivid_core.measure.frechet import frechet_distance
 from mobivid_core.measure.image_features import ImageAxes
 from mobivid_core.measure.measures import ClipMeasures, measure
-from mobivid_core.measure.metrics import frechet_distance
 from mobivid_core.measure.minivbench import (
     PIXELS,
     QUALITY,

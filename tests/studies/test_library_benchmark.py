@@ -11,7 +11,7 @@ from mobivid_core.prune.planner import Targets
 from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.kd import output_errors, reference
 from mobivid_core.studies import library_benchmark
-from mobivid_core.studies.library_arms import RATES, Setting, choices, prepared
+from mobivid_core.studies.library_benchmark import RATES, Setting, choices, prepared
 from mobivid_core.studies.library_plans import LibraryPlan
 
 OWN = ("ours: any level, one queue", "ours: scores with take-over, one queue")
@@ -55,6 +55,6 @@ def test_rates_are_chosen_on_clips_of_their_own(setting, tmp_path, monkeypatch):
     row = lambda s, chosen, start, model, seed: {"model": model, "at": start}  # noqa: E731
     monkeypatch.setattr(library_benchmark, "measured", row)
     chosen = LibraryPlan(PruningPlan.keep_all(setting.teacher.sizes), 1.0, "none")
-    rows = library_benchmark._rows(s, {"arm": "x"}, lambda: chosen, [], 1, {0: None}, tmp_path / "kept.json")
-    assert rows[0]["rate"] == RATES[2] == rows[0]["model"]
-    assert [(r["refit"], r["at"]) for r in rows] == [(False, False), (True, True)]  # every arm, both ways
+    rows = library_benchmark.arm_rows(s, {"arm": "x"}, lambda: chosen, 1, lambda seed: None, tmp_path)
+    assert rows["rate"][0] == RATES[2] == rows["model"][0]
+    assert rows[["refit", "at"]].to_numpy().tolist() == [[False, False], [True, True]]  # every arm, both ways

@@ -9,7 +9,7 @@ import torch
 from mobivid_core.sensitivity.attention_span import _weights, other_frame_attention
 from mobivid_core.sensitivity.kd import forward
 from mobivid_core.sensitivity.staged import enter
-from mobivid_core.studies.library_scores import activation_scores, weight_hessian_scores, weight_taylor_scores
+from mobivid_core.studies.criteria import activation_scores, weight_hessian_scores, weight_taylor_scores
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Trials at equal compute, and the record that the notebook reads."""
 
 import json
-from types import SimpleNamespace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -9,8 +9,8 @@ import pytest
 from mobivid_core.errors import CheckpointError
 from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION
 from mobivid_core.studies.distillation_bench import Trial
-from mobivid_core.studies.loss_record import LossRecord
-from mobivid_core.studies.loss_study import run_study, trials
+from mobivid_core.studies.loss_record import LossRecord, trials
+from mobivid_core.studies.records import run_trials
 
 FACTS = {"date": "2026-01-01", "teacher": "abc", "start": "student", "clips": 4, "seeds": 3, "torch": "2"}
 
@@ -43,11 +43,11 @@ def test_interrupted_study_goes_on_with_what_is_missing(tmp_path):
             raise KeyboardInterrupt
         return row(trial.arm, trial.seed, 1.0)
 
-    bench = SimpleNamespace(key=lambda t: f"{t.arm}-{t.seed}".replace(" ", ""), run=run)
     todo = [Trial(REGRESSION, 1.0, 0), Trial(BOTH, 1.0, 0)]
+    made = [(f"{t.arm}-{t.seed}".replace(" ", ""), partial(run, t)) for t in todo]
     with pytest.raises(KeyboardInterrupt):
-        run_study(bench, todo, tmp_path, "losses")
-    table = run_study(bench, todo, tmp_path, "losses")
+        run_trials(made, tmp_path, "losses")
+    table = run_trials(made, tmp_path, "losses")
     assert asked == [todo[0], todo[1], todo[1]] and list(table["trial"]) == [REGRESSION, BOTH]
 
 

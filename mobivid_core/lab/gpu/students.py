@@ -25,10 +25,10 @@ from mobivid_core.files import write_json
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.sampling import Solver, sample_latents
 from mobivid_core.lab.gpu.stages import ENDLESS, Place, codec, judge, latents, sharpen, teacher
+from mobivid_core.measure.frechet import frechet_distance
 from mobivid_core.measure.image_features import ImageAxes
 from mobivid_core.measure.judge import Judge, accuracy
 from mobivid_core.measure.measures import ClipMeasures, measure
-from mobivid_core.measure.metrics import frechet_distance
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 
