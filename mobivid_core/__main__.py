@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from mobivid_core import __version__
-from mobivid_core.command import MISTAKE, quiet_start
+from mobivid_core.command import MISTAKE, printed, quiet_start
 
 #: Group -> subcommand -> (module below the package and words that its `main` gets first, what it does).
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -112,11 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     groups = {name.split()[0] for name in _TARGETS}
     first = words[0] if words and words[0] in groups else ""
     if not words[bool(first) :] or words[bool(first)] in ("-h", "--help"):
-        print(page(first))
-        return 0
+        return printed(page(first))
     if words[0] == "--version":
-        print(__version__)
-        return 0
+        return printed(__version__)
     asked = " ".join(words[: 2 if first else 1])
     close = difflib.get_close_matches(asked, _TARGETS, 1)
     meant = f"did you mean `mobivid {close[0]}`?" if close else "mobivid --help lists them all"

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import IO, NoReturn, TypeVar
 
 from mobivid_core.errors import MobiVidError
 
@@ -42,6 +42,13 @@ class CommandParser(argparse.ArgumentParser):
     def add_seed(self, text: str = "random numbers come from it") -> None:
         """Add `--seed`, a whole number from zero up."""
         self.add_argument("--seed", type=at_least_zero, default=0, help=f"{text} (default: 0)")
+
+    def print_help(self, file: IO[str] | None = None) -> None:
+        """The help; a reader that has gone is met with silence here too."""
+        if file is not None:
+            super().print_help(file)
+        elif printed(self.format_help().removesuffix("\n")):
+            self.exit(CLOSED_PIPE)
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
@@ -86,6 +93,16 @@ def run_command(
     except OSError as error:  # a path of the user's that cannot be read or written
         _say(f"error: {_one_line(error)}")
         return MISTAKE
+
+
+def printed(text: str) -> int:
+    """Print, and return the exit status: 0, or that of a closed pipe."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _forget_output()
+        return CLOSED_PIPE
+    return 0
 
 
 def given_path(text: str) -> Path:

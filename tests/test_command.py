@@ -219,6 +219,16 @@ def test_a_reader_that_leaves_is_met_with_silence() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is a signal there")
+@pytest.mark.parametrize("words", [["--help"], ["train"], ["--version"], ["data", "check", "--help"]])
+def test_a_help_page_that_nobody_reads_is_silent(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "mobivid_core", *words]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_interrupting_the_imports_is_one_line_too(tmp_path: Path) -> None:
     """A command spends its first seconds importing: `torch` here is a module that takes its time."""
     (tmp_path / "torch.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
