@@ -17,7 +17,6 @@ from mobivid_core.flow.guidance import Guidance, as_guidance
 from mobivid_core.measure.generation import Evaluation, Evaluator
 from mobivid_core.measure.measures import render_batches
 from mobivid_core.measure.screening import COARSE, check_validation, rank, screen, screened_table
-from mobivid_core.models.sampler import Sampler
 
 #: What is tried: scales at all noise levels, in the middle of the path, from the start down to a low level, rescaled.
 GUIDANCES: tuple[Guidance, ...] = (
@@ -61,7 +60,7 @@ def choose_guidance(
     settings: Sequence[float | Guidance] = GUIDANCES,
     coarse: int = COARSE,
     finalists: int = 4,
-    steps: int,
+    steps: int | None = None,
     solver: str = "euler",
     seed: int = 0,
     batch: int = 32,
@@ -77,7 +76,7 @@ def choose_guidance(
         settings: What to try.
         coarse: Captions of the coarse round, from which `finalists` reach the final one.
         finalists: See `coarse`.
-        steps: Sampling steps.
+        steps: Sampling steps; None for the profile's teacher.
         solver: As in `Sampler`.
         seed: Seed of the noises.
         batch: Clips in memory at once.
@@ -88,7 +87,7 @@ def choose_guidance(
     """
     check_validation(evaluator)
     n, reference = len(evaluator.labels), evaluator.reference
-    samplers = {g: Sampler(solver, steps, g) for g in map(as_guidance, settings)}
+    samplers = {g: evaluator.way(steps, g, solver) for g in map(as_guidance, settings)}
     spreads: dict[Guidance, float] = {}
 
     def evaluation(guidance: Guidance) -> Callable[[int], Evaluation]:
@@ -115,7 +114,7 @@ def choose_guidance(
         for g, sampler in samplers.items()
     }  # fmt: skip
     table, best = screened_table(found, reference, cells), rank(found.final, reference)[0]
-    return GuidanceChoice(table, best, reference.space.finding(), f"{solver} in {steps} steps")
+    return GuidanceChoice(table, best, reference.space.finding(), f"{solver} in {samplers[best].steps} steps")
 
 
 @torch.no_grad()
