@@ -97,6 +97,7 @@ def parameters_of(module: nn.Module, program: Program) -> dict[str, Tensor]:
         if not same:
             raise ExportError(f"weight {name} of the package is no parameter of {type(module).__name__}")
         found[name] = same[0]
+        large = [p for p in large if p is not same[0]]
     return found
 
 

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 pytest.importorskip("coremltools")
-from mobivid_core.coreml import graphs, mixed_bits, tuned_palettes, verify  # noqa: E402
+from mobivid_core.coreml import app, bundle, graphs, mixed_bits, tuned_palettes, verify  # noqa: E402
 from mobivid_core.coreml.convert import convert  # noqa: E402
 from mobivid_core.coreml.mil import execute, relative_error  # noqa: E402
 from mobivid_core.coreml.numerics import unsafe_forms  # noqa: E402
 from mobivid_core.coreml.packages import load_program  # noqa: E402
 from mobivid_core.coreml.weight_bits import compress  # noqa: E402
 from mobivid_core.errors import ExportError, ParameterError  # noqa: E402
+from mobivid_core.models.config import DiTConfig  # noqa: E402
+from mobivid_core.models.dit import MobiVidTransformer3DModel  # noqa: E402
+from mobivid_core.models.vae import MobiVidVAE  # noqa: E402
 
 
 class _Net(torch.nn.Module):
@@ -90,7 +93,10 @@ def test_damage_of_a_parameter_is_that_of_the_packages_weight(tmp_path: Path) ->
             changed = execute(mixed_bits.with_palettes(program, {layer: bits}), inputs)["output"]
             found = relative_error(changed, expected) ** 2
             # Two implementations that must agree.
-            assert damage.loc[layer, bits] == pytest.approx(found * expected.square().mean().item(), rel=0.01), (layer, bits)
+            assert damage.loc[layer, bits] == pytest.approx(found * expected.square().mean().item(), rel=0.01), (
+                layer,
+                bits,
+            )
         # Not measured: one weight's errors are one draw, so that a factor of 2.5 in squares is four decibels.
         changed = execute(mixed_bits.with_palettes(program, {layer: 8}), inputs)["output"]
         assert 0.4 < damage.loc[layer, 8] / (changed - expected).square().mean() < 2.5, layer
@@ -153,6 +159,31 @@ def test_tuning_gets_nearer_and_moves_no_weight_on_a_palette(tmp_path: Path) -> 
         assert np.array_equal(*stored) and len(np.unique(stored[0])) <= 2**count
     assert made[100].megabytes == pytest.approx(made[0].megabytes, rel=0.01) and made[0].megabytes < 0.03
     assert not list(tmp_path.glob("*draft*"))
+
+
+def test_an_app_gets_four_choices_at_the_bytes_of_four_bits(tmp_path: Path) -> None:
+    from mobivid_core.models.text import MAX_LENGTH
+
+    torch.manual_seed(0)
+    vae = MobiVidVAE(ratio=(8, 32, 32), latent_channels=6, width=20).eval()
+    shape = vae.latent_shape(9, 64, 64)
+    sizes = DiTConfig(64, 8, (2,), (2,), (96,), in_channels=6, text_dim=384)
+    model = MobiVidTransformer3DModel.from_sizes(sizes).eval()
+    for parameter in (*model.parameters(), *vae.parameters()):
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    work = [graphs.dit_graph(model, shape[1:], MAX_LENGTH), graphs.decoder_graph(vae, shape)]
+    both = [(graph, verify.convert_and_verify(graph, tmp_path)) for graph in work]
+    before = [{n: p.clone() for n, p in graph.module.state_dict().items()} for graph in work]
+    tables = bundle.timestep_tables(model, [1.0, 0.5])
+    made = tuned_palettes.mixed_app(both, tables, ["a red star"], ["a blue ball"], tmp_path, updates=2)
+    names = [f"{part}_{name}" for part in ("dit", "decoder") for name in ("mixed", "mixed_tuned", "4_tuned")]
+    assert [v.package.path.stem for v in made.made] == names and all(v.passed for v in made.made)
+    megabytes = app.sizes_mb(tmp_path, ("mixed", "mixed tuned", "4 tuned"))
+    assert max(megabytes.values()) <= 1.05 * megabytes["4 tuned"]  # headers of 64 bytes
+    assert made.expected_db > 0 and 2 <= made.average <= 4.5
+    for graph, old in zip(work, before, strict=True):  # the 16-bit parts are as they were
+        assert all(torch.equal(p, old[n]) for n, p in graph.module.state_dict().items())
 
 
 def test_the_gate_names_what_float16_would_lose(tmp_path: Path) -> None:
