@@ -50,7 +50,8 @@ class App:
         Args:
             folder: Holds the packages.
             tables: The host's tables.
-            bits: Bits of a weight of transformer and decoder, or "mixed"; the text encoder keeps 16.
+            bits: Bits of a weight of transformer and decoder, or a choice of `tuned_palettes.mixed_app` ("mixed",
+                "mixed tuned", "4 tuned"); the text encoder keeps 16.
 
         Raises:
             ExportError: A package is missing or unreadable.
@@ -156,7 +157,7 @@ def sizes_mb(folder: Path, choices: Iterable[int | str]) -> dict[int | str, floa
 
 def _files(folder: Path, name: str, bits: int | str) -> list[Path]:
     """Packages of a part: the whole, or its chunks in order."""
-    end = "" if bits == 16 else "_mixed" if bits == "mixed" else f"_{bits}bit"
+    end = "" if bits == 16 else f"_{bits}bit" if isinstance(bits, int) else f"_{bits.replace(' ', '_')}"
     return sorted(folder.glob(f"{name}_part*{end}.mlpackage")) or [folder / f"{name}{end}.mlpackage"]
 
 
@@ -167,7 +168,7 @@ def weight_cost(
     """What smaller weights cost, seen on clips of the same captions and noise.
 
     Args:
-        clips: Bits of a weight, or "mixed" -> (N, 3, T, H, W) through the packages.
+        clips: Bits of a weight, or a choice with a name -> (N, 3, T, H, W) through the packages.
         reference: The same clips by torch in float32.
         megabytes: Bits -> size of the packages that differ.
         judge: Reads the captions' attributes back.

@@ -51,6 +51,14 @@ const MobiVidLive = (() => {
   function mount(root, data) {
     const field = (name) => root.querySelector(`[name=${name}]`);
     const number = (name) => Number(field(name).value);
+    // What stands beside a slider.
+    function told(name, device) {
+      const value = number(name);
+      if (name === "efficiency") return `${Math.round(100 * value)} %`;
+      if (name === "bandwidth") return `${(device.gbs * 2 ** value).toPrecision(3)} GB/s`;
+      if (name === "decoder") return `${value.toFixed(1)} TFLOP`;
+      return value.toLocaleString("en-US");
+    }
     function update() {
       const device = data.devices[number("device")];
       const [width, height] = data.sizes[number("size")];
@@ -69,7 +77,9 @@ const MobiVidLive = (() => {
         + [16, 8, 6, 4].map((bits, i) => `${made.megabytes[i].toFixed(0)} MB at ${bits} bits`).join(", ")
         + (made.megabytes[0] * 1e6 < data.weightFile ? "" : "; float16 is a file that the Neural Engine refuses")
         + (made.megabytes[0] * 1e6 <= data.chunk ? "" : `; ${Math.ceil(made.megabytes[0] * 1e6 / data.chunk)} packages in float16`);
-      for (const output of root.querySelectorAll("output")) output.textContent = field(output.dataset.of).value;
+      for (const output of root.querySelectorAll("output")) {
+        output.textContent = told(output.dataset.of, device);
+      }
     }
     root.addEventListener("input", update);
     update();

@@ -22,7 +22,27 @@ if TYPE_CHECKING:
     from IPython.display import HTML
 
 SCRIPT = Path(__file__).with_suffix(".js")
-_STYLE = "display:grid;grid-template-columns:8em 1fr 5em;gap:.3em;max-width:44em;align-items:center"
+#: Name of a control -> its label. The value beside it, with its unit, is written by the script.
+LABELS = {
+    "device": "Device", "efficiency": "Efficiency, share of peak", "bandwidth": "Memory bandwidth",
+    "size": "Clip, pixels", "frames": "Frames", "steps": "Steps", "decoder": "Decoder at {first}",
+    "blocks": "Blocks", "heads": "Heads", "ffn": "FFN width",
+}  # fmt: skip
+#: Results, then the controls in three columns; in a narrow window the label gets a line of its own.
+_STYLE = """
+.mobivid-live { max-width: 46rem; }
+.mobivid-live .speed { font-weight: bold; margin: .2rem 0; }
+.mobivid-live .plan { margin: .2rem 0 .8rem; }
+.mobivid-live .controls { display: grid; grid-template-columns: 13rem minmax(0, 1fr) 6rem; gap: .35rem .8rem;
+  align-items: center; }
+.mobivid-live :is(input, select) { width: 100%; min-width: 0; margin: 0; box-sizing: border-box; font: inherit; }
+.mobivid-live select { grid-column: 2 / -1; }
+.mobivid-live output { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+@media (max-width: 40rem) {
+  .mobivid-live .controls { grid-template-columns: minmax(0, 1fr) 6rem; }
+  .mobivid-live :is(label, select) { grid-column: 1 / -1; }
+}
+"""
 
 
 def numbers(
@@ -64,20 +84,27 @@ def page(data: dict) -> str:
         ("blocks", 1, 40, 1, model["blocks"]), ("heads", 1, 32, 1, model["heads"]),
         ("ffn", 256, 8192, 256, model["ffn"]),
     ]  # fmt: skip
-    labels = {"bandwidth": "bandwidth x 2^", "decoder": "decoder (TFLOP)", "ffn": "FFN width"}
-    rows = [_choice("device", [d["name"] for d in data["devices"]])]
-    rows += [_choice("size", [f"{w} x {h}" for w, h in data["sizes"]])]
-    for name, low, high, step, value in sliders:
-        rows.append(
-            f'<label>{labels.get(name, name)}</label><input type="range" name="{name}" min="{low}" max="{high}" '
-            f'step="{step}" value="{value}"><output data-of="{name}">{value}</output>'
-        )
-    # JupyterLab runs an output's script before the output is part of the document: look for it until it is there.
     text = json.dumps(data)
     place = f"mobivid-live-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    controls = {
+        "device": _choice(place, "device", [d["name"] for d in data["devices"]]),
+        "size": _choice(place, "size", [f"{w} x {h}" for w, h in data["sizes"]]),
+    }
+    for name, low, high, step, value in sliders:
+        controls[name] = (
+            f'<input type="range" id="{place}-{name}" name="{name}" min="{low}" max="{high}" step="{step}" '
+            f'value="{value}"><output for="{place}-{name}" data-of="{name}">{value}</output>'
+        )
+    first = " x ".join(str(n) for n in (*data["sizes"][0], data["frames"]))
+    rows = [
+        f'<label for="{place}-{name}">{label.format(first=first)}</label>{controls[name]}'
+        for name, label in LABELS.items()
+    ]
+    # JupyterLab runs an output's script before the output is part of the document: look for it until it is there.
     return (
-        f'<div id="{place}"><div style="{_STYLE}">{"".join(rows)}</div>'
-        '<p><b class="speed"></b></p><p class="plan"></p></div>'
+        f'<style>{_STYLE}</style><div id="{place}" class="mobivid-live">'
+        f'<div aria-live="polite"><p class="speed"></p><p class="plan"></p></div>'
+        f'<div class="controls">{"".join(rows)}</div></div>'
         f"<script>(() => {{ {SCRIPT.read_text(encoding='utf-8')}\n"
         f'MobiVidLive.when("{place}", (root) => MobiVidLive.mount(root, {text})); }})();</script>'
     )
@@ -90,6 +117,6 @@ def explore(data: dict) -> HTML:
     return HTML(page(data))
 
 
-def _choice(name: str, options: Sequence[str]) -> str:
+def _choice(place: str, name: str, options: Sequence[str]) -> str:
     items = "".join(f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(options))
-    return f'<label>{name}</label><select name="{name}">{items}</select><span></span>'
+    return f'<select id="{place}-{name}" name="{name}">{items}</select>'

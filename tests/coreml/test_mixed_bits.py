@@ -8,13 +8,16 @@ import pytest
 import torch
 
 pytest.importorskip("coremltools")
-from mobivid_core.coreml import graphs, mixed_bits, verify  # noqa: E402
+from mobivid_core.coreml import app, bundle, graphs, mixed_bits, tuned_palettes, verify  # noqa: E402
 from mobivid_core.coreml.convert import convert  # noqa: E402
 from mobivid_core.coreml.mil import execute, relative_error  # noqa: E402
 from mobivid_core.coreml.numerics import unsafe_forms  # noqa: E402
 from mobivid_core.coreml.packages import load_program  # noqa: E402
 from mobivid_core.coreml.weight_bits import compress  # noqa: E402
-from mobivid_core.errors import ParameterError  # noqa: E402
+from mobivid_core.errors import ExportError, ParameterError  # noqa: E402
+from mobivid_core.models.config import DiTConfig  # noqa: E402
+from mobivid_core.models.dit import MobiVidTransformer3DModel  # noqa: E402
+from mobivid_core.models.vae import MobiVidVAE  # noqa: E402
 
 
 class _Net(torch.nn.Module):
@@ -60,8 +63,10 @@ def test_bits_go_where_they_remove_most_damage_within_the_budget() -> None:
 def test_a_mixed_package_is_what_was_planned_and_no_larger_than_uniform(tmp_path: Path) -> None:
     graph, verified = _converted(tmp_path)
     package = verified.package
-    bits, damage = mixed_bits.mixed_for(package, [graph.inputs])
-    assert set(damage["layer"]) == set(mixed_bits.weights(load_program(package.path))) == set(bits)
+    part = mixed_bits.Part(package, graph.module, lambda: graph.module(graph.inputs["x"]))
+    (bits,), damage = mixed_bits.mixed_for([part])
+    assert {n for _, n in damage["layer"]} == set(mixed_bits.weights(load_program(package.path))) == set(bits)
+    assert mixed_bits.expected_gain_db(damage) >= 0
     made = mixed_bits.compress_mixed(package, bits, tmp_path / "mixed.mlpackage")
     uniform = compress(package, 4, tmp_path / "four.mlpackage")
     assert made.megabytes <= uniform.megabytes * 1.02  # headers of 64 bytes
@@ -75,15 +80,110 @@ def test_a_mixed_package_is_what_was_planned_and_no_larger_than_uniform(tmp_path
     assert relative_error(found, expected) == pytest.approx(relative_error(planned, expected), rel=0.3)
 
 
-def test_damage_scaled_from_four_bits_is_near_what_is_measured(tmp_path: Path) -> None:
+def test_damage_of_a_parameter_is_that_of_the_packages_weight(tmp_path: Path) -> None:
     graph, verified = _converted(tmp_path)
     program = load_program(verified.package.path)
-    expected = execute(program, graph.inputs)["output"]
-    for row in mixed_bits.layer_damage(program, [graph.inputs]).to_dict("records"):
-        for bits in (3, 6):
-            changed = execute(mixed_bits.with_palettes(program, {row["layer"]: bits}), graph.inputs)["output"]
-            # One weight's errors are one draw: a factor of 2.5 in squares is four decibels.
-            assert 0.4 < row[bits] / relative_error(changed, expected) ** 2 < 2.5, (row["layer"], bits)
+    before = {n: p.clone() for n, p in graph.module.state_dict().items()}
+    inputs = verify.rounded_inputs(graph)
+    layers = mixed_bits.parameters_of(graph.module, program)
+    damage = mixed_bits.layer_damage(layers, lambda: graph.module(inputs["x"])).set_index("layer")
+    expected = execute(program, inputs)["output"]
+    for layer in damage.index:
+        for bits in (2, 4, 6):
+            changed = execute(mixed_bits.with_palettes(program, {layer: bits}), inputs)["output"]
+            found = relative_error(changed, expected) ** 2
+            # Two implementations that must agree.
+            assert damage.loc[layer, bits] == pytest.approx(found * expected.square().mean().item(), rel=0.01), (
+                layer,
+                bits,
+            )
+        # Not measured: one weight's errors are one draw, so that a factor of 2.5 in squares is four decibels.
+        changed = execute(mixed_bits.with_palettes(program, {layer: 8}), inputs)["output"]
+        assert 0.4 < damage.loc[layer, 8] / (changed - expected).square().mean() < 2.5, layer
+    assert all(torch.equal(p, before[n]) for n, p in graph.module.state_dict().items())
+
+
+def test_a_weight_that_is_no_parameter_is_refused(tmp_path: Path) -> None:
+    graph, verified = _converted(tmp_path)
+    with torch.no_grad():
+        graph.module.large.weight += 1
+    with pytest.raises(ExportError, match="is no parameter of _Net"):
+        mixed_bits.parameters_of(graph.module, load_program(verified.package.path))
+
+
+def test_bits_are_the_best_that_trying_all_finds_up_to_one_step() -> None:
+    rng, bits = np.random.default_rng(0), mixed_bits.BITS
+    for _ in range(20):
+        damage = pd.DataFrame({"layer": list("abcde"), "values": rng.integers(3_000, 300_000, 5)})
+        start = 10 ** rng.uniform(-9, -2, 5)
+        for b in bits:
+            damage[b] = start * 4.0 ** (2 - b) * rng.uniform(0.7, 1.4, 5)
+        budget = sum(mixed_bits.palette_bytes(v, 4) for v in damage["values"])
+        size = np.array([[mixed_bits.palette_bytes(v, b) for b in bits] for v in damage["values"]])
+        every = np.stack(np.meshgrid(*[np.arange(len(bits))] * 5), -1).reshape(-1, 5)
+        harm = damage[list(bits)].to_numpy()[np.arange(5), every].sum(1)
+        best = harm[size[np.arange(5), every].sum(1) <= budget].min()
+        chosen = mixed_bits.allocate(damage, budget)
+        found = sum(damage.set_index("layer").loc[n, b] for n, b in chosen.items())
+        assert sum(size[i, bits.index(chosen[n])] for i, n in enumerate("abcde")) <= budget
+        # With five layers one step is a large share of the budget.
+        assert best <= found <= 6 * best and found <= damage[4].sum()
+
+
+def test_tuning_gets_nearer_and_moves_no_weight_on_a_palette(tmp_path: Path) -> None:
+    graph, verified = _converted(tmp_path)
+    # Inputs have a mean, so that errors of weights have one, too: that is what a bias can undo.
+    x, other = 2 + torch.randn(2, 16, 5, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        lesson = tuned_palettes.Lesson((x,), graph.module(x), batch=4)
+    program = load_program(verified.package.path)
+    bits = dict.fromkeys(mixed_bits.weights(program), 3)
+    made = {
+        updates: tuned_palettes.tuned_package(
+            graph, verified.package, bits, lesson, tmp_path, f"after_{updates}", updates=updates, seed=0
+        )
+        for updates in (0, 100)
+    }
+    read = {updates: load_program(package.path) for updates, package in made.items()}
+    unseen = {"x": other[:1]}
+    expected = execute(program, unseen)["output"]
+    errors = {u: relative_error(execute(p, unseen)["output"], expected) for u, p in read.items()}
+    assert errors[100] < 0.9 * errors[0]
+    planned = execute(mixed_bits.with_palettes(program, bits), unseen)["output"]
+    assert errors[0] == pytest.approx(relative_error(planned, expected), rel=1e-3)
+    for layer, count in bits.items():
+        stored = [
+            next(o.value for o in p.operations if o.outputs[0].name.removesuffix("_palettized") == layer)
+            for p in read.values()
+        ]
+        assert np.array_equal(*stored) and len(np.unique(stored[0])) <= 2**count
+    assert made[100].megabytes == pytest.approx(made[0].megabytes, rel=0.01) and made[0].megabytes < 0.03
+    assert not list(tmp_path.glob("*draft*"))
+
+
+def test_an_app_gets_four_choices_at_the_bytes_of_four_bits(tmp_path: Path) -> None:
+    from mobivid_core.models.text import MAX_LENGTH
+
+    torch.manual_seed(0)
+    vae = MobiVidVAE(ratio=(8, 32, 32), latent_channels=6, width=20).eval()
+    shape = vae.latent_shape(9, 64, 64)
+    sizes = DiTConfig(64, 8, (2,), (2,), (96,), in_channels=6, text_dim=384)
+    model = MobiVidTransformer3DModel.from_sizes(sizes).eval()
+    for parameter in (*model.parameters(), *vae.parameters()):
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    work = [graphs.dit_graph(model, shape[1:], MAX_LENGTH), graphs.decoder_graph(vae, shape)]
+    both = [(graph, verify.convert_and_verify(graph, tmp_path)) for graph in work]
+    before = [{n: p.clone() for n, p in graph.module.state_dict().items()} for graph in work]
+    tables = bundle.timestep_tables(model, [1.0, 0.5])
+    made = tuned_palettes.mixed_app(both, tables, ["a red star"], ["a blue ball"], tmp_path, updates=2)
+    names = [f"{part}_{name}" for part in ("dit", "decoder") for name in ("mixed", "mixed_tuned", "4_tuned")]
+    assert [v.package.path.stem for v in made.made] == names and all(v.passed for v in made.made)
+    megabytes = app.sizes_mb(tmp_path, ("mixed", "mixed tuned", "4 tuned"))
+    assert max(megabytes.values()) <= 1.05 * megabytes["4 tuned"]  # headers of 64 bytes
+    assert made.expected_db > 0 and 2 <= made.average <= 4.5
+    for graph, old in zip(work, before, strict=True):  # the 16-bit parts are as they were
+        assert all(torch.equal(p, old[n]) for n, p in graph.module.state_dict().items())
 
 
 def test_the_gate_names_what_float16_would_lose(tmp_path: Path) -> None:
