@@ -252,5 +252,5 @@ def _averages(columns: dict[str, np.ndarray], dropped: Sequence[str]) -> dict[st
         parts.append((names, weights / weights.sum()) if names else (["all_together"], np.array([np.nan])))
     (first, q), (second, s) = parts
     parts.append((first + second, np.concatenate([total_score(q, 0), total_score(0, s)])))
-    means = (np.stack([columns[name] for name in names], 1) @ weights for names, weights in parts)
+    means = (np.stack([columns[name] for name in names]).T @ weights for names, weights in parts)
     return dict(zip(("quality", "semantic", "total"), means, strict=True))
