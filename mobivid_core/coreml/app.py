@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mobivid_core.coreml.graphs import MASKED
+from mobivid_core.coreml.graphs import additive
 from mobivid_core.coreml.mil import Program, execute
 from mobivid_core.coreml.packages import folder_bytes, load_program
 from mobivid_core.coreml.steps import DiTStep
@@ -29,17 +29,10 @@ from mobivid_core.models.vae import MobiVidVAE
 
 @dataclass(frozen=True)
 class App:
-    """The packages of one bundle and the host's tables.
-
-    Attributes:
-        text_encoder: Token ids to states.
-        steps: The transformer, whole or in parts, in order.
-        decoder: Latents to clip.
-        tables: From `bundle.timestep_tables`.
-    """
+    """The packages of one bundle, and the host's tables from `bundle.timestep_tables`."""
 
     text_encoder: Program
-    steps: Sequence[Program]
+    steps: Sequence[Program]  # the transformer, whole or in parts, in order
     decoder: Program
     tables: dict[str, Tensor]
 
@@ -60,13 +53,12 @@ class App:
         steps = [load_program(part) for part in _files(folder, "dit", bits)]
         return cls(load_program(text_encoder), steps, load_program(decoder), tables)
 
-    def clip(self, caption: str, noise: Tensor, mode: str = "fp16") -> Tensor:
-        """One clip (1, 3, T, H, W) of a caption and its noise (1, C, t, h, w)."""
+    def clip(self, caption: str, noise: Tensor) -> Tensor:
+        """One clip (1, 3, T, H, W) of a caption and its noise (1, C, t, h, w), values in float16 between operations."""
         ids, mask = tokens(caption)
-        additive = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
-        text = execute(self.text_encoder, {"input_ids": ids, "text_mask": additive}, mode)["states"]
-        latents = sample(package_step(self.steps, mode), noise, text, mask, self.tables)
-        return execute(self.decoder, {"latents": latents}, mode)["clip"]
+        text = execute(self.text_encoder, {"input_ids": ids, "text_mask": additive(mask)}, "fp16")["states"]
+        latents = sample(package_step(self.steps, "fp16"), noise, text, mask, self.tables)
+        return execute(self.decoder, {"latents": latents}, "fp16")["clip"]
 
 
 def tokens(caption: str) -> tuple[Tensor, Tensor]:
@@ -82,18 +74,7 @@ def tokens(caption: str) -> tuple[Tensor, Tensor]:
 def torch_clip(
     model: MobiVidTransformer3DModel, vae: MobiVidVAE, caption: str, noise: Tensor, tables: dict[str, Tensor]
 ) -> Tensor:
-    """The same clip by torch in float32, with the models as they were trained: what the packages are measured against.
-
-    Args:
-        model: The transformer.
-        vae: Decodes.
-        caption: What to show.
-        noise: (1, C, t, h, w).
-        tables: The host's tables.
-
-    Returns:
-        (1, 3, T, H, W) in [-1, 1].
-    """
+    """The same clip (1, 3, T, H, W) by torch in float32, with the models as trained: what packages are measured by."""
     from mobivid_core.models.text import encode_text
 
     text, mask = encode_text([caption])
@@ -117,22 +98,20 @@ def sample(
     Returns:
         (1, C, t, h, w) normalised latents.
     """
-    additive = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
-    rows = iter(tables["modulation"].split(1))
-    return solver_path(lambda x, sigma: step(x, text, additive, next(rows)), noise, tables["sigmas"])[-1]
+    masked, rows = additive(mask), iter(tables["modulation"].split(1))
+    return solver_path(lambda x, sigma: step(x, text, masked, next(rows)), noise, tables["sigmas"])[-1]
 
 
-def package_step(programs: Program | Sequence[Program], mode: str) -> Callable[..., Tensor]:
+def package_step(parts: Sequence[Program], mode: str) -> Callable[..., Tensor]:
     """A transformer package, or the chain of its parts in order, as `sample`'s step."""
-    parts = [programs] if isinstance(programs, Program) else list(programs)
 
     def step(latents: Tensor, text: Tensor, text_mask: Tensor, modulation: Tensor) -> Tensor:
         x, used = latents, 0
         for program in parts:
-            x_name, text_name, mask_name, rows_name = [slot.name for slot in program.inputs]
             taken = program.inputs[3].shape[1]
-            rows = modulation[:, used : used + taken]
-            made = execute(program, {x_name: x, text_name: text, mask_name: text_mask, rows_name: rows}, mode)
+            given = (x, text, text_mask, modulation[:, used : used + taken])
+            names = [slot.name for slot in program.inputs]
+            made = execute(program, dict(zip(names, given, strict=True)), mode)
             used += taken
             x, text = (*made.values(), text)[:2]
         return x
@@ -140,14 +119,10 @@ def package_step(programs: Program | Sequence[Program], mode: str) -> Callable[.
     return step
 
 
-def psnr_db(got: Tensor, expected: Tensor) -> float:
-    """Peak signal-to-noise ratio of clips in [-1, 1] in decibels; infinite if they are equal."""
-    return 10 * torch.log10(4 / (got - expected).square().mean()).item()
-
-
 def psnrs(clips: Tensor, reference: Tensor) -> np.ndarray:
-    """`psnr_db` of each of (N, 3, T, H, W) clips."""
-    return np.array([psnr_db(a, b) for a, b in zip(clips, reference, strict=True)])
+    """Peak signal-to-noise ratio of (N, 3, T, H, W) clips in [-1, 1] in decibels, infinite if equal: (N,)."""
+    pairs = zip(clips, reference, strict=True)
+    return np.array([10 * torch.log10(4 / (a - b).square().mean()).item() for a, b in pairs])
 
 
 def sizes_mb(folder: Path, choices: Iterable[int | str]) -> dict[int | str, float]:

@@ -1,7 +1,6 @@
 """The folder that a phone app needs: packages, the host's small tables, and a manifest with hashes.
 
-Paper: the on-device section (text encoder, four transformer steps, light decoder). The loop
-that an app runs over them is in `app`.
+Paper: the on-device section (text encoder, four transformer steps, light decoder). `app` holds the loop over them.
 """
 
 from __future__ import annotations
@@ -30,19 +29,12 @@ STEPS = 4
 
 @dataclass(frozen=True)
 class Generator:
-    """The transformer that goes onto the phone.
-
-    Attributes:
-        model: Its weights.
-        sigmas: Noise levels of its steps, without the final 0.
-        source: One line that says where it comes from.
-        distilled: True for a student made for these few steps; a teacher only stands in for it.
-    """
+    """The transformer that goes onto the phone."""
 
     model: MobiVidTransformer3DModel
-    sigmas: list[float]
-    source: str
-    distilled: bool
+    sigmas: list[float]  # noise levels of its steps, without the final 0
+    source: str  # one line that says where it comes from
+    distilled: bool  # true for a student made for these few steps; a teacher only stands in for it
 
 
 def load_generator(profile: str) -> Generator:
@@ -81,8 +73,8 @@ def write_bundle(
         verifications: Of each package.
         tables: From `timestep_tables`; None for models without fixed steps.
         source: One line that says where the weights come from.
-        runs: File name of a package -> how often an app calls it for one clip.
-        frames: Frames of that clip.
+        runs: File name of a package -> how often an app calls it for one clip of `frames` frames.
+        frames: See `runs`.
     """
     from safetensors.torch import save
 

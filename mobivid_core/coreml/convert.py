@@ -1,11 +1,8 @@
 """Torch modules to Core ML packages, on any machine.
 
-coremltools is imported in `coreml_library`; saved packages are read and hashed in `packages`.
-
 Paper: the on-device section (float16 Core ML, data/paper claim C26). A torch module is captured with `torch.export`,
 decomposed with an empty table (coremltools' own operators are faster than the default decompositions), and converted
-to an ML Program for iOS 18 with float16 compute.
-What coremltools converts wrongly is refused or replaced in `coreml_fixes`.
+to an ML Program for iOS 18 with float16 compute. What coremltools converts wrongly is refused or replaced in `library`.
 """
 
 from __future__ import annotations
@@ -20,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.coreml.fixes import refuse_dropped_keywords
-from mobivid_core.coreml.library import import_coremltools, quiet_bars
-from mobivid_core.coreml.packages import Package, operation_counts, package_of, save_package
+from mobivid_core.coreml.library import import_coremltools, quiet_bars, refuse_dropped_keywords
+from mobivid_core.coreml.packages import Package, save_package
 from mobivid_core.errors import ExportError
 
 if TYPE_CHECKING:
@@ -44,9 +40,7 @@ def capture(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     return program
 
 
-def convert(
-    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], path: Path, *, keep_float32: bool = False
-) -> Package:
+def convert(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], path: Path) -> Package:
     """Convert a float32 module to a float16 ML Program (iOS 18) and save it.
 
     Args:
@@ -54,7 +48,6 @@ def convert(
         inputs: Name -> example tensor; float tensors become float16 inputs, integers int32.
         outputs: Names of the outputs in order.
         path: `.mlpackage` folder to write; replaced if it exists.
-        keep_float32: Keep float32 compute, to tell conversion errors from rounding.
 
     Raises:
         ExportError: The graph is refused, an operator is unsupported, or the disk is full.
@@ -62,22 +55,18 @@ def convert(
     start = time.perf_counter()
     ct = import_coremltools()
     captured = capture(module, tuple(inputs.values()))
-    real = np.float32 if keep_float32 else np.float16
-    kinds = {name: real if tensor.is_floating_point() else np.int32 for name, tensor in inputs.items()}
-    precision = ct.precision.FLOAT32 if keep_float32 else ct.precision.FLOAT16
+    kinds = {name: np.float16 if tensor.is_floating_point() else np.int32 for name, tensor in inputs.items()}
     try:
         with quiet_bars():
             model = ct.convert(
                 captured,
                 convert_to="mlprogram",
                 minimum_deployment_target=ct.target.iOS18,
-                compute_precision=precision,
+                compute_precision=ct.precision.FLOAT16,
                 inputs=[ct.TensorType(name=n, shape=tuple(t.shape), dtype=kinds[n]) for n, t in inputs.items()],
-                outputs=[ct.TensorType(name=n, dtype=real) for n in outputs],
+                outputs=[ct.TensorType(name=n, dtype=np.float16) for n in outputs],
                 skip_model_load=True,
             )
     except (NotImplementedError, ValueError, RuntimeError) as error:
         raise ExportError(f"coremltools cannot convert {type(module).__name__}: {error}") from error
-    save_package(model, Path(path))
-    params = sum(p.numel() for p in module.parameters())
-    return package_of(path, params, operation_counts(model), time.perf_counter() - start)
+    return save_package(model, path, sum(p.numel() for p in module.parameters()), start)

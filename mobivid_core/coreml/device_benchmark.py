@@ -6,9 +6,9 @@ r"""Command: time verified packages on a connected iPhone through coremltools' r
     mobivid device --import theirs.json --bundle packages/block
 
 Paper: the speed on an iPhone 16 Pro Max. Needs macOS 14.4, Xcode, a signing team and an unlocked iPhone in Developer
-Mode; what is missing is said. Each remote call waits ten seconds at most, so a block, the decoder and
-the text encoder are timed one by one and composed. The remote part follows coremltools 9's code; it has not been run
-by the project, which has no such phone.
+Mode; what is missing is said. Each remote call waits ten seconds at most, so a block, the decoder and the text encoder
+are timed one by one and composed. The remote part follows coremltools 9's code; it has not been run by the project,
+which has no such phone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from mobivid_core.phone.records import (
 )
 
 _MACOS = (14, 4)
-_SOURCE = "coremltools MLModelBenchmarker over devicectl"
 
 
 def missing_requirements(team: str | None) -> list[str]:
@@ -55,12 +54,8 @@ def missing_requirements(team: str | None) -> list[str]:
     return lacks
 
 
-def checked_hash(package: Path, verified: Mapping[str, dict]) -> str:
-    """Hash of a package, which must be that of a verified one.
-
-    Raises:
-        ExportError: The package is not what was verified.
-    """
+def _checked_hash(package: Path, verified: Mapping[str, dict]) -> str:
+    """Hash of a package, which must be that of a verified one."""
     digest = package_hash(package)
     if digest not in verified:
         raise ExportError(
@@ -92,21 +87,17 @@ async def _time_package(phone: object, package: Path, units: str, iterations: in
     return list(loads.samples), list(predictions.samples)
 
 
-async def time_bundle(options: argparse.Namespace, verified: Mapping[str, dict]) -> list[DeviceRecord]:
-    """Time every verified package of the bundle on the phone, one after the other.
-
-    Raises:
-        ExportError: No phone, or a package is not what was verified.
-    """
+async def _time_bundle(options: argparse.Namespace, verified: Mapping[str, dict]) -> list[DeviceRecord]:
+    """Time every verified package of the bundle on the phone, one after the other."""
     packages = sorted(options.bundle.glob("*.mlpackage"))
-    digests = {package: checked_hash(package, verified) for package in packages}
+    digests = {package: _checked_hash(package, verified) for package in packages}
     phone = await _connect(options.team)
     records = []
     for package, digest in digests.items():
         loads, predictions = await _time_package(phone, package, options.units, options.iterations)
         record = DeviceRecord(
             options.device, f"iOS {phone.os_version}", options.units, package.name, digest, loads, predictions,
-            options.thermal, _SOURCE,
+            options.thermal, "coremltools MLModelBenchmarker over devicectl",
         )  # fmt: skip
         print(keep_record(record, options.out))
         records.append(record)
@@ -127,7 +118,7 @@ def _run(options: argparse.Namespace) -> None:
         for record in records:
             print(keep_record(record, options.out))
     else:
-        records = asyncio.run(time_bundle(options, verified))
+        records = asyncio.run(_time_bundle(options, verified))
     for record in records:
         row = record.as_row()
         print(f"{row['device']}, {row['units']}: {row['package']} {row['predict ms']:.2f} ms (median)")
@@ -145,8 +136,9 @@ def _parser() -> CommandParser:
     what.add_argument(
         "--import", dest="records", type=given_path, nargs="+", help="records of others to check and keep"
     )
-    bundle = Path("packages/block")
-    parser.add_argument("--bundle", type=given_path, default=bundle, help="folder that mobivid export wrote")
+    parser.add_argument(
+        "--bundle", type=given_path, default=Path("packages/block"), help="folder that mobivid export wrote"
+    )
     parser.add_argument("--team", help="Apple developer team id, for signing coremltools' model runner")
     parser.add_argument("--units", choices=COMPUTE_UNITS, default="CPU_AND_NE", help="default: CPU_AND_NE")
     parser.add_argument("--iterations", type=at_least_one, default=10, help="timed after one warm-up (default: 10)")

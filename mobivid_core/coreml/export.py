@@ -14,14 +14,14 @@ import argparse
 import copy
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from mobivid_core import artifacts
 from mobivid_core.command import CommandParser, run_command
-from mobivid_core.coreml import graphs, text_graphs
+from mobivid_core.coreml import graphs
 from mobivid_core.coreml.app import tokens
 from mobivid_core.coreml.bundle import STEPS, load_generator, timestep_tables, write_bundle
 from mobivid_core.coreml.verify import Verification, compress_and_verify, convert_and_verify
@@ -36,8 +36,6 @@ CONFIGS = ("mini", "mobile-block", "mobile")
 #: Clip and text of the paper (claims C17, C18 and C27): 49 frames of 512 x 384, 77 CLIP tokens.
 PAPER_FRAMES, PAPER_TEXT = 49, 77
 PAPER_GRID = latent_grid(PAPER_FRAMES, 384, 512)
-#: Peak memory of a conversion and check in parts, measured: 0.35 GB and 7 bytes a parameter.
-_BYTES_PER_PARAMETER = 7
 
 
 def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
@@ -53,13 +51,11 @@ def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
     generator = load_generator(profile.name)
     graph = graphs.dit_graph(generator.model, shape[1:], MAX_LENGTH)
     states, mask = encode_text(["a red star moving right"])
-    graph.inputs.update(
-        text=states[:, :MAX_LENGTH], text_mask=torch.zeros(mask.shape).masked_fill(~mask, graphs.MASKED)
-    )
+    graph.inputs.update(text=states[:, :MAX_LENGTH], text_mask=graphs.additive(mask))
     yield graph
     yield graphs.decoder_graph(vae, shape)
     encoder = copy.deepcopy(load_text_encoder())
-    yield text_graphs.text_graph(encoder, *tokens("a red star moving right"), causal=False)
+    yield graphs.text_graph(encoder, *tokens("a red star moving right"), causal=False)
 
 
 def mobile_graphs() -> Iterator[graphs.Graph]:
@@ -88,7 +84,7 @@ def _around() -> Iterator[graphs.Graph]:
         torch.manual_seed(1)
         vae = light_vae().eval()
     yield graphs.decoder_graph(vae, (MOBILE.in_channels, *PAPER_GRID), name="mobile_decoder")
-    yield text_graphs.clip_text_graph(length=PAPER_TEXT, name="mobile_text_encoder")
+    yield graphs.clip_text_graph(length=PAPER_TEXT, name="mobile_text_encoder")
 
 
 def runs_a_clip(name: str, blocks: int, steps: int) -> int:
@@ -98,9 +94,7 @@ def runs_a_clip(name: str, blocks: int, steps: int) -> int:
     return steps if "dit" in name else 1
 
 
-def export(
-    config: str, out: Path, profile: Profile, bits: Sequence[int] = (), say: Callable[[str], None] = print
-) -> list[Verification]:
+def export(config: str, out: Path, profile: Profile, bits: Sequence[int] = ()) -> list[Verification]:
     """Convert and verify one configuration into `out`, with progress lines.
 
     Args:
@@ -108,7 +102,6 @@ def export(
         out: Folder of the packages and their manifest.
         profile: Whose checkpoints `mini` takes.
         bits: Further copies with weights of so many bits (8, 6, 4).
-        say: Takes the progress lines.
 
     Raises:
         ExportError: Too little memory or disk, or a conversion is refused or fails.
@@ -121,22 +114,20 @@ def export(
         chosen = load_generator(profile.name)
         tables, source = timestep_tables(chosen.model, chosen.sigmas), chosen.source
         blocks, steps, frames = len(chosen.model.blocks), len(chosen.sigmas), profile.frames
-    sources = {
-        "mini": lambda: mini_graphs(profile),
-        "mobile-block": block_graphs,
-        "mobile": mobile_graphs,
-    }
+        work = mini_graphs(profile)
+    else:
+        work = block_graphs() if config == "mobile-block" else mobile_graphs()
     done = []
-    for graph in sources[config]():
+    for graph in work:
         params = sum(p.numel() for p in graph.module.parameters())
-        say(f"[{time.strftime('%H:%M:%S')}] {graph.name}: converting {params:,} parameters ...")
+        print(f"[{time.strftime('%H:%M:%S')}] {graph.name}: converting {params:,} parameters ...")
         result = convert_and_verify(graph, out)
         results = [result, *(compress_and_verify(graph, result, n, out) for n in bits)]
         done += results
         for made in results:
-            say(f"[{time.strftime('%H:%M:%S')}] {_line(made)}")
+            print(f"[{time.strftime('%H:%M:%S')}] {_line(made)}")
     runs = {v.package.path.name: runs_a_clip(v.package.path.stem, blocks, steps) for v in done}
-    say(f"manifest: {write_bundle(out, done, tables, source=source, runs=runs, frames=frames)}")
+    print(f"manifest: {write_bundle(out, done, tables, source=source, runs=runs, frames=frames)}")
     return done
 
 
@@ -159,7 +150,8 @@ def check_resources(config: str, out: Path) -> None:
 
     params = {"mini": 30_000_000, "mobile-block": 212_000_000, "mobile": dit_params(MOBILE)["total"]}[config]
     place = next(p for p in (out, *out.parents) if p.exists())
-    disk, memory = 2.2 * 2 * params / 1e9, 0.35 + _BYTES_PER_PARAMETER * params / 1e9
+    # Peak memory of a conversion and check in parts, measured: 0.35 GB and 7 bytes a parameter.
+    disk, memory = 2.2 * 2 * params / 1e9, 0.35 + 7 * params / 1e9
     free_disk, free_memory = shutil.disk_usage(place).free / 1e9, psutil.virtual_memory().available / 1e9
     if free_disk < disk:
         raise ExportError(f"{config} needs {disk:.1f} GB of disk, {place.resolve()} has {free_disk:.1f} GB free")

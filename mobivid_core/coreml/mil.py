@@ -11,7 +11,8 @@ kernels, where products may accumulate in float16, or about placement and speed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,11 @@ class Operation:
     outputs: list[Slot]
     value: np.ndarray | None = None
 
+    @property
+    def sources(self) -> list[str]:
+        """Names of all values that it reads."""
+        return [name for v in self.inputs.values() for name in (v if isinstance(v, list) else [v])]
+
 
 @dataclass(frozen=True)
 class Program:
@@ -52,16 +58,8 @@ class Program:
     outputs: list[str]
 
     def kinds(self) -> dict[str, int]:
-        """Operations by kind, constants left out."""
-        counts: dict[str, int] = {}
-        for operation in self.operations:
-            if operation.kind != "const":
-                counts[operation.kind] = counts.get(operation.kind, 0) + 1
-        return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-    def unsupported(self) -> list[str]:
-        """Kinds that the executor lacks."""
-        return sorted(set(self.kinds()) - set(OPERATIONS))
+        """Operations by kind, the most frequent first, constants left out."""
+        return dict(Counter(o.kind for o in self.operations if o.kind != "const").most_common())
 
     def largest_rank(self) -> int:
         """Largest rank of any value that an operation makes or reads; Core ML refuses ranks above 5.
@@ -69,19 +67,18 @@ class Program:
         A palette of small weights is stored with two axes more than its weight has (6 for a convolution). Core ML
         unpacks it while loading, so that only the weight it stands for counts.
         """
-        values = [value for operation in self.operations for value in operation.inputs.values()]
-        read = {name for value in values for name in ([value] if isinstance(value, str) else value)}
+        read = {name for operation in self.operations for name in operation.sources}
         made = (slot for o in self.operations for slot in o.outputs if o.kind != "const" or slot.name in read)
         return max(len(slot.shape) for slot in made)
 
 
 def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") -> dict[str, Tensor]:
-    """Run a program.
+    """Run a program from `packages.load_program` in a mode of the module's docstring.
 
     Args:
-        program: From `packages.load_program`.
+        program: What to run.
         inputs: Input name -> tensor of the declared shape.
-        mode: "fp32" or "fp16", see the module's docstring.
+        mode: "fp32" or "fp16".
 
     Returns:
         Output name -> float32 tensor.
@@ -92,11 +89,11 @@ def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") 
     """
     if mode not in _MODES:
         raise ExportError(f"unknown mode {mode!r}; the modes are {', '.join(_MODES)}")
-    if missing := program.unsupported():
+    if missing := sorted(set(program.kinds()) - set(OPERATIONS)):
         raise ExportError(
             f"the executor has no operation {', '.join(missing)}; add it to mobivid_core/coreml/mil_ops.py"
         )
-    results = _run(program, inputs, mode)
+    results = run(program, inputs, mode)
     if not all(torch.isfinite(r).all() for r in results.values()):
         raise ExportError(
             f"the package's output is not finite in {mode} mode; the first non-finite operation is "
@@ -105,16 +102,11 @@ def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") 
     return results
 
 
-def watch(program: Program, inputs: Mapping[str, Tensor], look: Callable[[Operation, Mapping], None]) -> None:
-    """Run a program in float32 and show each operation, with all values alive, to `look`."""
-    _run(program, inputs, "fp32", look)
-
-
-def _run(
+def run(
     program: Program, inputs: Mapping[str, Tensor], mode: str, watch: Callable[[Operation, Mapping], None] | None = None
 ) -> dict[str, Tensor]:
-    """All operations in order; `watch` sees each with the values so far."""
-    values: dict[str, object] = _given(program, inputs, mode)
+    """All operations in order, unchecked; `watch` sees each with all values that are alive then."""
+    values = _given(program, inputs, mode)
     last_use = _last_uses(program)
     with torch.no_grad():
         for index, operation in enumerate(program.operations):
@@ -131,11 +123,18 @@ def _first_non_finite(program: Program, inputs: Mapping[str, Tensor], mode: str)
     culprits: list[Operation] = []
 
     def watch(operation: Operation, values: Mapping[str, object]) -> None:
-        if not culprits and not _outputs_finite(operation, values) and _all_finite(operation, values):
+        made = operation.outputs if operation.kind != "const" else []
+        if not culprits and not _finite(values, (slot.name for slot in made)) and _finite(values, operation.sources):
             culprits.append(operation)
 
-    _run(program, inputs, mode, watch)
+    run(program, inputs, mode, watch)
     return f"{culprits[0].kind} ({culprits[0].outputs[0].name})" if culprits else "an input"
+
+
+def _finite(values: Mapping[str, object], names: Iterable[str]) -> bool:
+    """True if no named value is a floating-point tensor with infinities or NaN."""
+    tensors = [v for v in map(values.__getitem__, names) if isinstance(v, Tensor) and v.is_floating_point()]
+    return all(torch.isfinite(v).all() for v in tensors)
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
@@ -194,40 +193,18 @@ def _load(value: object) -> object:
 
 def _store(value: object, slot: Slot, mode: str) -> object:
     """Keep a result: rounded to float16 if so declared and so asked."""
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or not value.is_floating_point():
         return value
-    if value.is_floating_point():
-        return value.half() if mode == "fp16" and slot.dtype == "fp16" else value.float()
-    return value
+    return value.half() if mode == "fp16" and slot.dtype == "fp16" else value.float()
 
 
 def _last_uses(program: Program) -> dict[int, list[str]]:
     """Operation index -> values not needed after it, so that a large model fits in memory."""
     last: dict[str, int] = {}
     for index, operation in enumerate(program.operations):
-        for slot in operation.outputs:
-            last[slot.name] = index
-        for source in operation.inputs.values():
-            for name in source if isinstance(source, list) else [source]:
-                last[name] = index
+        last |= dict.fromkeys([*(slot.name for slot in operation.outputs), *operation.sources], index)
     frees: dict[int, list[str]] = {}
     for name, index in last.items():
         if name not in program.outputs:
             frees.setdefault(index, []).append(name)
     return frees
-
-
-def _all_finite(operation: Operation, values: Mapping[str, object]) -> bool:
-    """True if every floating-point operand is finite."""
-    sources = [s for v in operation.inputs.values() for s in (v if isinstance(v, list) else [v])]
-    return all(_finite(values[s]) for s in sources)
-
-
-def _outputs_finite(operation: Operation, values: Mapping[str, object]) -> bool:
-    """True if every floating-point result is finite."""
-    return operation.kind == "const" or all(_finite(values[slot.name]) for slot in operation.outputs)
-
-
-def _finite(value: object) -> bool:
-    """True for anything but a floating-point tensor with infinities or NaN."""
-    return not (isinstance(value, Tensor) and value.is_floating_point()) or bool(torch.isfinite(value).all())

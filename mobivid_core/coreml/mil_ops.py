@@ -10,37 +10,35 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, as_tensor
 
-from mobivid_core.coreml.mil_shapes import (
-    Number,
-    expand_dims,
-    gather,
-    gather_nd,
-    ints,
-    pad,
-    reshape,
-    slice_by_index,
-    split,
-    squeeze,
-    tensor,
-)
 from mobivid_core.errors import ExportError
+
+_TYPES = {
+    "fp16": torch.float16, "fp32": torch.float32, "int32": torch.int32, "int16": torch.int16, "bool": torch.bool,
+}  # fmt: skip
+
+
+def ints(value: object) -> list[int]:
+    """Integers from a tensor, list or number."""
+    return [int(v) for v in as_tensor(value).reshape(-1).tolist()]
+
+
+def _axes(x: Tensor, axes: object) -> tuple[int, ...]:
+    """The named axes, or all."""
+    return tuple(range(x.ndim)) if axes is None else tuple(ints(axes))
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda x: function(tensor(x))
+    return lambda x: function(as_tensor(x))
 
 
 def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda x, y: function(tensor(x), tensor(y))
+    return lambda x, y: function(as_tensor(x), as_tensor(y))
 
 
 def _reduce(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def reduce(x: Tensor, axes: object = None, keep_dims: bool = False) -> Tensor:
-        return function(x, dim=tuple(range(x.ndim)) if axes is None else tuple(ints(axes)), keepdim=bool(keep_dims))
-
-    return reduce
+    return lambda x, axes=None, keep_dims=False: function(x, dim=_axes(x, axes), keepdim=bool(keep_dims))
 
 
 def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
@@ -67,7 +65,7 @@ def layer_norm(
     x: Tensor, axes: object = None, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: float = 1e-5
 ) -> Tensor:
     """Normalise over `axes`; scale and shift have the shape of those axes."""
-    dims = tuple(range(x.ndim)) if axes is None else tuple(ints(axes))
+    dims = _axes(x, axes)
     centred = x - x.mean(dims, keepdim=True)
     y = centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + epsilon)
     return (y if gamma is None else y * gamma) + (0 if beta is None else beta)
@@ -82,21 +80,86 @@ def conv(
     steps = ints(strides) if strides is not None else [1] * spatial
     spread = ints(dilations) if dilations is not None else [1] * spatial
     if pad_type == "custom":
-        amounts = ints(pad)
-        x = F.pad(x, [n for i in reversed(range(spatial)) for n in amounts[2 * i : 2 * i + 2]])
+        x = F.pad(x, _last_axis_first(ints(pad)))
     elif pad_type != "valid":
         raise ExportError(f"conv with pad_type {pad_type!r} is not in the executor")
     return (F.conv1d, F.conv2d, F.conv3d)[spatial - 1](x, weight, bias, steps, 0, spread, int(groups))
 
 
-def batch_norm(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    gamma: Tensor | None = None,
-    beta: Tensor | None = None,
-    epsilon: float = 1e-5,
+def pad(x: Tensor, pad: object, mode: str = "constant", constant_val: float = 0.0) -> Tensor:
+    """Pad the last axes; amounts are listed from the first of them to the last."""
+    amounts = ints(pad)
+    while len(amounts) > 2 and amounts[:2] == [0, 0]:
+        amounts = amounts[2:]
+    if mode == "constant":
+        return F.pad(x, _last_axis_first(amounts), value=float(constant_val))
+    return F.pad(x, _last_axis_first(amounts), mode="replicate" if mode == "replicate" else "reflect")
+
+
+def _last_axis_first(amounts: list[int]) -> list[int]:
+    """Pairs (before, after) in the order in which torch takes them."""
+    return [n for i in reversed(range(0, len(amounts), 2)) for n in amounts[i : i + 2]]
+
+
+def reshape(x: Tensor, shape: object) -> Tensor:
+    """New shape; 0 keeps an axis, -1 is inferred."""
+    return x.reshape([x.shape[i] if n == 0 and x.numel() else n for i, n in enumerate(ints(shape))])
+
+
+def expand_dims(x: Tensor, axes: object) -> Tensor:
+    """Insert axes of length 1 at positions of the result."""
+    x, places = as_tensor(x), ints(axes)
+    for axis in sorted(a % (x.ndim + len(places)) for a in places):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def split(x: Tensor, axis: int, num_splits: int | None = None, split_sizes: object = None) -> list[Tensor]:
+    """Pieces along an axis."""
+    sizes = ints(split_sizes) if split_sizes is not None else x.shape[axis] // num_splits
+    return list(x.split(sizes, dim=axis))
+
+
+def slice_by_index(
+    x: Tensor, begin: object, end: object, stride: object = None, begin_mask: object = None, end_mask: object = None,
+    squeeze_mask: object = None,
+) -> Tensor:  # fmt: skip
+    """Python-like slice of every axis; masks ignore a bound or drop an axis."""
+    starts, ends = ints(begin), ints(end)
+    steps = ints(stride) if stride is not None else [1] * len(starts)
+    free_start, free_end, drop = (
+        [0] * len(starts) if mask is None else ints(mask) for mask in (begin_mask, end_mask, squeeze_mask)
+    )
+    for axis, (start, stop, step) in enumerate(zip(starts, ends, steps, strict=True)):
+        length = x.shape[axis]
+        if drop[axis]:
+            x = x.narrow(axis, start % length, 1)
+            continue
+        indices = range(length)[slice(None if free_start[axis] else start, None if free_end[axis] else stop, step)]
+        x = x.index_select(axis, torch.tensor(list(indices), dtype=torch.long))
+    return x.squeeze(tuple(axis for axis, gone in enumerate(drop) if gone))
+
+
+def gather(
+    x: Tensor, indices: Tensor | int, axis: int = 0, batch_dims: int = 0, validate_indices: bool = False
 ) -> Tensor:
+    """Rows of `x` along an axis (embedding look-up)."""
+    if batch_dims:
+        raise ExportError("gather with batch_dims is not in the executor")
+    return x[(slice(None),) * (axis % x.ndim) + (as_tensor(indices).long(),)]
+
+
+def gather_nd(x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
+    """Elements or slices of `x` at index tuples."""
+    if batch_dims:
+        raise ExportError("gather_nd with batch_dims is not in the executor")
+    return x[tuple(indices.long().unbind(-1))]
+
+
+def batch_norm(
+    x: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None,
+    epsilon: float = 1e-5,
+) -> Tensor:  # fmt: skip
     """Normalise channels by stored statistics."""
     return F.batch_norm(x, mean, variance, gamma, beta, eps=float(epsilon))
 
@@ -104,38 +167,6 @@ def batch_norm(
 def upsample(x: Tensor, scale_factor_height: float = 1, scale_factor_width: float = 1) -> Tensor:
     """Nearest-neighbour enlargement of the last two axes."""
     return F.interpolate(x, scale_factor=(float(scale_factor_height), float(scale_factor_width)), mode="nearest")
-
-
-def cast(x: Number, dtype: str) -> Number:
-    """Change of type; float16 rounds here in either mode, as the package asks for it."""
-    kinds = {
-        "fp16": torch.float16,
-        "fp32": torch.float32,
-        "int32": torch.int32,
-        "int16": torch.int16,
-        "bool": torch.bool,
-    }
-    return tensor(x).to(kinds[dtype])
-
-
-def clip(x: Tensor, alpha: float, beta: float) -> Tensor:
-    """Clamp to [alpha, beta]."""
-    return x.clamp(float(alpha), float(beta))
-
-
-def range_1d(start: Number, end: Number, step: Number) -> Tensor:
-    """Evenly spaced values."""
-    return torch.arange(*(v.item() if isinstance(v, Tensor) else v for v in (start, end, step)))
-
-
-def fill(shape: object, value: Number) -> Tensor:
-    """A constant tensor."""
-    return torch.full(ints(shape), value.item() if isinstance(value, Tensor) else value)
-
-
-def l2_norm(x: Tensor, epsilon: float = 1e-12) -> Tensor:
-    """Normalise over the last three axes."""
-    return x * torch.rsqrt(x.square().sum((-3, -2, -1), keepdim=True) + epsilon)
 
 
 #: ML Program operation -> torch function.
@@ -158,7 +189,7 @@ OPERATIONS: dict[str, Callable[..., Tensor | list[Tensor]]] = {
     "logical_or": _binary(torch.logical_or),
     "logical_not": _unary(torch.logical_not),
     "abs": _unary(torch.abs),
-    "exp": lambda x: torch.exp(x),
+    "exp": _unary(torch.exp),
     "sqrt": _unary(torch.sqrt),
     "square": _unary(torch.square),
     "rsqrt": lambda x, epsilon=1e-12: torch.rsqrt(x + epsilon),
@@ -172,14 +203,14 @@ OPERATIONS: dict[str, Callable[..., Tensor | list[Tensor]]] = {
     "erf": _unary(torch.erf),
     "identity": lambda x: x,
     "gelu": gelu,
-    "clip": clip,
+    "clip": lambda x, alpha, beta: x.clamp(float(alpha), float(beta)),
     "softmax": lambda x, axis=-1: x.softmax(int(axis)),
     "linear": lambda x, weight, bias=None: F.linear(x, weight, bias),
     "matmul": matmul,
     "scaled_dot_product_attention": attention,
     "layer_norm": layer_norm,
     "batch_norm": batch_norm,
-    "l2_norm": l2_norm,
+    "l2_norm": lambda x, epsilon=1e-12: x * torch.rsqrt(x.square().sum((-3, -2, -1), keepdim=True) + epsilon),
     "reduce_mean": _reduce(torch.mean),
     "reduce_sum": _reduce(torch.sum),
     "reduce_max": _reduce(torch.amax),
@@ -188,26 +219,26 @@ OPERATIONS: dict[str, Callable[..., Tensor | list[Tensor]]] = {
     "reduce_sum_square": lambda x, axes=None, keep_dims=False: _reduce(torch.sum)(x.square(), axes, keep_dims),
     "reshape": reshape,
     "transpose": lambda x, perm: x.permute(ints(perm)),
-    "squeeze": squeeze,
+    "squeeze": lambda x, axes=None: x.squeeze(_axes(x, axes)),
     "expand_dims": expand_dims,
-    "concat": lambda values, axis, interleave=False: torch.cat([tensor(v) for v in values], int(axis)),
-    "stack": lambda values, axis: torch.stack([tensor(v) for v in values], int(axis)),
+    "concat": lambda values, axis, interleave=False: torch.cat([as_tensor(v) for v in values], int(axis)),
+    "stack": lambda values, axis: torch.stack([as_tensor(v) for v in values], int(axis)),
     "split": split,
     "slice_by_index": slice_by_index,
     "gather": gather,
     "gather_nd": gather_nd,
-    "reverse": lambda x, axes=None: x.flip(tuple(range(x.ndim)) if axes is None else tuple(ints(axes))),
+    "reverse": lambda x, axes=None: x.flip(_axes(x, axes)),
     "tile": lambda x, reps: x.repeat(ints(reps)),
     "pad": pad,
     "conv": conv,
     "pixel_shuffle": lambda x, upscale_factor: F.pixel_shuffle(x, int(upscale_factor)),
     "pixel_unshuffle": lambda x, downscale_factor: F.pixel_unshuffle(x, int(downscale_factor)),
     "upsample_nearest_neighbor": upsample,
-    "cast": cast,
-    "fill": fill,
-    "range_1d": range_1d,
+    "cast": lambda x, dtype: as_tensor(x).to(_TYPES[dtype]),  # float16 rounds here in either mode, as asked for
+    "fill": lambda shape, value: torch.full(ints(shape), as_tensor(value).item()),
+    "range_1d": lambda start, end, step: torch.arange(*(as_tensor(v).item() for v in (start, end, step))),
     "shape": lambda x: torch.tensor(x.shape, dtype=torch.int32),
-    "select": lambda cond, a, b: torch.where(tensor(cond).bool(), tensor(a), tensor(b)),
+    "select": lambda cond, a, b: torch.where(as_tensor(cond).bool(), as_tensor(a), as_tensor(b)),
     "reduce_argmax": lambda x, axis=-1, keep_dims=False, output_dtype="int32": x.argmax(
         int(axis), keepdim=bool(keep_dims)
     ),

@@ -15,10 +15,7 @@ Simplified: one palette a tensor; biases, norms and tensors below 2,048 values k
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +23,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.coreml.library import import_coremltools, quiet_bars
-from mobivid_core.coreml.mil import Operation, Program
-from mobivid_core.coreml.packages import Package, load_program, operation_counts, package_of, save_package
+from mobivid_core.coreml.mil import Program
+from mobivid_core.coreml.packages import Package, load_program
 from mobivid_core.errors import ExportError, ParameterError
 
 #: Bits of an index that Core ML can read, without the one that is of no use here.
@@ -37,6 +33,9 @@ BITS = (2, 3, 4, 6, 8)
 MEASURED = (2, 3, 4, 6)
 #: Values below which a tensor keeps float16, as in coremltools' own optimisers.
 SMALLEST = 2048
+#: Bits of the uniform palette whose bytes are the budget.
+UNIFORM = 4
+_ROUNDS = 60
 
 
 def weights(program: Program) -> dict[str, int]:
@@ -49,24 +48,19 @@ def weights(program: Program) -> dict[str, int]:
     }  # fmt: skip
 
 
-def palette(weight: np.ndarray, bits: int, rounds: int = 60) -> np.ndarray:
+def palette(weight: np.ndarray, bits: int) -> np.ndarray:
     """The weight with 2^bits distinct values: k-means (Lloyd's algorithm in one dimension).
 
     It starts where the density's cube root puts centres, the optimum for many of them (Panter and Dite 1951).
     Quantiles leave no centre to the few large values of a heavy-tailed weight, and Lloyd's steps do not bring one: at
     8 bits the error of the decoder's first layer stayed at that of 5.
-
-    Args:
-        weight: Any shape.
-        bits: Of an index.
-        rounds: Of assignment and mean.
     """
     flat = np.sort(weight.astype(np.float32).reshape(-1))
     count, edges = np.histogram(flat, bins=4096)
     filled = np.concatenate([[0.0], np.cumsum(np.cbrt(count))])
     centres = np.unique(np.interp((np.arange(2**bits) + 0.5) / 2**bits, filled / filled[-1], edges))
     total = np.concatenate([[0.0], np.cumsum(flat, dtype=np.float64)])
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         edges = np.searchsorted(flat, (centres[1:] + centres[:-1]) / 2)
         cuts = np.concatenate([[0], edges, [len(flat)]])
         count = np.diff(cuts)
@@ -79,11 +73,8 @@ def palette(weight: np.ndarray, bits: int, rounds: int = 60) -> np.ndarray:
 def parameters_of(module: nn.Module, program: Program) -> dict[str, Tensor]:
     """A package's weights in the module it was converted from: name of the constant -> parameter.
 
-    The converter renames weights but keeps their values in order, so that equal values tell which is which.
-
-    Args:
-        module: With weights rounded to float16, as `convert_and_verify` leaves them.
-        program: Its package, read back.
+    The converter renames weights but keeps their values in order, so that equal values tell which is which, once the
+    module's are rounded to float16, as `convert_and_verify` leaves them.
 
     Raises:
         ExportError: A weight of the package is no parameter of the module.
@@ -135,16 +126,6 @@ def set_palette(weight: Tensor, intact: Tensor, bits: int) -> float:
         return (weight - intact).square().mean().item()
 
 
-def with_palettes(program: Program, bits: Mapping[str, int]) -> Program:
-    """A program whose named weights are replaced by their palettes."""
-
-    def changed(o: Operation) -> Operation:
-        b = bits.get(o.outputs[0].name) if o.kind == "const" else None
-        return o if b is None else replace(o, value=palette(o.value, b))
-
-    return replace(program, operations=[changed(o) for o in program.operations])
-
-
 def palette_bytes(values: int, bits: int) -> float:
     """Bytes of a tensor's indices and its float16 palette."""
     return values * bits / 8 + 2 * 2**bits
@@ -187,54 +168,17 @@ def allocate(damage: pd.DataFrame, budget: float) -> dict[str, int]:
         picks[layer] = choice
 
 
-def compress_mixed(package: Package, bits: Mapping[str, int], path: Path | str) -> Package:
-    """Write a copy of a package with a palette a layer.
-
-    Args:
-        package: A saved float16 package.
-        bits: From `allocate`; layers not named keep float16.
-        path: `.mlpackage` folder to write; replaced if it exists.
-
-    Raises:
-        ExportError: coremltools refuses, or the disk is full.
-    """
-    start = time.perf_counter()
-    ct = import_coremltools()
-    import coremltools.optimize.coreml as optimize
-
-    layers = {name: optimize.OpPalettizerConfig("kmeans", nbits=b) for name, b in bits.items()}
-    try:
-        with quiet_bars():
-            model = ct.models.MLModel(str(package.path), skip_model_load=True)
-            made = optimize.palettize_weights(model, optimize.OptimizationConfig(op_name_configs=layers))
-    except (ValueError, RuntimeError, NotImplementedError) as error:
-        raise ExportError(f"{package.path.name} cannot be stored with mixed bits: {error}") from error
-    save_package(made, Path(path))
-    return package_of(path, package.params, operation_counts(made), time.perf_counter() - start)
-
-
 class Part(NamedTuple):
-    """What `mixed_for` needs of a package.
+    """What `mixed_for` needs of one package of an app."""
 
-    Attributes:
-        package: Saved, float16.
-        module: What it was converted from, weights rounded.
-        run: As in `layer_damage`, on none of the clips that judge the result.
-        weight: Squared error of the clip for one of what `run` returns.
-    """
-
-    package: Package
-    module: nn.Module
-    run: Callable[[], Tensor]
-    weight: float = 1.0
+    package: Package  # float16
+    module: nn.Module  # what it was converted from, weights rounded
+    run: Callable[[], Tensor]  # as in `layer_damage`, on none of the clips that judge the result
+    weight: float = 1.0  # squared error of the clip for one of what `run` returns
 
 
-def mixed_for(parts: Sequence[Part], uniform: int = 4) -> tuple[list[dict[str, int]], pd.DataFrame]:
+def mixed_for(parts: Sequence[Part]) -> tuple[list[dict[str, int]], pd.DataFrame]:
     """Bits by layer at the bytes of a uniform palette, one budget for all parts.
-
-    Args:
-        parts: Packages of one app.
-        uniform: Bits of the palette whose bytes are the budget.
 
     Returns:
         Constant -> bits of each part, and `layer_damage` of all with `layer` as (part, constant) and the chosen `bits`.
@@ -245,7 +189,7 @@ def mixed_for(parts: Sequence[Part], uniform: int = 4) -> tuple[list[dict[str, i
         found[list(BITS)] *= part.weight
         tables.append(found.assign(layer=[(number, name) for name in found["layer"]]))
     damage = pd.concat(tables, ignore_index=True)
-    bits = allocate(damage, sum(palette_bytes(v, uniform) for v in damage["values"]))
+    bits = allocate(damage, sum(palette_bytes(v, UNIFORM) for v in damage["values"]))
     damage["bits"] = [bits[layer] for layer in damage["layer"]]
     return [{n: b for (k, n), b in bits.items() if k == number} for number in range(len(parts))], damage
 
@@ -255,7 +199,7 @@ def average_bits(damage: pd.DataFrame) -> float:
     return float((damage["values"] * damage["bits"]).sum() / damage["values"].sum())
 
 
-def expected_gain_db(damage: pd.DataFrame, uniform: int = 4) -> float:
+def expected_gain_db(damage: pd.DataFrame) -> float:
     """What the bits that `mixed_for` chose gain over uniform ones if damages add up."""
     chosen = sum(row[row["bits"]] for row in damage.to_dict("records"))
-    return float(10 * np.log10(damage[uniform].sum() / chosen))
+    return float(10 * np.log10(damage[UNIFORM].sum() / chosen))

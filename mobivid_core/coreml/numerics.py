@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mobivid_core.coreml.mil import Operation, Program, watch
-from mobivid_core.coreml.packages import load_program
+from mobivid_core.coreml.mil import Operation, run
+from mobivid_core.coreml.packages import load_program, stored_program
 
 #: Largest float16.
 LARGEST = 65_504.0
@@ -24,21 +24,12 @@ _NORMS = {"layer_norm", "batch_norm", "l2_norm", "reduce_l2_norm", "reduce_sum_s
 
 
 def unsafe_forms(package: Path, inputs: Mapping[str, Tensor]) -> pd.DataFrame:
-    """Forms of a package that are unsafe in float16, on one set of inputs.
-
-    Args:
-        package: The saved `.mlpackage` folder.
-        inputs: As `mil.execute` takes them.
+    """Forms of a saved package that are unsafe in float16, on one set of inputs, as `mil.execute` takes them.
 
     Returns:
         Rows with `form`, `operation`, `largest` (the value that leaves the range) and `limit`; empty if none is found.
     """
-    rows = [*_block_scales(package), *_overflows(load_program(package), inputs)]
-    return pd.DataFrame(rows, columns=["form", "operation", "largest", "limit"])
-
-
-def _overflows(program: Program, inputs: Mapping[str, Tensor]) -> Iterator[tuple[str, str, float, float]]:
-    found: list[tuple[str, str, float, float]] = []
+    found = list(_block_scales(package))
 
     def look(operation: Operation, values: Mapping[str, object]) -> None:
         if operation.kind == "const":
@@ -49,8 +40,8 @@ def _overflows(program: Program, inputs: Mapping[str, Tensor]) -> Iterator[tuple
             if not largest <= LARGEST:
                 found.append((form, name, largest, LARGEST))
 
-    watch(program, inputs, look)
-    yield from found
+    run(load_program(package), inputs, "fp32", look)
+    return pd.DataFrame(found, columns=["form", "operation", "largest", "limit"])
 
 
 def _measured(operation: Operation, given: Mapping[str, object], out: object) -> Iterator[tuple[str, float]]:
@@ -72,12 +63,7 @@ def _measured(operation: Operation, given: Mapping[str, object], out: object) ->
 
 def _block_scales(package: Path) -> Iterator[tuple[str, str, float, float]]:
     """8-bit weights with more scales than output channels."""
-    from coremltools.converters.mil.frontend.milproto.load import load
-    from coremltools.models import MLModel
-
-    model = MLModel(str(package), skip_model_load=True)
-    spec = model.get_spec()
-    for op in load(spec, spec.specificationVersion, model.weights_dir).functions["main"].operations:
+    for op in stored_program(package).operations:
         if op.op_type != "constexpr_blockwise_shift_scale":
             continue
         scale, data = op.scale.val, op.data.val

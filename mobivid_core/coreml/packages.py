@@ -10,6 +10,8 @@ import functools
 import hashlib
 import re
 import shutil
+import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,42 +24,48 @@ from mobivid_core.errors import ExportError
 
 @dataclass(frozen=True)
 class Package:
-    """A saved package.
+    """A saved package."""
 
-    Attributes:
-        path: The `.mlpackage` folder.
-        params: Parameters of the converted module.
-        megabytes: Bytes on disk / 1e6.
-        ops: Operations by type, constants left out.
-        digest: Deterministic SHA-256 of program and weights.
-        seconds: Wall time of capture, conversion and saving.
+    path: Path  # the `.mlpackage` folder
+    params: int  # of the converted module
+    megabytes: float  # on disk, in 1e6 bytes
+    ops: dict[str, int]  # operations by type, constants left out
+    digest: str  # `package_hash`
+    seconds: float  # wall time of conversion and saving
+
+
+def save_package(model: object, path: Path, params: int, start: float) -> Package:
+    """Save coremltools' model and describe what was saved; the work on it began at `start` on the performance counter.
+
+    It is saved beside the target and moved into place, so that a failure leaves no half-written package.
+
+    Raises:
+        ExportError: The package cannot be written.
     """
-
-    path: Path
-    params: int
-    megabytes: float
-    ops: dict[str, int]
-    digest: str
-    seconds: float
-
-
-def package_of(path: Path | str, params: int, ops: dict[str, int], seconds: float) -> Package:
-    """Describe a package that was just saved; hashes it."""
-    return Package(Path(path), params, folder_bytes(path) / 1e6, ops, package_hash(path), seconds)
-
-
-def operation_counts(model: object) -> dict[str, int]:
-    """Operations by type in a converted model, constants (compressed ones included) left out."""
-    ops: dict[str, int] = {}
-    for operation in model._mil_program.functions["main"].operations:
-        if operation.op_type != "const" and not operation.op_type.startswith("constexpr_"):
-            ops[operation.op_type] = ops.get(operation.op_type, 0) + 1
-    return ops
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.stem}.partial.mlpackage")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        model.save(str(draft))
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        full = getattr(error, "errno", None) == errno.ENOSPC or re.search("no space|disk full", str(error), re.I)
+        free = shutil.disk_usage(path.parent).free / 1e6
+        advice = "the disk is full" if full else "the package could not be written"
+        raise ExportError(
+            f"{advice} at {path} ({free:,.0f} MB free): {error}. Free space or take another folder"
+        ) from error
+    shutil.rmtree(path, ignore_errors=True)
+    draft.rename(path)
+    kinds = Counter(operation.op_type for operation in model._mil_program.functions["main"].operations)
+    ops = {kind: n for kind, n in kinds.items() if kind != "const" and not kind.startswith("constexpr_")}
+    seconds = time.perf_counter() - start
+    return Package(path, params, folder_bytes(path) / 1e6, ops, package_hash(path), seconds)
 
 
-def folder_bytes(path: Path | str) -> int:
+def folder_bytes(path: Path) -> int:
     """Bytes of all files below a folder."""
-    return sum(f.stat().st_size for f in Path(path).rglob("*") if f.is_file())
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
 
 
 def package_hash(path: Path | str) -> str:
@@ -75,23 +83,27 @@ def package_hash(path: Path | str) -> str:
     return digest.hexdigest()
 
 
-def load_program(path: Path | str) -> Program:
+def stored_program(path: Path) -> object:
+    """coremltools' own form of a saved package's main function, constants still as they are stored."""
+    from coremltools.converters.mil.frontend.milproto.load import load
+    from coremltools.models import MLModel
+
+    model = MLModel(str(path), skip_model_load=True)
+    spec = model.get_spec()
+    return load(spec, spec.specificationVersion, model.weights_dir).functions["main"]
+
+
+def load_program(path: Path) -> Program:
     """Read a saved package back: every operation, shape and weight, as plain data for `mil.execute`.
 
     Raises:
         ExportError: The folder is no readable ML Program package.
     """
     import_coremltools()
-    from coremltools.converters.mil.frontend.milproto.load import load
-    from coremltools.models import MLModel
-
     try:
-        model = MLModel(str(path), skip_model_load=True)
-        spec = model.get_spec()
-        program = load(spec, spec.specificationVersion, model.weights_dir)
+        main = stored_program(path)
     except Exception as error:  # coremltools raises bare exceptions of many kinds on a damaged package
         raise ExportError(f"{path} is no readable ML Program package: {error}") from error
-    main = program.functions["main"]
     inputs = [Slot(name, *_type(var)) for name, var in main.inputs.items()]
     operations = [_operation(op) for op in main.operations]
     return Program(inputs, operations, [var.name for var in main.outputs])
@@ -115,24 +127,4 @@ def _type(var: object) -> tuple[tuple[int, ...], str]:
     """Declared shape and element type ("fp16", "fp32", "int32", "bool", "str") of a variable."""
     from coremltools.converters.mil.mil import types
 
-    name = types.builtin_to_string(var.dtype)
-    return tuple(int(n) for n in (var.shape or ())), name
-
-
-def save_package(model: object, path: Path) -> None:
-    """Save beside the target and move into place, so that a failure leaves no half-written package."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.partial.mlpackage")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        model.save(str(draft))
-    except (OSError, RuntimeError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        full = getattr(error, "errno", None) == errno.ENOSPC or re.search("no space|disk full", str(error), re.I)
-        free = shutil.disk_usage(path.parent).free / 1e6
-        advice = "the disk is full" if full else "the package could not be written"
-        raise ExportError(
-            f"{advice} at {path} ({free:,.0f} MB free): {error}. Free space or take another folder"
-        ) from error
-    shutil.rmtree(path, ignore_errors=True)
-    draft.rename(path)
+    return tuple(int(n) for n in (var.shape or ())), types.builtin_to_string(var.dtype)

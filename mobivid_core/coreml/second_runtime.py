@@ -13,9 +13,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,13 +27,14 @@ from torch import Tensor
 from mobivid_core.coreml.app import sample, tokens, torch_clip
 from mobivid_core.coreml.bundle import Generator, timestep_tables
 from mobivid_core.coreml.export import mini_graphs
-from mobivid_core.coreml.graphs import MASKED, Graph
+from mobivid_core.coreml.graphs import Graph, additive
 from mobivid_core.coreml.mil import relative_error
 from mobivid_core.errors import ExportError
 from mobivid_core.measure import intervals
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.phone.cpu_model import Processor, predict, record
+from mobivid_core.phone.turns import alternating_seconds
 from mobivid_core.profiles import Profile
 
 #: Largest relative error against torch, both in float32.
@@ -54,24 +54,16 @@ def export_onnx(graph: Graph, folder: Path) -> Path:
         ExportError: ONNX packages are missing, or torch cannot export the graph.
     """
     _require()
-    path = Path(folder) / f"{graph.name}.onnx"
+    path = folder / f"{graph.name}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    loggers, spoken = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")], io.StringIO()
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:  # they list every operator of packages that are not installed, and constants left unfolded
-        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(spoken), contextlib.redirect_stderr(spoken):
-            warnings.simplefilter("ignore")
+        with _quiet():
             torch.onnx.export(
                 graph.module.eval(), tuple(graph.inputs.values()), str(path), input_names=list(graph.inputs),
                 output_names=list(graph.outputs), dynamo=True, verbose=False, external_data=False,
             )  # fmt: skip
     except Exception as error:  # torch raises many kinds on an operator that it cannot write
         raise ExportError(f"{graph.name} cannot be written as ONNX: {error}") from error
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
     return path
 
 
@@ -81,40 +73,43 @@ def smaller(path: Path) -> Path:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     target = path.with_name(f"{path.stem}_int8.onnx")
-    root, level = logging.getLogger(), logging.getLogger().level
-    root.setLevel(logging.ERROR)  # it advises a pre-processing step that changes nothing here
-    try:
+    with _quiet():
         quantize_dynamic(
             path, target, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
         )
-    finally:
-        root.setLevel(level)
     return target
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without notices below errors.
+
+    The exporter lists every operator of packages that are not installed and constants left unfolded; the quantiser
+    advises a pre-processing step that changes nothing here.
+    """
+    spoken = io.StringIO()
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(spoken), contextlib.redirect_stderr(spoken):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @dataclass(frozen=True)
 class OnnxApp:
-    """Text encoder, transformer step and decoder as sessions, and the host's tables.
+    """Text encoder, transformer step and decoder as sessions, and the host's tables."""
 
-    Attributes:
-        sessions: Part -> ONNX Runtime session.
-        tables: From `bundle.timestep_tables`.
-        megabytes: Of the files.
-    """
-
-    sessions: Mapping[str, object]
-    tables: dict[str, Tensor]
-    megabytes: float
+    sessions: Mapping[str, object]  # part -> ONNX Runtime session
+    tables: dict[str, Tensor]  # from `bundle.timestep_tables`
+    megabytes: float  # of the files
 
     @classmethod
     def load(cls, folder: Path, tables: dict[str, Tensor], *, threads: int, int8: bool = False) -> OnnxApp:
-        """Open the files of a folder.
+        """Open the three files of a folder; an operation runs in `threads` threads.
 
-        Args:
-            folder: Holds the three files.
-            tables: The host's tables.
-            threads: Threads of one operation.
-            int8: Take the transformer and the text encoder with 8-bit weights; the decoder's convolutions keep 32.
+        `int8` takes transformer and text encoder with 8-bit weights; the decoder's convolutions keep 32.
 
         Raises:
             ExportError: A file is missing.
@@ -127,7 +122,7 @@ class OnnxApp:
         options.log_severity_level = 3
         sessions, size = {}, 0
         for part in _PARTS:
-            path = Path(folder) / f"{part}{'_int8' if int8 and part != 'decoder' else ''}.onnx"
+            path = folder / f"{part}{'_int8' if int8 and part != 'decoder' else ''}.onnx"
             if not path.is_file():
                 raise ExportError(f"{path} is missing; `second_runtime.write_app` makes it")
             sessions[part] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -142,8 +137,7 @@ class OnnxApp:
     def clip(self, caption: str, noise: Tensor) -> Tensor:
         """One clip (1, 3, T, H, W) of a caption and its noise (1, C, t, h, w)."""
         ids, mask = tokens(caption)
-        additive = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
-        text = self.run("text_encoder", {"input_ids": ids, "text_mask": additive})
+        text = self.run("text_encoder", {"input_ids": ids, "text_mask": additive(mask)})
 
         def step(latents: Tensor, states: Tensor, text_mask: Tensor, modulation: Tensor) -> Tensor:
             return self.run(
@@ -191,16 +185,8 @@ def compare(
         raise ExportError(f"ONNX Runtime's clips differ from torch's by {errors['float32']:.1e} (gate {GATE:.0e})")
     work: dict[str, Callable[[], object]] = {"torch": lambda: by_torch(*pairs[0])}
     work |= {name: lambda app=app: app.clip(*pairs[0]) for name, app in ours.items()}
-    seconds: dict[str, list[list[float]]] = {name: [] for name in work}
-    for _ in range(runs):
-        for name in work:
-            seconds[name].append([])
-        for repeat in range(repeats + 1):
-            for name, run in work.items():
-                start = time.perf_counter()
-                run()
-                if repeat:
-                    seconds[name][-1].append(time.perf_counter() - start)
+    rounds = [alternating_seconds(work, repeats) for _ in range(runs)]
+    seconds = {name: [one[name] for one in rounds] for name in work}
     rows = []
     for name in work:
         median = float(np.median(np.concatenate(seconds[name])))
@@ -215,7 +201,7 @@ def try_app(
     profile: Profile, folder: Path, generator: Generator, vae: MobiVidVAE, pairs: list[tuple[str, Tensor]], *,
     threads: int, processor: Processor, repeats: int = 5, runs: int = 2,
 ) -> tuple[pd.DataFrame, dict[str, Interval]]:  # fmt: skip
-    """Write a profile's app as ONNX files, run both copies beside torch, and predict torch's time.
+    """Write a profile's app as ONNX files into `folder`, run both copies beside torch, and predict torch's time.
 
     Args:
         profile: Whose models.
@@ -223,7 +209,7 @@ def try_app(
         generator: The transformer that goes onto the phone.
         vae: Decodes.
         pairs: Captions and noises.
-        threads: Threads of torch and of ONNX Runtime.
+        threads: Of torch and of ONNX Runtime.
         processor: From `phone.cpu_model.compare`: this machine as the device model sees it.
         repeats: As in `compare`.
         runs: As in `compare`.
@@ -245,10 +231,6 @@ def try_app(
 
 
 def _require() -> None:
-    """Refuse early and in one line.
-
-    Raises:
-        ExportError: A package is missing.
-    """
+    """Refuse early and in one line where an ONNX package is missing."""
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise ExportError(f"the second runtime needs {', '.join(missing)}: pip install {' '.join(missing)}")

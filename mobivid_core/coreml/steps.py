@@ -1,7 +1,8 @@
-"""The transformer as the phone runs it, written for float16: a block, a run of blocks, the host's tables.
+"""Transformer and decoder as the phone runs them: blocks, runs of blocks, the host's tables, latents to frames.
 
-Paper: the on-device section. The layers are the transformer's own; only the modulation is prepared elsewhere: the host
-(a few lines of Swift) keeps it as a small table, one row set for each of the few fixed steps.
+Paper: the on-device section. The layers are the models' own, written for float16; tests hold both equal to them. The
+modulation is prepared elsewhere: the host (a few lines of Swift) keeps it as a small table, one row set for each of the
+few fixed steps.
 """
 
 from __future__ import annotations
@@ -12,21 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mobivid_core.models.counts import Grid
 from mobivid_core.models.dit import MobiVidTransformer3DModel, TransformerBlock
 from mobivid_core.models.rope import rotary_table
-
-Grid = tuple[int, int, int]
+from mobivid_core.models.vae import MobiVidVAE
 
 
 class BlockStep(nn.Module):
     """One transformer block that takes its six modulation vectors ready-made.
 
-    It walks through the block's own layers: the block adds its table to the timestep's vectors and 1 to the scales in
-    each call, three roundings in float16 that `host_modulation` makes once, in float32. A test holds the two equal.
+    The block itself adds its table to the timestep's vectors and 1 to the scales in each call, three roundings in
+    float16 that `host_modulation` makes once, in float32.
     """
 
     def __init__(self, block: TransformerBlock) -> None:
-        """Keep the block's layers."""
         super().__init__()
         self.attn1, self.attn2, self.ffn = block.attn1, block.attn2, block.ffn
 
@@ -45,7 +45,6 @@ class SingleBlock(nn.Module):
     """One block with its rotary table built in: the unit that is timed on a device and composed."""
 
     def __init__(self, block: TransformerBlock, grid: Grid, head_dim: int) -> None:
-        """Keep the block and the rotary table of its token grid."""
         super().__init__()
         self.block = BlockStep(block)
         self.register_buffer("cos", rotary_table(grid, head_dim)[0])
@@ -59,13 +58,12 @@ class SingleBlock(nn.Module):
 class DiTStep(nn.Module):
     """A run of blocks of one transformer step; with the first block comes the entry, with the last the exit.
 
-    The whole transformer is one such run; above the size that a phone loads at once it is cut into several
-    (`dit_chunks`). The timestep's MLP stays on the host, and the rotary table is a constant, because the transformer
-    builds its own from `arange` in each call and coremltools drops that operator's `dtype`.
+    The whole transformer (without `blocks`) is one such run; above the size that a phone loads at once it is cut into
+    several (`dit_chunks`). The timestep's MLP stays on the host, and the rotary table of the latent grid is a constant,
+    because the transformer builds its own from `arange` in each call and coremltools drops that operator's `dtype`.
     """
 
     def __init__(self, model: MobiVidTransformer3DModel, grid: Grid, blocks: range | None = None) -> None:
-        """Keep the layers of `blocks` (default: all) for one latent grid."""
         super().__init__()
         total = len(model.blocks)
         self.grid, self.run = grid, range(total) if blocks is None else blocks
@@ -124,3 +122,59 @@ def host_modulation(model: MobiVidTransformer3DModel, timesteps: Tensor) -> Tens
         rows = torch.cat([*blocks, model.scale_shift_table + embedded[:, None]], dim=1)
         rows[:, [i for i in range(rows.shape[1] - 2) if i % 6 in (1, 4)] + [-1]] += 1
     return rows
+
+
+class DecoderStep(nn.Module):
+    """Normalised latents of one clip to the clip, without tensors of more than five axes.
+
+    The VAE's grouping of frames makes values of six axes, which Core ML refuses: here frames are the batch.
+    """
+
+    def __init__(self, vae: MobiVidVAE) -> None:
+        super().__init__()
+        self.linear_decoder, self.decoder_net = vae.linear_decoder, vae.decoder_net
+        # (z + mean / std) std, not z std + mean: the converter makes that a batch norm with an epsilon of 1e-5.
+        self.register_buffer("shift", (vae.latents_mean / vae.latents_std).view(1, -1, 1, 1).clone())
+        self.register_buffer("std", vae.latents_std.view(1, -1, 1, 1).clone())
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(1, C, t, h, w) -> (1, 3, T, H, W) in [-1, 1]."""
+        z = (latents.squeeze(0).transpose(0, 1) + self.shift) * self.std
+        frames = self._linear(z)
+        if self.decoder_net is not None:
+            frames = frames + self._correction(z, frames)
+        return frames.clamp(-1, 1).transpose(0, 1).unsqueeze(0)
+
+    def _linear(self, z: Tensor) -> Tensor:
+        """Latent steps (t, C, h, w) -> frames (T, 3, H, W)."""
+        split = self.linear_decoder.split
+        parts = [split.first(z[:1])]
+        if z.shape[0] > 1:
+            rest = split.rest(z[1:])
+            parts.append(rest.reshape(-1, rest.shape[1] // split.time, *z.shape[2:]))
+        return self.linear_decoder.frames(torch.cat(parts))
+
+    def _correction(self, z: Tensor, frames: Tensor) -> Tensor:
+        """Latent steps and the linear frames -> what the convolutional net adds (T, 3, H, W)."""
+        net = self.decoder_net
+        x = net.enter(z)
+        for stage in net.stages:
+            x = stage(x)
+        x = net.up(net.fine(net.before(x, 1))) + net.see(self._fold(frames, net.time))
+        for hear, block in zip(net.hear, net.refine, strict=True):
+            x = block(hear(x, 1))
+        return self._unfold(F.pixel_shuffle(net.out(F.silu(x)), 4), net.time)
+
+    def _fold(self, frames: Tensor, time: int) -> Tensor:
+        """Frames (T, 3, H, W) -> groups (G, 3 * time * 16, H / 4, W / 4), the first frame repeated as a still."""
+        filled = torch.cat([frames[:1]] * time + [frames[1:]])
+        groups = filled.reshape(-1, time, *frames.shape[1:]).transpose(1, 2)
+        return F.pixel_unshuffle(groups.reshape(groups.shape[0], -1, *frames.shape[2:]), 4)
+
+    def _unfold(self, groups: Tensor, time: int) -> Tensor:
+        """Groups (G, 3 * time, H, W) -> frames (T, 3, H, W); the first group gives the mean of its frames."""
+        split = groups.reshape(groups.shape[0], 3, time, *groups.shape[2:])
+        first = split[:1].mean(2)
+        if groups.shape[0] == 1:
+            return first
+        return torch.cat([first, split[1:].transpose(1, 2).reshape(-1, 3, *groups.shape[2:])])

@@ -22,10 +22,10 @@ from mobivid_core.coreml import mixed_bits
 from mobivid_core.coreml.app import sample
 from mobivid_core.coreml.convert import convert
 from mobivid_core.coreml.graphs import Graph
-from mobivid_core.coreml.library import import_coremltools, quiet_bars
-from mobivid_core.coreml.mixed_bits import compress_mixed, parameters_of, set_palette
-from mobivid_core.coreml.packages import Package, load_program, operation_counts, package_of, save_package
-from mobivid_core.coreml.verify import Verification, remove, verify_smaller
+from mobivid_core.coreml.mixed_bits import UNIFORM, parameters_of, set_palette
+from mobivid_core.coreml.packages import Package, load_program
+from mobivid_core.coreml.verify import Verification, remove, verify
+from mobivid_core.coreml.weight_bits import compress_mixed, on_palettes
 
 #: Largest rate of Adam.
 RATE = 2e-3
@@ -36,17 +36,11 @@ SEEDS = 500_000
 
 
 class Mixed(NamedTuple):
-    """What `mixed_app` made.
+    """What `mixed_app` made."""
 
-    Attributes:
-        made: Verified packages, transformer and decoder of each choice.
-        average: Bits a weight, on average over both.
-        expected_db: What bits by layer gain over uniform ones if the layers' damages add up.
-    """
-
-    made: list[Verification]
-    average: float
-    expected_db: float
+    made: list[Verification]  # transformer and decoder of each choice
+    average: float  # bits a weight, over both
+    expected_db: float  # what bits by layer gain over uniform ones if the layers' damages add up
 
 
 class Lesson(NamedTuple):
@@ -97,14 +91,9 @@ def teacher_states(
 
 
 def tune(module: nn.Module, palettes: Sequence[Tensor], lesson: Lesson, updates: int, seed: int) -> None:
-    """Train everything but the weights on palettes to give the lesson's outputs, in place.
+    """Train all of a part but the weights on `palettes` to give the lesson's outputs, in place.
 
-    Args:
-        module: Part whose weights are on their palettes.
-        palettes: Those parameters; they stay as they are.
-        lesson: Of the 16-bit part.
-        updates: Of Adam, at a rate that falls to zero.
-        seed: Of the order of examples.
+    Updates are Adam's, at a rate that falls to zero; `seed` orders the examples.
     """
     fixed = {id(p) for p in palettes}
     for parameter in module.parameters():
@@ -130,15 +119,7 @@ def tuned_package(
 ) -> Package:  # fmt: skip
     """A package with palettes of so many bits a layer, the rest tuned: `<graph>_<name>.mlpackage`.
 
-    Args:
-        graph: The 16-bit part; left as it is.
-        package: Its saved package.
-        bits: Constant of the package -> bits.
-        lesson: What to learn.
-        folder: Gets the package.
-        name: Of the choice.
-        updates: See `tune`.
-        seed: See `tune`.
+    The 16-bit graph is left as it is; `bits` are those of each constant of its package.
     """
     module = copy.deepcopy(graph.module)
     layers = parameters_of(module, load_program(package.path))
@@ -148,22 +129,9 @@ def tuned_package(
     draft = folder / f"{graph.name}_draft.mlpackage"
     made = convert(module, graph.inputs, graph.outputs, draft)
     try:
-        return _on_palettes(made, folder / f"{graph.name}_{name}.mlpackage")
+        return on_palettes(made, folder / f"{graph.name}_{name}.mlpackage")
     finally:
         remove(draft)
-
-
-def _on_palettes(package: Package, path: Path) -> Package:
-    """Store weights that have few distinct values as indices and palette, without any change of value."""
-    ct = import_coremltools()
-    import coremltools.optimize.coreml as optimize
-
-    config = optimize.OptimizationConfig(global_config=optimize.OpPalettizerConfig("unique"))
-    with quiet_bars():
-        model = ct.models.MLModel(str(package.path), skip_model_load=True)
-        made = optimize.palettize_weights(model, config)
-    save_package(made, path)
-    return package_of(path, package.params, operation_counts(made), package.seconds)
 
 
 def mixed_app(
@@ -197,10 +165,10 @@ def mixed_app(
     for number, ((graph, _), bits, lesson) in enumerate(zip(parts, chosen, lessons, strict=True)):
         average = mixed_bits.average_bits(damage[[part == number for part, _ in damage["layer"]]])
         untuned = compress_mixed(packages[number], bits, folder / f"{graph.name}_mixed.mlpackage")
-        made.append(verify_smaller(graph, untuned, average))
-        for name, wanted, count in (("mixed_tuned", bits, average), ("4_tuned", dict.fromkeys(bits, 4), 4.0)):
+        made.append(verify(graph, untuned, bits=average))
+        for name, wanted, count in (("mixed_tuned", bits, average), ("4_tuned", dict.fromkeys(bits, UNIFORM), float(UNIFORM))):
             tuned = tuned_package(graph, packages[number], wanted, lesson, folder, name, updates=updates, seed=seed)
-            made.append(verify_smaller(graph, tuned, count))
+            made.append(verify(graph, tuned, bits=count))
     return Mixed(made, mixed_bits.average_bits(damage), mixed_bits.expected_gain_db(damage))
 
 
@@ -210,14 +178,14 @@ def _decoded(decoder: nn.Module, latents: Tensor) -> Tensor:
 
 
 def _clip_error(
-    step: nn.Module, package: Package, decoder: nn.Module, handed: Lesson, again: Callable[[], Tensor], bits: int = 4
+    step: nn.Module, package: Package, decoder: nn.Module, handed: Lesson, again: Callable[[], Tensor]
 ) -> float:
     """Squared error of the clip for one of the latents, at the errors that uniform bits make."""
     layers = parameters_of(step, load_program(package.path)).values()
     intact = [weight.detach().clone() for weight in layers]
     with torch.no_grad():
         for weight, before in zip(layers, intact, strict=True):
-            set_palette(weight, before, bits)
+            set_palette(weight, before, UNIFORM)
         latents = again()
         for weight, before in zip(layers, intact, strict=True):
             weight.copy_(before)

@@ -1,4 +1,4 @@
-"""Weight compression of packages: 8-bit integers, 6-bit and 4-bit palettes; activations stay float16.
+"""Weight compression of packages: 8-bit integers and palettes, the same or by layer; activations stay float16.
 
 Paper: none (it deploys float16, data/paper claim C26); the question that follows from it is what smaller weights would
 cost. coremltools' own optimisers do the work on the saved package, on any machine. Tensors below 2,048 values keep
@@ -8,10 +8,11 @@ float16. No training or calibration data is involved.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mobivid_core.coreml.library import import_coremltools, quiet_bars
-from mobivid_core.coreml.packages import Package, operation_counts, package_of, save_package
+from mobivid_core.coreml.packages import Package, save_package
 from mobivid_core.errors import ExportError, ParameterError
 
 #: Bits -> how the weights are stored.
@@ -22,13 +23,8 @@ SCHEMES = {
 }
 
 
-def compress(package: Package, bits: int, path: Path | str) -> Package:
-    """Write a copy of a package with fewer bits a weight.
-
-    Args:
-        package: A saved float16 package.
-        bits: 8, 6 or 4, see `SCHEMES`.
-        path: `.mlpackage` folder to write; replaced if it exists.
+def compress(package: Package, bits: int, path: Path) -> Package:
+    """Write a copy of a float16 package with 8, 6 or 4 bits a weight, see `SCHEMES`.
 
     Raises:
         ParameterError: Another number of bits.
@@ -36,20 +32,48 @@ def compress(package: Package, bits: int, path: Path | str) -> Package:
     """
     if bits not in SCHEMES:
         raise ParameterError(f"weights of {bits} bits are not offered; choose {', '.join(map(str, SCHEMES))}")
-    start = time.perf_counter()
-    ct = import_coremltools()
+    import_coremltools()
     import coremltools.optimize.coreml as optimize
 
     if bits == 8:
-        config = optimize.OpLinearQuantizerConfig("linear_symmetric", dtype="int8", granularity="per_channel")
-    else:
-        config = optimize.OpPalettizerConfig("kmeans", nbits=bits)
-    apply = optimize.linear_quantize_weights if bits == 8 else optimize.palettize_weights
+        integers = optimize.OpLinearQuantizerConfig("linear_symmetric", dtype="int8", granularity="per_channel")
+        return _rewritten(package, path, optimize.linear_quantize_weights, global_config=integers)
+    palettes = optimize.OpPalettizerConfig("kmeans", nbits=bits)
+    return _rewritten(package, path, optimize.palettize_weights, global_config=palettes)
+
+
+def compress_mixed(package: Package, bits: Mapping[str, int], path: Path) -> Package:
+    """Write a copy of a float16 package with a palette of so many bits for each named layer; others keep float16.
+
+    Raises:
+        ExportError: coremltools refuses, or the disk is full.
+    """
+    import_coremltools()
+    import coremltools.optimize.coreml as optimize
+
+    layers = {name: optimize.OpPalettizerConfig("kmeans", nbits=b) for name, b in bits.items()}
+    return _rewritten(package, path, optimize.palettize_weights, op_name_configs=layers)
+
+
+def on_palettes(package: Package, path: Path) -> Package:
+    """Store weights that have few distinct values as indices and palette, without any change of value."""
+    import_coremltools()
+    import coremltools.optimize.coreml as optimize
+
+    palettes = optimize.OpPalettizerConfig("unique")
+    return _rewritten(package, path, optimize.palettize_weights, global_config=palettes)
+
+
+def _rewritten(package: Package, path: Path, optimiser: Callable, **config: object) -> Package:
+    """A copy of a package after one of coremltools' weight optimisers, which takes `config`."""
+    from coremltools.models import MLModel
+    from coremltools.optimize.coreml import OptimizationConfig
+
+    start = time.perf_counter()
     try:
         with quiet_bars():
-            model = ct.models.MLModel(str(package.path), skip_model_load=True)
-            smaller = apply(model, optimize.OptimizationConfig(global_config=config))
+            model = MLModel(str(package.path), skip_model_load=True)
+            smaller = optimiser(model, OptimizationConfig(**config))
     except (ValueError, RuntimeError, NotImplementedError) as error:
-        raise ExportError(f"{package.path.name} cannot be stored with {bits}-bit weights: {error}") from error
-    save_package(smaller, Path(path))
-    return package_of(path, package.params, operation_counts(smaller), time.perf_counter() - start)
+        raise ExportError(f"{package.path.name} cannot be stored with smaller weights: {error}") from error
+    return save_package(smaller, path, package.params, start)

@@ -14,7 +14,6 @@ Simplified: one operation after the other; attention's inner products run at the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,11 +23,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from mobivid_core.models.attention import Attention, FeedForward
 from mobivid_core.models.dit import TransformerBlock
 from mobivid_core.models.rope import rotary_table
+from mobivid_core.phone.turns import alternating_seconds
 
 #: (grid, hidden width, heads of 64, FFN width): from a fifth of the mobile block's tokens and half its width to all.
 SIZES = (((3, 8, 12), 1024, 10, 3072), ((5, 10, 14), 1536, 15, 4608), ((7, 12, 16), 2048, 20, 6144))
@@ -41,37 +42,22 @@ _VECTOR = 2**16
 
 @dataclass(frozen=True)
 class Recorded:
-    """One operation of a run.
+    """One operation of a run."""
 
-    Attributes:
-        name: Torch's name.
-        flops: Multiply-add = 2.
-        bytes: Of the tensors read and written.
-        gelu: Values that go through GELU.
-        exp: Values that go through a softmax's exp.
-    """
-
-    name: str
-    flops: int = 0
-    bytes: int = 0
-    gelu: int = 0
-    exp: int = 0
+    name: str  # torch's
+    flops: int = 0  # multiply-add = 2
+    bytes: int = 0  # of the tensors read and written
+    gelu: int = 0  # values that go through GELU
+    exp: int = 0  # values that go through a softmax's exp
 
 
 @dataclass(frozen=True)
 class Processor:
-    """What the probes found.
+    """What the probes found."""
 
-    Attributes:
-        flops_per_s: Of one large float32 matrix product.
-        bandwidth: Working set in bytes -> bytes read and written per second.
-        gelu_per_s: GELUs per second on values in cache.
-        exp_per_s: Exponentials per second on values in cache.
-    """
-
-    flops_per_s: float
-    bandwidth: dict[int, float]
-    gelu_per_s: float
+    flops_per_s: float  # of one large float32 matrix product
+    bandwidth: dict[int, float]  # working set in bytes -> bytes read and written per second
+    gelu_per_s: float  # on values in cache, as the next
     exp_per_s: float
 
     def seconds(self, operation: Recorded) -> float:
@@ -94,8 +80,11 @@ class Recorder(TorchDispatchMode):
         """Run the operation and note what it cost."""
         out = func(*args, **(kwargs or {}))
         made = out[0] if isinstance(out, (tuple, list)) else out
-        inputs = [a for a in _flat(args) if isinstance(a, Tensor)]
-        if isinstance(made, Tensor) and (func._schema.is_mutable or not _shares(made, inputs)):
+        inputs = [a for a in tree_leaves(args) if isinstance(a, Tensor)]
+        if not isinstance(made, Tensor):
+            return out
+        view = any(made.untyped_storage()._cdata == t.untyped_storage()._cdata for t in inputs)  # some are undeclared
+        if func._schema.is_mutable or not view:
             self.operations.append(_recorded(func, args, out, made, inputs))
         return out
 
@@ -135,19 +124,15 @@ def compare(sizes: Sequence[tuple] = SIZES, *, repeats: int = 5, seed: int = 0) 
     Args:
         sizes: (grid, hidden, heads, FFN width) each.
         repeats: Rounds; each times every probe and every part once, and the fastest counts.
-        seed: Seed of weights and inputs.
+        seed: Of weights and inputs.
 
     Returns:
         Rows with `part`, `tokens`, `hidden`, `predicted ms`, `measured ms`, `predicted / measured`, and the processor.
     """
     work = {(size, name): run for size in sizes for name, run in parts(*size, seed=seed).items()}
-    recorded = {key: record(run) for key, run in work.items()}  # doubles as the warm-up
-    probes = _probes()
-    fastest: dict[object, float] = {}
+    recorded = {key: record(run) for key, run in work.items()}
     with torch.no_grad():
-        for _ in range(repeats + 1):
-            for key, run in (*probes.items(), *work.items()):
-                fastest[key] = min(fastest.get(key, np.inf), _timed(run))
+        fastest = {key: min(own) for key, own in alternating_seconds(_probes() | work, repeats).items()}
     processor = Processor(
         2 * _PRODUCT**3 / fastest["product"],
         {size: size / fastest["copy", size] for size in _WORKING_SETS},
@@ -196,20 +181,3 @@ def _recorded(func: object, args: tuple, out: object, made: Tensor, inputs: list
     counter = flop_registry.get(func._overloadpacket)
     flops = counter(*args, out_val=out) if counter else 0
     return Recorded(name, flops, moved, gelu=made.numel() if name == "gelu" else 0)
-
-
-def _shares(made: Tensor, inputs: list[Tensor]) -> bool:
-    """True if a result is a view of an input (some views are not declared as such)."""
-    return any(made.untyped_storage()._cdata == t.untyped_storage()._cdata for t in inputs)
-
-
-def _flat(value: object) -> list[object]:
-    """Members of nested lists and tuples."""
-    return [m for v in value for m in _flat(v)] if isinstance(value, (list, tuple)) else [value]
-
-
-def _timed(run: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start

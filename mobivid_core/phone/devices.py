@@ -16,31 +16,18 @@ NPU = "Hexagon NPU"
 
 @dataclass(frozen=True)
 class Device:
-    """One engine of one device; unknown values are None.
+    """One engine of one device; unknown values are None."""
 
-    Attributes:
-        name: The product.
-        chip: Its chip.
-        engine: "Neural Engine", "GPU", ...
-        tflops: Peak float16 TFLOP/s.
-        int8_tops: Advertised integer peak in 1e12 operations/s.
-        gb_s: Memory bandwidth in GB/s.
-        ram_gb: Memory in GB.
-        evidence: Class of the weakest of these numbers.
-        source: Where they come from.
-        other_tflops: Another figure of the float16 peak, where sources disagree: a case of its own, never averaged.
-    """
-
-    name: str
+    name: str  # the product
     chip: str
-    engine: str
-    tflops: float | None
-    int8_tops: float | None
-    gb_s: float | None
+    engine: str  # "Neural Engine", "GPU", ...
+    tflops: float | None  # peak float16 TFLOP/s
+    int8_tops: float | None  # advertised integer peak in 1e12 operations/s
+    gb_s: float | None  # memory bandwidth in GB/s
     ram_gb: float | None
-    evidence: str
+    evidence: str  # class of the weakest of these numbers
     source: str
-    other_tflops: float | None = None
+    other_tflops: float | None = None  # another figure of the peak, where sources disagree: a case, never averaged
 
 
 def load_devices() -> list[Device]:

@@ -6,9 +6,9 @@ the attention scores' with their square. Times are of random weights: a forward 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import torch
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.counts import Grid, block_flops_split, clip_flops, dit_counts, dit_flops, latent_grid
 from mobivid_core.models.text import MAX_LENGTH
+from mobivid_core.phone.turns import alternating_seconds
 
 
 def ratio_name(ratio: Grid) -> str:
@@ -24,18 +25,10 @@ def ratio_name(ratio: Grid) -> str:
     return "x".join(map(str, ratio))
 
 
-def denoiser_costs(
-    ratios: list[Grid], server: DiTConfig, mobile: DiTConfig, *, frames: int = 49, height: int = 384, width: int = 512
-) -> pd.DataFrame:
-    """Counts for one clip at each ratio, one row a ratio; `derived`.
+def denoiser_costs(ratios: list[Grid], server: DiTConfig, mobile: DiTConfig) -> pd.DataFrame:
+    """Counts for the paper's clip of 49 frames of 512 x 384 at each compression ratio, one row a ratio; `derived`.
 
-    Args:
-        ratios: Compression ratios.
-        server: The teacher: 40 steps with guidance.
-        mobile: The student: 4 steps without.
-        frames: Frames of the clip.
-        height: Pixels.
-        width: Pixels.
+    The server model takes 40 steps with guidance, the mobile one 4 without.
 
     Returns:
         Tokens, TFLOP per forward pass and per clip, the share of attention scores, and activation memory in MB (fp16:
@@ -43,7 +36,7 @@ def denoiser_costs(
     """
     rows = []
     for ratio in ratios:
-        grid = latent_grid(frames, height, width, ratio)
+        grid = latent_grid(49, 384, 512, ratio)
         tokens = grid[0] * grid[1] * grid[2]
         large, small = (dit_flops(sizes, grid)["total"] for sizes in (server, mobile))
         peak = dit_counts(mobile, grid, 77)["total"].peak_bytes
@@ -59,46 +52,25 @@ def denoiser_costs(
     return pd.DataFrame(rows)
 
 
-def alternating_seconds(calls: Mapping[str, Callable[[], object]], repeats: int = 3) -> dict[str, float]:
-    """Median seconds of each call, all called in turns after one warm-up, so that a busy machine slows all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: float(np.median(own)) for name, own in seconds.items()}
-
-
 @torch.no_grad()
 def denoiser_seconds(sizes: DiTConfig, shapes: Mapping[str, tuple[int, ...]], repeats: int = 3) -> dict[str, float]:
-    """Median seconds of one forward pass (batch 1) at several latent shapes, in one run.
-
-    Args:
-        sizes: The denoiser; its latent channels follow each shape.
-        shapes: Name -> latent shape (C, t, h, w).
-        repeats: Timed passes.
-    """
+    """Median seconds of one forward pass (batch 1) at several latent shapes (C, t, h, w), whose channels it takes."""
     from mobivid_core.models.dit import MobiVidTransformer3DModel
 
-    text, mask, timestep = (
-        torch.randn(1, MAX_LENGTH, sizes.text_dim),
-        torch.ones(1, MAX_LENGTH, dtype=torch.bool),
-        torch.tensor([500.0]),
-    )
+    text, mask = torch.randn(1, MAX_LENGTH, sizes.text_dim), torch.ones(1, MAX_LENGTH, dtype=torch.bool)
     calls = {}
     for name, shape in shapes.items():
         model = MobiVidTransformer3DModel.from_sizes(replace(sizes, in_channels=shape[0])).eval()
-        calls[name] = _call(model, torch.randn(1, *shape), timestep, text, mask)
-    return alternating_seconds(calls, repeats)
+        calls[name] = partial(model, torch.randn(1, *shape), torch.tensor([500.0]), text, mask)
+    return {name: float(np.median(own)) for name, own in alternating_seconds(calls, repeats).items()}
 
 
 @torch.no_grad()
 def decoder_seconds(vaes: Mapping[str, object], shape: tuple[int, ...], repeats: int = 3) -> dict[str, float]:
     """Median seconds to decode one clip (3, T, H, W) by each VAE, in one run."""
-    latents = {name: vae.eval().encode_latents(torch.zeros(1, *shape)) for name, vae in vaes.items()}
-    return alternating_seconds({name: _call(vae.decode_latents, latents[name]) for name, vae in vaes.items()}, repeats)
+    still = torch.zeros(1, *shape)
+    calls = {name: partial(vae.decode_latents, vae.eval().encode_latents(still)) for name, vae in vaes.items()}
+    return {name: float(np.median(own)) for name, own in alternating_seconds(calls, repeats).items()}
 
 
 def pareto(costs: list[float], qualities: list[float]) -> list[bool]:
@@ -109,11 +81,3 @@ def pareto(costs: list[float], qualities: list[float]) -> list[bool]:
         )
         for cost, quality in zip(costs, qualities, strict=True)
     ]
-
-
-def _call(model: Callable, *inputs: torch.Tensor) -> Callable[[], object]:
-    def call() -> object:
-        with torch.no_grad():
-            return model(*inputs)
-
-    return call

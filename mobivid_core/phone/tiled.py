@@ -11,9 +11,10 @@ Simplified: plain torch products on this device. What the Neural Engine gains al
 
 from __future__ import annotations
 
-import time
+import weakref
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobivid_core.errors import ParameterError
+from mobivid_core.phone.turns import alternating_seconds
 
 
 def tile_bounds(width: int, tiles: int) -> list[tuple[int, int]]:
@@ -36,13 +38,7 @@ def tile_bounds(width: int, tiles: int) -> list[tuple[int, int]]:
 
 
 def tiled_ffn(x: Tensor, up: nn.Linear, down: nn.Linear, tiles: int) -> Tensor:
-    """Linear-GELU-Linear computed in `tiles` slices of the hidden axis.
-
-    Args:
-        x: (..., hidden).
-        up: Linear hidden -> F.
-        down: Linear F -> hidden.
-        tiles: Number of slices; 1 is the plain FFN.
+    """Linear-GELU-Linear of x (..., hidden) computed in `tiles` slices of the hidden axis; 1 is the plain FFN.
 
     Returns:
         (..., hidden), equal to the plain FFN up to the order of summation.
@@ -62,43 +58,16 @@ def tiled_ffn(x: Tensor, up: nn.Linear, down: nn.Linear, tiles: int) -> Tensor:
     return total.reshape(*x.shape[:-1], -1)
 
 
-class TiledFFN(nn.Module):
-    """Drop-in FFN in tiles that shares the given linears' weights (used for export as well)."""
-
-    def __init__(self, up: nn.Linear, down: nn.Linear, tiles: int) -> None:
-        """Keep the two linears and the number of tiles."""
-        super().__init__()
-        tile_bounds(up.out_features, tiles)
-        self.up, self.down, self.tiles = up, down, tiles
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., hidden) -> (..., hidden)."""
-        return tiled_ffn(x, self.up, self.down, self.tiles)
-
-
 @dataclass(frozen=True)
 class TileTiming:
-    """One point of the tile sweep.
-
-    Attributes:
-        tiles: Slices of the hidden axis.
-        seconds: Median wall time of one FFN.
-        fastest: Fastest of the repeats: the one least disturbed by other programs.
-        hidden_mib: Hidden activation alive at once, from the shapes (derived).
-        peak_mib: Largest sum of living tensors that the FFN made (measured).
-        max_error: Largest absolute difference from the plain FFN, relative to its largest output.
-    """
+    """One point of the tile sweep."""
 
     tiles: int
-    seconds: float
-    fastest: float
-    hidden_mib: float
-    peak_mib: float
-    max_error: float
-
-    def as_dict(self) -> dict[str, float]:
-        """Row of a table."""
-        return asdict(self)
+    seconds: float  # median wall time of one FFN
+    fastest: float  # of the repeats: the one least disturbed by other programs
+    hidden_mib: float  # hidden activation alive at once, from the shapes (derived)
+    peak_mib: float  # largest sum of living tensors that the FFN made (measured)
+    max_error: float  # largest absolute difference from the plain FFN, relative to its largest output
 
 
 class PeakMemory(TorchDispatchMode):
@@ -109,15 +78,12 @@ class PeakMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        """Start at zero."""
         super().__init__()
         self.peak = 0
         self._alive: dict[int, tuple[object, int]] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 (torch's signature)
         """Run the op and note what it made."""
-        import weakref
-
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(tensor, Tensor):
@@ -134,25 +100,22 @@ def measure_tiles(
     tokens: int, hidden: int, width: int, tile_counts: Sequence[int] = (1, 2, 4, 8, 16), *, repeats: int = 5,
     device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0,
 ) -> list[TileTiming]:  # fmt: skip
-    """Time and peak memory of one FFN against its number of tiles, on this machine.
-
-    The tile counts take turns within each repeat, so that a slow spell of the machine touches all of them.
+    """Time and peak memory of one FFN against its number of tiles, on this machine, with random weights and input.
 
     Args:
         tokens: Rows of the input.
         hidden: Residual width.
         width: FFN hidden width.
-        tile_counts: Numbers of tiles to try; the first is the reference of `max_error`.
+        tile_counts: Numbers of tiles to try.
         repeats: Timed repeats of each, after one warm-up.
         device: Torch device.
         dtype: Precision of the products.
-        seed: Seed of the random weights and input.
+        seed: Of weights and input.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         up, down = (nn.Linear(*sizes).to(device, dtype) for sizes in ((hidden, width), (width, hidden)))
         x = torch.randn(tokens, hidden).to(device, dtype)
-    seconds: dict[int, list[float]] = {tiles: [] for tiles in tile_counts}
     with torch.no_grad():
         plain = tiled_ffn(x, up, down, 1)
         errors, peaks = {}, {}
@@ -161,9 +124,7 @@ def measure_tiles(
                 y = tiled_ffn(x, up, down, tiles)
             peaks[tiles] = memory.peak
             errors[tiles] = ((y - plain).abs().max() / plain.abs().max()).item()
-        for _ in range(repeats):
-            for tiles in tile_counts:
-                seconds[tiles].append(_timed(x, up, down, tiles))
+        seconds = alternating_seconds({tiles: partial(_finished, x, up, down, tiles) for tiles in tile_counts}, repeats)
     alive = {t: tokens * max(b - a for a, b in tile_bounds(width, t)) * x.element_size() for t in tile_counts}
     return [
         TileTiming(t, sorted(seconds[t])[repeats // 2], min(seconds[t]), alive[t] / 2**20, peaks[t] / 2**20, errors[t])
@@ -209,16 +170,8 @@ def accelerators() -> list[tuple[str, torch.dtype]]:
     return found
 
 
-def _timed(x: Tensor, up: nn.Linear, down: nn.Linear, tiles: int) -> float:
-    """Wall seconds of one FFN, waiting for a GPU's queue where there is one."""
-    _wait(x)
-    start = time.perf_counter()
+def _finished(x: Tensor, up: nn.Linear, down: nn.Linear, tiles: int) -> None:
+    """One FFN, and the end of a GPU's queue where there is one."""
     tiled_ffn(x, up, down, tiles)
-    _wait(x)
-    return time.perf_counter() - start
-
-
-def _wait(x: Tensor) -> None:
-    """Until the device of a tensor has done what was asked of it."""
     if x.device.type in ("cuda", "mps"):
         getattr(torch, x.device.type).synchronize()

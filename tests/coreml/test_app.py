@@ -38,7 +38,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[graphs.Graph],
 def test_parts_are_below_the_limit_and_pass_the_gates(parts: tuple) -> None:
     chunks, verified = parts
     assert [g.name for g in chunks] == ["dit_part1of2", "dit_part2of2"]
-    assert all(verify.require(v).passed for v in verified)
+    assert all(v.passed for v in verified)
     with pytest.raises(ParameterError, match="alone is larger"):
         graphs.dit_chunks(_model(), GRID, 6, limit_bytes=1000)
 

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from mobivid_core.coreml.mil import Operation, Program, Slot, execute, relative_error
-from mobivid_core.coreml.mil_ops import OPERATIONS
-from mobivid_core.coreml.mil_shapes import pad, slice_by_index
+from mobivid_core.coreml.mil_ops import OPERATIONS, pad, slice_by_index
 from mobivid_core.errors import ExportError
 
 X = Slot("x", (2, 3), "fp16")

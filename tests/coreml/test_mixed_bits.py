@@ -1,5 +1,7 @@
 """Bits by layer: palettes, budgets, the package against the plan, and the gate on numerics."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,10 @@ import torch
 pytest.importorskip("coremltools")
 from mobivid_core.coreml import app, bundle, graphs, mixed_bits, tuned_palettes, verify  # noqa: E402
 from mobivid_core.coreml.convert import convert  # noqa: E402
-from mobivid_core.coreml.mil import execute, relative_error  # noqa: E402
+from mobivid_core.coreml.mil import Program, execute, relative_error  # noqa: E402
 from mobivid_core.coreml.numerics import unsafe_forms  # noqa: E402
 from mobivid_core.coreml.packages import load_program  # noqa: E402
-from mobivid_core.coreml.weight_bits import compress  # noqa: E402
+from mobivid_core.coreml.weight_bits import compress, compress_mixed  # noqa: E402
 from mobivid_core.errors import ExportError, ParameterError  # noqa: E402
 from mobivid_core.models.config import DiTConfig  # noqa: E402
 from mobivid_core.models.dit import MobiVidTransformer3DModel  # noqa: E402
@@ -36,6 +38,15 @@ class _Net(torch.nn.Module):
 def _converted(folder: Path, scale: float = 1.0) -> tuple[graphs.Graph, verify.Verification]:
     graph = graphs.Graph("net", _Net(scale), {"x": torch.randn(1, 5, 64)})
     return graph, verify.convert_and_verify(graph, folder)
+
+
+def _with_palettes(program: Program, bits: Mapping[str, int]) -> Program:
+    """A program whose named weights are replaced by their palettes."""
+    changed = []
+    for o in program.operations:
+        b = bits.get(o.outputs[0].name) if o.kind == "const" else None
+        changed.append(o if b is None else replace(o, value=mixed_bits.palette(o.value, b)))
+    return replace(program, operations=changed)
 
 
 def test_palettes_have_so_many_values_and_err_less_with_more() -> None:
@@ -67,7 +78,7 @@ def test_a_mixed_package_is_what_was_planned_and_no_larger_than_uniform(tmp_path
     (bits,), damage = mixed_bits.mixed_for([part])
     assert {n for _, n in damage["layer"]} == set(mixed_bits.weights(load_program(package.path))) == set(bits)
     assert mixed_bits.expected_gain_db(damage) >= 0
-    made = mixed_bits.compress_mixed(package, bits, tmp_path / "mixed.mlpackage")
+    made = compress_mixed(package, bits, tmp_path / "mixed.mlpackage")
     uniform = compress(package, 4, tmp_path / "four.mlpackage")
     assert made.megabytes <= uniform.megabytes * 1.02  # headers of 64 bytes
     constants = [o for o in load_program(made.path).operations if o.kind == "const"]
@@ -75,7 +86,7 @@ def test_a_mixed_package_is_what_was_planned_and_no_larger_than_uniform(tmp_path
     assert all(len(np.unique(stored[n])) <= 2**b for n, b in bits.items())
     # coremltools' palettes are k-means too: the saved program is as good as the plan's.
     expected = execute(load_program(package.path), graph.inputs)["output"]
-    planned = execute(mixed_bits.with_palettes(load_program(package.path), bits), graph.inputs)["output"]
+    planned = execute(_with_palettes(load_program(package.path), bits), graph.inputs)["output"]
     found = execute(load_program(made.path), graph.inputs)["output"]
     assert relative_error(found, expected) == pytest.approx(relative_error(planned, expected), rel=0.3)
 
@@ -90,7 +101,7 @@ def test_damage_of_a_parameter_is_that_of_the_packages_weight(tmp_path: Path) ->
     expected = execute(program, inputs)["output"]
     for layer in damage.index:
         for bits in (2, 4, 6):
-            changed = execute(mixed_bits.with_palettes(program, {layer: bits}), inputs)["output"]
+            changed = execute(_with_palettes(program, {layer: bits}), inputs)["output"]
             found = relative_error(changed, expected) ** 2
             # Two implementations that must agree.
             assert damage.loc[layer, bits] == pytest.approx(found * expected.square().mean().item(), rel=0.01), (
@@ -98,7 +109,7 @@ def test_damage_of_a_parameter_is_that_of_the_packages_weight(tmp_path: Path) ->
                 bits,
             )
         # Not measured: one weight's errors are one draw, so that a factor of 2.5 in squares is four decibels.
-        changed = execute(mixed_bits.with_palettes(program, {layer: 8}), inputs)["output"]
+        changed = execute(_with_palettes(program, {layer: 8}), inputs)["output"]
         assert 0.4 < damage.loc[layer, 8] / (changed - expected).square().mean() < 2.5, layer
     assert all(torch.equal(p, before[n]) for n, p in graph.module.state_dict().items())
 
@@ -149,7 +160,7 @@ def test_tuning_gets_nearer_and_moves_no_weight_on_a_palette(tmp_path: Path) -> 
     expected = execute(program, unseen)["output"]
     errors = {u: relative_error(execute(p, unseen)["output"], expected) for u, p in read.items()}
     assert errors[100] < 0.9 * errors[0]
-    planned = execute(mixed_bits.with_palettes(program, bits), unseen)["output"]
+    planned = execute(_with_palettes(program, bits), unseen)["output"]
     assert errors[0] == pytest.approx(relative_error(planned, expected), rel=1e-3)
     for layer, count in bits.items():
         stored = [

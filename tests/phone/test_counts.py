@@ -61,7 +61,7 @@ def _text_encoder(bert: bool) -> torch.nn.Module:
 
 @pytest.mark.parametrize("bert", [False, True])
 def test_text_encoder_kinds_equal_torch_counter(bert: bool) -> None:
-    from mobivid_core.coreml.text_graphs import TextStates
+    from mobivid_core.coreml.graphs import TextStates
 
     ids = torch.zeros(1, 11, dtype=torch.int32, device="meta")
     with torch.device("meta"):
@@ -81,7 +81,7 @@ def test_text_encoder_kinds_equal_torch_counter(bert: bool) -> None:
     ],
 )
 def test_decoder_kinds_equal_torch_counter(ratio: tuple, grid: tuple, width: int) -> None:
-    from mobivid_core.coreml.decoder_step import DecoderStep
+    from mobivid_core.coreml.steps import DecoderStep
     from mobivid_core.models.vae import MobiVidVAE
 
     with torch.device("meta"):
