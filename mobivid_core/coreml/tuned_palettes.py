@@ -166,7 +166,8 @@ def mixed_app(
         average = mixed_bits.average_bits(damage[[part == number for part, _ in damage["layer"]]])
         untuned = compress_mixed(packages[number], bits, folder / f"{graph.name}_mixed.mlpackage")
         made.append(verify(graph, untuned, bits=average))
-        for name, wanted, count in (("mixed_tuned", bits, average), ("4_tuned", dict.fromkeys(bits, UNIFORM), float(UNIFORM))):
+        uniform = dict.fromkeys(bits, UNIFORM)
+        for name, wanted, count in (("mixed_tuned", bits, average), ("4_tuned", uniform, float(UNIFORM))):
             tuned = tuned_package(graph, packages[number], wanted, lesson, folder, name, updates=updates, seed=seed)
             made.append(verify(graph, tuned, bits=count))
     return Mixed(made, mixed_bits.average_bits(damage), mixed_bits.expected_gain_db(damage))

@@ -24,25 +24,18 @@ from mobivid_core.published import calibration
 
 #: Probability inside the intervals of predictions.
 LEVEL = 0.8
+_DRAWS = 4000  # of the Monte Carlo intervals
 
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Share of the nominal peak that a workload reaches on a chip, neither of them among the anchors: log-normal.
+    """Share of the nominal peak that a workload reaches on a chip, neither of them among the anchors: log-normal."""
 
-    Attributes:
-        log_mean: Mean of log(efficiency), each workload counted once.
-        log_sd: Standard deviation of the prediction: workloads, chips, and the mean's own error.
-        freedom: Degrees of freedom of `log_sd`.
-        workloads: Workloads among the anchors.
-        chips: Chips among them.
-    """
-
-    log_mean: float
-    log_sd: float
-    freedom: float
-    workloads: int
-    chips: int
+    log_mean: float  # mean of log(efficiency), each workload counted once
+    log_sd: float  # standard deviation of the prediction: workloads, chips, and the mean's own error
+    freedom: float  # degrees of freedom of `log_sd`
+    workloads: int  # among the anchors
+    chips: int  # among the anchors
 
     @property
     def typical(self) -> float:
@@ -65,8 +58,7 @@ class Efficiency:
 def calibration_rows(peaks: Mapping[str, float] | None = None) -> pd.DataFrame:
     """Published speeds with the efficiency each implies; chips whose peak is unknown are left out.
 
-    Args:
-        peaks: Chip -> float16 TFLOP/s to take instead of the table's.
+    `peaks` (chip -> float16 TFLOP/s) are taken instead of the table's.
     """
     known = {d.chip: d.tflops for d in load_devices() if d.engine == NEURAL_ENGINE and d.tflops is not None}
     known |= peaks or {}
@@ -104,18 +96,14 @@ def fit_efficiency(rows: pd.DataFrame | None = None) -> Efficiency:
     return Efficiency(float(means.mean()), math.sqrt(variance), freedom, n, rows["chip"].nunique())
 
 
-def leave_one_out(by: str = "chip", peaks: Mapping[str, float] | None = None) -> pd.DataFrame:
-    """Predict each chip's (or workload's) published speeds from the others'.
-
-    Args:
-        by: "chip" or "workload": what is left out at a time.
-        peaks: As in `calibration_rows`.
+def leave_one_out(by: str) -> pd.DataFrame:
+    """Predict the published speeds of each "chip" (or "workload") from the others'.
 
     Returns:
         The calibration rows with `predicted_per_s`, relative `error`, the efficiency's interval `low` to `high`, and
         whether it `covers`.
     """
-    rows = calibration_rows(peaks)
+    rows = calibration_rows()
     parts = []
     for value in rows[by].unique():
         held, fit = rows[rows[by] == value].copy(), fit_efficiency(rows[rows[by] != value])
@@ -148,7 +136,7 @@ def left_out_errors() -> pd.DataFrame:
 
 def fps_interval(
     stages: Sequence[Stage], device: Device, efficiency: Efficiency, frames: int, *, level: float = LEVEL,
-    decoder_tflop: tuple[float, float] | None = None, draws: int = 4000, seed: int = 0,
+    decoder_tflop: tuple[float, float] | None = None, seed: int = 0,
 ) -> Interval:  # fmt: skip
     """Predicted frames/s with its interval: (median, low, high).
 
@@ -159,8 +147,7 @@ def fps_interval(
         frames: Frames of a clip.
         level: Probability inside the interval.
         decoder_tflop: Smallest and largest cost of an unknown decoder, drawn evenly between them.
-        draws: Monte Carlo draws.
-        seed: Seed of the draws.
+        seed: Of the Monte Carlo draws.
 
     Raises:
         ParameterError: The device's peak is unknown.
@@ -168,10 +155,10 @@ def fps_interval(
     if device.tflops is None:
         raise ParameterError(f"no float16 peak is known for {device.chip}; only the bandwidth bounds it")
     rng = np.random.default_rng(seed + 1)
-    extra = np.zeros(draws) if decoder_tflop is None else rng.uniform(*decoder_tflop, size=draws)
+    extra = np.zeros(_DRAWS) if decoder_tflop is None else rng.uniform(*decoder_tflop, size=_DRAWS)
     rates = [
         frames / (clip_seconds(stages, device, e) + tflop / (e * device.tflops))
-        for e, tflop in zip(efficiency.draws(draws, seed), extra, strict=True)
+        for e, tflop in zip(efficiency.draws(_DRAWS, seed), extra, strict=True)
     ]
     low, middle, high = np.quantile(rates, [0.5 - level / 2, 0.5, 0.5 + level / 2])
     kind = f"{100 * level:.0f} % prediction"
@@ -181,17 +168,10 @@ def fps_interval(
 def fps_cases(
     stages: Sequence[Stage], device: Device, frames: int, *, decoder_tflop: tuple[float, float], seed: int = 0
 ) -> tuple[pd.DataFrame, Interval]:
-    """Frames/s for each figure of a device's peak, and one interval that holds all cases.
+    """Frames/s for each figure of a device's peak, and one interval that holds all cases; arguments as `fps_interval`.
 
     A measured speed on the chip itself needs no peak: the anchors of this chip give a last case each, without an
     interval. The anchors are fitted anew in each case, since their own efficiencies rest on the same peak.
-
-    Args:
-        stages: Without decoder.
-        device: With one or two peaks.
-        frames: Frames of a clip.
-        decoder_tflop: Range of the unknown decoder's cost.
-        seed: Seed of the draws.
 
     Returns:
         Rows with `case`, `TFLOP/s`, `typical efficiency`, `frames/s`, `low`, `high`; and the first case's value between

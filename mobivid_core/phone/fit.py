@@ -31,23 +31,17 @@ BUFFER_BYTES = 2**32
 APP_SHARE = 0.5
 #: T5 v1.1 XXL's encoder: 24 layers of 4096, 64 heads of 64, a gated FFN of 10,240, 32,128 embeddings.
 _T5 = (24, 4096, 10_240, 32_128)
+_BITS = (16, 8, 6, 4)
 _NAMED = {"mobile": MOBILE, "server": SERVER}
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a configuration says.
+    """What a configuration says."""
 
-    Attributes:
-        name: As given.
-        sizes: Of the transformer.
-        kind: "mobivid" or "ltx".
-        text_tokens: Length of the text sequence.
-    """
-
-    name: str
-    sizes: DiTConfig
-    kind: str
+    name: str  # as given
+    sizes: DiTConfig  # of the transformer
+    kind: str  # "mobivid" or "ltx"
     text_tokens: int
 
     def decoder(self, grid: Grid) -> LayerCount:
@@ -64,8 +58,7 @@ class Model:
 def read_model(where: str) -> Model:
     """A model from "mobile", "server", a folder with a config.json, or such a file.
 
-    Args:
-        where: Name or path; diffusers' `LTXVideoTransformer3DModel` and this project's transformers are understood.
+    diffusers' `LTXVideoTransformer3DModel` and this project's transformers are understood.
 
     Raises:
         ParameterError: Nothing is there, or the file describes another kind of model.
@@ -92,8 +85,7 @@ def read_model(where: str) -> Model:
 
 
 def _ltx_sizes(config: dict) -> DiTConfig:
-    """diffusers' LTX transformer as this project's sizes: four times as wide an FFN, as many cross heads as self "
-    "heads."""
+    """diffusers' LTX transformer as this project's sizes: FFN four times as wide, as many cross as self heads."""
     heads, width = config["num_attention_heads"], config["attention_head_dim"]
     return DiTConfig.uniform(
         blocks=config["num_layers"], heads=heads, ffn=4 * heads * width, hidden=heads * width, head_dim=width,
@@ -109,7 +101,7 @@ def _t5_counts(tokens: int) -> LayerCount:
     return LayerCount(params, flops, 2 * params, 2 * tokens * (2 * hidden + 2 * ffn), 2 * matrices)
 
 
-def package_table(model: Model, grid: Grid, bits: Sequence[int] = (16, 8, 6, 4)) -> pd.DataFrame:
+def package_table(model: Model, grid: Grid) -> pd.DataFrame:
     """Size of each package at each number of bits, against the limits.
 
     Returns:
@@ -123,7 +115,7 @@ def package_table(model: Model, grid: Grid, bits: Sequence[int] = (16, 8, 6, 4))
         "text encoder": model.text_encoder(),
     }
     for name, count in counts.items():
-        for b in bits:
+        for b in _BITS:
             size = count.params * b / 8
             parts = math.ceil(size / (WEIGHT_FILE_BYTES if b <= 6 else CHUNK_BYTES))
             rows.append((name, b, size / 1e6, size < WEIGHT_FILE_BYTES, parts))
@@ -131,14 +123,7 @@ def package_table(model: Model, grid: Grid, bits: Sequence[int] = (16, 8, 6, 4))
 
 
 def buffer_table(model: Model, grid: Grid, frames: int, size: tuple[int, int]) -> pd.DataFrame:
-    """The largest single tensors in float16, against 4 GiB.
-
-    Args:
-        model: From `read_model`.
-        grid: Latent grid (t, h, w).
-        frames: Frames of the clip.
-        size: Its width and height.
-    """
+    """The largest single tensors in float16, against 4 GiB; `size` is the clip's width and height."""
     tokens, sizes = grid[0] * grid[1] * grid[2], model.sizes
     heads, ffn = max(sizes.self_heads), max(sizes.ffn_widths)
     tensors = {
@@ -155,10 +140,7 @@ def buffer_table(model: Model, grid: Grid, frames: int, size: tuple[int, int]) -
 def peak_memory(model: Model, grid: Grid, bits: int = 16) -> dict[str, float]:
     """Gigabytes (1e9 bytes) at the peak: everything loaded at once, or one package after the other.
 
-    Args:
-        model: From `read_model`.
-        grid: Latent grid.
-        bits: Of a weight of the transformer; the rest keeps 16.
+    `bits` are those of the transformer's weights; the rest keeps 16.
     """
     transformer = dit_counts(model.sizes, grid, model.text_tokens)["total"]
     parts = [(transformer.params * bits / 8, transformer.peak_bytes)]
@@ -175,7 +157,7 @@ def advice(model: Model, grid: Grid, frames: int, size: tuple[int, int], devices
         whole = table.loc[(name, 16)]
         if whole["parts"] == 1:
             continue
-        fits = next((b for b in (8, 6, 4) if table.loc[(name, b), "parts"] == 1), None)
+        fits = next((b for b in _BITS[1:] if table.loc[(name, b), "parts"] == 1), None)
         smaller = (
             f"or store {fits}-bit weights ({table.loc[(name, fits), 'MB']:,.0f} MB)"
             if fits
@@ -191,7 +173,7 @@ def advice(model: Model, grid: Grid, frames: int, size: tuple[int, int], devices
             f"{row.tensor}: {row.MB:,.0f} MB exceed one buffer; work in {math.ceil(row.MB / 4295)} tiles or shrink "
             "the clip"
         )
-    needs = {b: peak_memory(model, grid, b) for b in (16, 8, 6, 4)}
+    needs = {b: peak_memory(model, grid, b) for b in _BITS}
     for ram in sorted({d.ram_gb for d in devices if d.ram_gb}):
         room, chips = APP_SHARE * ram, ", ".join(d.chip for d in devices if d.ram_gb == ram)
         if needs[16]["all loaded"] <= room:

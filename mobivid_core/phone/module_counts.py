@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from mobivid_core.models.counts import LayerCount
@@ -24,20 +25,16 @@ DIT_KINDS = {
 }  # fmt: skip
 
 
-def module_counts(module: nn.Module, *inputs: object, bytes_per_value: int = 2) -> LayerCount:
-    """Counts of a whole module, called as `module(*inputs)`.
+def module_counts(module: nn.Module, *inputs: object) -> LayerCount:
+    """Counts of a whole module, called as `module(*inputs)`, at two bytes a value.
 
     Peak and traffic are taken over leaf modules (input + output), so they leave out tensors kept for skip paths.
-
-    Args:
-        module: Its parameters and the inputs on one device.
-        inputs: Positional inputs.
-        bytes_per_value: Bytes of a value in the deployed model.
     """
     touched: list[int] = []
 
     def note(_: nn.Module, args: tuple, output: object) -> None:
-        touched.append(_numel(args) + _numel(output))
+        tensors = [value for value in tree_leaves((args, output)) if isinstance(value, torch.Tensor)]
+        touched.append(sum(tensor.numel() for tensor in tensors))
 
     hooks = [leaf.register_forward_hook(note) for leaf in module.modules() if not list(leaf.children())]
     try:
@@ -47,18 +44,14 @@ def module_counts(module: nn.Module, *inputs: object, bytes_per_value: int = 2) 
         for hook in hooks:
             hook.remove()
     params = sum(p.numel() for p in module.parameters())
-    peak, traffic = max(touched, default=0) * bytes_per_value, sum(touched) * bytes_per_value
-    weights = params * bytes_per_value
-    return LayerCount(params, counter.get_total_flops(), weights, peak, weights + traffic)
+    peak, traffic = 2 * max(touched, default=0), 2 * sum(touched)
+    return LayerCount(params, counter.get_total_flops(), 2 * params, peak, 2 * params + traffic)
 
 
 def counts_by_kind(module: nn.Module, *inputs: object, kinds: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """(parameters, FLOPs) of each layer kind of a module, and their "total" over the whole module.
+    """(parameters, FLOPs) of each layer kind of a module, called as `module(*inputs)`, and "total" of all of it.
 
-    Args:
-        module: Called as `module(*inputs)`.
-        inputs: Positional inputs.
-        kinds: Kind -> regular expression that matches the full names of its modules.
+    `kinds` maps each kind to a regular expression that matches the full names of its modules.
     """
     with _counting(module) as counter:
         module(*inputs)
@@ -89,12 +82,3 @@ def _counting(module: nn.Module) -> Iterator[FlopCounterMode]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-def _numel(value: object) -> int:
-    """Values in all tensors of a nested output."""
-    if isinstance(value, torch.Tensor):
-        return value.numel()
-    if isinstance(value, dict):
-        return sum(_numel(v) for v in value.values())
-    return sum(_numel(v) for v in value) if isinstance(value, (tuple, list)) else 0

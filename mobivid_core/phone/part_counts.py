@@ -7,10 +7,11 @@ largest single layer, input and output.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from mobivid_core.models.counts import Grid, LayerCount, linear_count
 
+_SIZE = 2  # bytes of a float16
 #: Kinds of `text_counts` -> modules of transformers' CLIP and BERT encoders (for `module_counts.counts_by_kind`).
 TEXT_KINDS = {
     "embedding": r"(.*\.)?embeddings",
@@ -28,43 +29,32 @@ DECODER_KINDS = {
 
 
 def text_counts(
-    *, hidden: int, layers: int, ffn: int, vocabulary: int, positions: int, length: int, bert: bool = False,
-    size: int = 2,
-) -> dict[str, LayerCount]:  # fmt: skip
+    *, hidden: int, layers: int, ffn: int, vocabulary: int, positions: int, length: int, bert: bool = False
+) -> dict[str, LayerCount]:
     """A CLIP or BERT text encoder on `length` tokens, per layer kind and "total".
 
-    Args:
-        hidden: Width.
-        layers: Layers.
-        ffn: Hidden width of the feed-forward.
-        vocabulary: Rows of the token embedding.
-        positions: Rows of the position embedding.
-        length: Tokens.
-        bert: Two token types and norms inside embedding, attention and feed-forward (post-norm) instead of CLIP's.
-        size: Bytes a value.
+    BERT has two token types, and norms inside embedding, attention and feed-forward (post-norm) instead of CLIP's.
     """
-    square = linear_count(length, hidden, hidden, size)
-    norm = _only_params(2 * hidden, size)
-    scores = LayerCount(flops=4 * length * length * hidden, traffic_bytes=4 * length * hidden * size)
-    attention = _times(layers, square + square + square + square + scores)
-    both = linear_count(length, hidden, ffn, size) + linear_count(length, ffn, hidden, size)
-    table = _only_params((vocabulary + positions) * hidden, size)
+    square = linear_count(length, hidden, hidden)
+    norm = _only_params(2 * hidden)
+    scores = LayerCount(flops=4 * length * length * hidden, traffic_bytes=4 * length * hidden * _SIZE)
+    attention = _sum([square, square, square, square, scores] * layers)
+    both = linear_count(length, hidden, ffn) + linear_count(length, ffn, hidden)
+    table = _only_params((vocabulary + positions) * hidden)
     if bert:
         counts = {
-            "embedding": table + _only_params(2 * hidden, size) + norm,
-            "attention": attention + _times(layers, norm),
-            "ffn": _times(layers, both + norm),
+            "embedding": table + _only_params(2 * hidden) + norm,
+            "attention": attention + _sum([norm] * layers),
+            "ffn": _sum([both, norm] * layers),
             "norm": LayerCount(),
         }
     else:
-        counts = {"embedding": table, "attention": attention, "ffn": _times(layers, both)}
-        counts["norm"] = _times(2 * layers + 1, norm)
-    return counts | {"total": sum(counts.values(), LayerCount())}
+        counts = {"embedding": table, "attention": attention, "ffn": _sum([both] * layers)}
+        counts["norm"] = _sum([norm] * (2 * layers + 1))
+    return counts | {"total": _sum(counts.values())}
 
 
-def decoder_counts(
-    grid: Grid, *, channels: int, width: int, ratio: Grid = (8, 32, 32), kept: int | None = None, size: int = 2
-) -> dict[str, LayerCount]:
+def decoder_counts(grid: Grid, *, channels: int, width: int, ratio: Grid = (8, 32, 32)) -> dict[str, LayerCount]:
     """The light decoder (`models.vae`) on a latent grid, per layer kind and "total".
 
     The rotation of pixels across token borders (`models.vae_linear`) is element-wise, and left out as all such work is.
@@ -74,20 +64,18 @@ def decoder_counts(
         channels: Latent channels.
         width: Channels at an eighth of the resolution.
         ratio: Compression time x height x width.
-        kept: Coefficients a frame's patch keeps; None for the VAE's own choice.
-        size: Bytes a value.
     """
     steps, rows, columns = grid
     time, patch, _ = ratio
     pixels = 3 * patch * patch
-    kept = min(pixels, kept or 2 * channels)
+    kept = min(pixels, 2 * channels)  # coefficients of a frame's patch, the VAE's own choice
     cells, frames = rows * columns, 1 + (steps - 1) * time
 
     def conv(fan_in: int, fan_out: int, side: int, images: int, scale: int, bias: bool = True) -> LayerCount:
-        return _conv(fan_in, fan_out, side, images * cells * scale * scale, size, bias)
+        return _conv(fan_in, fan_out, side, images * cells * scale * scale, bias)
 
-    def res(channels_: int, scale: int) -> LayerCount:
-        return _times(2, conv(channels_, channels_, 3, steps, scale))
+    def res(fan: int, scale: int) -> LayerCount:
+        return _sum([conv(fan, fan, 3, steps, scale)] * 2)
 
     linear = [
         conv(channels, kept, 1, 1, 1, bias=False), conv(channels, time * kept, 1, steps - 1, 1, bias=False),
@@ -108,25 +96,20 @@ def decoder_counts(
     quarter += [conv(finest, finest, 1, steps - 1, scale) for _ in range(2)] + [res(finest, scale) for _ in range(2)]
     layers = (linear, tokens, eighth, quarter) if width else (linear, [], [], [])
     counts = {kind: _sum(parts) for kind, parts in zip(DECODER_KINDS, layers, strict=True)}
-    return counts | {"total": _sum(list(counts.values()))}
+    return counts | {"total": _sum(counts.values())}
 
 
-def _conv(fan_in: int, fan_out: int, side: int, outputs: int, size: int, bias: bool) -> LayerCount:
+def _conv(fan_in: int, fan_out: int, side: int, outputs: int, bias: bool) -> LayerCount:
     """A convolution of `side` x `side` that makes `outputs` pixels, at stride 1."""
     params = fan_in * fan_out * side * side + (fan_out if bias else 0)
-    moved = outputs * (fan_in + fan_out) * size
-    return LayerCount(params, 2 * fan_in * fan_out * side * side * outputs, params * size, moved, params * size + moved)
+    weights, moved = params * _SIZE, outputs * (fan_in + fan_out) * _SIZE
+    return LayerCount(params, 2 * fan_in * fan_out * side * side * outputs, weights, moved, weights + moved)
 
 
-def _only_params(params: int, size: int) -> LayerCount:
+def _only_params(params: int) -> LayerCount:
     """Weights without products: embeddings, norms."""
-    return LayerCount(params=params, weight_bytes=params * size, traffic_bytes=params * size)
+    return LayerCount(params=params, weight_bytes=params * _SIZE, traffic_bytes=params * _SIZE)
 
 
-def _times(n: int, count: LayerCount) -> LayerCount:
-    """The same layer n times."""
-    return _sum([count] * n)
-
-
-def _sum(counts: Sequence[LayerCount]) -> LayerCount:
+def _sum(counts: Iterable[LayerCount]) -> LayerCount:
     return sum(counts, LayerCount())

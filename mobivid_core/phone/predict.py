@@ -23,18 +23,8 @@ from mobivid_core.phone.efficiency import LEVEL, fit_efficiency, fps_interval
 from mobivid_core.phone.fit import Model, advice, buffer_table, package_table, peak_memory, read_model
 from mobivid_core.phone.roofline import clip_stages, seconds_by_kind
 
-_RATIO = (8, 32, 32)
-
-
 def predict(model: Model, frames: int, size: tuple[int, int], steps: int, guidance: bool = False) -> dict:
-    """Everything that the command shows.
-
-    Args:
-        model: From `fit.read_model`.
-        frames: 1 + a multiple of 8.
-        size: Width and height in pixels, multiples of 32.
-        steps: Sampling steps.
-        guidance: Two passes a step.
+    """Everything that the command shows, for `frames` (1 + a multiple of 8) of a width and height (multiples of 32).
 
     Returns:
         `seconds` (a row a device: seconds by stage at the typical efficiency, whole clip with its interval, frames/s
@@ -44,7 +34,7 @@ def predict(model: Model, frames: int, size: tuple[int, int], steps: int, guidan
         ParameterError: A size that the VAE's ratio does not divide.
     """
     try:
-        grid = latent_grid(frames, size[1], size[0], _RATIO)
+        grid = latent_grid(frames, size[1], size[0])
     except ValueError as error:
         raise ParameterError(str(error)) from error
     phones = [d for d in load_devices() if d.engine == NEURAL_ENGINE and d.tflops]
@@ -74,7 +64,7 @@ def _seconds(
     return pd.DataFrame(rows)
 
 
-def parse_size(text: str) -> tuple[int, int, int]:
+def _parsed_size(text: str) -> tuple[int, int, int]:
     """Frames, width and height of "49x512x384"."""
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
     if not match:
@@ -86,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = CommandParser("predict", __doc__)
     parser.add_argument("--model", required=True, help="mobile, server, or a folder or file with a config.json")
-    parser.add_argument("--size", type=parse_size, default=(49, 512, 384), help="FRAMESxWIDTHxHEIGHT (49x512x384)")
+    parser.add_argument("--size", type=_parsed_size, default=(49, 512, 384), help="FRAMESxWIDTHxHEIGHT (49x512x384)")
     parser.add_argument("--steps", type=at_least_one, default=4, help="sampling steps (4)")
     parser.add_argument("--guidance", action="store_true", help="two passes a step")
     parser.add_argument("--json", action="store_true", help="numbers instead of tables")

@@ -21,14 +21,9 @@ from mobivid_core.phone.roofline import Stage, clip_seconds, clip_stages, requir
 
 
 def prediction_table(
-    stages: Sequence[Stage],
-    efficiency: Efficiency,
-    frames: int,
-    *,
-    decoder_tflop: tuple[float, float],
-    weights_gb: float,
-    gpu_efficiency: float,
-) -> pd.DataFrame:
+    stages: Sequence[Stage], efficiency: Efficiency, frames: int, *, decoder_tflop: tuple[float, float],
+    weights_gb: float, gpu_efficiency: float,
+) -> pd.DataFrame:  # fmt: skip
     """Frames/s of every device for one clip.
 
     Args:
@@ -58,18 +53,12 @@ def prediction_table(
     return pd.DataFrame(rows)
 
 
-def stage_table(
-    stages: Sequence[Stage], devices: Sequence[Device], efficiency: Efficiency, *, level: float = 0.8
-) -> pd.DataFrame:
-    """Seconds a clip of each layer kind, one row a kind, with the ends of the efficiency's interval for the total.
+def stage_table(stages: Sequence[Stage], devices: Sequence[Device], efficiency: Efficiency) -> pd.DataFrame:
+    """Seconds a clip of each layer kind at the typical efficiency, one row a kind and one column a device.
 
-    Args:
-        stages: Of one clip.
-        devices: With known peaks; one column each.
-        efficiency: Its typical value is used for the kinds.
-        level: Probability inside the interval.
+    The total is also given at both ends of the efficiency's interval.
     """
-    low, high = efficiency.interval(level)
+    low, high = efficiency.interval()
     columns = {}
     for device in devices:
         seconds = seconds_by_kind(stages, device, efficiency.typical)
@@ -82,27 +71,15 @@ def decoder_sweep(
     stages: Sequence[Stage], devices: Sequence[Device], frames: int, fps: float, tflop: np.ndarray
 ) -> pd.DataFrame:
     """Efficiency that `fps` needs against the decoder's cost, one column a device."""
-    table = {"decoder TFLOP": tflop}
-    for device in devices:
-        label = f"{device.chip} {device.engine}"
-        table[label] = [
-            required_efficiency([*stages, Stage("decoder", float(t), 0.0)], device, frames, fps) for t in tflop
-        ]
-    return pd.DataFrame(table)
+    work = [[*stages, Stage("decoder", float(t), 0.0)] for t in tflop]
+    needed = {f"{d.chip} {d.engine}": [required_efficiency(w, d, frames, fps) for w in work] for d in devices}
+    return pd.DataFrame({"decoder TFLOP": tflop, **needed})
 
 
 def cost_ladder(
     server: DiTConfig, mobile: DiTConfig, grid: Grid, text_tokens: int, steps: tuple[int, int]
 ) -> pd.DataFrame:
-    """From the server model's clip to the mobile one's: what guidance, steps and pruning each save.
-
-    Args:
-        server: Teacher sizes.
-        mobile: Student sizes.
-        grid: Latent grid.
-        text_tokens: Text length.
-        steps: Sampling steps of the two.
-    """
+    """From the server model's clip to the mobile one's: what guidance, `steps` (of the two) and pruning each save."""
     server_pass, mobile_pass = (dit_flops(c, grid, text_tokens)["total"] for c in (server, mobile))
     many, few = steps
     ladder = [
@@ -111,13 +88,8 @@ def cost_ladder(
         (f"in {few} steps", server, clip_flops(server_pass, steps=few, guidance=False)),
         ("pruned (mobile)", mobile, clip_flops(mobile_pass, steps=few, guidance=False)),
     ]
-    table = pd.DataFrame(
-        {
-            "model": [name for name, _, _ in ladder],
-            "params (M)": [dit_params(c)["total"] / 1e6 for _, c, _ in ladder],
-            "TFLOP a clip": [flops / 1e12 for _, _, flops in ladder],
-        }
-    )
+    rows = [(name, dit_params(sizes)["total"] / 1e6, flops / 1e12) for name, sizes, flops in ladder]
+    table = pd.DataFrame(rows, columns=["model", "params (M)", "TFLOP a clip"])
     table["cheaper than the row above"] = table["TFLOP a clip"].shift() / table["TFLOP a clip"]
     table["cheaper in all"] = table["TFLOP a clip"].iloc[0] / table["TFLOP a clip"]
     return table
@@ -158,7 +130,7 @@ def table_one(
 
 def speed_surface(
     cfg: DiTConfig, device: Device, efficiency: float, *, grids: Mapping[str, tuple[Grid, int]], steps: Sequence[int],
-    decoder_tflop_per_token: float = 0.0, text_tokens: int = 77,
+    decoder_tflop_per_token: float,
 ) -> pd.DataFrame:  # fmt: skip
     """Frames/s over clip sizes and step counts: the static twin of the sliders.
 
@@ -169,13 +141,12 @@ def speed_surface(
         grids: Name of a clip size -> (latent grid, frames).
         steps: Step counts; one column each.
         decoder_tflop_per_token: The decoder's cost grows with the latent tokens.
-        text_tokens: Length of the text sequence.
     """
     table = {}
     for n in steps:
         table[f"{n} steps"] = {}
         for name, (grid, frames) in grids.items():
-            work = clip_stages(cfg, grid, text_tokens=text_tokens, steps=n)
+            work = clip_stages(cfg, grid, steps=n)
             decoder = decoder_tflop_per_token * grid[0] * grid[1] * grid[2]
             table[f"{n} steps"][name] = example_rate(work, decoder, device, efficiency, frames)
     return pd.DataFrame(table).rename_axis("clip")

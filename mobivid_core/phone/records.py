@@ -13,9 +13,8 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -23,48 +22,25 @@ import pandas as pd
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_json, write_json
 
-SCHEMA = Path(__file__).with_name("device_record.schema.json")
-
-
-@cache
-def schema() -> dict:
-    """The JSON schema of a record."""
-    return json.loads(SCHEMA.read_text(encoding="utf-8"))
-
-
-COMPUTE_UNITS: tuple[str, ...] = tuple(schema()["properties"]["compute_units"]["enum"])
-THERMAL_STATES: tuple[str, ...] = tuple(schema()["properties"]["thermal_state"]["enum"])
+#: JSON schema of a record.
+SCHEMA: dict = json.loads(Path(__file__).with_name("device_record.schema.json").read_text(encoding="utf-8"))
+COMPUTE_UNITS: tuple[str, ...] = tuple(SCHEMA["properties"]["compute_units"]["enum"])
+THERMAL_STATES: tuple[str, ...] = tuple(SCHEMA["properties"]["thermal_state"]["enum"])
 
 
 @dataclass(frozen=True)
 class DeviceRecord:
-    """One package timed on one device.
+    """One package timed on one device; a ParameterError if a value does not fit the schema."""
 
-    Attributes:
-        device: Product, e.g. "iPhone 16 Pro Max".
-        os_version: System and version, e.g. "iOS 18.5".
-        compute_units: One of `COMPUTE_UNITS`.
-        package: File name of the package.
-        sha256: `packages.package_hash` of it.
-        load_ms: Samples of the loading time in milliseconds; may be empty.
-        predict_ms: Samples of one prediction in milliseconds.
-        thermal_state: One of `THERMAL_STATES`.
-        source: Who measured, and how.
-        schema: Version of the schema.
-
-    Raises:
-        ParameterError: A value does not fit the schema.
-    """
-
-    device: str
-    os_version: str
-    compute_units: str
-    package: str
-    sha256: str
-    load_ms: list[float]
-    predict_ms: list[float]
-    thermal_state: str
-    source: str
+    device: str  # product, e.g. "iPhone 16 Pro Max"
+    os_version: str  # system and version, e.g. "iOS 18.5"
+    compute_units: str  # one of `COMPUTE_UNITS`
+    package: str  # file name of the package
+    sha256: str  # `packages.package_hash` of it
+    load_ms: list[float]  # samples of the loading time in milliseconds; may be empty
+    predict_ms: list[float]  # samples of one prediction in milliseconds
+    thermal_state: str  # one of `THERMAL_STATES`
+    source: str  # who measured, and how
     schema: int = 1
 
     def __post_init__(self) -> None:
@@ -89,13 +65,11 @@ def keep_record(record: DeviceRecord, folder: Path) -> Path:
     parts = (record.device, record.os_version, Path(record.package).stem, record.compute_units)
     # the middle of a long name may go: other records of that name get a number
     stem = "-".join(re.sub(r"[^A-Za-z0-9.+-]+", "_", part).strip("._")[:60] or "x" for part in parts)
-    taken = {path.name.casefold() for path in Path(folder).glob("*")}  # some disks do not tell capitals apart
-    for name in itertools.chain([f"{stem}.json"], (f"{stem}-{n}.json" for n in itertools.count(2))):
-        path = Path(folder) / name
-        if name.casefold() not in taken or _holds(path, record):
-            write_record(record, path)
-            return path
-    raise AssertionError("unreachable: there is always a next number")
+    taken = {path.name.casefold() for path in folder.glob("*")}  # some disks do not tell capitals apart
+    names = itertools.chain([f"{stem}.json"], (f"{stem}-{n}.json" for n in itertools.count(2)))
+    path = next(folder / name for name in names if name.casefold() not in taken or _holds(folder / name, record))
+    write_record(record, path)
+    return path
 
 
 def _holds(path: Path, record: DeviceRecord) -> bool:
@@ -107,7 +81,7 @@ def _holds(path: Path, record: DeviceRecord) -> bool:
 
 def write_record(record: DeviceRecord, path: Path) -> None:
     """Save a record as JSON."""
-    write_json(Path(path), asdict(record))
+    write_json(path, asdict(record))
 
 
 def read_record(path: Path) -> DeviceRecord:
@@ -117,7 +91,7 @@ def read_record(path: Path) -> DeviceRecord:
         ParameterError: Names the file and what is wrong with it.
     """
     try:
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
         encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
         values = json.loads(data.decode(encoding))
         if isinstance(values, list):
@@ -130,33 +104,25 @@ def read_record(path: Path) -> DeviceRecord:
         raise ParameterError(f"{path} is no valid device record: {error}") from error
 
 
-def verified_packages(*bundles: Path) -> dict[str, dict]:
-    """SHA-256 -> manifest entry of the packages in `export`'s folders that passed verification.
+def verified_packages(bundle: Path) -> dict[str, dict]:
+    """SHA-256 -> manifest entry of the packages in a folder of `export` that passed verification.
 
     Raises:
-        ParameterError: A folder has no manifest.
+        ParameterError: The folder has no manifest, or a damaged one.
     """
-    found: dict[str, dict] = {}
-    for bundle in map(Path, bundles):
-        manifest = read_json(bundle / "manifest.json", None)
-        if manifest is None:
-            raise ParameterError(f"{bundle} has no manifest.json; write it with `mobivid export`")
-        try:
-            for name, entry in manifest["packages"].items():
-                if entry["gates_passed"]:
-                    found[entry["sha256"]] = {"name": name, "frames": manifest["frames"], **entry}
-        except (KeyError, TypeError, AttributeError) as error:
-            path = bundle / "manifest.json"
-            raise ParameterError(f"{path} is damaged ({error!r}); export the bundle again") from error
-    return found
+    path = bundle / "manifest.json"
+    manifest = read_json(path, None)
+    if manifest is None:
+        raise ParameterError(f"{bundle} has no manifest.json; write it with `mobivid export`")
+    try:
+        passed = {name: entry for name, entry in manifest["packages"].items() if entry["gates_passed"]}
+        return {e["sha256"]: {"name": name, "frames": manifest["frames"], **e} for name, e in passed.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ParameterError(f"{path} is damaged ({error!r}); export the bundle again") from error
 
 
-def import_record(path: Path, verified: Mapping[str, object] | set[str]) -> DeviceRecord:
-    """Read a record and tie it to a verified package.
-
-    Args:
-        path: JSON file.
-        verified: SHA-256 of packages that passed verification on this machine.
+def import_record(path: Path, verified: Collection[str]) -> DeviceRecord:
+    """Read a record and tie it to a package that passed verification on this machine, by its SHA-256.
 
     Raises:
         ParameterError: The record is malformed, or of a package that was not verified.
@@ -170,21 +136,13 @@ def import_record(path: Path, verified: Mapping[str, object] | set[str]) -> Devi
     return record
 
 
-def load_records(folder: Path, verified: Mapping[str, object] | set[str]) -> pd.DataFrame:
-    """All records of a folder; every one must be of a package verified here.
-
-    Args:
-        folder: Holds `*.json`; may be missing.
-        verified: SHA-256 of packages that passed verification on this machine.
-
-    Returns:
-        One row a record (none if there are none).
+def load_records(folder: Path, verified: Collection[str]) -> pd.DataFrame:
+    """All records (`*.json`) of a folder that may be missing, one row each; every one must be of a verified package.
 
     Raises:
         ParameterError: A record is malformed, or of a package that was not verified.
     """
-    files = sorted(Path(folder).glob("*.json")) if Path(folder).is_dir() else []
-    return pd.DataFrame([import_record(path, verified).as_row() for path in files])
+    return pd.DataFrame([import_record(path, verified).as_row() for path in sorted(folder.glob("*.json"))])
 
 
 def compose(records: Sequence[DeviceRecord], verified: Mapping[str, dict]) -> dict[str, float]:
@@ -226,15 +184,11 @@ def compose(records: Sequence[DeviceRecord], verified: Mapping[str, dict]) -> di
 
 
 def _validate(values: object) -> None:
-    """Refuse what the schema refuses, naming the place.
-
-    Raises:
-        ParameterError: What was got, and what the schema asks for.
-    """
+    """Refuse what the schema refuses, naming the place, what was got and what the schema asks for."""
     import jsonschema
 
     _check_values(values)
-    validator = jsonschema.Draft202012Validator(schema())
+    validator = jsonschema.Draft202012Validator(SCHEMA)
     error = jsonschema.exceptions.best_match(validator.iter_errors(values))
     if error is not None:
         place = "/".join(map(str, error.absolute_path)) or "the record"

@@ -21,11 +21,11 @@ from mobivid_core.phone.part_counts import decoder_counts, text_counts
 LIGHT_WIDTH = 256
 
 
-def light_vae(width: int = LIGHT_WIDTH, latent_channels: int = MOBILE.in_channels) -> nn.Module:
+def light_vae() -> nn.Module:
     """This project's VAE at paper scale; its width is `assumed`."""
     from mobivid_core.models.vae import MobiVidVAE
 
-    return MobiVidVAE(latent_channels=latent_channels, width=width)
+    return MobiVidVAE(latent_channels=MOBILE.in_channels, width=LIGHT_WIDTH)
 
 
 def light_decoder_counts(grid: Grid, width: int = LIGHT_WIDTH, latent_channels: int = MOBILE.in_channels) -> LayerCount:
@@ -44,21 +44,21 @@ def ltx_decoder_counts(grid: Grid) -> LayerCount:
 
 
 @cache
-def ltx_transformer_counts(grid: Grid, text_tokens: int = 128) -> LayerCount:
-    """One pass of LTX-Video's transformer as diffusers builds it."""
+def ltx_transformer_counts(grid: Grid) -> LayerCount:
+    """One pass of LTX-Video's transformer as diffusers builds it, on 128 text tokens."""
     from diffusers import LTXVideoTransformer3DModel
 
     with torch.device("meta"):
         model = LTXVideoTransformer3DModel()
         latents = torch.empty(1, grid[0] * grid[1] * grid[2], model.config.in_channels)
-        text, mask = torch.empty(1, text_tokens, model.config.caption_channels), torch.ones(1, text_tokens)
+        text, mask = torch.empty(1, 128, model.config.caption_channels), torch.ones(1, 128)
         time = torch.empty(1, 1)
     return module_counts(_Called(model, num_frames=grid[0], height=grid[1], width=grid[2]), latents, text, time, mask)
 
 
 @cache
-def wan_transformer_counts(grid: Grid, text_tokens: int = 512) -> LayerCount:
-    """One pass of Wan 2.1's 1.3 B transformer at its published sizes; `grid` in latents of its 4x8x8 VAE."""
+def wan_transformer_counts(grid: Grid) -> LayerCount:
+    """One pass of Wan 2.1's 1.3 B transformer on 512 text tokens; `grid` in latents of its 4x8x8 VAE."""
     from diffusers import WanTransformer3DModel
 
     with torch.device("meta"):
@@ -66,7 +66,7 @@ def wan_transformer_counts(grid: Grid, text_tokens: int = 512) -> LayerCount:
             num_attention_heads=12, attention_head_dim=128, ffn_dim=8960, num_layers=30, freq_dim=256
         )
         latents, time = torch.empty(1, 16, *grid), torch.empty(1)
-        text = torch.empty(1, text_tokens, model.config.text_dim)
+        text = torch.empty(1, 512, model.config.text_dim)
     return module_counts(_Called(model), latents, time, text)
 
 

@@ -24,18 +24,11 @@ _HALF = 2  # bytes of a float16
 
 @dataclass(frozen=True)
 class Stage:
-    """One operation (or a whole network whose operations are not told apart), done `repeats` times a clip.
+    """One operation (or a whole network whose operations are not told apart), done `repeats` times a clip."""
 
-    Attributes:
-        name: "ffn up", "decoder", ...
-        tflop: Work of one run in 1e12 FLOPs.
-        gigabytes: Memory traffic of one run in 1e9 bytes.
-        repeats: Runs a clip.
-    """
-
-    name: str
-    tflop: float
-    gigabytes: float
+    name: str  # "FFN: up", "decoder", ...
+    tflop: float  # work of one run in 1e12 FLOPs
+    gigabytes: float  # memory traffic of one run in 1e9 bytes
     repeats: int = 1
 
     @property
@@ -58,9 +51,9 @@ def clip_stages(
         text_tokens: Length of the text sequence.
         steps: Sampling steps.
         guidance: Two passes a step.
-        decoder: Counts of the decoder; None leaves it out.
-        text_encoder: Counts of the text encoder; None leaves it out.
-        weight_bits: Bits of a transformer weight as it is read from memory.
+        decoder: Counts; None leaves it out.
+        text_encoder: Counts; None leaves it out.
+        weight_bits: Of a transformer weight as it is read from memory.
     """
     passes = steps * (2 if guidance else 1)
     seen = Counter(_products(cfg, grid[0] * grid[1] * grid[2], text_tokens, weight_bits))
