@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from torch import Tensor, nn
 
@@ -31,9 +31,6 @@ from mobivid_core.models.sampler import Sampler
 from mobivid_core.published import claim
 from mobivid_core.show.outcome import FigureResult, TableResult
 
-if TYPE_CHECKING:
-    pass
-
 #: Columns of the quality table beside those with intervals.
 OTHERS = (
     "object_class", "color", "scene", "subject_consistency", "background_consistency", "temporal_flickering",
@@ -43,8 +40,6 @@ OTHERS = (
 
 def training_curves(trained: Mapping[str, Distiller]) -> FigureResult:
     """Regression loss and the discriminator's margin of a live distillation; the last stage is the adversarial one."""
-    import matplotlib.pyplot as plt
-
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
     logs = {name: pd.DataFrame(d.log) for name, d in trained.items()}
     smooth = {name: log["regression"].rolling(5, min_periods=1).mean() for name, log in logs.items()}
@@ -66,13 +61,7 @@ def training_curves(trained: Mapping[str, Distiller]) -> FigureResult:
 
 
 def standing_table(students: Mapping[str, nn.Module], teacher: nn.Module, fresh: Trajectories) -> TableResult:
-    """Chord errors of students from the states of the teacher's path and from their own.
-
-    Args:
-        students: {title: model}.
-        teacher: Shows where each step should end.
-        fresh: Trajectories of new noises and captions.
-    """
+    """Chord errors of students on new noises and captions, from states of the teacher's path and from their own."""
     rows = []
     sigmas = [f"sigma {s:g}" for s in fresh.sigmas[1:-1].tolist()]
     for name, model in students.items():
@@ -122,14 +111,9 @@ def quality_table(
 def image_to_video_table(
     evaluator: Evaluator, starts: Mapping[str, tuple[nn.Module, Sampler]], pictures: Tensor, held: Tensor, seed: int
 ) -> TableResult:
-    """Clips from words alone and from words and a first frame.
+    """Clips from words alone and from words and a first frame (N, 3, H, W), whose latents (N, C, 1, h, w) are held.
 
-    Args:
-        evaluator: Holds the captions.
-        starts: {title: (model, sampler)}; the first one speaks in the finding.
-        pictures: (N, 3, H, W) first frames.
-        held: (N, C, 1, h, w) their latents.
-        seed: Seed of the noise.
+    The finding is on the first of `starts`.
     """
     rows, n = [], len(pictures)
     for name, (model, sampler) in starts.items():
@@ -159,23 +143,15 @@ def costs_table(
 ) -> TableResult:
     """Training of the live and of the shipped students: samples, counted FLOPs, seconds; every round of each.
 
-    Args:
-        trained: Stages of the live distillation.
-        flops: Counted costs.
-        trajectories: Of the teacher.
-        shipped: Whether the project's students are those of this profile.
+    `shipped` says whether the project's students are those of this profile.
     """
     paths = flops.trajectories(len(trajectories), trajectories.teacher_steps, trajectories.guidance) / 1e12
     live = [{"stage": "teacher trajectories", "samples": len(trajectories), "TFLOP (counted)": paths}]
     live += [
-        {
-            "stage": name,
-            "samples": d.step * d.settings.batch,
-            "TFLOP (counted)": flops.training(d.settings) / 1e12,
-            "seconds": d.log[-1]["seconds"],
-        }
+        {"stage": name, "samples": d.step * d.settings.batch, "TFLOP (counted)": flops.training(d.settings) / 1e12,
+         "seconds": d.log[-1]["seconds"]}
         for name, d in trained.items()
-    ]
+    ]  # fmt: skip
     parts = [pd.DataFrame(live).assign(student="live")]
     if shipped:
         titles = zip(STUDENTS, ("pruned student", "distilled teacher"), strict=True)
@@ -200,17 +176,11 @@ def costs_table(
 
 @dataclass(frozen=True)
 class Timed:
-    """Samplers timed in one run.
+    """Samplers timed in one run."""
 
-    Attributes:
-        samplers: {name: sampler}, the full teacher first.
-        seconds: {clips made at once: measured seconds}.
-        flops: FLOPs of one evaluation of each on the miniature.
-    """
-
-    samplers: Mapping[str, Sampler]
-    seconds: Mapping[int, Seconds]
-    flops: Mapping[str, float]
+    samplers: Mapping[str, Sampler]  # the full teacher first
+    seconds: Mapping[int, Seconds]  # clips made at once -> measured seconds
+    flops: Mapping[str, float]  # of one evaluation of each on the miniature
 
     def table(self, equal: str, recorded: str) -> TableResult:
         """Seconds a clip beside counted ratios.
@@ -252,10 +222,10 @@ def paper_table(faster: float, steps: int, depths: Sequence[int], blocks: int, s
 
     Args:
         faster: Measured speed-up of the distilled teacher.
-        steps: Teacher steps.
+        steps: Of the teacher.
         depths: Blocks that the discriminator reads.
-        blocks: Blocks of the teacher.
-        share: Synthetic clips in the discriminator's real batch.
+        blocks: Of the teacher.
+        share: Of synthetic clips in the discriminator's real batch.
     """
     rows = [claim(i) for i in ("C03", "C23", "C24", "C30", "C31")]
     table = pd.DataFrame([{"claim": r["claim"], "paper": r["value"], "paper's evidence": r["evidence"]} for r in rows])
@@ -288,13 +258,13 @@ def live_table(
 def bars_of_students(
     beside: Mapping[str, Mapping[str, Interval]], speeds: Mapping[str, Interval], origin: str, n: int
 ) -> TableResult:
-    """Every bar that was set for the two students beside what they reached.
+    """Every bar that was set for the two students beside what they reached on `n` test captions.
 
     Args:
         beside: {stage: from `compare`, with "diversity"}.
         speeds: {stage: times faster than the teacher}.
         origin: "shipped" or "live".
-        n: Test captions.
+        n: See above.
     """
     parts = [bars_table(dict(beside[k]) | {"speed": speeds[k]}, DISTILL_BARS[k]) for k in STUDENTS]
     met = [part["verdict"].str.startswith("met").sum() for part in parts]

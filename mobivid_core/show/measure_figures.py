@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from mobivid_core.data.captions import ATTRIBUTES, caption, label_indices
 from mobivid_core.measure.minivbench import Scores
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from mobivid_core.measure.generation import Evaluation
 
 
@@ -30,14 +30,7 @@ def clip_titles(evaluation: Evaluation) -> list[str]:
 
 
 def score_bars(rows: dict[str, Scores], names: Sequence[str]) -> Figure:
-    """Bars with intervals: a group a measure, a bar a row title.
-
-    Args:
-        rows: {row title: scores}.
-        names: Measures on [0, 1] to show, in order.
-    """
-    import matplotlib.pyplot as plt
-
+    """Bars with intervals of measures on [0, 1]: a group a measure, a bar a row title."""
     fig, ax = plt.subplots(figsize=(8, 3.6))
     width, places = 0.8 / len(rows), np.arange(len(names))
     for i, (title, scores) in enumerate(rows.items()):
@@ -52,13 +45,8 @@ def score_bars(rows: dict[str, Scores], names: Sequence[str]) -> Figure:
 def damage_map(effects: pd.DataFrame) -> Figure:
     """Every measure against every damage: change over the measure's own noise; frames mark what must move.
 
-    A full frame is a change that was required and seen, a dashed one a change that was required and missed.
-
-    Args:
-        effects: From `trials.effects`.
+    A full frame is a change that was required and seen, a dotted one a change that was required and missed.
     """
-    import matplotlib.pyplot as plt
-
     order = {name: list(dict.fromkeys(effects[name])) for name in ("damage", "measure")}
     wide = effects.pivot(index="damage", columns="measure", values="in_noise").loc[order["damage"], order["measure"]]
     fig, ax = plt.subplots(figsize=(8, 4.6))
@@ -77,15 +65,9 @@ def damage_map(effects: pd.DataFrame) -> Figure:
     return fig
 
 
-def sampling_curves(frame: pd.DataFrame, floor: float | None = None) -> Figure:
-    """Quality against steps, a line a solver: share of right captions, distance, seconds a clip.
-
-    Args:
-        frame: From `curve.trace`, one guidance scale.
-        floor: The distance that VAE reconstructions have with as many clips; dashed.
-    """
-    import matplotlib.pyplot as plt
-
+def sampling_curves(frame: pd.DataFrame, floor: float) -> Figure:
+    """Quality against steps, from `curve.trace` at one guidance scale, a line a solver: share of right captions,
+    distance, seconds a clip. Dashed: `floor`, the distance that VAE reconstructions have with as many clips."""
     fig, axes = plt.subplots(1, 3, figsize=(9.5, 3.2))
     for solver, group in frame.groupby("solver", sort=False):
         steps = group["steps"].astype(float)
@@ -99,47 +81,26 @@ def sampling_curves(frame: pd.DataFrame, floor: float | None = None) -> Figure:
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.set(xlabel="steps", ylabel=label, ylim=(0, None))
     axes[0].set_ylim(-0.02, 1.05)
-    if floor is not None:
-        axes[1].axhline(floor, ls="--", color="0.4", lw=1, label="VAE reconstructions")
+    axes[1].axhline(floor, ls="--", color="0.4", lw=1, label="VAE reconstructions")
     axes[1].legend(fontsize=8)
     return fig
 
 
-def quality_curves(
-    frame: pd.DataFrame,
-    x: str,
-    shares: Sequence[str] = ("all_together", "object_class", "action"),
-    distance: str = "distance",
-    floor: float | None = None,
-    log2: bool = False,
-) -> Figure:
-    """Quality against one dial: shares of right captions on the left, a distance on the right, intervals shaded.
+def guidance_curves(frame: pd.DataFrame, floor: float) -> Figure:
+    """Quality against guidance, from `curve.trace`: shares of right captions and distance, intervals shaded.
 
-    Args:
-        frame: From `minivbench.table`: `<name>`, `<name>_low` and `<name>_high` of each measure, and the dial.
-        x: Column of the dial.
-        shares: Measures of the left panel.
-        distance: Measure of the right panel.
-        floor: What reconstructions score on that measure with as many clips; drawn as a dashed line.
-        log2: Draw the dial on a logarithmic axis with a tick at each value.
+    Dashed: `floor`, the distance that VAE reconstructions have with as many clips.
     """
-    import matplotlib.pyplot as plt
-
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
-    where = frame[x].astype(float)
-    for name, ax in [(share, left) for share in shares] + [(distance, right)]:
+    where = frame["guidance"].astype(float)
+    for name, ax in (("all_together", left), ("object_class", left), ("action", left), ("distance", right)):
         ax.plot(where, frame[name], marker="o", label=name)
         ax.fill_between(where, frame[f"{name}_low"], frame[f"{name}_high"], alpha=0.15)
-    left.set(xlabel=x, ylabel="share of clips right", ylim=(-0.02, 1.05))
-    right.set(xlabel=x, ylabel=distance.replace("_", " "), ylim=(0, None))
+    left.set(xlabel="guidance", ylabel="share of clips right", ylim=(-0.02, 1.05))
+    right.set(xlabel="guidance", ylabel="distance", ylim=(0, None))
     left.legend()
-    if floor is not None:
-        right.axhline(floor, ls="--", color="0.4", lw=1, label="VAE reconstructions")
-        right.legend()
-    if log2:
-        for ax in (left, right):
-            ax.set_xscale("log", base=2)
-            ax.set_xticks(where, [f"{value:g}" for value in where])
+    right.axhline(floor, ls="--", color="0.4", lw=1, label="VAE reconstructions")
+    right.legend()
     return fig
 
 
@@ -147,11 +108,9 @@ def few_steps_curves(frame: pd.DataFrame, distance: str) -> Figure:
     """Distance and share of right clips against few steps, with and without guidance; the first row is dashed.
 
     Args:
-        frame: From `minivbench.table` with the columns steps and guided ("yes" or "no"); the full sampler first.
+        frame: From `few_steps_table`; the full sampler first.
         distance: Name of the distance's column.
     """
-    import matplotlib.pyplot as plt
-
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
     labels = {distance: "Frechet distance (lower is better)", "all_together": "clips with all attributes right (share)"}
     full, few = frame.iloc[0], frame.iloc[1:]

@@ -1,8 +1,8 @@
 """Clips in notebooks and files: strips of frames, an embedded player, mp4 and animated WebP.
 
-Clips play at 8 frames a second, a third of their nominal rate: 17 frames are over in 0.7 s otherwise.
-The player embeds H.264 as a data URI, so that a committed notebook plays anywhere without files beside it;
-code hosts that drop `<video>` still show the strip.
+Clips play at 8 frames a second, a third of their nominal rate: 17 frames are over in 0.7 s otherwise. The player embeds
+H.264 as a data URI, so that a committed notebook plays anywhere without files beside it; code hosts that drop `<video>`
+still show the strip.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FPS = 8
 EMBED_LIMIT = 150_000
 _COLUMNS = 4
 _GAP = 2  # pixels between tiles
-_WEBP_QUALITY = 75
+_HEIGHT = 128  # of a player on the page, in pixels
 
 
 def tile(clips: Clips, columns: int = _COLUMNS) -> np.ndarray:
@@ -56,16 +56,12 @@ def frame_strip(clips: Clips, titles: Sequence[str] | None = None, frames: int =
         titles: One title a clip, above its row.
         frames: Frames shown, at most T.
 
-    Returns:
-        A matplotlib figure; the caller shows or saves it.
-
     Raises:
         ParameterError: Wrong shapes, or not one title a clip.
     """
     import matplotlib.pyplot as plt
 
-    videos = _frames(clips)
-    _check_titles(titles, len(videos))
+    videos = _frames(clips, titles)
     shown = np.linspace(0, len(videos[0]) - 1, min(frames, len(videos[0]))).round().astype(int)
     height, width = videos[0].shape[1:3]
     side = 1.25  # inches of a frame's width
@@ -87,14 +83,12 @@ def frame_strip(clips: Clips, titles: Sequence[str] | None = None, frames: int =
     return fig
 
 
-def player(clips: Clips, titles: Sequence[str] | None = None, fps: float = FPS, height: int = 128) -> HTML:
+def player(clips: Clips, titles: Sequence[str] | None = None) -> HTML:
     """Play clips side by side, in step with one another within a row of four.
 
     Args:
         clips: (N, 3, T, H, W) in [-1, 1], or N clips (3, T, H, W).
         titles: One caption a clip, below it.
-        fps: Frames a second.
-        height: Height on the page in pixels.
 
     Returns:
         An HTML output with the videos inside it, under 150 kB: quality gives way where many clips are shown.
@@ -104,11 +98,10 @@ def player(clips: Clips, titles: Sequence[str] | None = None, fps: float = FPS, 
     """
     from IPython.display import HTML
 
-    videos = _frames(clips)
-    _check_titles(titles, len(videos))
+    videos = _frames(clips, titles)
     rows = [videos[i : i + _COLUMNS] for i in range(0, len(videos), _COLUMNS)]
-    encoded = _encode_within_limit([_tile(row, _COLUMNS) for row in rows], fps)
-    width = round(height * videos[0].shape[2] / videos[0].shape[1])
+    encoded = _encode_within_limit([_tile(row, _COLUMNS) for row in rows])
+    width = round(_HEIGHT * videos[0].shape[2] / videos[0].shape[1])
     parts = []
     for index, (row, data) in enumerate(zip(rows, encoded, strict=True)):
         own = titles[index * _COLUMNS : index * _COLUMNS + len(row)] if titles else []
@@ -123,14 +116,14 @@ def player(clips: Clips, titles: Sequence[str] | None = None, fps: float = FPS, 
     return HTML("".join(parts))
 
 
-def save_mp4(path: Path | str, clip: Clips, fps: float = FPS) -> Path:
+def save_mp4(path: Path, clip: Clips) -> Path:
     """Write one clip (3, T, H, W), or several tiled side by side, as H.264."""
     from mobivid_core.data.video_io import write_video
 
-    return write_video(path, tile(_several(clip)), fps=fps, crf=18)
+    return write_video(path, tile(_several(clip)), fps=FPS, crf=18)
 
 
-def save_webp(path: Path | str, clip: Clips, fps: float = FPS) -> Path:
+def save_webp(path: Path, clip: Clips) -> Path:
     """Write one clip (3, T, H, W), or several tiled side by side, as a looping animated WebP.
 
     Code hosts and browsers show it as an image, as they do GIF. On our clips it takes a sixth of the bytes of a GIF
@@ -139,17 +132,16 @@ def save_webp(path: Path | str, clip: Clips, fps: float = FPS) -> Path:
     from PIL import Image
 
     first, *others = map(Image.fromarray, tile(_several(clip)))
-    settings = {"quality": _WEBP_QUALITY, "method": 4}
-    duration = round(1000 / fps)
-    first.save(path, format="WEBP", save_all=True, append_images=others, duration=duration, loop=0, **settings)
-    return Path(path)
+    settings = {"duration": round(1000 / FPS), "loop": 0, "quality": 75, "method": 4}
+    first.save(path, format="WEBP", save_all=True, append_images=others, **settings)
+    return path
 
 
-def _encode_within_limit(rows: list[np.ndarray], fps: float) -> list[str]:
+def _encode_within_limit(rows: list[np.ndarray]) -> list[str]:
     """Base64 mp4 of each row, at the best quality whose total fits."""
     sizes = []
     for crf in (23, 26, 29, 32, 36, 40):
-        encoded = [base64.b64encode(mp4_bytes(row, fps, crf)).decode() for row in rows]
+        encoded = [base64.b64encode(_mp4_bytes(row, crf)).decode() for row in rows]
         sizes.append(sum(map(len, encoded)))
         if sizes[-1] <= EMBED_LIMIT:
             return encoded
@@ -159,28 +151,26 @@ def _encode_within_limit(rows: list[np.ndarray], fps: float) -> list[str]:
     )
 
 
-def mp4_bytes(frames: np.ndarray, fps: float = FPS, crf: int = 20) -> bytes:
+def _mp4_bytes(frames: np.ndarray, crf: int) -> bytes:
     """Frames uint8 (T, H, W, 3) as the bytes of an H.264 file."""
     from mobivid_core.data.video_io import write_video
 
     with tempfile.TemporaryDirectory() as folder:
-        return write_video(Path(folder) / "clip.mp4", frames, fps=fps, crf=crf).read_bytes()
+        return write_video(Path(folder) / "clip.mp4", frames, fps=FPS, crf=crf).read_bytes()
 
 
 def _several(clip: Clips) -> Clips:
     return clip[None] if isinstance(clip, Tensor) and clip.ndim == 4 else clip
 
 
-def _frames(clips: Clips) -> list[np.ndarray]:
+def _frames(clips: Clips, titles: Sequence[str] | None = None) -> list[np.ndarray]:
+    """Frames (T, H, W, 3) of each clip; refuses wrong shapes, and titles that are not one a clip."""
     from mobivid_core.data.video_io import clip_to_frames
 
     shapes = {tuple(clip.shape) for clip in clips}
     if len(shapes) != 1 or len(next(iter(shapes))) != 4:
         got = tuple(clips.shape) if isinstance(clips, Tensor) else sorted(shapes)
         raise ParameterError(f"expected clips of shape (N, 3, T, H, W), all alike and at least one, got {got}")
+    if titles is not None and (isinstance(titles, str) or len(titles) != len(clips)):
+        raise ParameterError(f"expected {len(clips)} titles, one a clip, got {titles!r}")
     return [clip_to_frames(clip) for clip in clips]
-
-
-def _check_titles(titles: Sequence[str] | None, clips: int) -> None:
-    if titles is not None and (isinstance(titles, str) or len(titles) != clips):
-        raise ParameterError(f"expected {clips} titles, one a clip, got {titles!r}")

@@ -16,35 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TableResult:
-    """A table and what it shows.
-
-    Attributes:
-        frame: The table.
-        finding: One sentence that says what the table shows.
-        evidence: Evidence class of its numbers.
-        paper_item: The paper's table or figure, or the reviewer's question, that it stands beside.
-    """
+    """A table and what it shows."""
 
     frame: pd.DataFrame
-    finding: str
-    evidence: str = "measured"
-    paper_item: str | None = None
+    finding: str  # one sentence
+    evidence: str = "measured"  # class of its numbers
+    paper_item: str | None = None  # the paper's table or figure, or the reviewer's question, that it stands beside
 
 
 @dataclass(frozen=True)
 class FigureResult:
-    """A figure and what it shows.
-
-    Attributes:
-        fig: The figure; closed when it is registered.
-        finding: One sentence that says what the figure shows.
-        evidence: Evidence class of its numbers.
-        paper_item: The paper's table or figure, or the reviewer's question, that it stands beside.
-        data: The numbers drawn.
-    """
+    """A figure and what it shows; the figure is closed when it is registered. Fields as in `TableResult`."""
 
     fig: Figure
     finding: str
     evidence: str = "measured"
     paper_item: str | None = None
-    data: pd.DataFrame | None = None
+    data: pd.DataFrame | None = None  # the numbers drawn

@@ -1,11 +1,13 @@
-"""Notebook 06's tables and figures, each with the sentence that says what it shows: counts, tiles, packages, "
-"weights."""
+"""Notebook 06's tables and figures, each with its finding: counts, tiles, packages, weights, runtimes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
+import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from mobivid_core.coreml.verify import Verification
 from mobivid_core.measure.intervals import Interval
@@ -13,8 +15,8 @@ from mobivid_core.models.config import MOBILE, SERVER, DiTConfig
 from mobivid_core.models.counts import Grid, block_flops_split, dit_counts
 from mobivid_core.phone.tiled import TileTiming
 from mobivid_core.published import claim
-from mobivid_core.show import phone_figures as plots
 from mobivid_core.show.outcome import FigureResult, TableResult
+from mobivid_core.show.style import PALETTE
 
 #: Nearer to torch by so much, in decibels, is what mixed bits have to reach at the bytes of uniform ones.
 MIXED_BAR_DB = 3.0
@@ -68,8 +70,29 @@ def tiles(sweeps: Mapping[str, Sequence[TileTiming]]) -> tuple[FigureResult, flo
         f"{max(r.max_error for r in timings):.0e}. {others or 'No GPU was tried'}. Published: {claim('C25')['value']} "
         f"% end to end on the phone ({claim('C25')['evidence']})."
     )
-    data = pd.DataFrame([{"device": kind, **r.as_dict()} for kind, sweep in sweeps.items() for r in sweep])
-    return FigureResult(plots.tile_sweep(timings), finding, "measured", data=data), gain
+    data = pd.DataFrame([{"device": kind, **asdict(r)} for kind, sweep in sweeps.items() for r in sweep])
+    return FigureResult(_tile_sweep(timings), finding, "measured", data=data), gain
+
+
+def _tile_sweep(rows: Sequence[TileTiming]) -> Figure:
+    """Time and peak memory of one FFN against the number of tiles."""
+    fig, (time, memory) = plt.subplots(1, 2, figsize=(7.5, 3.2))
+    tiles = [r.tiles for r in rows]
+    time.plot(tiles, [1e3 * r.seconds for r in rows], "o-", label="median")
+    time.plot(tiles, [1e3 * r.fastest for r in rows], "o--", color=PALETTE["sky"], label="fastest")
+    time.set(ylabel="time of one FFN (ms)")
+    memory.plot(tiles, [r.peak_mib for r in rows], "s-", color=PALETTE["vermillion"], label="peak (measured)")
+    memory.plot(
+        tiles, [r.hidden_mib for r in rows], "s--", color=PALETTE["orange"], label="hidden activation (derived)"
+    )
+    memory.set(ylabel="MiB")
+    for ax in (time, memory):
+        ax.set_ylim(0, 1.15 * ax.get_ylim()[1])
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(tiles, [str(t) for t in tiles])
+        ax.set_xlabel("tiles over the hidden axis")
+        ax.legend()
+    return fig
 
 
 def working_set(rows: Sequence[Mapping[str, float]], ffn_share: float) -> TableResult:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from mobivid_core.prune.plan import PruningPlan
@@ -14,13 +15,13 @@ from mobivid_core.prune.refit import RefitReport
 from mobivid_core.sensitivity.scores import Scores
 from mobivid_core.show.style import FIGURE_SIZE, PALETTE
 
-_GROUPS = (
+#: Kinds of units and their titles.
+GROUPS = (
     ("blocks", "block"),
     ("self_heads", "self-attention heads"),
     ("cross_heads", "cross-attention heads"),
     ("ffn", "FFN slices"),
 )
-
 #: Arms of the curve: label and colour.
 _LINES = {
     "any level, one queue": ("any level, one queue", "blue"),
@@ -36,27 +37,21 @@ _LINES = {
 def unit_frame(scores: Scores) -> pd.DataFrame:
     """One row a unit: block, kind, unit, score."""
     rows = [{"block": b, "kind": "blocks", "unit": 0, "score": float(s)} for b, s in enumerate(scores.blocks)]
-    for kind, _ in _GROUPS[1:]:
+    for kind, _ in GROUPS[1:]:
         for b, values in enumerate(getattr(scores, kind)):
             rows += [{"block": b, "kind": kind, "unit": u, "score": float(s)} for u, s in enumerate(values)]
     return pd.DataFrame(rows)
 
 
-def heat_map(scores: Scores, label: str, log: bool = True) -> Figure:
-    """Blocks (rows) x units (columns), one panel a level, one colour scale.
-
-    Args:
-        scores: `ffn` in slices.
-        label: Name of the colour bar.
-        log: Logarithmic colours.
-    """
-    grids = [_grid(scores.blocks[:, None] if kind == "blocks" else getattr(scores, kind)) for kind, _ in _GROUPS]
+def heat_map(scores: Scores, label: str) -> Figure:
+    """Blocks (rows) x units (columns, FFN in slices), one panel a level, one logarithmic colour scale named `label`."""
+    grids = [_grid(scores.blocks[:, None] if kind == "blocks" else getattr(scores, kind)) for kind, _ in GROUPS]
     values = np.concatenate([g[np.isfinite(g)] for g in grids])
-    low, high = (np.quantile(values[values > 0], 0.02), values.max()) if log else (values.min(), values.max())
-    norm = plt.matplotlib.colors.LogNorm(low, high) if log else plt.matplotlib.colors.Normalize(low, high)
+    low, high = np.quantile(values[values > 0], 0.02), values.max()
+    norm = LogNorm(low, high)
     widths = [max(1.6, g.shape[1]) for g in grids]
     fig, axes = plt.subplots(1, len(grids), figsize=(FIGURE_SIZE[0] + 1.5, 4.2), sharey=True, width_ratios=widths)
-    for ax, grid, (_, title) in zip(axes, grids, _GROUPS, strict=False):
+    for ax, grid, (_, title) in zip(axes, grids, GROUPS, strict=False):
         image = ax.imshow(np.clip(grid, low, high), norm=norm, cmap="viridis", aspect="auto", interpolation="nearest")
         ax.set(xlabel=title, xticks=[] if grid.shape[1] == 1 else [0, grid.shape[1] - 1])
         ax.grid(False)
@@ -73,62 +68,16 @@ def _grid(rows: Sequence[np.ndarray]) -> np.ndarray:
     return grid
 
 
-def against_exact(exact: Scores, estimates: dict[str, Scores]) -> Figure:
-    """Scatter of estimated against exact scores of every head, FFN slice and block, one panel an estimator."""
-    fig, axes = plt.subplots(1, len(estimates), figsize=(FIGURE_SIZE[0] + 1.5, 3.2), sharex=True, squeeze=False)
-    colours = dict(zip(("blocks", "self_heads", "cross_heads", "ffn"), PALETTE.values(), strict=False))
-    for ax, (name, scores) in zip(axes[0], estimates.items(), strict=False):
-        for kind, label in _GROUPS:
-            ax.plot(exact.flat(kind), scores.flat(kind), "o", ms=3, alpha=0.6, color=colours[kind], label=label)
-        ax.set(xscale="log", yscale="log", xlabel="exact rise of the KD loss", title=name)
-    axes[0][0].set_ylabel("estimate")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    return fig
-
-
-def motion_by_block(motion_share: Scores, latent_frames: int = 3) -> Figure:
-    """Share of the damage that changes over time, for each block and its units.
-
-    Args:
-        motion_share: From `exact_sensitivity`.
-        latent_frames: t; an error drawn anew in every latent frame has a share of 1 - 1/t.
-    """
-    fig, ax = plt.subplots()
-    blocks = np.arange(len(motion_share.blocks))
-    for kind, colour in (("self_heads", "sky"), ("cross_heads", "orange"), ("ffn", "green")):
-        for b, values in enumerate(getattr(motion_share, kind)):
-            ax.plot(
-                np.full(len(values), b),
-                values,
-                "o",
-                ms=3,
-                alpha=0.5,
-                color=PALETTE[colour],
-                label=kind if b == 0 else None,
-            )
-    ax.plot(blocks, motion_share.blocks, "-s", color=PALETTE["blue"], label="whole block")
-    ax.axhline(1 - 1 / latent_frames, color="0.5", ls="--", lw=1, label="unrelated frames")
-    ax.set(xlabel="block", ylabel="share of the damage\nthat varies over time", xticks=blocks)
-    ax.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, 1.15), fontsize=8)
-    return fig
-
-
 def kept_widths(plans: dict[str, PruningPlan]) -> Figure:
     """Share of heads and neurons kept in every block, one panel a plan."""
-    fig, axes = plt.subplots(
-        len(plans), 1, figsize=(FIGURE_SIZE[0], 1.7 * len(plans) + 0.6), sharex=True, squeeze=False
-    )
-    for ax, (name, plan) in zip(axes[:, 0], plans.items(), strict=False):
-        widths = {
-            "self_heads": plan.source.self_heads,
-            "cross_heads": plan.source.cross_heads,
-            "ffn": plan.source.ffn_widths,
-        }
-        for k, (kind, colour) in enumerate(zip(widths, ("sky", "orange", "green"), strict=False)):
-            kept = [
-                len(units) / widths[kind][b] for b, units in zip(plan.keep_blocks, getattr(plan, kind), strict=False)
-            ]
+    size = (FIGURE_SIZE[0], 1.7 * len(plans) + 0.6)
+    fig, axes = plt.subplots(len(plans), 1, figsize=size, sharex=True, squeeze=False)
+    for ax, (name, plan) in zip(axes[:, 0], plans.items(), strict=True):
+        source = plan.source
+        widths = {"self_heads": source.self_heads, "cross_heads": source.cross_heads, "ffn": source.ffn_widths}
+        for k, (kind, colour) in enumerate(zip(widths, ("sky", "orange", "green"), strict=True)):
+            units = zip(plan.keep_blocks, getattr(plan, kind), strict=True)
+            kept = [len(own) / widths[kind][b] for b, own in units]
             ax.bar(np.array(plan.keep_blocks) + 0.27 * (k - 1), kept, 0.25, color=PALETTE[colour], label=kind)
         ax.set(
             title=f"{name}: {plan.parameters / 1e6:.2f} M parameters",
@@ -181,22 +130,4 @@ def size_against_loss(table: pd.DataFrame) -> Figure:
         )  # fmt: skip
     ax.set(xlabel="share of the teacher's parameters left", yscale="log", xlim=(0.36, 0.84))
     ax.set_ylabel("held-out KD loss, share of the teacher's power")
-    return fig
-
-
-def span_against_motion(span: Sequence[np.ndarray], motion_share: Scores, latent_frames: int) -> Figure:
-    """Self-attention heads: attention to other latent frames against the share of their damage that changes over time.
-
-    Args:
-        span: From `other_frame_attention`.
-        motion_share: From `exact_sensitivity`.
-        latent_frames: t; attention without preference leaves its frame with 1 - 1/t.
-    """
-    fig, ax = plt.subplots()
-    blocks = np.repeat(np.arange(len(span)), [len(values) for values in span])
-    points = ax.scatter(np.concatenate(span), motion_share.flat("self_heads"), c=blocks, cmap="viridis", s=22)
-    ax.axvline(1 - 1 / latent_frames, color="0.5", ls="--", lw=1, label="looks everywhere alike")
-    ax.set(xlabel="attention on other latent frames", ylabel="share of the damage\nthat varies over time")
-    ax.legend()
-    fig.colorbar(points, ax=ax, label="block")
     return fig

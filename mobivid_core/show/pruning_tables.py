@@ -65,11 +65,7 @@ def currencies_table(
 ) -> TableResult:
     """The same scores and shares of a budget in several currencies: what goes, and the KD loss right after the cut.
 
-    Args:
-        teacher: The model to be cut.
-        scores: Damage of every unit.
-        prices: {name: price of each unit}; "parameters" and "phone seconds (predicted)" among them.
-        held_out: Teacher answers.
+    "parameters" and "phone seconds (predicted)" are among the `prices` of units.
     """
     rows = []
     for share in (0.8, 0.65, 0.5):
@@ -93,14 +89,7 @@ def currencies_table(
 
 
 def ratios_table(plan: PruningPlan, flops: float, seconds: Interval, paper_parameters: float) -> TableResult:
-    """Student over teacher: counted and measured.
-
-    Args:
-        plan: The cut.
-        flops: Counted ratio.
-        seconds: Measured ratio.
-        paper_parameters: Ratio at the paper's scale.
-    """
+    """Student over teacher: counted FLOPs, measured seconds, and parameters at the paper's scale."""
     whole = parameter_cost(plan.source).total(plan.source)
     rows = [
         {"ratio student / teacher": "parameters", "value": plan.parameters / whole, "evidence": "derived"},
@@ -134,7 +123,7 @@ def comparison_arms(
         fisher: The data's own criterion.
         removals: (block, KD loss after) in the order of removal, down to the paper's size by blocks alone.
         mild: The milder budget in parameters.
-        seed: Seed of the random arms.
+        seed: Of the random arms.
     """
     cut = plans[PAPERS_CUT]
     sizes, targets = cut.source, Targets(cut.sizes.blocks, cut.sizes.self_heads[0], cut.sizes.ffn_widths[0])
@@ -158,13 +147,7 @@ def comparison_arms(
 
 
 class ArmsCompared:
-    """Arms after equal recovery, and the ratios that claims rest on.
-
-    Args:
-        results: From `run_arms`, of `comparison_arms`.
-        teacher_parameters: Parameters before the cut.
-        seed: Seed of the bootstrap.
-    """
+    """`comparison_arms` after equal recovery (`run_arms`), and the ratios that claims rest on."""
 
     def __init__(self, results: Sequence[ArmResult], teacher_parameters: float, seed: int = 0) -> None:
         self.by_name = {result.arm.name: result for result in results}
@@ -229,20 +212,15 @@ class ArmsCompared:
 
 def levels_alone(
     teacher: MobiVidTransformer3DModel, scores: Scores, queue: Scores, removals: Sequence[tuple[int, float]],
-    held_out: Reference, sizes_b: Sequence[float] = (1.75, 1.50, 1.25),
+    held_out: Reference,
 ) -> TableResult:  # fmt: skip
     """Each level alone at three milder sizes right after the cut; a refusal says which floor applies.
 
-    Args:
-        teacher: The model to be cut.
-        scores: Damage of heads and neurons.
-        queue: Damage of all units, for one queue.
-        removals: (block, KD loss after) in the order of removal.
-        held_out: Teacher answers.
-        sizes_b: Sizes of the server model, in billions, whose share of parameters is taken.
+    The sizes are given in billions of the server model, whose share of parameters is taken; arguments are those of
+    `comparison_arms`.
     """
     whole, rows = parameter_cost(teacher.sizes).total(teacher.sizes), []
-    for billions in sizes_b:
+    for billions in (1.75, 1.50, 1.25):
         budget = billions * 1e9 / parameter_cost(SERVER).total(SERVER) * whole
         for level in ("blocks", "heads", "ffn", "all three, one queue"):
             row = {"equivalent, B": billions, "level": level}
@@ -275,13 +253,7 @@ def lessons_table(recoveries: pd.DataFrame, steps: int, clips: int) -> TableResu
 
 
 def refit_figure(report: RefitReport, before: np.ndarray, after: np.ndarray) -> FigureResult:
-    """Each layer's error before and after its least-squares solution, and what that does on held-out clips.
-
-    Args:
-        report: From `refit`.
-        before: (N,) KD loss of held-out clips after the cut.
-        after: (N,) the same after the refit.
-    """
+    """Each layer's error before and after its least-squares solution, and the KD loss (N,) of held-out clips."""
     return FigureResult(
         refit_errors(report),
         f"The refit lowers the KD loss on {len(before)} held-out clips from {before.mean():.3f} to {after.mean():.3f}, "

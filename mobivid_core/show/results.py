@@ -1,11 +1,11 @@
 """Register a notebook's results: figures, tables, clips and headline numbers.
 
-Each gets an id, an evidence class and a one-sentence finding, is shown in the notebook, written to
-the profile's figures folder and listed in `manifest.json` there. Ids are string literals: the
-runner finds them in the notebook's source and fails the run unless each was written by that run.
+Each gets an id, an evidence class and a one-sentence finding, is shown in the notebook, written to the profile's
+figures folder and listed in `manifest.json` there. Ids are string literals: the runner finds them in the notebook's
+source and fails the run unless each was written by that run.
 
-The committed manifest holds content only (no times, no run ids), so that an unchanged result leaves it
-unchanged; which run wrote what is kept in `runs/<profile>/registered/`.
+The committed manifest holds content only (no times, no run ids), so that an unchanged result leaves it unchanged; which
+run wrote what is kept in `runs/<profile>/registered/`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mobivid_core.files import disk_errors, read_json, replacing, sha256, write_
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.paths import figures_dir, runs_dir
 from mobivid_core.profiles import get_profile
+from mobivid_core.show.cells import csv_text, number_text, rendered
+from mobivid_core.show.headlines import HEADLINE_COLUMNS, read_headlines, write_headlines
 from mobivid_core.show.outcome import FigureResult, TableResult
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
     from matplotlib.figure import Figure
-from mobivid_core.show.cells import csv_text, number_text, rendered
-from mobivid_core.show.headlines import HEADLINE_COLUMNS, read_headlines, write_headlines
 
 MANIFEST = "manifest.json"
 HEADLINES = "headlines.csv"
@@ -59,20 +59,14 @@ class Results:
         self.run_id = os.environ.get(RUN_ID_VARIABLE, f"interactive-{os.getpid()}")
 
     def figure(
-        self,
-        result_id: str,
-        fig: Figure | FigureResult,
-        *,
-        finding: str = "",
-        evidence: str = "",
-        paper_item: str | None = None,
-        data: pd.DataFrame | None = None,
-    ) -> None:
-        """Show a figure and write `<id>.png`, and `<id>.csv` if its data is given.
+        self, result_id: str, fig: Figure | FigureResult, *, finding: str = "", evidence: str = "",
+        paper_item: str | None = None, data: pd.DataFrame | None = None,
+    ) -> None:  # fmt: skip
+        """Show a figure and write `<id>.png`, and `<id>.csv` if its data is given; the figure is closed.
 
         Args:
             result_id: Lower-case identifier, unique in the project; a literal.
-            fig: The figure, closed afterwards, so that it is shown once; or a result that brings all that follows.
+            fig: The figure; or a result that brings all that follows.
             finding: One sentence that says what the figure shows.
             evidence: Evidence class of its numbers.
             paper_item: The paper's table or figure that it stands beside.
@@ -87,66 +81,39 @@ class Results:
 
         from mobivid_core.show.style import png_bytes
 
-        if isinstance(fig, FigureResult):
-            finding, evidence, paper_item, data = fig.finding, fig.evidence, fig.paper_item, fig.data
-            fig = fig.fig
-        self._check(result_id, evidence, finding)
+        result = fig if isinstance(fig, FigureResult) else FigureResult(fig, finding, evidence, paper_item, data)
+        self._check(result_id, result.evidence, result.finding)
         if not self.profile.meaningful:
-            fig.text(0.5, 0.5, f"{self.profile.name}: numbers are meaningless", ha="center", va="center",
-                     rotation=20, fontsize=16, color="0.5", alpha=0.5, zorder=100)  # fmt: skip
-        image = png_bytes(fig)
-        plt.close(fig)
+            result.fig.text(0.5, 0.5, f"{self.profile.name}: numbers are meaningless", ha="center", va="center",
+                            rotation=20, fontsize=16, color="0.5", alpha=0.5, zorder=100)  # fmt: skip
+        image = png_bytes(result.fig)
+        plt.close(result.fig)
         files = [self._write(f"{result_id}.png", image)]
-        if data is not None:
-            files.append(self._write(f"{result_id}.csv", csv_text(data).encode()))
-        display(Image(data=image, alt=finding))
-        self._caption("Figure", result_id, finding, evidence, paper_item)
-        self._register("figure", result_id, finding, evidence, paper_item, files)
+        if result.data is not None:
+            files.append(self._write(f"{result_id}.csv", csv_text(result.data).encode()))
+        display(Image(data=image, alt=result.finding))
+        self._register("figure", result_id, result, files)
 
     def table(
-        self,
-        result_id: str,
-        frame: pd.DataFrame | TableResult,
-        *,
-        finding: str = "",
-        evidence: str = "",
+        self, result_id: str, frame: pd.DataFrame | TableResult, *, finding: str = "", evidence: str = "",
         paper_item: str | None = None,
-    ) -> None:
-        """Show a table and write `<id>.csv`. Blank (NaN, None) cells stay blank.
+    ) -> None:  # fmt: skip
+        """Show a table and write `<id>.csv`; an index shows only if it is named, blank (NaN, None) cells stay blank.
 
-        Args:
-            result_id: Lower-case identifier, unique in the project; a literal.
-            frame: The table, its index shown only if it is named; or a result that brings all that follows.
-            finding: One sentence that says what the table shows.
-            evidence: Evidence class of its numbers; where rows differ, give them an `evidence` column.
-            paper_item: The paper's table or figure that it stands beside.
-
-        Raises:
-            ParameterError: A bad id or an unknown evidence class.
-            RunError: The file cannot be written.
+        Arguments and errors are those of `figure`; where the evidence of rows differs, give them an `evidence` column.
         """
         from IPython.display import display
 
-        if isinstance(frame, TableResult):
-            finding, evidence, paper_item = frame.finding, frame.evidence, frame.paper_item
-            frame = frame.frame
-        self._check(result_id, evidence, finding)
-        files = [self._write(f"{result_id}.csv", csv_text(frame).encode())]
-        display(rendered(frame), raw=True)
-        self._caption("Table", result_id, finding, evidence, paper_item)
-        self._register("table", result_id, finding, evidence, paper_item, files)
+        result = frame if isinstance(frame, TableResult) else TableResult(frame, finding, evidence, paper_item)
+        self._check(result_id, result.evidence, result.finding)
+        files = [self._write(f"{result_id}.csv", csv_text(result.frame).encode())]
+        display(rendered(result.frame), raw=True)
+        self._register("table", result_id, result, files)
 
     def media(
-        self,
-        result_id: str,
-        clips: torch.Tensor,
-        *,
-        finding: str,
-        evidence: str,
-        titles: Sequence[str] | None = None,
-        fps: int = 8,
+        self, result_id: str, clips: torch.Tensor, *, finding: str, evidence: str, titles: Sequence[str] | None = None,
         paper_item: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Show clips as a player with a static strip below, and write `<id>.mp4`, `.webp` and `.jpg`.
 
         Args:
@@ -155,7 +122,6 @@ class Results:
             finding: One sentence that says what the clips show.
             evidence: Evidence class.
             titles: One caption a clip.
-            fps: Frames per second of playback.
             paper_item: The paper's figure that it stands beside.
 
         Raises:
@@ -163,6 +129,7 @@ class Results:
             RunError: The files cannot be written.
         """
         import matplotlib.pyplot as plt
+        import torch
         from IPython.display import Image, display
 
         from mobivid_core.show import media
@@ -178,12 +145,11 @@ class Results:
         for suffix, save, shown in (("mp4", media.save_mp4, len(clips)), ("webp", media.save_webp, IMAGE_CLIPS)):
             path = self.folder / f"{result_id}.{suffix}"
             with replacing(path) as temporary:
-                save(temporary, _side_by_side(clips[:shown]), fps)
+                save(temporary, torch.cat(list(clips[:shown].detach().cpu()), dim=-1))  # side by side
             files.append(path)
-        display(media.player(clips, titles=titles, fps=fps))
+        display(media.player(clips, titles=titles))
         display(Image(data=image, format="jpeg", alt=finding))
-        self._caption("Clips", result_id, finding, evidence, paper_item)
-        self._register("media", result_id, finding, evidence, paper_item, files)
+        self._register("media", result_id, FigureResult(strip, finding, evidence, paper_item), files)
 
     def headline(
         self, result_id: str, value: float | Interval | None, unit: str = "", n: int | None = None,
@@ -195,7 +161,7 @@ class Results:
             result_id: Lower-case identifier, unique in the project; a literal.
             value: The number; with an interval, which says what it is over and how many. None says that it could not
                 be had: an earlier run's value goes.
-            unit: Unit of the value.
+            unit: Of the value.
             n: Number of samples behind it; None for the interval's own.
             evidence: Evidence class.
 
@@ -263,28 +229,22 @@ class Results:
         write_bytes(self.folder / name, data)
         return self.folder / name
 
-    def _caption(self, kind: str, result_id: str, finding: str, evidence: str, paper_item: str | None) -> None:
+    def _register(
+        self, kind: str, result_id: str, result: TableResult | FigureResult, files: Sequence[Path]
+    ) -> None:
+        """Show the caption, and enter the result and its files in the manifest."""
         from IPython.display import Markdown, display
 
-        beside = f", beside the paper's {paper_item}" if paper_item else ""
+        word = "Clips" if kind == "media" else kind.title()
+        beside = f", beside the paper's {result.paper_item}" if result.paper_item else ""
         stamp = "" if self.profile.meaningful else f" **({self.profile.name}: numbers are meaningless)**"
-        display(Markdown(f"*{kind} `{result_id}` ({evidence}{beside}).* {finding}{stamp}"))
-
-    def _register(
-        self, kind: str, result_id: str, finding: str, evidence: str, paper_item: str | None, files: Sequence[Path]
-    ) -> None:
+        display(Markdown(f"*{word} `{result_id}` ({result.evidence}{beside}).* {result.finding}{stamp}"))
         hashes = {file.name: sha256(file) for file in files}
         entry = {
-            "id": result_id,
-            "kind": kind,
-            "notebook": self.notebook,
-            "evidence": evidence,
-            "finding": finding,
-            "paper_item": paper_item,
-            "profile": self.profile.name,
-            "meaningful": self.profile.meaningful,
-            "files": hashes,
-        }
+            "id": result_id, "kind": kind, "notebook": self.notebook, "evidence": result.evidence,
+            "finding": result.finding, "paper_item": result.paper_item, "profile": self.profile.name,
+            "meaningful": self.profile.meaningful, "files": hashes,
+        }  # fmt: skip
         with self._locked():
             manifest = read_json(self.folder / MANIFEST, {})
             # an earlier version may have written other formats
@@ -341,10 +301,3 @@ def headlines(profile: str) -> pd.DataFrame:
 def manifest(profile: str) -> dict[str, dict[str, Any]]:
     """Registered figures, tables and clips at `profile`, by id."""
     return read_json(figures_dir(get_profile(profile).name) / MANIFEST, {})
-
-
-def _side_by_side(clips: torch.Tensor) -> torch.Tensor:
-    """(B, 3, T, H, W) -> (3, T, H, B * W)."""
-    import torch
-
-    return torch.cat(list(clips.detach().cpu()), dim=-1)

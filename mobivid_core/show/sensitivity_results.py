@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from mobivid_core.measure.intervals import rank_correlation
 from mobivid_core.sensitivity.scores import Scores
 from mobivid_core.show.outcome import FigureResult, TableResult
-from mobivid_core.show.pruning_figures import against_exact, heat_map, motion_by_block, span_against_motion, unit_frame
+from mobivid_core.show.pruning_figures import GROUPS, heat_map, unit_frame
+from mobivid_core.show.style import FIGURE_SIZE, PALETTE
 
 #: The estimator whose scores plan the cut.
 OURS = "Gauss-Newton, 4 probes"
@@ -60,12 +62,21 @@ def estimator_table(exact: Scores, estimates: Mapping[str, Scores], influence: n
 
 
 def estimates_figure(exact: Scores, estimates: Mapping[str, Scores]) -> FigureResult:
-    """Estimated against exact damage of every unit, for the estimators of `DRAWN`."""
+    """Estimated against exact damage of every head, FFN slice and block, a panel for each estimator of `DRAWN`."""
     shown = {name: estimates[name] for name in DRAWN}
     size = np.median(estimates[OURS].flat("widths") / exact.flat("widths"))
     units = [unit_frame(scores).assign(estimator=name) for name, scores in {"exact": exact, **shown}.items()]
+    fig, axes = plt.subplots(1, len(shown), figsize=(FIGURE_SIZE[0] + 1.5, 3.2), sharex=True, squeeze=False)
+    colours = dict(zip(("blocks", "self_heads", "cross_heads", "ffn"), PALETTE.values(), strict=False))
+    for ax, (name, scores) in zip(axes[0], shown.items(), strict=True):
+        for kind, label in GROUPS:
+            ax.plot(exact.flat(kind), scores.flat(kind), "o", ms=3, alpha=0.6, color=colours[kind], label=label)
+        ax.set(xscale="log", yscale="log", xlabel="exact rise of the KD loss", title=name)
+    axes[0][0].set_ylabel("estimate")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return FigureResult(
-        against_exact(exact, shown),
+        fig,
         f"Gauss-Newton scores of heads and FFN slices are {size:.2f} times the exact damage (median), in its unit; "
         "the other estimators have units of their own.",
         data=pd.concat(units, ignore_index=True),
@@ -73,15 +84,23 @@ def estimates_figure(exact: Scores, estimates: Mapping[str, Scores]) -> FigureRe
 
 
 def motion_figure(share: Scores, latent_frames: int) -> FigureResult:
-    """Share of each unit's damage that varies over time.
+    """Share of each unit's damage that varies over time, from `exact_sensitivity`, in each block.
 
-    Args:
-        share: `motion_share` of `exact_sensitivity`.
-        latent_frames: t of the latents.
+    An error drawn anew in every one of t latent frames has a share of 1 - 1/t.
     """
+    fig, ax = plt.subplots()
+    blocks = np.arange(len(share.blocks))
+    for kind, colour in (("self_heads", "sky"), ("cross_heads", "orange"), ("ffn", "green")):
+        for b, values in enumerate(getattr(share, kind)):
+            label = kind if b == 0 else None
+            ax.plot(np.full(len(values), b), values, "o", ms=3, alpha=0.5, color=PALETTE[colour], label=label)
+    ax.plot(blocks, share.blocks, "-s", color=PALETTE["blue"], label="whole block")
+    ax.axhline(1 - 1 / latent_frames, color="0.5", ls="--", lw=1, label="unrelated frames")
+    ax.set(xlabel="block", ylabel="share of the damage\nthat varies over time", xticks=blocks)
+    ax.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, 1.15), fontsize=8)
     heads, ffn = share.flat("self_heads"), share.flat("ffn")
     return FigureResult(
-        motion_by_block(share, latent_frames),
+        fig,
         f"On average {heads.mean():.0%} of a self-attention head's damage varies over time (single heads from "
         f"{heads.min():.0%} to {heads.max():.0%}), {share.flat('cross_heads').mean():.0%} of a cross-attention head's "
         f"and {ffn.mean():.0%} of an FFN slice's ({ffn.min():.0%} to {ffn.max():.0%}).",
@@ -90,19 +109,22 @@ def motion_figure(share: Scores, latent_frames: int) -> FigureResult:
 
 
 def span_figure(span: Sequence[np.ndarray], share: Scores, latent_frames: int) -> FigureResult:
-    """Attention on other frames against the share of the damage that varies over time, one point a head.
+    """Attention on other frames, from `other_frame_attention`, against the motion share of damage, one point a head.
 
-    Args:
-        span: From `other_frame_attention`.
-        share: `motion_share` of `exact_sensitivity`.
-        latent_frames: t of the latents.
+    Attention without preference leaves its frame, one of t latent ones, with 1 - 1/t.
     """
     looks, breaks = np.concatenate(span), share.flat("self_heads")
     rho, low, high = rank_correlation(looks, breaks)
     near, far = np.percentile(looks, 10), np.percentile(looks, 90)
     blocks = np.repeat(np.arange(len(span)), [len(own) for own in span])
+    fig, ax = plt.subplots()
+    points = ax.scatter(looks, breaks, c=blocks, cmap="viridis", s=22)
+    ax.axvline(1 - 1 / latent_frames, color="0.5", ls="--", lw=1, label="looks everywhere alike")
+    ax.set(xlabel="attention on other latent frames", ylabel="share of the damage\nthat varies over time")
+    ax.legend()
+    fig.colorbar(points, ax=ax, label="block")
     return FigureResult(
-        span_against_motion(span, share, latent_frames),
+        fig,
         f"A tenth of the heads put at most {near:.0%} of their attention on other latent frames, another tenth at "
         f"least {far:.0%} (without preference: {1 - 1 / latent_frames:.0%}). Rank correlation with the motion share of "
         f"their damage: {rho:.2f} [{low:.2f}, {high:.2f}].",
@@ -112,11 +134,7 @@ def span_figure(span: Sequence[np.ndarray], share: Scores, latent_frames: int) -
 
 
 def stability_table(stability: pd.DataFrame) -> TableResult:
-    """Which change of the calibration moves the ranking most and least.
-
-    Args:
-        stability: From `ranking_stability`.
-    """
+    """Which change of the calibration moves the ranking most and least; from `ranking_stability`."""
     ordered = stability.sort_values("rho heads and FFN")
     worst, best = ordered.iloc[0], ordered.iloc[-1]
     return TableResult(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
@@ -16,7 +17,7 @@ from mobivid_core.measure.intervals import Interval
 from mobivid_core.measure.minivbench import Scores, Space
 from mobivid_core.measure.trials import verdicts
 from mobivid_core.measure.trust import space_table
-from mobivid_core.show.measure_figures import damage_map, quality_curves, sampling_curves, score_bars
+from mobivid_core.show.measure_figures import damage_map, guidance_curves, sampling_curves, score_bars
 from mobivid_core.show.outcome import FigureResult, TableResult
 
 if TYPE_CHECKING:
@@ -29,16 +30,7 @@ PAPER = ("C04", "C05", "C23")
 
 
 def toy_flow(toy: LineMixture, steps: Sequence[int], seed: int, n: int = 4000) -> FigureResult:
-    """Exact paths of the flow on a line, and what Euler makes of it in few and many steps.
-
-    Args:
-        toy: The data and its exact velocity.
-        steps: Numbers of steps to draw.
-        seed: Seed of data and noise.
-        n: Samples of each.
-    """
-    import matplotlib.pyplot as plt
-
+    """Exact paths of the flow on a line, and what Euler makes of `n` noises in each of several numbers of steps."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
     left.plot(torch.linspace(1, 0, 41), toy.paths(torch.linspace(-2.2, 2.2, 15).tolist(), steps=40), color="C0", lw=1)
     left.set(xlabel="$\\sigma$ (1 = noise, 0 = data)", ylabel="x", xlim=(1, 0), title="exact paths")
@@ -56,14 +48,7 @@ def toy_flow(toy: LineMixture, steps: Sequence[int], seed: int, n: int = 4000) -
 
 
 def training_curve(log: pd.DataFrame, origin: str) -> FigureResult:
-    """The teacher's training loss.
-
-    Args:
-        log: Columns step and loss.
-        origin: Where the teacher comes from: "shipped" or "run".
-    """
-    import matplotlib.pyplot as plt
-
+    """The teacher's training loss (columns step and loss); `origin` says where it comes from: "shipped" or "run"."""
     smooth = log["loss"].rolling(max(1, len(log) // 25), min_periods=1).mean()
     fig, ax = plt.subplots()
     ax.plot(log["step"], log["loss"], color="0.8", lw=0.8, label="as logged")
@@ -81,11 +66,7 @@ def training_curve(log: pd.DataFrame, origin: str) -> FigureResult:
 
 
 def damage_figure(trials: pd.DataFrame) -> FigureResult:
-    """Every measure under every known damage.
-
-    Args:
-        trials: From `measured_trials`.
-    """
+    """Every measure under every known damage; from `measured_trials`."""
     return FigureResult(
         damage_map(trials),
         "Change of each measure under each damage, in units of its own noise on intact clips. A frame marks a change "
@@ -95,11 +76,7 @@ def damage_figure(trials: pd.DataFrame) -> FigureResult:
 
 
 def verdict_table(trials: pd.DataFrame) -> TableResult:
-    """Which measures passed their trials, and what happens to the others.
-
-    Args:
-        trials: From `measured_trials`.
-    """
+    """Which measures passed their trials, and what happens to the others; from `measured_trials`."""
     tested = verdicts(trials)
     lost = {v: ", ".join(tested.measure[tested.verdict == v]) or "none" for v in ("dropped", "marked")}
     return TableResult(
@@ -110,24 +87,14 @@ def verdict_table(trials: pd.DataFrame) -> TableResult:
 
 
 def spaces_table(trials: pd.DataFrame, told: str) -> TableResult:
-    """What the trials say of each feature space.
-
-    Args:
-        trials: From `measured_trials`.
-        told: Names the space chosen for headlines.
-    """
+    """What the trials (`measured_trials`) say of each feature space; `told` names the one chosen for headlines."""
     return TableResult(
         space_table(trials), f"Bars and headlines use distances in {told}: this table decides, not a name."
     )
 
 
 def quality_table(rows: dict[str, Scores], dropped: Sequence[str]) -> TableResult:
-    """MiniVBench of the teacher between its reference rows.
-
-    Args:
-        rows: {row title: scores}, with "teacher" among them.
-        dropped: Measures that the averages leave out.
-    """
+    """MiniVBench of the row "teacher" between its reference rows; the averages leave out what was `dropped`."""
     names = [*minivbench.QUALITY, *minivbench.SEMANTIC, "quality", "semantic", "total", *APART]
     return TableResult(
         minivbench.compare(rows, names, intervals_of="teacher"),
@@ -138,11 +105,7 @@ def quality_table(rows: dict[str, Scores], dropped: Sequence[str]) -> TableResul
 
 
 def semantic_figure(rows: dict[str, Scores]) -> FigureResult:
-    """What the judge finds of each attribute, for every row.
-
-    Args:
-        rows: As in `quality_table`.
-    """
+    """What the judge finds of each attribute, for every row of `quality_table`."""
     shown, teacher = [*minivbench.SEMANTIC, *minivbench.READBACK, "all_together"], rows["teacher"]
     weakest = min(minivbench.SEMANTIC, key=lambda name: teacher[name])
     return FigureResult(
@@ -154,13 +117,9 @@ def semantic_figure(rows: dict[str, Scores]) -> FigureResult:
 
 
 def steps_figure(frame: pd.DataFrame, floor: float, space: Space, guidance: str) -> FigureResult:
-    """Quality and time against steps for each solver.
+    """Quality and time against steps for each solver; from `curve.trace`, at the guidance as shown.
 
-    Args:
-        frame: From `curve.trace`.
-        floor: Distance of the VAE's reconstructions with as many clips.
-        space: Where distances are taken.
-        guidance: The guidance, as shown.
+    `floor` is the distance of the VAE's reconstructions with as many clips, `space` where distances are taken.
     """
     from mobivid_core.measure.curve import fewest_steps
 
@@ -174,15 +133,13 @@ def steps_figure(frame: pd.DataFrame, floor: float, space: Space, guidance: str)
 
 
 def guidance_figure(frame: pd.DataFrame, floor: float) -> FigureResult:
-    """Quality against the guidance scale; the frame has the scale 1, which is without guidance.
+    """Quality against the guidance scale, from `curve.trace` at one solver and number of steps; 1 is without guidance.
 
-    Args:
-        frame: From `curve.trace` at one solver and number of steps.
-        floor: Distance of the VAE's reconstructions with as many clips.
+    `floor` is the distance of the VAE's reconstructions with as many clips.
     """
     right, first = frame.set_index("guidance")["all_together"], frame.iloc[0]
     return FigureResult(
-        quality_curves(frame, "guidance", floor=floor),
+        guidance_curves(frame, floor),
         f"All attributes are right most often at guidance {right.idxmax():g} ({right.max():.0%}), and in "
         f"{right.loc[1]:.0%} without guidance: {first.solver} in {first.steps} steps, {first.n} clips a point.",
         data=frame,
@@ -190,11 +147,7 @@ def guidance_figure(frame: pd.DataFrame, floor: float) -> FigureResult:
 
 
 def wordings_table(worded: pd.DataFrame) -> TableResult:
-    """Accuracy on trained and on unseen phrasings.
-
-    Args:
-        worded: From `paraphrases`.
-    """
+    """Accuracy on trained and on unseen phrasings; from `paraphrases`."""
     known = worded.trained == "yes"
     seen, unseen = worded[known].all_together.mean(), worded[~known].all_together.mean()
     return TableResult(
@@ -205,15 +158,7 @@ def wordings_table(worded: pd.DataFrame) -> TableResult:
 
 
 def beyond_table(gap: Interval, wording_gap: Interval, diversity: Interval, clips: int, captions: int) -> TableResult:
-    """Held-out combinations, unseen wordings and diversity in one table.
-
-    Args:
-        gap: From `unseen_gap`.
-        wording_gap: From `wording_gap`.
-        diversity: `Diversity.ratio`.
-        clips: Clips behind the first gap.
-        captions: Captions behind the second.
-    """
+    """`unseen_gap` over so many clips, `wording_gap` over so many captions, and `Diversity.ratio` in one table."""
     rows = [
         ("trained minus held-out combinations, all together", *gap, clips),
         ("trained minus unseen wordings, all together", *wording_gap, captions),
@@ -231,10 +176,10 @@ def time_table(full: Evaluation, steps: int, plain: Evaluation, quick: Evaluatio
 
     Args:
         full: The teacher's evaluation at `steps`.
-        steps: Steps of `full`.
+        steps: Of `full`.
         plain: In plain float32 at `few_steps`.
         quick: The same clips with this machine's speed-ups.
-        few_steps: Steps of `plain` and `quick`.
+        few_steps: Of `plain` and `quick`.
     """
     sampling, decoding = full.seconds_per_clip, full.decode_seconds_per_clip
     agree = (plain.measures.classes == quick.measures.classes).float().mean().item()
@@ -256,7 +201,7 @@ def teacher_bars(values: dict[str, Interval], clips: int, sampled: str, told: st
 
     Args:
         values: {key of `TEACHER_BARS`: interval}.
-        clips: Clips evaluated.
+        clips: How many were evaluated.
         sampled: Steps and guidance, as shown.
         told: Names the space of distances.
     """
@@ -269,13 +214,7 @@ def teacher_bars(values: dict[str, Interval], clips: int, sampled: str, told: st
 
 
 def paper_table(parameters: int, total: float, steps: int) -> TableResult:
-    """The paper's server model beside the miniature.
-
-    Args:
-        parameters: The miniature's.
-        total: Its MiniVBench total on [0, 1].
-        steps: Its sampling steps.
-    """
+    """The paper's server model beside the miniature: its parameters, MiniVBench total on [0, 1] and sampling steps."""
     ours = [
         f"{parameters / 1e6:.2f} M: a miniature, other scale",
         f"MiniVBench {100 * total:.1f}: another benchmark, not comparable",

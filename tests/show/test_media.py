@@ -72,9 +72,9 @@ def test_strip_shows_first_and_last_frame():
 
 def test_mp4_and_webp_files(tmp_path):
     clip = moving_clips(1)[0]
-    assert read_video(media.save_mp4(tmp_path / "clip.mp4", clip, fps=8)).shape == (9, 32, 32, 3)
+    assert read_video(media.save_mp4(tmp_path / "clip.mp4", clip)).shape == (9, 32, 32, 3)
     expected = media.tile(moving_clips(2))
-    with Image.open(media.save_webp(tmp_path / "clip.webp", moving_clips(2), fps=8)) as picture:
+    with Image.open(media.save_webp(tmp_path / "clip.webp", moving_clips(2))) as picture:
         assert (picture.size, picture.n_frames, picture.info["loop"]) == ((66, 32), 9, 0)
         for index, frame in enumerate(ImageSequence.Iterator(picture)):
             # lossy with subsampled colour: flat squares stay within a few grey levels on average

@@ -12,15 +12,8 @@ from mobivid_core.prune.planner import Targets, plan_for_targets
 from mobivid_core.prune.refit import RefitReport
 from mobivid_core.sensitivity.estimators import random_scores
 from mobivid_core.sensitivity.stability import ranking_stability
-from mobivid_core.show.pruning_figures import (
-    against_exact,
-    heat_map,
-    kept_widths,
-    motion_by_block,
-    refit_errors,
-    size_against_loss,
-    unit_frame,
-)
+from mobivid_core.show.pruning_figures import heat_map, kept_widths, refit_errors, size_against_loss, unit_frame
+from mobivid_core.show.sensitivity_results import DRAWN, estimates_figure, motion_figure
 
 matplotlib.use("Agg")
 
@@ -37,9 +30,9 @@ def test_figures_of_scores_show_every_unit_of_uneven_models(teacher) -> None:
     assert len(unit_frame(scores)) == units
     images = [ax.images[0].get_array() for ax in heat_map(scores, "score").axes[:4]]
     assert sum(int(np.isfinite(np.ma.filled(image, np.nan)).sum()) for image in images) == units
-    drawn = sum(len(line.get_xdata()) for line in against_exact(scores, {"itself": scores}).axes[0].lines)
-    assert drawn == units
-    assert motion_by_block(scores, 3).axes[0].get_xlabel() == "block"
+    estimates = estimates_figure(scores, dict.fromkeys(DRAWN, scores)).fig
+    assert [sum(len(line.get_xdata()) for line in axes.lines) for axes in estimates.axes] == [units] * len(DRAWN)
+    assert motion_figure(scores, 3).fig.axes[0].get_xlabel() == "block"
 
 
 def test_figures_of_plans_and_arms(teacher) -> None:
