@@ -169,38 +169,24 @@ def upsample(x: Tensor, scale_factor_height: float = 1, scale_factor_width: floa
     return F.interpolate(x, scale_factor=(float(scale_factor_height), float(scale_factor_width)), mode="nearest")
 
 
+#: Element-wise operations whose names are torch's too.
+_BINARY = (
+    "add", "sub", "mul", "maximum", "minimum", "pow", "greater", "greater_equal", "less", "less_equal", "not_equal",
+    "logical_and", "logical_or",
+)  # fmt: skip
+_UNARY = (
+    "logical_not", "abs", "exp", "sqrt", "square", "sin", "cos", "tanh", "sigmoid", "relu", "erf",
+)  # fmt: skip
 #: ML Program operation -> torch function.
 OPERATIONS: dict[str, Callable[..., Tensor | list[Tensor]]] = {
-    "add": _binary(torch.add),
-    "sub": _binary(torch.sub),
-    "mul": _binary(torch.mul),
+    **{name: _binary(getattr(torch, name)) for name in _BINARY},
+    **{name: _unary(getattr(torch, name)) for name in _UNARY},
     "real_div": _binary(torch.true_divide),
     "floor_div": _binary(torch.floor_divide),
-    "maximum": _binary(torch.maximum),
-    "minimum": _binary(torch.minimum),
-    "pow": _binary(torch.pow),
-    "greater": _binary(torch.gt),
-    "greater_equal": _binary(torch.ge),
-    "less": _binary(torch.lt),
-    "less_equal": _binary(torch.le),
     "equal": _binary(torch.eq),
-    "not_equal": _binary(torch.ne),
-    "logical_and": _binary(torch.logical_and),
-    "logical_or": _binary(torch.logical_or),
-    "logical_not": _unary(torch.logical_not),
-    "abs": _unary(torch.abs),
-    "exp": _unary(torch.exp),
-    "sqrt": _unary(torch.sqrt),
-    "square": _unary(torch.square),
     "rsqrt": lambda x, epsilon=1e-12: torch.rsqrt(x + epsilon),
     "inverse": lambda x, epsilon=1e-4: 1 / (x + epsilon),
-    "sin": _unary(torch.sin),
-    "cos": _unary(torch.cos),
-    "tanh": _unary(torch.tanh),
-    "sigmoid": _unary(torch.sigmoid),
-    "relu": _unary(torch.relu),
     "silu": _unary(F.silu),
-    "erf": _unary(torch.erf),
     "identity": lambda x: x,
     "gelu": gelu,
     "clip": lambda x, alpha, beta: x.clamp(float(alpha), float(beta)),

@@ -36,17 +36,11 @@ def _box(axes: Axes, number: str, place: tuple[float, float], highlighted: bool)
 
     title, output = STATIONS[number]
     x, y = place
-    axes.add_patch(
-        FancyBboxPatch(
-            (x - _WIDTH / 2, y - _HEIGHT / 2),
-            _WIDTH,
-            _HEIGHT,
-            boxstyle="round,pad=0.02,rounding_size=0.06",
-            facecolor=PALETTE["orange"] if highlighted else "#EEF3F7",
-            edgecolor=PALETTE["black"] if highlighted else PALETTE["blue"],
-            linewidth=2.0 if highlighted else 1.0,
-        )
-    )
+    looks = {"facecolor": "#EEF3F7", "edgecolor": PALETTE["blue"], "linewidth": 1.0}
+    if highlighted:
+        looks = {"facecolor": PALETTE["orange"], "edgecolor": PALETTE["black"], "linewidth": 2.0}
+    corner, shape = (x - _WIDTH / 2, y - _HEIGHT / 2), "round,pad=0.02,rounding_size=0.06"
+    axes.add_patch(FancyBboxPatch(corner, _WIDTH, _HEIGHT, boxstyle=shape, **looks))
     axes.text(x, y + 0.06, title, ha="center", va="center", fontsize=10, fontweight="bold")
     axes.text(x, y - 0.2, output, ha="center", va="center", fontsize=8)
     axes.text(x - _WIDTH / 2 + 0.02, y + 0.22, number, fontsize=7, va="center", color="0.35")
@@ -55,13 +49,7 @@ def _box(axes: Axes, number: str, place: tuple[float, float], highlighted: bool)
 
 
 def pipeline_figure(here: str | None = None) -> Figure:
-    """Draw the pipeline.
-
-    Args:
-        here: Number of the notebook to mark, "01" to "07"; None marks none.
-
-    Returns:
-        A matplotlib figure.
+    """Draw the pipeline, with the notebook of a number, "01" to "07", marked.
 
     Raises:
         ParameterError: No notebook has that number.

@@ -258,13 +258,13 @@ def live_table(
 def bars_of_students(
     beside: Mapping[str, Mapping[str, Interval]], speeds: Mapping[str, Interval], origin: str, n: int
 ) -> TableResult:
-    """Every bar that was set for the two students beside what they reached on `n` test captions.
+    """Every bar that was set for the two students beside what they reached on test captions.
 
     Args:
         beside: {stage: from `compare`, with "diversity"}.
         speeds: {stage: times faster than the teacher}.
         origin: "shipped" or "live".
-        n: See above.
+        n: How many.
     """
     parts = [bars_table(dict(beside[k]) | {"speed": speeds[k]}, DISTILL_BARS[k]) for k in STUDENTS]
     met = [part["verdict"].str.startswith("met").sum() for part in parts]

@@ -1,7 +1,7 @@
 """Headline numbers: what each id means, and the file of their values.
 
-`headline_table.csv` is the one place that names them: id, meaning, own tolerance with the reason for it, and the place
-on the README's first screen. Claims refer to the ids in `lab/rules.csv`.
+`headline_table.csv` alone names them: id, meaning, own tolerance with the reason for it, and the place on the README's
+first screen. Claims refer to the ids in `lab/rules.csv`.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def numbers(
         devices: With known peaks and bandwidths.
         efficiency: Start of the slider, and its interval.
         sizes: Widths and heights to choose from; the first is the paper's.
-        frames: Frames of the first clip.
-        decoder_tflop: Decoder's cost at the first size; it grows with the clip.
+        frames: Of the first clip.
+        decoder_tflop: The decoder's cost at the first size; it grows with the clip.
     """
     low, high = efficiency.interval()
     return {
@@ -71,11 +71,7 @@ def numbers(
 
 
 def page(data: dict) -> str:
-    """Sliders, script and numbers as one piece of HTML.
-
-    Args:
-        data: From `numbers`.
-    """
+    """Sliders, script and `numbers` as one piece of HTML."""
     model = data["model"]
     sliders = [
         ("efficiency", 0.05, 1, 0.01, round(data["efficiency"]["typical"], 2)), ("bandwidth", -4, 2, 0.25, 0),
@@ -86,10 +82,13 @@ def page(data: dict) -> str:
     ]  # fmt: skip
     text = json.dumps(data)
     place = f"mobivid-live-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    controls = {
-        "device": _choice(place, "device", [d["name"] for d in data["devices"]]),
-        "size": _choice(place, "size", [f"{w} x {h}" for w, h in data["sizes"]]),
-    }
+    choices = {
+        "device": [d["name"] for d in data["devices"]], "size": [f"{w} x {h}" for w, h in data["sizes"]],
+    }  # fmt: skip
+    controls = {}
+    for name, options in choices.items():
+        items = "".join(f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(options))
+        controls[name] = f'<select id="{place}-{name}" name="{name}">{items}</select>'
     for name, low, high, step, value in sliders:
         controls[name] = (
             f'<input type="range" id="{place}-{name}" name="{name}" min="{low}" max="{high}" step="{step}" '
@@ -115,8 +114,3 @@ def explore(data: dict) -> HTML:
     from IPython.display import HTML
 
     return HTML(page(data))
-
-
-def _choice(place: str, name: str, options: Sequence[str]) -> str:
-    items = "".join(f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(options))
-    return f'<select id="{place}-{name}" name="{name}">{items}</select>'

@@ -21,15 +21,10 @@ _SMOOTH = 0.9
 
 
 class LossPlot:
-    """Callback for `train(on_log=...)`.
+    """Callback for `train(on_log=...)` that draws at most every `every_s` seconds; `rows` is the log so far."""
 
-    Attributes:
-        rows: The rows of the log so far.
-    """
-
-    def __init__(self, title: str = "training loss", every_s: float = 5.0, term: str = "loss") -> None:
-        """Draw at most every `every_s` seconds; `term` is the column of the log that is shown."""
-        self.title, self.term, self.rows = title, term, []
+    def __init__(self, every_s: float = 5.0) -> None:
+        self.rows: list[dict[str, float]] = []
         self._every_s, self._drawn, self._handle = every_s, 0.0, None
 
     def __call__(self, row: dict[str, float]) -> None:
@@ -57,10 +52,10 @@ class LossPlot:
 
         figure = Figure(figsize=(7.0, 3.0), layout="constrained")
         axes = figure.subplots()
-        steps, losses = [r["step"] for r in self.rows], [r[self.term] for r in self.rows]
+        steps, losses = [r["step"] for r in self.rows], [r["loss"] for r in self.rows]
         axes.plot(steps, losses, color=PALETTE["sky"], linewidth=0.8, label="each logged step")
         axes.plot(steps, running_mean(losses), color=PALETTE["blue"], label="running mean")
-        axes.set(title=self.title, xlabel="step", ylabel=self.term)
+        axes.set(title="training loss", xlabel="step", ylabel="loss")
         axes.legend(frameon=False)
         return figure
 

@@ -1,7 +1,7 @@
 """Start a notebook: seeds, threads, style, and a printed record of the environment.
 
-`start` relies on nothing but its arguments: a notebook opened in JupyterLab, run by papermill from any
-folder or run by the project's runner behaves the same.
+`start` relies on nothing but its arguments: a notebook opened in JupyterLab, run by papermill from any folder or run by
+the project's runner behaves the same.
 """
 
 from __future__ import annotations
@@ -23,23 +23,14 @@ _MAX_SEED = 2**32 - 1  # numpy's limit
 
 @dataclass(frozen=True)
 class Context:
-    """What a notebook works with.
+    """What a notebook works with."""
 
-    Attributes:
-        name: Stem of the notebook's file name.
-        profile: Sizes and budgets.
-        seed: Seed of every generator.
-        device: Torch device, "cpu" or "cuda".
-        threads: Threads torch uses; results are bit-identical at a fixed number.
-        results: Registers the notebook's tables, figures and headline numbers.
-    """
-
-    name: str
-    profile: Profile
-    seed: int
-    device: str
-    threads: int
-    results: Results
+    name: str  # stem of its file name
+    profile: Profile  # sizes and budgets
+    seed: int  # of every generator
+    device: str  # torch device, "cpu" or "cuda"
+    threads: int  # that torch uses; results are bit-identical at a fixed number
+    results: Results  # registers tables, figures and headline numbers
 
 
 def thread_count() -> int:
@@ -57,18 +48,13 @@ def thread_count() -> int:
     return int(asked)
 
 
-def check_parameters(profile: object, seed: object) -> tuple[Profile, int]:
-    """Check the two parameters every notebook has.
-
-    Raises:
-        ParameterError: PROFILE is not text, or SEED not a whole number from 0 to 2**32 - 1.
-        ProfileError: No such profile.
-    """
+def _profile_of(profile: object, seed: object) -> Profile:
+    """The profile, once both parameters that every notebook has are checked."""
     if not isinstance(profile, str):
         raise ParameterError(f"PROFILE must be text such as 'laptop', got {profile!r} ({type(profile).__name__})")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _MAX_SEED:
         raise ParameterError(f"SEED must be a whole number from 0 to {_MAX_SEED}, got {seed!r} ({type(seed).__name__})")
-    return get_profile(profile), seed
+    return get_profile(profile)
 
 
 def start(name: str, profile: str, seed: int) -> Context:
@@ -79,15 +65,12 @@ def start(name: str, profile: str, seed: int) -> Context:
         profile: The notebook's PROFILE.
         seed: The notebook's SEED.
 
-    Returns:
-        The notebook's context; `results` is the part used most.
-
     Raises:
         ParameterError: A parameter of the wrong type or range.
         ProfileError: Unknown profile.
         MobiVidError: The profile needs a device that is not there.
     """
-    sizes, seed = check_parameters(profile, seed)
+    sizes = _profile_of(profile, seed)
     # Before transformers is imported anywhere: every weight is local, nothing is fetched.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

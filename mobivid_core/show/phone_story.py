@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 
 from mobivid_core.coreml.verify import Verification
 from mobivid_core.measure.intervals import Interval
@@ -71,28 +70,23 @@ def tiles(sweeps: Mapping[str, Sequence[TileTiming]]) -> tuple[FigureResult, flo
         f"% end to end on the phone ({claim('C25')['evidence']})."
     )
     data = pd.DataFrame([{"device": kind, **asdict(r)} for kind, sweep in sweeps.items() for r in sweep])
-    return FigureResult(_tile_sweep(timings), finding, "measured", data=data), gain
-
-
-def _tile_sweep(rows: Sequence[TileTiming]) -> Figure:
-    """Time and peak memory of one FFN against the number of tiles."""
     fig, (time, memory) = plt.subplots(1, 2, figsize=(7.5, 3.2))
-    tiles = [r.tiles for r in rows]
-    time.plot(tiles, [1e3 * r.seconds for r in rows], "o-", label="median")
-    time.plot(tiles, [1e3 * r.fastest for r in rows], "o--", color=PALETTE["sky"], label="fastest")
+    counts = [r.tiles for r in timings]
+    time.plot(counts, [1e3 * r.seconds for r in timings], "o-", label="median")
+    time.plot(counts, [1e3 * r.fastest for r in timings], "o--", color=PALETTE["sky"], label="fastest")
     time.set(ylabel="time of one FFN (ms)")
-    memory.plot(tiles, [r.peak_mib for r in rows], "s-", color=PALETTE["vermillion"], label="peak (measured)")
+    memory.plot(counts, [r.peak_mib for r in timings], "s-", color=PALETTE["vermillion"], label="peak (measured)")
     memory.plot(
-        tiles, [r.hidden_mib for r in rows], "s--", color=PALETTE["orange"], label="hidden activation (derived)"
+        counts, [r.hidden_mib for r in timings], "s--", color=PALETTE["orange"], label="hidden activation (derived)"
     )
     memory.set(ylabel="MiB")
     for ax in (time, memory):
         ax.set_ylim(0, 1.15 * ax.get_ylim()[1])
         ax.set_xscale("log", base=2)
-        ax.set_xticks(tiles, [str(t) for t in tiles])
+        ax.set_xticks(counts, [str(t) for t in counts])
         ax.set_xlabel("tiles over the hidden axis")
         ax.legend()
-    return fig
+    return FigureResult(fig, finding, data=data), gain
 
 
 def working_set(rows: Sequence[Mapping[str, float]], ffn_share: float) -> TableResult:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.models.config import MOBILE, SERVER
@@ -28,21 +27,16 @@ def processor(table: pd.DataFrame, flops_per_s: float, worst: float) -> FigureRe
         f"FFN, attention and whole block at {table['tokens'].nunique()} sizes on this processor "
         f"({flops_per_s / 1e9:.0f} GFLOP/s): the farthest prediction is off by a factor of {worst:.2f}."
     )
-    return FigureResult(_predicted_against_measured(table, 1.3), finding, "measured", data=table)
-
-
-def _predicted_against_measured(table: pd.DataFrame, bar: float) -> Figure:
-    """Predicted against measured milliseconds of `cpu_model.compare`, with the band of a factor `bar`."""
     fig, ax = plt.subplots(figsize=(4.6, 4.2))
     times = table[["predicted ms", "measured ms"]].to_numpy()
     ends = np.array([0.7 * times.min(), 1.4 * times.max()])
-    ax.fill_between(ends, ends / bar, ends * bar, color=PALETTE["sky"], alpha=0.2, label=f"within a factor of {bar:g}")
+    ax.fill_between(ends, ends / 1.3, ends * 1.3, color=PALETTE["sky"], alpha=0.2, label="within a factor of 1.3")
     ax.plot(ends, ends, color=PALETTE["black"], linewidth=1)
     for (part, rows), marker in zip(table.groupby("part", sort=False), "os^", strict=False):
         ax.plot(rows["measured ms"], rows["predicted ms"], marker, markersize=8, label=part)
     ax.set(xscale="log", yscale="log", xlabel="measured (ms)", ylabel="predicted (ms)", xlim=ends, ylim=ends)
     ax.legend()
-    return fig
+    return FigureResult(fig, finding, data=table)
 
 
 def calibration() -> FigureResult:
@@ -57,22 +51,16 @@ def calibration() -> FigureResult:
         f"workloads and {fit.chips} chips."
     )
     columns = ["chip", "workload", "iterations_per_s", "fp16_tflops", "efficiency", "evidence"]
-    return FigureResult(_anchors(rows, fit), finding, "derived", data=rows[columns])
-
-
-def _anchors(rows: pd.DataFrame, fit: Efficiency) -> Figure:
-    """Efficiency implied by each published speed, with the fit's typical value and 80 % interval."""
     fig, ax = plt.subplots(figsize=(7, 3.2))
     chips = list(dict.fromkeys(rows["chip"]))
     for (workload, part), marker in zip(rows.groupby("workload", sort=False), "os^v", strict=False):
         ax.plot([chips.index(c) for c in part["chip"]], 100 * part["efficiency"], marker, markersize=8, label=workload)
-    low, high = fit.interval()
     ax.axhspan(100 * low, 100 * high, color=PALETTE["sky"], alpha=0.2, label="80 % interval for one more")
     ax.axhline(100 * fit.typical, color=PALETTE["black"], linewidth=1, label="typical")
     ax.set_xticks(range(len(chips)), chips)
     ax.set(ylabel="share of the nominal peak (%)", ylim=(0, None))
     ax.legend(ncols=2, loc="lower center")
-    return fig
+    return FigureResult(fig, finding, "derived", data=rows[columns])
 
 
 def left_out(table: pd.DataFrame) -> TableResult:
@@ -124,26 +112,20 @@ def rates(table: pd.DataFrame, speed: Interval) -> FigureResult:
         f"A18 Pro: {speed.value:.1f} frames/s predicted, {speed.low:.1f} to {speed.high:.1f} over both peaks; the "
         f"published {published:.0f} lies {place} an interval whose ends are {speed.high / speed.low:.0f}-fold apart."
     )
-    drawn = _predicted_rates(table[table["engine"] != "GPU"], published)
-    return FigureResult(drawn, finding, "derived", "Table 1")
-
-
-def _predicted_rates(table: pd.DataFrame, published_fps: float) -> Figure:
-    """Predicted frames/s of each device with its interval, and the paper's number as a line."""
-    known = table.dropna(subset=["frames/s"]).reset_index(drop=True)
+    known = table[table["engine"] != "GPU"].dropna(subset=["frames/s"]).reset_index(drop=True)
     fig, ax = plt.subplots(figsize=(7, 0.42 * len(known) + 1.4))
     errors = [known["frames/s"] - known["low"], known["high"] - known["frames/s"]]
     ax.errorbar(
         known["frames/s"], known.index, xerr=errors, fmt="o", capsize=4, label="predicted, 80 % interval (derived)"
     )
     ax.axvline(
-        published_fps, color=PALETTE["vermillion"], linestyle="--", label="published for iPhone 16 Pro Max (paper)"
+        published, color=PALETTE["vermillion"], linestyle="--", label="published for iPhone 16 Pro Max (paper)"
     )
     ax.set_yticks(known.index, [f"{r.device} ({r.chip})" for r in known.itertuples()])
     ax.set(xlabel="frames/s", xlim=(0, None))
     ax.invert_yaxis()
     ax.legend(loc="lower center", bbox_to_anchor=(0.3, 1.0))
-    return fig
+    return FigureResult(fig, finding, "derived", "Table 1")
 
 
 def demand(
@@ -162,24 +144,19 @@ def demand(
         f"The phone's GPU would need {100 * sweep['A18 Pro GPU'].iloc[0]:.0f} % of its own even with a free decoder."
     )
     marks = {"free": 0, "light": light.flops / 1e12, "LTX": ltx.flops / 1e12}
-    return FigureResult(_needed_efficiency(sweep, fit, marks), finding, "derived", "Table 1", sweep), needed
-
-
-def _needed_efficiency(sweep: pd.DataFrame, fit: Efficiency, decoders: dict[str, float]) -> Figure:
-    """Efficiency needed against the decoder's cost, over the interval that published models reach."""
     fig, ax = plt.subplots(figsize=(7, 3.6))
     low, high = fit.interval()
     ax.axhspan(100 * low, 100 * high, color=PALETTE["sky"], alpha=0.2, label="reached by published models (80 %)")
     for column in sweep.columns[1:]:
         ax.plot(sweep["decoder TFLOP"], 100 * sweep[column], label=column)
-    for name, tflop in decoders.items():
+    for name, tflop in marks.items():
         ax.axvline(tflop, color="0.4", linewidth=1, linestyle=":")
         ax.text(tflop, 1.01, name, ha="center", va="bottom", fontsize=8, transform=ax.get_xaxis_transform())
     ax.axhline(100, color=PALETTE["black"], linewidth=1, label="the whole peak")
     ax.set(xlabel="decoder's cost (TFLOP a clip)", ylabel="efficiency needed (% of peak)", yscale="log", ylim=(10, 400))
     ax.set_yticks([10, 20, 50, 100, 200, 400], ["10", "20", "50", "100", "200", "400"])
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return fig
+    return FigureResult(fig, finding, "derived", "Table 1", sweep), needed
 
 
 def table_one(

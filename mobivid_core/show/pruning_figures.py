@@ -90,24 +90,6 @@ def kept_widths(plans: dict[str, PruningPlan]) -> Figure:
     return fig
 
 
-def refit_errors(report: RefitReport) -> Figure:
-    """Error of each layer's target on the calibration set, before and after its least-squares solution."""
-    fig, ax = plt.subplots()
-    x = np.arange(len(report.layers))
-    ax.plot(x, report.before, "o", ms=4, color=PALETTE["vermillion"], label="pruned weights")
-    ax.plot(x, report.after, "o", ms=4, color=PALETTE["blue"], label="solved weights")
-    ax.vlines(x, report.after, report.before, color="0.8", zorder=0)
-    ax.set(
-        yscale="log",
-        ylabel="relative error of the target",
-        xlabel="layer, in order",
-        xticks=x[1::3],
-        xticklabels=[name.split(".")[1] if name.startswith("blocks") else "out" for name in report.layers[1::3]],
-    )
-    ax.legend()
-    return fig
-
-
 def size_against_loss(table: pd.DataFrame) -> Figure:
     """KD loss after recovery against parameters left: one line an arm over its budgets, named at its left end.
 

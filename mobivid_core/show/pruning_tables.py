@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -24,7 +25,8 @@ from mobivid_core.sensitivity.estimators import random_scores
 from mobivid_core.sensitivity.kd import Reference, output_errors
 from mobivid_core.sensitivity.scores import Scores
 from mobivid_core.show.outcome import FigureResult, TableResult
-from mobivid_core.show.pruning_figures import refit_errors, size_against_loss
+from mobivid_core.show.pruning_figures import size_against_loss
+from mobivid_core.show.style import PALETTE
 
 #: The plan that goes on to recovery and distillation, as the arms are called.
 PAPERS_CUT = "tri-level, equal widths (the paper's cut)"
@@ -254,8 +256,21 @@ def lessons_table(recoveries: pd.DataFrame, steps: int, clips: int) -> TableResu
 
 def refit_figure(report: RefitReport, before: np.ndarray, after: np.ndarray) -> FigureResult:
     """Each layer's error before and after its least-squares solution, and the KD loss (N,) of held-out clips."""
+    fig, ax = plt.subplots()
+    x = np.arange(len(report.layers))
+    ax.plot(x, report.before, "o", ms=4, color=PALETTE["vermillion"], label="pruned weights")
+    ax.plot(x, report.after, "o", ms=4, color=PALETTE["blue"], label="solved weights")
+    ax.vlines(x, report.after, report.before, color="0.8", zorder=0)
+    ax.set(
+        yscale="log",
+        ylabel="relative error of the target",
+        xlabel="layer, in order",
+        xticks=x[1::3],
+        xticklabels=[name.split(".")[1] if name.startswith("blocks") else "out" for name in report.layers[1::3]],
+    )
+    ax.legend()
     return FigureResult(
-        refit_errors(report),
+        fig,
         f"The refit lowers the KD loss on {len(before)} held-out clips from {before.mean():.3f} to {after.mean():.3f}, "
         "in one pass and without a gradient.",
         data=pd.DataFrame({"layer": report.layers, "before": report.before, "after": report.after}),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 
@@ -17,7 +18,6 @@ from mobivid_core.measure.intervals import Interval
 from mobivid_core.measure.minivbench import Scores, Space
 from mobivid_core.measure.trials import verdicts
 from mobivid_core.measure.trust import space_table
-from mobivid_core.show.measure_figures import damage_map, guidance_curves, sampling_curves, score_bars
 from mobivid_core.show.outcome import FigureResult, TableResult
 
 if TYPE_CHECKING:
@@ -67,8 +67,23 @@ def training_curve(log: pd.DataFrame, origin: str) -> FigureResult:
 
 def damage_figure(trials: pd.DataFrame) -> FigureResult:
     """Every measure under every known damage; from `measured_trials`."""
+    order = {name: list(dict.fromkeys(trials[name])) for name in ("damage", "measure")}
+    wide = trials.pivot(index="damage", columns="measure", values="in_noise").loc[order["damage"], order["measure"]]
+    fig, ax = plt.subplots(figsize=(8, 4.6))
+    ax.imshow(wide.to_numpy(float).clip(-10, 10), cmap="PuOr", vmin=-10, vmax=10, aspect="auto")
+    for row in trials.itertuples():
+        x, y = order["measure"].index(row.measure), order["damage"].index(row.damage)
+        text = f"{np.clip(row.in_noise, -99, 99):+.0f}" if abs(row.in_noise) >= 0.5 else ""
+        ax.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if abs(row.in_noise) > 7 else "0.15")
+        if row.expected:
+            style = "-" if row.seen == "True" else ":"
+            box = plt.Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, ec="0.1", lw=1.3, ls=style)
+            ax.add_patch(box)
+    ax.set_xticks(range(wide.shape[1]), [name.replace("_", " ") for name in wide], rotation=55, ha="right", fontsize=8)
+    ax.set_yticks(range(wide.shape[0]), list(wide.index), fontsize=8)
+    ax.grid(False)
     return FigureResult(
-        damage_map(trials),
+        fig,
         "Change of each measure under each damage, in units of its own noise on intact clips. A frame marks a change "
         "that was required: full where it was seen, dotted where it was missed.",
         data=trials,
@@ -108,8 +123,16 @@ def semantic_figure(rows: dict[str, Scores]) -> FigureResult:
     """What the judge finds of each attribute, for every row of `quality_table`."""
     shown, teacher = [*minivbench.SEMANTIC, *minivbench.READBACK, "all_together"], rows["teacher"]
     weakest = min(minivbench.SEMANTIC, key=lambda name: teacher[name])
+    fig, ax = plt.subplots(figsize=(8, 3.6))
+    width, places = 0.8 / len(rows), np.arange(len(shown))
+    for i, (title, scores) in enumerate(rows.items()):
+        value, low, high = np.array([scores.values[name] for name in shown]).T
+        ax.bar(places + i * width, value, width, yerr=[value - low, high - value], label=title, error_kw={"lw": 1})
+    ax.set_xticks(places + width * (len(rows) - 1) / 2, shown)
+    ax.set(ylabel="share of clips right", ylim=(0, 1.3), yticks=np.linspace(0, 1, 6))
+    ax.legend(ncols=2, loc="upper center")
     return FigureResult(
-        score_bars(rows, shown),
+        fig,
         f"All that the caption asks for is found in {teacher['all_together']:.0%} of the teacher's clips; the weakest "
         f"attribute is {weakest} ({teacher[weakest]:.0%}). `pixels` and `flow` need no judge.",
         data=minivbench.table(rows, shown),
@@ -124,8 +147,23 @@ def steps_figure(frame: pd.DataFrame, floor: float, space: Space, guidance: str)
     from mobivid_core.measure.curve import fewest_steps
 
     quick = fewest_steps(frame[frame.steps >= 4])
+    fig, axes = plt.subplots(1, 3, figsize=(9.5, 3.2))
+    for solver, group in frame.groupby("solver", sort=False):
+        steps = group["steps"].astype(float)
+        for ax, name in zip(axes[:2], ("all_together", "distance"), strict=True):
+            (line,) = ax.plot(steps, group[name], marker="o", label=solver)
+            ax.fill_between(steps, group[f"{name}_low"], group[f"{name}_high"], alpha=0.12, color=line.get_color())
+        axes[2].plot(steps, group["seconds_per_clip"], marker="o", label=solver)
+    ticks = sorted(set(frame["steps"]))
+    for ax, label in zip(axes, ("share with every attribute right", "Frechet distance", "seconds a clip"), strict=True):
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(ticks, [str(tick) for tick in ticks])
+        ax.set(xlabel="steps", ylabel=label, ylim=(0, None))
+    axes[0].set_ylim(-0.02, 1.05)
+    axes[1].axhline(floor, ls="--", color="0.4", lw=1, label="VAE reconstructions")
+    axes[1].legend(fontsize=8)
     return FigureResult(
-        sampling_curves(frame, floor),
+        fig,
         f"Guidance {guidance}, {frame['n'].iloc[0]} clips a point, distances in {space.title}. Fewest calls whose "
         f"interval reaches the best share: {quick.solver} in {quick.steps} steps.",
         data=frame,
@@ -137,11 +175,21 @@ def guidance_figure(frame: pd.DataFrame, floor: float) -> FigureResult:
 
     `floor` is the distance of the VAE's reconstructions with as many clips.
     """
-    right, first = frame.set_index("guidance")["all_together"], frame.iloc[0]
+    correct, first = frame.set_index("guidance")["all_together"], frame.iloc[0]
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
+    where = frame["guidance"].astype(float)
+    for name, ax in (("all_together", left), ("object_class", left), ("action", left), ("distance", right)):
+        ax.plot(where, frame[name], marker="o", label=name)
+        ax.fill_between(where, frame[f"{name}_low"], frame[f"{name}_high"], alpha=0.15)
+    left.set(xlabel="guidance", ylabel="share of clips right", ylim=(-0.02, 1.05))
+    right.set(xlabel="guidance", ylabel="distance", ylim=(0, None))
+    left.legend()
+    right.axhline(floor, ls="--", color="0.4", lw=1, label="VAE reconstructions")
+    right.legend()
     return FigureResult(
-        guidance_curves(frame, floor),
-        f"All attributes are right most often at guidance {right.idxmax():g} ({right.max():.0%}), and in "
-        f"{right.loc[1]:.0%} without guidance: {first.solver} in {first.steps} steps, {first.n} clips a point.",
+        fig,
+        f"All attributes are right most often at guidance {correct.idxmax():g} ({correct.max():.0%}), and in "
+        f"{correct.loc[1]:.0%} without guidance: {first.solver} in {first.steps} steps, {first.n} clips a point.",
         data=frame,
     )
 

@@ -18,12 +18,9 @@ _PSNR = "film PSNR, dB"
 
 
 def rate_distortion_figure(curves: pd.DataFrame, sweep: pd.DataFrame, shape: tuple[int, ...]) -> FigureResult:
-    """PSNR against latent size for every ratio, and both sweeps against tokens.
+    """PSNR against latent size for every ratio (`sweep_curves`), and both sweeps against tokens (`sweep_table`).
 
-    Args:
-        curves: From `sweep_curves`.
-        sweep: From `sweep_table`.
-        shape: (3, T, H, W) of a clip.
+    `shape` is that of a clip, (3, T, H, W).
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6))
     for ratio, own in curves.groupby("ratio", sort=False):
@@ -135,12 +132,7 @@ def generation_figure(per_vae: pd.DataFrame) -> FigureResult:
 
 
 def causality_figure(encoded: Tensor, decoded: Tensor) -> FigureResult:
-    """Which latents a frame changes, and which frames a latent changes.
-
-    Args:
-        encoded: (T, t) from `encoder_response`.
-        decoded: (t, T) from `decoder_response`.
-    """
+    """Which latents a frame changes, (T, t) from `encoder_response`, and which frames a latent changes, (t, T)."""
     fig, axes = plt.subplots(1, 2, figsize=(8, 3.2))
     names = (("frame changed", "latent step"), ("frame", "step changed"))
     titles = ("encoder: latents that change", "decoder: frames that change")

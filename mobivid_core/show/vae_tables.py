@@ -76,12 +76,7 @@ def priced_table(priced: pd.DataFrame) -> TableResult:
 
 
 def decoder_table(grid: Grid, pixels: int) -> TableResult:
-    """Our decoder counted beside LTX-Video's at the same ratio.
-
-    Args:
-        grid: Latent (t, h, w) of the clip.
-        pixels: Frames x height x width.
-    """
+    """Our decoder counted beside LTX-Video's at the same ratio, on a clip of so many `pixels` in all frames."""
     counts = {
         "ours, width 256 (assumed)": light_decoder_counts(grid),
         "LTX-Video (diffusers' defaults)": ltx_decoder_counts(grid),
@@ -102,11 +97,7 @@ def decoder_table(grid: Grid, pixels: int) -> TableResult:
 
 
 def quality_table(on_film: Mapping[str, pd.DataFrame]) -> TableResult:
-    """The main VAE and its references on held-out film.
-
-    Args:
-        on_film: {codec: per-clip measures}, with the rows named at the top of this module.
-    """
+    """The main VAE and its references on held-out film: per-clip measures of the codecs named at the top."""
     table = summarise(on_film, ["psnr_db", "motion_error"], ["ssim", "ms_ssim", "vmaf"])
     over_pca, over_ltx = paired_gain(on_film[MAIN], on_film[PCA]), paired_gain(on_film[SHORT], on_film[LTX])
     built = paired_gain(on_film[SHORT], on_film[LTX_PCA])
@@ -120,12 +111,7 @@ def quality_table(on_film: Mapping[str, pd.DataFrame]) -> TableResult:
 
 
 def by_data_table(main: Mapping[str, pd.DataFrame], pca: Mapping[str, pd.DataFrame]) -> TableResult:
-    """Main VAE and PCA on each kind of clips.
-
-    Args:
-        main: {data: per-clip measures}, with "film" and "captioned".
-        pca: The same of the PCA codec.
-    """
+    """Main VAE and PCA on each kind of clips, "film" and "captioned" among them: per-clip measures of each."""
     columns = ["psnr_db", "ssim", "motion_error"]
     rows = [summarise(own, columns).assign(codec=name) for name, own in ((PCA, pca), (MAIN, main))]
     captioned, film = (paired_gain(main[data], pca[data])[0] for data in ("captioned", "film"))
@@ -178,11 +164,7 @@ def regions_table(rebuilt: Tensor, clips: Tensor, masks: Tensor, labels: Sequenc
 
 
 def judge_table(read: Mapping[str, Mapping[str, Tensor]]) -> TableResult:
-    """What the judge reads of originals and of reconstructions.
-
-    Args:
-        read: {"originals" or "reconstructions": {attribute: (N,) bool, right or not}}.
-    """
+    """What the judge reads of "originals" and "reconstructions": {attribute: (N,) bool, right or not} of each."""
     shares = {clips: {k: v.float().mean().item() for k, v in own.items()} for clips, own in read.items()}
     table = pd.DataFrame(shares).rename_axis("attribute").reset_index()
     return TableResult(
@@ -215,12 +197,9 @@ def psnr_needed_table(scores: pd.DataFrame) -> TableResult:
 
 
 def generation_table(per_vae: pd.DataFrame, floor: float, gain: str) -> TableResult:
-    """What one denoiser per VAE generates; from `one_each`.
+    """What one denoiser per VAE generates: `OneEach.table`.
 
-    Args:
-        per_vae: `OneEach.table`.
-        floor: Fréchet distance of real clips from real clips.
-        gain: A sentence on channels.
+    `floor` is the Fréchet distance of real clips from real clips, `gain` a sentence on channels.
     """
     same = per_vae[per_vae.tokens == per_vae.tokens.min()]
     order, order_same = (_rank(own["PSNR, dB"], -own.frechet) for own in (per_vae, same))
@@ -240,14 +219,8 @@ def _rank(one: pd.Series, other: pd.Series) -> float:
 
 
 def paper_table(ratio: Grid, tokens: int, psnr_db: Interval, kflop: float) -> TableResult:
-    """The paper's VAE beside ours; only its ratio is known.
-
-    Args:
-        ratio: Ours.
-        tokens: Of a 49x512x384 clip.
-        psnr_db: The miniature's on held-out film.
-        kflop: Per pixel of our decoder.
-    """
+    """The paper's VAE, of which only the ratio is known, beside ours: ratio, tokens of a 49x512x384 clip, the
+    miniature's PSNR on held-out film, and kFLOP per pixel of our decoder."""
     known = claim("C19")
     rows = [
         (known.claim, known.value, known.evidence, "x".join(map(str, ratio)), "assumed", "same ratio, chosen to match"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,39 +25,24 @@ if TYPE_CHECKING:
 ERROR_GAIN = 4
 
 
-def error_clip(reconstruction: Tensor, original: Tensor, gain: float = ERROR_GAIN) -> Tensor:
-    """Absolute error, mean over colours, as a grey clip: black is none, white is full scale divided by `gain`.
-
-    Args:
-        reconstruction: (3, T, H, W) in [-1, 1].
-        original: Same shape.
-        gain: Enlargement.
-    """
+def error_clip(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Absolute error of (3, T, H, W) clips in [-1, 1], mean over colours, enlarged, as a grey clip: black is none."""
     error = (reconstruction - original).abs().mean(0, keepdim=True)
-    return (error * gain - 1).clamp(max=1).expand_as(original)
+    return (error * ERROR_GAIN - 1).clamp(max=1).expand_as(original)
 
 
 def scrubber(
-    originals: Tensor,
-    reconstructions: Mapping[str, Tensor],
-    titles: Sequence[str],
-    height: int = 192,
-    *,
-    choice: str = "codec",
+    originals: Tensor, reconstructions: Mapping[str, Tensor], titles: Sequence[str], *, choice: str = "codec",
     sides: tuple[str, str] = ("original", "reconstruction"),
-) -> VBox:
+) -> VBox:  # fmt: skip
     """Pick a clip and a codec (or a sampler), scrub through original, reconstruction and error.
 
     Args:
         originals: (N, 3, T, H, W) in [-1, 1].
         reconstructions: Name of a codec -> its reconstructions, same shape.
-        titles: One title a clip.
-        height: Height on the page in pixels.
+        titles: One a clip.
         choice: What the second menu chooses.
         sides: What the first two pictures are called.
-
-    Returns:
-        A widget; show it as the last line of a cell.
 
     Raises:
         ParameterError: Shapes or the number of titles do not fit.
@@ -66,16 +52,11 @@ def scrubber(
         raise ParameterError(f"every reconstruction must have the originals' shape {tuple(originals.shape)}")
     if len(titles) != len(originals):
         raise ParameterError(f"expected {len(originals)} titles, one a clip, got {len(titles)}")
-    try:
-        import ipywidgets as widgets
-    except ImportError as error:
-        raise MobiVidError("the scrubber needs ipywidgets; install it with `pip install ipywidgets`") from error
-
-    frames = originals.shape[2]
+    widgets, frames = _ipywidgets(), originals.shape[2]
     clip = widgets.Dropdown(options=[(title, n) for n, title in enumerate(titles)], description="clip")
     codec = widgets.Dropdown(options=list(reconstructions), description=choice)
     frame = widgets.IntSlider(0, 0, frames - 1, description="frame")
-    picture = widgets.Image(format="png", height=height)
+    picture = widgets.Image(format="png", height=192)
 
     def show(_: object = None) -> None:
         picture.value = _panel(originals[clip.value], reconstructions[codec.value][clip.value], frame.value)
@@ -99,12 +80,8 @@ def _panel(original: Tensor, reconstruction: Tensor, frame: int) -> bytes:
     return buffer.getvalue()
 
 
-def picture_picker(pictures: Mapping[str, bytes], label: str = "show") -> VBox:
-    """One of several rendered figures at a time, chosen from a menu.
-
-    Args:
-        pictures: Name -> PNG, e.g. from `png_of`.
-        label: Beside the menu.
+def picture_picker(pictures: Mapping[str, bytes], label: str) -> VBox:
+    """One of several PNGs (`png_of`) at a time, chosen by name from a menu with a label beside it.
 
     Raises:
         ParameterError: No picture.
@@ -112,14 +89,19 @@ def picture_picker(pictures: Mapping[str, bytes], label: str = "show") -> VBox:
     """
     if not pictures:
         raise ParameterError("nothing to pick from: give at least one picture")
-    try:
-        import ipywidgets as widgets
-    except ImportError as error:
-        raise MobiVidError("the picker needs ipywidgets; install it with `pip install ipywidgets`") from error
+    widgets = _ipywidgets()
     menu = widgets.Dropdown(options=list(pictures), description=label)
     image = widgets.Image(value=pictures[menu.value], format="png")
     menu.observe(lambda change: setattr(image, "value", pictures[change["new"]]), names="value")
     return widgets.VBox([menu, image])
+
+
+def _ipywidgets() -> ModuleType:
+    try:
+        import ipywidgets
+    except ImportError as error:
+        raise MobiVidError("this view needs ipywidgets; install it with `pip install ipywidgets`") from error
+    return ipywidgets
 
 
 def png_of(figure: Figure) -> bytes:

@@ -7,8 +7,9 @@ from mobivid_core.data.captions import caption, label_indices
 from mobivid_core.data.render import label_of
 from mobivid_core.measure.generation import Evaluation
 from mobivid_core.measure.measures import ClipMeasures
-from mobivid_core.measure.minivbench import Scores
-from mobivid_core.show.measure_figures import clip_titles, damage_map, few_steps_curves, sampling_curves
+from mobivid_core.measure.minivbench import SPACES, Scores
+from mobivid_core.show.measure_figures import clip_titles, few_steps_curves
+from mobivid_core.show.teacher_results import damage_figure, steps_figure
 
 LABELS = [label_of("test", i) for i in range(4)]
 
@@ -33,7 +34,7 @@ def test_the_map_frames_what_had_to_move() -> None:
          ("noise", "b", 30.0, "rises", "True")],
         columns=["damage", "measure", "in_noise", "expected", "seen"],
     )  # fmt: skip
-    ax = damage_map(frame).axes[0]
+    ax = damage_figure(frame).fig.axes[0]
     assert [box.get_linestyle() for box in ax.patches] == ["-", ":", "-"]
     assert [text.get_text() for text in ax.texts] == ["-3", "", "", "+30"]
 
@@ -42,9 +43,10 @@ def test_each_solver_is_a_line_in_each_panel() -> None:
     shares = {name: [0.5, 0.6, 0.7] for name in ("all_together", "all_together_low", "all_together_high")}
     distance = {f"distance{end}": [3.0, 2.0, 1.0] for end in ("", "_low", "_high")}
     frame = pd.DataFrame(
-        {"solver": ["euler", "euler", "unipc"], "steps": [4, 8, 8], "seconds_per_clip": [0.1, 0.2, 0.2]}
-    )
-    fig = sampling_curves(frame.assign(**shares, **distance), floor=0.5)
+        {"solver": ["euler", "euler", "unipc"], "steps": [4, 8, 8], "calls": [4, 8, 8], "n": 32, "guidance": 3.0,
+         "seconds_per_clip": [0.1, 0.2, 0.2]}
+    )  # fmt: skip
+    fig = steps_figure(frame.assign(**shares, **distance), 0.5, SPACES["judge"], "3").fig
     assert [len(ax.lines) for ax in fig.axes] == [2, 3, 2]  # and the floor
 
 

@@ -12,7 +12,8 @@ from mobivid_core.prune.planner import Targets, plan_for_targets
 from mobivid_core.prune.refit import RefitReport
 from mobivid_core.sensitivity.estimators import random_scores
 from mobivid_core.sensitivity.stability import ranking_stability
-from mobivid_core.show.pruning_figures import heat_map, kept_widths, refit_errors, size_against_loss, unit_frame
+from mobivid_core.show.pruning_figures import heat_map, kept_widths, size_against_loss, unit_frame
+from mobivid_core.show.pruning_tables import refit_figure
 from mobivid_core.show.sensitivity_results import DRAWN, estimates_figure, motion_figure
 
 matplotlib.use("Agg")
@@ -40,7 +41,7 @@ def test_figures_of_plans_and_arms(teacher) -> None:
     bars = kept_widths({"a": plan, "b": plan}).axes[0].patches
     assert len(bars) == 3 * 2  # heads, heads, neurons of two kept blocks
     report = RefitReport([f"blocks.0.{n}" for n in ("attn1", "attn2", "ffn")] + ["proj_out"], [1.0] * 4, [0.5] * 4)
-    assert refit_errors(report).axes[0].get_yscale() == "log"
+    assert refit_figure(report, np.ones(2), np.ones(2)).fig.axes[0].get_yscale() == "log"
     losses = {"mild: block-only": 0.1, "block-only": 0.4, "halfway: block-only": 0.2, "no refit: block-only": 0.9}
     table = pd.DataFrame({"arm": list(losses), "share": [0.8, 0.5, 0.65, 0.5], "KD recovered": list(losses.values())})
     axes = size_against_loss(table.assign(low=0.05, high=1.0)).axes[0]

@@ -69,4 +69,4 @@ def test_the_picker_shows_the_chosen_picture():
     menu.value = "two"
     assert image.value == pictures["two"]
     with pytest.raises(ParameterError, match="nothing to pick"):
-        picture_picker({})
+        picture_picker({}, "show")
