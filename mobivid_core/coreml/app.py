@@ -38,16 +38,10 @@ class App:
 
     @classmethod
     def load(cls, folder: Path, tables: dict[str, Tensor], bits: int | str = 16) -> App:
-        """Read the packages of a folder made by `export`.
+        """Read the packages of a folder made by `export`; an ExportError if one is missing or unreadable.
 
-        Args:
-            folder: Holds the packages.
-            tables: The host's tables.
-            bits: Bits of a weight of transformer and decoder, or a choice of `tuned_palettes.mixed_app` ("mixed",
-                "mixed tuned", "4 tuned"); the text encoder keeps 16.
-
-        Raises:
-            ExportError: A package is missing or unreadable.
+        `bits` are those of a weight of transformer and decoder, or a choice of `tuned_palettes.mixed_app` ("mixed",
+        "mixed tuned", "4 tuned"); the text encoder keeps 16.
         """
         text_encoder, decoder = (_files(folder, n, b)[0] for n, b in (("text_encoder", 16), ("decoder", bits)))
         steps = [load_program(part) for part in _files(folder, "dit", bits)]
@@ -86,17 +80,10 @@ def sample(
     step: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], noise: Tensor, text: Tensor, mask: Tensor,
     tables: dict[str, Tensor],
 ) -> Tensor:  # fmt: skip
-    """The app's loop: Euler steps of the velocity from noise to latents.
+    """The app's loop: Euler steps of the velocity from noise (1, C, t, h, w) to normalised latents of that shape.
 
-    Args:
-        step: (latents, text, additive mask, modulation) -> velocity: a torch graph or packages.
-        noise: (1, C, t, h, w).
-        text: (1, L, D) token states.
-        mask: (1, L) bool, True for real tokens.
-        tables: From `timestep_tables`.
-
-    Returns:
-        (1, C, t, h, w) normalised latents.
+    A step, by a torch graph or packages, takes latents, token states (1, L, D), what the mask (1, L) of real tokens
+    adds to the scores, and a row of `timestep_tables`.
     """
     masked, rows = additive(mask), iter(tables["modulation"].split(1))
     return solver_path(lambda x, sigma: step(x, text, masked, next(rows)), noise, tables["sigmas"])[-1]
@@ -145,7 +132,7 @@ def weight_cost(
     Args:
         clips: Bits of a weight, or a choice with a name -> (N, 3, T, H, W) through the packages.
         reference: The same clips by torch in float32.
-        megabytes: Bits -> size of the packages that differ.
+        megabytes: Bits -> size of the packages that differ, from `sizes_mb`.
         judge: Reads the captions' attributes back.
         truth: (N, 4) classes that the captions ask for.
 

@@ -38,11 +38,7 @@ class Generator:
 
 
 def load_generator(profile: str) -> Generator:
-    """The distilled student of a profile, else its teacher.
-
-    Raises:
-        CheckpointError: Neither exists; says what makes them.
-    """
+    """The distilled student of a profile, else its teacher; where neither exists, an error says what makes them."""
     from mobivid_core.distill.student import CARD
 
     try:
@@ -74,7 +70,6 @@ def write_bundle(
         tables: From `timestep_tables`; None for models without fixed steps.
         source: One line that says where the weights come from.
         runs: File name of a package -> how often an app calls it for one clip of `frames` frames.
-        frames: See `runs`.
     """
     from safetensors.torch import save
 

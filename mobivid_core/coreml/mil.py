@@ -73,15 +73,7 @@ class Program:
 
 
 def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") -> dict[str, Tensor]:
-    """Run a program from `packages.load_program` in a mode of the module's docstring.
-
-    Args:
-        program: What to run.
-        inputs: Input name -> tensor of the declared shape.
-        mode: "fp32" or "fp16".
-
-    Returns:
-        Output name -> float32 tensor.
+    """Run a program on tensors of the declared shapes, in mode "fp32" or "fp16" (see above); returns float32 tensors.
 
     Raises:
         ExportError: An input is missing or misshapen, an operation is unknown, a result has another shape than

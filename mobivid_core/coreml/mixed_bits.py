@@ -75,9 +75,6 @@ def parameters_of(module: nn.Module, program: Program) -> dict[str, Tensor]:
 
     The converter renames weights but keeps their values in order, so that equal values tell which is which, once the
     module's are rounded to float16, as `convert_and_verify` leaves them.
-
-    Raises:
-        ExportError: A weight of the package is no parameter of the module.
     """
     large = [p for p in module.parameters() if p.numel() > SMALLEST]
     constants = {o.outputs[0].name: o.value for o in program.operations if o.kind == "const"}
@@ -95,12 +92,8 @@ def parameters_of(module: nn.Module, program: Program) -> dict[str, Tensor]:
 def layer_damage(layers: Mapping[str, Tensor], run: Callable[[], Tensor]) -> pd.DataFrame:
     """What each layer's palette costs alone, at each number of bits.
 
-    Args:
-        layers: From `parameters_of`; changed in place for each run and restored.
-        run: Computes with these parameters what the part hands on.
-
-    Returns:
-        Rows with `layer`, `values`, and a column a number of `BITS`: mean squared error of what `run` returns.
+    `layers` (from `parameters_of`), with which `run` computes what the part hands on, are changed in place for each run
+    and restored. Rows have `layer`, `values`, and a column for each of `BITS`: mean squared error of `run`'s tensor.
     """
     rows = []
     with torch.no_grad():
@@ -134,15 +127,9 @@ def palette_bytes(values: int, bits: int) -> float:
 def allocate(damage: pd.DataFrame, budget: float) -> dict[str, int]:
     """Bits of each layer with the least summed damage below a budget, up to the last few layers.
 
-    Each layer takes the bits with the least damage plus bytes times a price; the price is the smallest one that keeps
-    the budget. What is left buys single layers more, most damage removed a byte first.
-
-    Args:
-        damage: From `layer_damage`; columns that are numbers are bits.
-        budget: Bytes of all palettes and indices.
-
-    Raises:
-        ParameterError: Even the fewest bits exceed the budget.
+    Each layer takes the bits with the least damage (`layer_damage`) plus bytes times a price; the price is the smallest
+    one that keeps the budget in bytes. What is left buys single layers more, most damage removed a byte first. A
+    ParameterError if even the fewest bits exceed the budget.
     """
     choices = sorted(int(c) for c in damage.columns if isinstance(c, (int, np.integer)))
     harm = damage[choices].to_numpy(float)
@@ -178,10 +165,9 @@ class Part(NamedTuple):
 
 
 def mixed_for(parts: Sequence[Part]) -> tuple[list[dict[str, int]], pd.DataFrame]:
-    """Bits by layer at the bytes of a uniform palette, one budget for all parts.
+    """Constant -> bits of each part, at the bytes of a uniform palette, one budget for all parts.
 
-    Returns:
-        Constant -> bits of each part, and `layer_damage` of all with `layer` as (part, constant) and the chosen `bits`.
+    With them comes `layer_damage` of all, with `layer` as (part, constant) and the chosen `bits`.
     """
     tables = []
     for number, part in enumerate(parts):

@@ -44,11 +44,7 @@ _PARTS = ("text_encoder", "dit", "decoder")
 
 
 def export_onnx(graph: Graph, folder: Path) -> Path:
-    """Write a graph as one self-contained ONNX file in float32.
-
-    Args:
-        graph: Module and example inputs; the shapes become fixed.
-        folder: Gets `<name>.onnx`.
+    """Write a graph as one self-contained ONNX file `<name>.onnx` in float32, at the shapes of its example inputs.
 
     Raises:
         ExportError: ONNX packages are missing, or torch cannot export the graph.
@@ -160,15 +156,9 @@ def compare(
     ours: Mapping[str, OnnxApp], by_torch: Callable[[str, Tensor], Tensor], pairs: list[tuple[str, Tensor]], *,
     frames: int, repeats: int = 5, runs: int = 2,
 ) -> tuple[pd.DataFrame, dict[str, Interval]]:  # fmt: skip
-    """Parity and speed beside torch, in turns on this processor.
+    """Parity and speed of a "float32" and an "int8" app beside torch in float32, in turns on this processor.
 
-    Args:
-        ours: "float32" and "int8" apps.
-        by_torch: (caption, noise) -> clip by torch in float32, same weights.
-        pairs: Captions and noises; parity takes all of them, time the first.
-        frames: Frames of a clip.
-        repeats: Timed clips in each run, after one to warm up.
-        runs: Rounds of repeats.
+    Parity takes all captions and noises, time the first: `runs` rounds of `repeats` clips, after one to warm up.
 
     Returns:
         Rows with `runtime`, `MB`, `error` (largest relative one of any clip against torch), `ms a clip` (median),
@@ -205,7 +195,6 @@ def try_app(
 
     Args:
         profile: Whose models.
-        folder: Gets the files.
         generator: The transformer that goes onto the phone.
         vae: Decodes.
         pairs: Captions and noises.

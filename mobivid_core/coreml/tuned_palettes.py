@@ -55,18 +55,9 @@ def teacher_states(
     transformer: nn.Module, decoder: nn.Module, captions: Sequence[str], shape: tuple[int, ...],
     tables: Mapping[str, Tensor], seed: int,
 ) -> tuple[Lesson, Lesson, Callable[[], Tensor]]:  # fmt: skip
-    """What the 16-bit parts are given and make of it, and sampling again with the transformer as it then is.
+    """What the 16-bit parts make of N captions: lessons of the transformer (steps * N states) and decoder (N latents).
 
-    Args:
-        transformer: `DiTStep`.
-        decoder: `DecoderStep`.
-        captions: N, one clip each.
-        shape: (C, t, h, w) of the latents.
-        tables: From `bundle.timestep_tables`.
-        seed: Of the noise.
-
-    Returns:
-        Transformer's lesson (steps * N states), decoder's (N latents), and a function that returns latents (N, ...).
+    The function samples latents (N, C, t, h, w) of the same noise again, with the transformer as it then is.
     """
     from mobivid_core.models.text import encode_text
 

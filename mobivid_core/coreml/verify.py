@@ -69,8 +69,7 @@ class Verification:
 
 
 def round_weights(module: nn.Module) -> nn.Module:
-    """Round parameters to float16 in place (kept as float32), as the package stores them: separates rounding of the
-    weights from errors of the conversion. Returns the module."""
+    """Round parameters to float16 in place (kept as float32), as the package stores them; returns the module."""
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.is_floating_point():
@@ -98,13 +97,9 @@ def convert_and_verify(graph: Graph, folder: Path) -> Verification:
 
 
 def verify(graph: Graph, package: Package, program: Program | None = None, bits: float = 16) -> Verification:
-    """Run a saved package (or a given program) in both modes and compare it with its graph.
+    """Run a saved package, read back from disk, or `program` instead, in both modes and compare it with its graph.
 
-    Args:
-        graph: Its weights must be rounded to float16 already.
-        package: Is read back from disk where there is no `program`.
-        program: To compare instead.
-        bits: Of a weight, on average.
+    The graph's weights must be rounded to float16 already; `bits` are those of the package's weights, on average.
     """
     program = load_program(package.path) if program is None else program
     inputs = rounded_inputs(graph)
@@ -122,11 +117,8 @@ def verify(graph: Graph, package: Package, program: Program | None = None, bits:
 def compress_and_verify(graph: Graph, verified: Verification, bits: int, folder: Path) -> Verification:
     """Store a verified package's weights in fewer bits, read the result back, and run it in both modes.
 
-    Its errors are against the graph with float16 weights: what the smaller weights cost in one call.
-
-    Raises:
-        ParameterError: Not a number of bits that is offered.
-        ExportError: coremltools refuses, or the program read back cannot be run.
+    Its errors are against the graph with float16 weights: what the smaller weights cost in one call. Errors as in
+    `compress`, or an ExportError if the program read back cannot be run.
     """
     package = compress(verified.package, bits, folder / f"{graph.name}_{bits}bit.mlpackage")
     return verify(graph, package, bits=bits)

@@ -42,11 +42,7 @@ def load_devices() -> list[Device]:
 
 
 def find_device(chip: str, engine: str = NEURAL_ENGINE) -> Device:
-    """One device by chip and engine.
-
-    Raises:
-        ParameterError: None or several match.
-    """
+    """One device by chip and engine; a ParameterError if none or several match."""
     found = [d for d in load_devices() if (d.chip, d.engine) == (chip, engine)]
     if len(found) != 1:
         known = ", ".join(sorted({f"{d.chip} ({d.engine})" for d in load_devices()}))

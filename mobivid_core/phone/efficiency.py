@@ -73,10 +73,8 @@ def fit_efficiency(rows: pd.DataFrame | None = None) -> Efficiency:
     """Log-normal efficiency with a spread over workloads and one over chips.
 
     The prediction's variance is s_w^2 (1 + 1/W) + s_c^2: s_w^2 of the W workloads' means, s_c^2 of the chips' mean
-    deviations from their workloads. Its degrees of freedom are Satterthwaite's.
-
-    Args:
-        rows: With `chip`, `workload` and `efficiency`; None for all anchors.
+    deviations from their workloads. Its degrees of freedom are Satterthwaite's. `rows` have `chip`, `workload` and
+    `efficiency`; None takes all anchors.
 
     Raises:
         ParameterError: Fewer than two workloads, or no workload on two chips: a spread is missing.
@@ -118,9 +116,8 @@ def leave_one_out(by: str) -> pd.DataFrame:
 def left_out_errors() -> pd.DataFrame:
     """What leaving out each chip, and each workload, says of the model's error; every chip and workload counts once.
 
-    Returns:
-        One row a way: `left out`, `n`, `median error`, `largest error`, `inside the 80 % interval` (share of rows), and
-        the same for each held-out workload alone.
+    Columns: `left out`, `n`, `median error`, `largest error`, `inside the 80 % interval` (share of rows); a row each
+    way, and one for each held-out workload alone.
     """
     lines = []
     for by in ("chip", "workload"):
@@ -138,13 +135,13 @@ def fps_interval(
     stages: Sequence[Stage], device: Device, efficiency: Efficiency, frames: int, *, level: float = LEVEL,
     decoder_tflop: tuple[float, float] | None = None, seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """Predicted frames/s with its interval: (median, low, high).
+    """Predicted frames/s of a clip of so many frames with its interval: (median, low, high).
 
     Args:
         stages: From `clip_stages`; without a decoder if `decoder_tflop` is given.
         device: With a known peak.
         efficiency: From `fit_efficiency`.
-        frames: Frames of a clip.
+        frames: Of a clip.
         level: Probability inside the interval.
         decoder_tflop: Smallest and largest cost of an unknown decoder, drawn evenly between them.
         seed: Of the Monte Carlo draws.

@@ -27,9 +27,9 @@ def prediction_table(
     """Frames/s of every device for one clip.
 
     Args:
-        stages: Stages without decoder.
+        stages: Without decoder.
         efficiency: Fitted on Apple's Neural Engines; other makers' NPUs borrow it.
-        frames: Frames of a clip.
+        frames: Of a clip.
         decoder_tflop: Range of the unknown decoder's cost.
         weights_gb: Bytes of the transformer's weights / 1e9, compared with the device's memory.
         gpu_efficiency: Share of a server GPU's peak that the paper's own A100 speed implies.
@@ -100,18 +100,14 @@ def table_one(
     published: Mapping[str, Mapping[str, float]], decoder_tflop: tuple[float, float], efficiency: Efficiency,
     gpu: Device, gpu_efficiency: float, phone: Device,
 ) -> pd.DataFrame:  # fmt: skip
-    """The paper's Table 1 rebuilt: published beside predicted.
+    """The paper's Table 1 rebuilt: published beside predicted, on its server GPU (at a share of its peak) and its phone.
 
     Args:
         models: (name, evidence of its sizes, parameters, passes a clip) in the paper's order.
-        stages: Name -> operations of one clip without decoder.
-        frames: Frames of a clip, the same for all.
+        stages: Name -> operations of one clip without decoder, of `frames` frames for all.
         published: Name -> "params (B)", "A100 frames/s", "iPhone frames/s"; a missing one stays blank.
         decoder_tflop: Range of the decoder's cost on the phone.
         efficiency: Of the phone's Neural Engine.
-        gpu: The paper's server GPU.
-        gpu_efficiency: Share of its peak.
-        phone: The paper's phone.
     """
     rows = []
     for name, evidence, params, passes in models:
@@ -132,15 +128,9 @@ def speed_surface(
     cfg: DiTConfig, device: Device, efficiency: float, *, grids: Mapping[str, tuple[Grid, int]], steps: Sequence[int],
     decoder_tflop_per_token: float,
 ) -> pd.DataFrame:  # fmt: skip
-    """Frames/s over clip sizes and step counts: the static twin of the sliders.
+    """Frames/s over clip sizes, name -> (latent grid, frames), and step counts: the static twin of the sliders.
 
-    Args:
-        cfg: Sizes of the transformer.
-        device: With a known peak.
-        efficiency: Share of the peak.
-        grids: Name of a clip size -> (latent grid, frames).
-        steps: Step counts; one column each.
-        decoder_tflop_per_token: The decoder's cost grows with the latent tokens.
+    The decoder's cost grows with the latent tokens.
     """
     table = {}
     for n in steps:

@@ -85,11 +85,7 @@ def write_record(record: DeviceRecord, path: Path) -> None:
 
 
 def read_record(path: Path) -> DeviceRecord:
-    """Read and validate one record.
-
-    Raises:
-        ParameterError: Names the file and what is wrong with it.
-    """
+    """Read and validate one record; a ParameterError names the file and what is wrong with it."""
     try:
         data = path.read_bytes()
         encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
@@ -105,11 +101,7 @@ def read_record(path: Path) -> DeviceRecord:
 
 
 def verified_packages(bundle: Path) -> dict[str, dict]:
-    """SHA-256 -> manifest entry of the packages in a folder of `export` that passed verification.
-
-    Raises:
-        ParameterError: The folder has no manifest, or a damaged one.
-    """
+    """SHA-256 -> manifest entry of the packages in a folder of `export` that passed verification."""
     path = bundle / "manifest.json"
     manifest = read_json(path, None)
     if manifest is None:
@@ -146,16 +138,10 @@ def load_records(folder: Path, verified: Collection[str]) -> pd.DataFrame:
 
 
 def compose(records: Sequence[DeviceRecord], verified: Mapping[str, dict]) -> dict[str, float]:
-    """Seconds and frames/s of a clip from records of its packages, each run as often as the clip needs it.
+    """Seconds a clip by package, of the whole "clip", and "frames/s", from records of its packages.
 
-    The transformer counts once: its whole or its parts where they were timed, else one block times their number.
-
-    Args:
-        records: Of one device and one setting.
-        verified: From `verified_packages`.
-
-    Returns:
-        Package name -> seconds a clip, "clip" and "frames/s".
+    Each package runs as often as the clip needs it. The transformer counts once: its whole or its parts where they were
+    timed, else one block times their number.
 
     Raises:
         ParameterError: Records of several devices, systems or settings, several of one package, or no record of the

@@ -68,11 +68,7 @@ def stage_of(name: str, count: LayerCount, repeats: int = 1) -> Stage:
 
 
 def stage_seconds(stage: Stage, device: Device, efficiency: float) -> float:
-    """Seconds of all repeats of a stage; with an unknown peak only the bandwidth's lower bound is left.
-
-    Raises:
-        ParameterError: Efficiency outside (0, 1].
-    """
+    """Seconds of all repeats of a stage; with an unknown peak only the bandwidth's lower bound is left."""
     if not 0 < efficiency <= 1:
         raise ParameterError(f"efficiency must lie in (0, 1], got {efficiency}")
     compute = 0.0 if device.tflops is None else stage.tflop / (efficiency * device.tflops)
@@ -94,11 +90,7 @@ def seconds_by_kind(stages: Sequence[Stage], device: Device, efficiency: float) 
 
 
 def required_efficiency(stages: Sequence[Stage], device: Device, frames: int, fps: float) -> float:
-    """Efficiency at which a clip reaches `fps`; above 1, or infinite where bandwidth alone forbids it, it cannot.
-
-    Raises:
-        ParameterError: The device's peak is unknown.
-    """
+    """Efficiency at which a clip reaches `fps`; above 1, or infinite where bandwidth alone forbids it, it cannot."""
     if device.tflops is None:
         raise ParameterError(f"no float16 peak is known for {device.chip}")
     budget = frames / fps

@@ -26,11 +26,7 @@ from mobivid_core.phone.turns import alternating_seconds
 
 
 def tile_bounds(width: int, tiles: int) -> list[tuple[int, int]]:
-    """Start and end of each tile of the hidden axis; sizes differ by at most one.
-
-    Raises:
-        ParameterError: `tiles` is below 1 or above `width`.
-    """
+    """Start and end of each tile of the hidden axis; sizes differ by at most one."""
     if not 1 <= tiles <= max(width, 1):
         raise ParameterError(f"tiles={tiles} for an FFN of width {width}: choose 1 to {max(width, 1)}")
     edges = [width * i // tiles for i in range(tiles + 1)]
@@ -38,10 +34,9 @@ def tile_bounds(width: int, tiles: int) -> list[tuple[int, int]]:
 
 
 def tiled_ffn(x: Tensor, up: nn.Linear, down: nn.Linear, tiles: int) -> Tensor:
-    """Linear-GELU-Linear of x (..., hidden) computed in `tiles` slices of the hidden axis; 1 is the plain FFN.
+    """Linear-GELU-Linear of x (..., hidden) in `tiles` slices of the hidden axis; 1 is the plain FFN.
 
-    Returns:
-        (..., hidden), equal to the plain FFN up to the order of summation.
+    The result (..., hidden) is equal to the plain FFN's up to the order of summation.
     """
     bounds = tile_bounds(up.out_features, tiles)
     if len(bounds) == 1:
@@ -100,17 +95,9 @@ def measure_tiles(
     tokens: int, hidden: int, width: int, tile_counts: Sequence[int] = (1, 2, 4, 8, 16), *, repeats: int = 5,
     device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0,
 ) -> list[TileTiming]:  # fmt: skip
-    """Time and peak memory of one FFN against its number of tiles, on this machine, with random weights and input.
+    """Time and peak memory of one FFN of random weights against its number of tiles, on this machine.
 
-    Args:
-        tokens: Rows of the input.
-        hidden: Residual width.
-        width: FFN hidden width.
-        tile_counts: Numbers of tiles to try.
-        repeats: Timed repeats of each, after one warm-up.
-        device: Torch device.
-        dtype: Precision of the products.
-        seed: Of weights and input.
+    Input (tokens, hidden), hidden activation (tokens, width); each is timed `repeats` times, after one warm-up.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -135,19 +122,10 @@ def measure_tiles(
 def working_set(
     tokens: int, hidden: int, width: int, tile_counts: Sequence[int], *, gb_s: float, flops_per_s: float
 ) -> list[dict[str, float]]:
-    """What tiling changes on a phone, by arithmetic: memory alive, and the DRAM time that it can save at most.
+    """What tiling changes on a phone of `gb_s` GB/s that reaches `flops_per_s`; sizes as in `measure_tiles`.
 
-    Args:
-        tokens: Rows of the input.
-        hidden: Residual width.
-        width: FFN hidden width.
-        tile_counts: Numbers of tiles.
-        gb_s: DRAM bandwidth in GB/s.
-        flops_per_s: Arithmetic actually reached.
-
-    Returns:
-        One row a tile count: MB (1e6 bytes) of float16 activation and weights alive in a tile, and the time to write
-        and read the whole hidden activation as a share of the FFN's arithmetic time (in %), were it to leave the chip.
+    One row a tile count: MB (1e6 bytes) of float16 activation and weights alive in a tile, and the time to write and
+    read the whole hidden activation as a share of the FFN's arithmetic time (in %), were it to leave the chip.
     """
     seconds = 4 * tokens * hidden * width / flops_per_s
     spill = 2 * 2 * tokens * width / (gb_s * 1e9)

@@ -264,7 +264,7 @@ def bars_of_students(
         beside: {stage: from `compare`, with "diversity"}.
         speeds: {stage: times faster than the teacher}.
         origin: "shipped" or "live".
-        n: How many.
+        n: Captions.
     """
     parts = [bars_table(dict(beside[k]) | {"speed": speeds[k]}, DISTILL_BARS[k]) for k in STUDENTS]
     met = [part["verdict"].str.startswith("met").sum() for part in parts]

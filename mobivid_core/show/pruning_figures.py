@@ -11,7 +11,6 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from mobivid_core.prune.plan import PruningPlan
-from mobivid_core.prune.refit import RefitReport
 from mobivid_core.sensitivity.scores import Scores
 from mobivid_core.show.style import FIGURE_SIZE, PALETTE
 
