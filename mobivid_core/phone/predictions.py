@@ -100,7 +100,7 @@ def table_one(
     published: Mapping[str, Mapping[str, float]], decoder_tflop: tuple[float, float], efficiency: Efficiency,
     gpu: Device, gpu_efficiency: float, phone: Device,
 ) -> pd.DataFrame:  # fmt: skip
-    """The paper's Table 1 rebuilt: published beside predicted, on its server GPU (at a share of its peak) and its phone.
+    """The paper's Table 1 rebuilt: published beside predicted, on its server GPU and its phone.
 
     Args:
         models: (name, evidence of its sizes, parameters, passes a clip) in the paper's order.

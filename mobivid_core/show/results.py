@@ -42,15 +42,7 @@ _ID = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 
 class Results:
-    """Registers one notebook's results.
-
-    Args:
-        notebook: Stem of the notebook's file name, e.g. "03_sensitivity_analysis".
-        profile: Name of the profile that made the numbers.
-
-    Raises:
-        ProfileError: Unknown profile.
-    """
+    """Registers the results of the notebook with this stem of a file name, made at a profile."""
 
     def __init__(self, notebook: str, profile: str) -> None:
         self.notebook = notebook
@@ -171,7 +163,8 @@ class Results:
         """
         self._check(result_id, evidence, "a headline has no finding")
         if value is None:
-            self._withdraw(result_id)
+            self._replace_headline(result_id, None)
+            print(f"headline {result_id}: not measured")
             return
         found = value if isinstance(value, Interval) else None
         number = found.value if found else float(value)
@@ -182,28 +175,19 @@ class Results:
         cells = [*map(number_text, (number, low, high)), unit, "" if n is None else str(int(n)), over, evidence]
         row = dict(zip(HEADLINE_COLUMNS, [result_id, *cells, self.profile.name, self.notebook], strict=True))
         interval = f"  [{low:.4g}, {high:.4g}], {over}, n = {n}" if low is not None else ""
-        path = self.folder / HEADLINES
-        with self._locked():
-            rows = {r["id"]: r for r in read_headlines(path)}
-            rows[result_id] = row
-            write_headlines(path, rows.values())
+        self._replace_headline(result_id, row)
         stamp = "" if self.profile.meaningful else f"   ({self.profile.name}: meaningless)"
         print(f"headline {result_id} = {number:.4g} {unit}{interval}  ({evidence}){stamp}".replace("  (", " (", 1))
-        self._note(result_id, "headline", {result_id: "|".join(row.values())})
 
-    def _withdraw(self, result_id: str) -> None:
-        path = self.folder / HEADLINES
+    def _replace_headline(self, result_id: str, row: dict[str, str] | None) -> None:
+        """Write a headline's row in place of an earlier one; None leaves it out."""
+        path, new = self.folder / HEADLINES, [] if row is None else [row]
         with self._locked():
-            write_headlines(path, [row for row in read_headlines(path) if row["id"] != result_id])
-        print(f"headline {result_id}: not measured")
-        self._note(result_id, "headline", {})
+            write_headlines(path, [r for r in read_headlines(path) if r["id"] != result_id] + new)
+        self._note(result_id, "headline", {result_id: "|".join(r.values()) for r in new})
 
     def forget_others(self, ids: set[str]) -> list[str]:
-        """Drop this notebook's results that are not among `ids`: an older version registered them.
-
-        Returns:
-            The ids dropped; their files are deleted.
-        """
+        """Drop this notebook's results, with their files, that are not among `ids`; returns the ids that went."""
         with self._locked():
             manifest = read_json(self.folder / MANIFEST, {})
             rows = read_headlines(self.folder / HEADLINES)
@@ -284,11 +268,7 @@ def registered_path(notebook: str, profile: str) -> Path:
 
 
 def headlines(profile: str) -> pd.DataFrame:
-    """Headline numbers recorded at `profile`, with typed columns; empty if there are none.
-
-    Raises:
-        ProfileError: Unknown profile.
-    """
+    """Headline numbers recorded at `profile`, with typed columns; empty if there are none."""
     import pandas as pd
 
     path = figures_dir(get_profile(profile).name) / HEADLINES
