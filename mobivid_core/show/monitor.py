@@ -12,12 +12,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from mobivid_core.show.style import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_SMOOTH = 0.9
 
 
 class LossPlot:
@@ -54,16 +54,7 @@ class LossPlot:
         axes = figure.subplots()
         steps, losses = [r["step"] for r in self.rows], [r["loss"] for r in self.rows]
         axes.plot(steps, losses, color=PALETTE["sky"], linewidth=0.8, label="each logged step")
-        axes.plot(steps, running_mean(losses), color=PALETTE["blue"], label="running mean")
+        axes.plot(steps, pd.Series(losses).ewm(alpha=0.1).mean(), color=PALETTE["blue"], label="running mean")
         axes.set(title="training loss", xlabel="step", ylabel="loss")
         axes.legend(frameon=False)
         return figure
-
-
-def running_mean(values: list[float], decay: float = _SMOOTH) -> list[float]:
-    """Exponential running mean without a bias at the start: of equal values it is that value."""
-    mean, weight, found = 0.0, 0.0, []
-    for value in values:
-        mean, weight = decay * mean + (1 - decay) * value, decay * weight + 1 - decay
-        found.append(mean / weight)
-    return found

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mobivid_core.show.monitor import LossPlot, running_mean
+from mobivid_core.show.monitor import LossPlot
 from mobivid_core.train.loop import TrainSettings, train
 
 
@@ -36,6 +36,8 @@ def test_a_notebook_gets_one_drawing_that_is_updated(monkeypatch):
     assert shown == ["shown", "updated", "updated"]
 
 
-def test_running_mean():
-    assert running_mean([3.0] * 4) == pytest.approx([3.0] * 4)
-    assert running_mean([1.0, 0.0], decay=0.5) == pytest.approx([1.0, 0.5 * 0.5 * 1.0 / 0.75])
+@pytest.mark.parametrize(("losses", "means"), [([3.0] * 4, [3.0] * 4), ([1.0, 0.0], [1.0, 0.9 / 1.9])])
+def test_the_running_mean_has_no_bias_at_the_start(losses, means):
+    plot = LossPlot(every_s=1e9)
+    plot.rows = [{"step": step, "loss": loss} for step, loss in enumerate(losses)]
+    assert plot.figure().axes[0].lines[1].get_ydata().tolist() == pytest.approx(means)
