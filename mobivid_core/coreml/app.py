@@ -1,8 +1,8 @@
 """The app's loop over its packages, run on any machine: caption to clip through text encoder, steps and decoder.
 
-Paper: the on-device section (text encoder, four transformer steps, light decoder). What an app does in Swift is done
-here on top of the executor, so that whole clips can be compared with torch before any phone is involved, and so that
-the price of smaller weights is seen on clips.
+Paper: the on-device section (text encoder, four transformer steps, light decoder). An app does this in Swift; here it
+runs on the executor, which allows comparing whole clips with torch without a phone, and seeing on clips what smaller
+weights cost.
 """
 
 from __future__ import annotations

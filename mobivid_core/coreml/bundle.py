@@ -69,7 +69,8 @@ def write_bundle(
         verifications: Of each package.
         tables: From `timestep_tables`; None for models without fixed steps.
         source: One line that says where the weights come from.
-        runs: File name of a package -> how often an app calls it for one clip of `frames` frames.
+        runs: File name of a package -> how often an app calls it for one clip.
+        frames: Of that clip.
     """
     from safetensors.torch import save
 

@@ -1,8 +1,7 @@
 """The modules that become packages, with example inputs.
 
-Paper: the on-device section. On the phone run the transformer's step, the light video decoder and a text encoder: CLIP
-instead of T5 (data/paper claim C27). The miniature's encoder is MiniLM; a CLIP-shaped one with random weights serves
-counts, export and timing at paper scale.
+Paper: the on-device section: the transformer's step, a light video decoder, and CLIP instead of T5 as text encoder
+(data/paper claim C27). The miniature's encoder is MiniLM; one of CLIP's sizes with random weights is for paper scale.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Execute a saved Core ML program with torch on any machine: checks results, not speed.
 
-Paper: none; no public tool executes ML Programs off Apple hardware, and a package that nobody ran proves nothing.
-The program is read back from the saved files (`packages.load_program`) and executed operation by operation, in one of
-two modes: "fp32" (all arithmetic in float32: tells conversion errors) and "fp16" (each output rounded to its declared
-type: tells what float16 storage between operations costs). Only the operations our packages use exist (`mil_ops`).
+Paper: none; no public tool executes ML Programs off Apple hardware. The program is read back from the saved files
+(`packages.load_program`) and executed operation by operation, in one of two modes: "fp32" (all arithmetic in float32,
+to see conversion errors) and "fp16" (each output rounded to its declared type, to see what float16 storage between
+operations costs). `mil_ops` holds the operations that our packages use.
 
 Limits: it shares coremltools' reader and its definitions of the operations, and says nothing about the device's own
 kernels, where products may accumulate in float16, or about placement and speed.

@@ -1,14 +1,11 @@
 """Mixed weight bits, 2 to 8 by layer: layers with the largest single damage get more, under a byte budget.
 
 Paper: none (it deploys float16, data/paper claim C26); SnapGen++ (arXiv 2601.08303) ships 4.3 bits on average, with
-biases and norms tuned afterwards (`tuned_palettes`). A layer's damage is measured at each number of bits: its weight
-alone is replaced by its palette, and the squared error of what leaves the part counts, of the latents after all steps
-for the transformer and of the clip for the decoder. An error of one step's velocity does not count by itself: the
-following steps change it. Damages are taken to add up, and each layer has the bits with the least damage plus bytes
-times one price, the price at which the budget is spent (Lagrange).
-
-All parts share one budget, their damages in the clip's squared error: most of the decoder's weights bear 2 bits, and
-what they save the transformer gets.
+biases and norms tuned afterwards (`tuned_palettes`). A layer's damage at a number of bits is the squared error that its
+palette alone causes in the part's result: the latents after all steps for the transformer (later steps change an error
+of one step's velocity), the clip for the decoder. Damages are assumed to add up, and each layer has the bits with the
+least damage plus bytes times one price, the price at which the budget is spent (Lagrange). All parts share one budget,
+with their damages in the clip's squared error; most of the decoder's weights need only 2 bits.
 
 Simplified: one palette a tensor; biases, norms and tensors below 2,048 values keep float16.
 """
@@ -51,9 +48,9 @@ def weights(program: Program) -> dict[str, int]:
 def palette(weight: np.ndarray, bits: int) -> np.ndarray:
     """The weight with 2^bits distinct values: k-means (Lloyd's algorithm in one dimension).
 
-    It starts where the density's cube root puts centres, the optimum for many of them (Panter and Dite 1951).
-    Quantiles leave no centre to the few large values of a heavy-tailed weight, and Lloyd's steps do not bring one: at
-    8 bits the error of the decoder's first layer stayed at that of 5.
+    The first centres follow the cube root of the density, the optimum for many centres (Panter and Dite 1951). Starting
+    at quantiles leaves the few large values of a heavy-tailed weight without a centre, which Lloyd's steps do not
+    mend: at 8 bits the error of the decoder's first layer stayed at that of 5.
     """
     flat = np.sort(weight.astype(np.float32).reshape(-1))
     count, edges = np.histogram(flat, bins=4096)

@@ -1,9 +1,9 @@
 """Numerical gate of a package: finds forms that a float16 engine may compute wrongly although all checks pass.
 
-Paper: none. The executor accumulates in float32, a Neural Engine may keep float16 inside an operation. Named are
-products whose scores leave float16's range before a softmax, squares that leave it in a norm (RMS norms written with a
-power overflow above 256), results close to the range's end, and 8-bit weights with a scale a block, which the engine's
-compiler is known to mishandle (third-party reports; not tried here).
+Paper: none. The executor accumulates in float32, a Neural Engine may keep float16 inside an operation. The gate names
+scores that leave float16's range before a softmax, squares that leave it in a norm (RMS norms written with a power
+overflow above 256), results outside the range, and 8-bit weights with a scale a block, which the engine's compiler is
+known to mishandle (third-party reports; not tried here).
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """The same four-step app for ONNX Runtime: what an Android app would ship, exported, run and timed on this machine.
 
 Paper: none (it ships Core ML). Text encoder, transformer step and decoder are the graphs that become Core ML packages;
-torch exports them as ONNX files, ONNX Runtime executes them. Its Android build reads the same files. Int8: weights of
-matrix products are stored as 8-bit integers, activations are quantised as they come ("dynamic"); convolutions stay in
-float32, since the processor's kernels have no dynamic form of them.
-
-Measured here is this processor alone: a phone's times are another matter.
+torch exports them as ONNX files, which ONNX Runtime executes here, and its Android build on a phone. Int8: weights of
+matrix products are stored as 8-bit integers, activations are quantised in each call ("dynamic"); convolutions stay in
+float32, since the processor's kernels have no dynamic form of them. Times are this processor's, not a phone's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Packages at the bytes of uniform 4 bits: uniform or by layer, each without and with tuning of what keeps 16 bits.
 
-Paper: none; SnapGen++ (arXiv 2601.08303) tunes biases and norms after choosing bits, by self-distillation. Here too:
-the weights stay on their palettes, and biases, norm weights and tensors below 2,048 values learn to give the outputs
-of the 16-bit model, on its own states for captions of training. Uniform bits get the same updates.
+Paper: none; like SnapGen++ (arXiv 2601.08303), biases and norms are tuned after choosing bits, by self-distillation:
+the weights stay on their palettes, and biases, norm weights and tensors below 2,048 values learn the outputs of the
+16-bit model on its own states for captions of training. Uniform bits get the same updates.
 
 Simplified: velocity against velocity at the 16-bit model's states, clip against clip of its latents; the host's
 modulation table and the text encoder stay as they are.

@@ -1,8 +1,7 @@
 """Weight compression of packages: 8-bit integers and palettes, the same or by layer; activations stay float16.
 
-Paper: none (it deploys float16, data/paper claim C26); the question that follows from it is what smaller weights would
-cost. coremltools' own optimisers do the work on the saved package, on any machine. Tensors below 2,048 values keep
-float16. No training or calibration data is involved.
+Paper: none (it deploys float16, data/paper claim C26). coremltools' own optimisers rewrite the saved package, on any
+machine and without training or calibration data. Tensors below 2,048 values keep float16.
 """
 
 from __future__ import annotations

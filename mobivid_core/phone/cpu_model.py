@@ -1,8 +1,8 @@
 """The device model validated on this machine's processor: a roofline for each operation.
 
-Paper: none. The model that predicts phones is only worth its error where both sides are known. Here the machine is
-described by a few probes (the speed of one large matrix product, of copying by working set, of GELU and of exp), the
-block's operations are recorded from one run, and each is given
+Paper: none. On this machine the error of the model that predicts phones can be measured. A few probes describe the
+machine (the speed of one large matrix product, of copying by working set, of GELU and of exp), the block's operations
+are recorded from one run, and each takes
 
     t = max(FLOPs / peak, bytes / bandwidth(bytes), values / vector rate).
 

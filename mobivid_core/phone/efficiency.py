@@ -2,9 +2,9 @@
 
 Paper: none; the anchors are speeds that others published for these chips (data/paper/calibration.csv): two image U-Nets
 on six chips, one transformer on a seventh. The efficiency is the share of a Neural Engine's nominal float16 peak that
-they reach. A workload is one sample and so is a chip, however many rows they have: what a video transformer reaches on
-one more chip is predicted with both spreads. The chips' spread holds the error of their nominal peaks, which are mostly
-`assumed`; a peak for which two figures exist is a case each (`fps_cases`). All predictions are `derived`.
+they reach. A workload is one sample and so is a chip, however many rows they have: the prediction for a video
+transformer on one more chip has both spreads. The chips' spread includes the error of their nominal peaks, which are
+mostly `assumed`; where two figures of a peak exist, each is a case (`fps_cases`). All predictions are `derived`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Predicted device latency as a pruning budget: seconds of a block, a head and a neuron of the paper's model.
 
-Paper: pruned for a phone's speed; its budget was a parameter count. The roofline of `mobivid_core.phone` prices the
-reconstructed server model, unit by unit; a plan for the miniature pays the price of the units that each of its own
-stands for. Simplified: finite differences at the unpruned model, so that the price list is linear.
+Paper: pruned for a phone's speed, with a budget in parameters. The roofline gives seconds for each unit of the
+reconstructed server model; a unit of the miniature costs as much as the units that it stands for. Simplified: finite
+differences at the unpruned model, so that the price list is linear.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Measurements from real devices as JSON records: validated by a schema, tied to a package by its hash, composed.
 
-Paper: its device numbers come without a way to check them. A record here names device, system, compute units, every
-sample, and the SHA-256 of the package that ran, which must be the hash of a package verified on this machine. The
-project ships no record: put yours, or others', into a folder and read it with `load_records`. The schema is
-device_record.schema.json beside this file, for writers in other languages.
+Paper: its device numbers cannot be checked. A record here holds device, system, compute units, every sample, and the
+SHA-256 of the package that ran, which must be the hash of a package verified on this machine. The project ships no
+record: put yours, or others', into a folder and read it with `load_records`. device_record.schema.json beside this file
+is for writers in other languages.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Counts of the parts around the transformer at paper scale: text encoder, a light decoder, and LTX-Video's decoder.
 
-Paper: it names CLIP (claim C27) and an 8x32x32 VAE (claim C19), and says nothing of the decoder's cost. That cost is
-the largest unknown of the frame rate, so two decoders bracket it: ours widened to 128 latent channels, and the one of
-LTX-Video, whose VAE has the same ratio. Modules are built on the meta device: nothing is allocated or computed.
+Paper: CLIP (claim C27) and an 8x32x32 VAE (claim C19), whose decoder's cost is not given. That cost is the largest
+unknown of the frame rate, so two decoders bracket it: ours widened to 128 latent channels, and the one of LTX-Video,
+whose VAE has the same ratio. Modules are built on the meta device: nothing is allocated or computed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Seconds of a clip on a device: each matrix product at the slower of its arithmetic and its memory traffic.
 
-Paper: 15 frames/s on an iPhone 16 Pro Max (data/paper claim C01). Nobody without that phone can check it, but anybody
-can ask which efficiency it needs. Each operation takes max(FLOPs / (efficiency x peak), bytes / bandwidth) seconds.
+Paper: 15 frames/s on an iPhone 16 Pro Max (data/paper claim C01); here follows which efficiency that speed needs. Each
+operation takes max(FLOPs / (efficiency x peak), bytes / bandwidth) seconds.
 
 Simplified: operations run one after the other at one efficiency; element-wise ones are fused into their neighbours; no
 thermal throttling, no compilation or loading time.
