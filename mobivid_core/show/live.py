@@ -1,7 +1,7 @@
 """The device model and the planner as sliders in any browser: numbers from Python, formulas in `live.js`.
 
-Nothing runs behind the page and nothing is fetched: the output holds the script and its numbers, so that readers of the
-static site move the same sliders as in JupyterLab. A test holds the script's results equal to Python's.
+The output holds the script and its numbers and fetches nothing, so that readers of the static site have the same
+sliders as in JupyterLab. A test compares the script's results with Python's.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     train(..., on_log=plot)
     plot.figure()        # the static twin, for a report
 
-Without a notebook nothing is shown; the figure is there all the same.
+Outside notebooks nothing is shown; `figure` works there too.
 """
 
 from __future__ import annotations

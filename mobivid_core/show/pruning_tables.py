@@ -218,8 +218,7 @@ def levels_alone(
 ) -> TableResult:  # fmt: skip
     """Each level alone at three milder sizes right after the cut; a refusal says which floor applies.
 
-    The sizes are given in billions of the server model, whose share of parameters is taken; arguments are those of
-    `comparison_arms`.
+    Sizes are those of the server model in billions, whose share of parameters is taken; arguments as `comparison_arms`.
     """
     whole, rows = parameter_cost(teacher.sizes).total(teacher.sizes), []
     for billions in (1.75, 1.50, 1.25):

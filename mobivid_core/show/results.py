@@ -108,17 +108,8 @@ class Results:
     ) -> None:  # fmt: skip
         """Show clips as a player with a static strip below, and write `<id>.mp4`, `.webp` and `.jpg`.
 
-        Args:
-            result_id: Lower-case identifier, unique in the project; a literal.
-            clips: (B, 3, T, H, W) in [-1, 1]; the animated image keeps the first four.
-            finding: One sentence that says what the clips show.
-            evidence: Evidence class.
-            titles: One caption a clip.
-            paper_item: The paper's figure that it stands beside.
-
-        Raises:
-            ParameterError: A bad id, an unknown evidence class, or clips of another shape.
-            RunError: The files cannot be written.
+        Clips are (B, 3, T, H, W) in [-1, 1], with a title each; the animated image keeps the first four. Other arguments
+        and errors are those of `figure`.
         """
         import matplotlib.pyplot as plt
         import torch
@@ -150,7 +141,7 @@ class Results:
         """Record a headline number in `headlines.csv` (upsert by id).
 
         Args:
-            result_id: Lower-case identifier, unique in the project; a literal.
+            result_id: As in `figure`.
             value: The number; with an interval, which says what it is over and how many. None says that it could not
                 be had: an earlier run's value goes.
             unit: Of the value.

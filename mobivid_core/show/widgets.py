@@ -1,6 +1,6 @@
 """Interactive views for notebooks: the only module that imports ipywidgets.
 
-A widget vanishes where no kernel runs (a code host, a printed page), so each has a static twin beside it in the
+Widgets are missing where no kernel runs (a code host, a printed page), so each has a static twin beside it in the
 notebook: `scrubber` and `media.frame_strip` show the same clips.
 """
 
