@@ -108,8 +108,8 @@ class Results:
     ) -> None:  # fmt: skip
         """Show clips as a player with a static strip below, and write `<id>.mp4`, `.webp` and `.jpg`.
 
-        Clips are (B, 3, T, H, W) in [-1, 1], with a title each; the animated image keeps the first four. Other arguments
-        and errors are those of `figure`.
+        Clips are (B, 3, T, H, W) in [-1, 1], with a title each; the animated image keeps the first four. The other
+        arguments and the errors are those of `figure`.
         """
         import matplotlib.pyplot as plt
         import torch
