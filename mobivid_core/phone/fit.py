@@ -54,6 +54,11 @@ class Model:
         """T5 v1.1 XXL for 4096-wide states, else CLIP ViT-L/14's sizes."""
         return _t5_counts(self.text_tokens) if self.sizes.text_dim == 4096 else clip_text_counts(self.text_tokens)
 
+    def packages(self, grid: Grid) -> dict[str, LayerCount]:
+        """Counts of each package, in one pass of the transformer."""
+        transformer = dit_counts(self.sizes, grid, self.text_tokens)["total"]
+        return {"transformer": transformer, "decoder": self.decoder(grid), "text encoder": self.text_encoder()}
+
 
 def read_model(where: str) -> Model:
     """A model from "mobile", "server", a folder with a config.json, or such a file.
@@ -109,12 +114,7 @@ def package_table(model: Model, grid: Grid) -> pd.DataFrame:
         weights of 6 bits or fewer may stay in one file).
     """
     rows = []
-    counts = {
-        "transformer": dit_counts(model.sizes, grid, model.text_tokens)["total"],
-        "decoder": model.decoder(grid),
-        "text encoder": model.text_encoder(),
-    }
-    for name, count in counts.items():
+    for name, count in model.packages(grid).items():
         for b in _BITS:
             size = count.params * b / 8
             parts = math.ceil(size / (WEIGHT_FILE_BYTES if b <= 6 else CHUNK_BYTES))
@@ -142,9 +142,8 @@ def peak_memory(model: Model, grid: Grid, bits: int = 16) -> dict[str, float]:
 
     `bits` are those of the transformer's weights; the rest keeps 16.
     """
-    transformer = dit_counts(model.sizes, grid, model.text_tokens)["total"]
-    parts = [(transformer.params * bits / 8, transformer.peak_bytes)]
-    parts += [(2 * c.params, c.peak_bytes) for c in (model.decoder(grid), model.text_encoder())]
+    transformer, *others = model.packages(grid).values()
+    parts = [(transformer.params * bits / 8, transformer.peak_bytes), *((2 * c.params, c.peak_bytes) for c in others)]
     together = sum(weights for weights, _ in parts) + max(peak for _, peak in parts)
     return {"all loaded": together / 1e9, "one at a time": max(w + p for w, p in parts) / 1e9}
 
