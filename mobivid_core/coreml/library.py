@@ -148,12 +148,9 @@ def _register_converters() -> None:
         normed = mb.layer_norm(x=both, axes=[-1], epsilon=float(eps.val if eps is not None else 1e-5))
         whole = [True] * (x.rank - 1)
         half = mb.slice_by_index(
-            x=normed,
-            begin=[0] * x.rank,
-            end=[0] * (x.rank - 1) + [int(shape.val[0])],
-            begin_mask=[*whole, True],
+            x=normed, begin=[0] * x.rank, end=[0] * (x.rank - 1) + [int(shape.val[0])], begin_mask=[*whole, True],
             end_mask=[*whole, False],
-        )
+        )  # fmt: skip
         context.add(mb.identity(x=half, name=node.name) if weight is None else mb.mul(x=half, y=weight, name=node.name))
 
     register_torch_op(alias, override=True)

@@ -58,11 +58,8 @@ def tiles(sweeps: Mapping[str, Sequence[TileTiming]]) -> tuple[FigureResult, flo
     timings = sweeps["cpu"]
     best = min(timings[1:], key=lambda r: r.seconds)
     gain = 100 * (timings[0].seconds / best.seconds - 1)
-    others = ", ".join(
-        f"{kind}: fastest with {min(sweep, key=lambda r: r.seconds).tiles} tiles"
-        for kind, sweep in sweeps.items()
-        if kind != "cpu"
-    )
+    quickest = {kind: min(sweep, key=lambda r: r.seconds).tiles for kind, sweep in sweeps.items() if kind != "cpu"}
+    others = ", ".join(f"{kind}: fastest with {count} tiles" for kind, count in quickest.items())
     finding = (
         f"On this processor {best.tiles} tiles change the FFN's time by {gain:+.1f} % and cut its peak memory from "
         f"{timings[0].peak_mib:.0f} to {best.peak_mib:.0f} MiB; the result moves by at most "
@@ -76,9 +73,8 @@ def tiles(sweeps: Mapping[str, Sequence[TileTiming]]) -> tuple[FigureResult, flo
     time.plot(counts, [1e3 * r.fastest for r in timings], "o--", color=PALETTE["sky"], label="fastest")
     time.set(ylabel="time of one FFN (ms)")
     memory.plot(counts, [r.peak_mib for r in timings], "s-", color=PALETTE["vermillion"], label="peak (measured)")
-    memory.plot(
-        counts, [r.hidden_mib for r in timings], "s--", color=PALETTE["orange"], label="hidden activation (derived)"
-    )
+    hidden = [r.hidden_mib for r in timings]
+    memory.plot(counts, hidden, "s--", color=PALETTE["orange"], label="hidden activation (derived)")
     memory.set(ylabel="MiB")
     for ax in (time, memory):
         ax.set_ylim(0, 1.15 * ax.get_ylim()[1])

@@ -115,12 +115,9 @@ def rates(table: pd.DataFrame, speed: Interval) -> FigureResult:
     known = table[table["engine"] != "GPU"].dropna(subset=["frames/s"]).reset_index(drop=True)
     fig, ax = plt.subplots(figsize=(7, 0.42 * len(known) + 1.4))
     errors = [known["frames/s"] - known["low"], known["high"] - known["frames/s"]]
-    ax.errorbar(
-        known["frames/s"], known.index, xerr=errors, fmt="o", capsize=4, label="predicted, 80 % interval (derived)"
-    )
-    ax.axvline(
-        published, color=PALETTE["vermillion"], linestyle="--", label="published for iPhone 16 Pro Max (paper)"
-    )
+    told, claimed = "predicted, 80 % interval (derived)", "published for iPhone 16 Pro Max (paper)"
+    ax.errorbar(known["frames/s"], known.index, xerr=errors, fmt="o", capsize=4, label=told)
+    ax.axvline(published, color=PALETTE["vermillion"], linestyle="--", label=claimed)
     ax.set_yticks(known.index, [f"{r.device} ({r.chip})" for r in known.itertuples()])
     ax.set(xlabel="frames/s", xlim=(0, None))
     ax.invert_yaxis()

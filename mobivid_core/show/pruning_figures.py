@@ -16,11 +16,9 @@ from mobivid_core.show.style import FIGURE_SIZE, PALETTE
 
 #: Kinds of units and their titles.
 GROUPS = (
-    ("blocks", "block"),
-    ("self_heads", "self-attention heads"),
-    ("cross_heads", "cross-attention heads"),
+    ("blocks", "block"), ("self_heads", "self-attention heads"), ("cross_heads", "cross-attention heads"),
     ("ffn", "FFN slices"),
-)
+)  # fmt: skip
 #: Arms of the curve: label and colour.
 _LINES = {
     "any level, one queue": ("any level, one queue", "blue"),
@@ -78,12 +76,8 @@ def kept_widths(plans: dict[str, PruningPlan]) -> Figure:
             units = zip(plan.keep_blocks, getattr(plan, kind), strict=True)
             kept = [len(own) / widths[kind][b] for b, own in units]
             ax.bar(np.array(plan.keep_blocks) + 0.27 * (k - 1), kept, 0.25, color=PALETTE[colour], label=kind)
-        ax.set(
-            title=f"{name}: {plan.parameters / 1e6:.2f} M parameters",
-            ylabel="share kept",
-            ylim=(0, 1.05),
-            xticks=range(plan.source.blocks),
-        )
+        ax.set(title=f"{name}: {plan.parameters / 1e6:.2f} M parameters", ylabel="share kept", ylim=(0, 1.05))
+        ax.set_xticks(range(source.blocks))
     axes[-1, 0].set_xlabel("block of the teacher (no bars: removed)")
     axes[0, 0].legend(ncols=3, loc="upper right")
     return fig

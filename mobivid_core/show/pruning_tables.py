@@ -260,13 +260,9 @@ def refit_figure(report: RefitReport, before: np.ndarray, after: np.ndarray) -> 
     ax.plot(x, report.before, "o", ms=4, color=PALETTE["vermillion"], label="pruned weights")
     ax.plot(x, report.after, "o", ms=4, color=PALETTE["blue"], label="solved weights")
     ax.vlines(x, report.after, report.before, color="0.8", zorder=0)
-    ax.set(
-        yscale="log",
-        ylabel="relative error of the target",
-        xlabel="layer, in order",
-        xticks=x[1::3],
-        xticklabels=[name.split(".")[1] if name.startswith("blocks") else "out" for name in report.layers[1::3]],
-    )
+    names = [name.split(".")[1] if name.startswith("blocks") else "out" for name in report.layers[1::3]]
+    ax.set(yscale="log", ylabel="relative error of the target", xlabel="layer, in order")
+    ax.set(xticks=x[1::3], xticklabels=names)
     ax.legend()
     return FigureResult(
         fig,

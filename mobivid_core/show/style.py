@@ -1,7 +1,7 @@
 """Style of all figures: a palette safe for colour-blind readers, and stable bytes.
 
-Colours: Okabe and Ito's palette (jfly.uni-koeln.de/color), dark text on a white ground so that a
-figure also reads in a dark theme.
+Colours: Okabe and Ito's palette (jfly.uni-koeln.de/color), dark text on a white ground so that a figure also reads in a
+dark theme.
 """
 
 from __future__ import annotations

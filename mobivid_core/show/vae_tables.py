@@ -77,10 +77,8 @@ def priced_table(priced: pd.DataFrame) -> TableResult:
 
 def decoder_table(grid: Grid, pixels: int) -> TableResult:
     """Our decoder counted beside LTX-Video's at the same ratio, on a clip of so many `pixels` in all frames."""
-    counts = {
-        "ours, width 256 (assumed)": light_decoder_counts(grid),
-        "LTX-Video (diffusers' defaults)": ltx_decoder_counts(grid),
-    }
+    ours, theirs = "ours, width 256 (assumed)", "LTX-Video (diffusers' defaults)"
+    counts = {ours: light_decoder_counts(grid), theirs: ltx_decoder_counts(grid)}
     rows = [
         {"decoder": name, "million parameters": c.params / 1e6, "TFLOP per clip": c.flops / 1e12,
          "kFLOP per pixel": c.flops / pixels / 1e3, "largest activation, MB": c.peak_bytes / 1e6}
