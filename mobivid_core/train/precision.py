@@ -157,7 +157,7 @@ def decide(seconds: Mapping[str, Seconds]) -> Precision:
 
 
 def timed(work: Work, clock: Callable[[], float] = time.thread_time) -> Seconds:
-    """Least processor seconds of a workload in float32 and in bfloat16, taken in turn so that both meet the same neighbours."""
+    """Least processor seconds of a workload in float32 and in bfloat16, taken in turn."""
     best = [math.inf, math.inf]
     for repeat in range(_REPEATS + 1):
         for half in (False, True):

@@ -125,7 +125,7 @@ def test_timing_works_inside_no_grad_and_keeps_the_threads(runs):
     precision._kept.cache_clear()
     threads = torch.get_num_threads()
     with torch.inference_mode():
-        assert isinstance(choose(("linear",), 1), Precision)
+        assert isinstance(choose(("linear",)), Precision)
     assert torch.get_num_threads() == threads
     precision._kept.cache_clear()
 
