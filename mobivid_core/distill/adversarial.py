@@ -95,17 +95,11 @@ class TeacherSamples(Protocol):
 
 @dataclass(frozen=True)
 class RealPool:
-    """What the discriminator is shown as real: encoded clips, and teacher samples.
+    """What the discriminator is shown as real: encoded clips, and teacher samples."""
 
-    Attributes:
-        dataset: Encoded real clips with their captions.
-        trajectories: The teacher's samples (endpoints) with their captions, on the models' device.
-        synthetic_share: Part of each batch that comes from the teacher, 0 to 1.
-    """
-
-    dataset: LatentDataset
-    trajectories: TeacherSamples
-    synthetic_share: float = 0.5
+    dataset: LatentDataset  # encoded real clips with their captions
+    trajectories: TeacherSamples  # the teacher's samples (endpoints) with their captions, on the models' device
+    synthetic_share: float = 0.5  # part of each batch that comes from the teacher, 0 to 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.synthetic_share <= 1:
@@ -159,11 +153,6 @@ class Contest:
     """Student against discriminator on re-noised samples.
 
     All random parts of an update are drawn first, batch first, so that a batch can be split over processes.
-
-    Attributes:
-        heads: The discriminator.
-        pool: Real batches.
-        settings: Batch, loss, noise levels, penalty.
     """
 
     heads: TeacherDiscriminator

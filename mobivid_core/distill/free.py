@@ -35,19 +35,13 @@ LADDER = (4, 6, 8, 12, 16, 24, 32, 48)
 
 @dataclass(frozen=True)
 class FreeBaseline:
-    """The best training-free sampler at a number of network evaluations.
+    """The best training-free sampler at a number of network evaluations."""
 
-    Attributes:
-        table: One row a candidate, finalists first: sampler, steps, guidance, evaluations, and what was measured.
-        best: The chosen sampler.
-        evaluations: Network evaluations a clip that were allowed.
-        space: In which features distances were taken.
-    """
-
+    # One row a candidate, finalists first: sampler, steps, guidance, evaluations, and what was measured
     table: pd.DataFrame
     best: Sampler
-    evaluations: int
-    space: str
+    evaluations: int  # network evaluations a clip that were allowed
+    space: str  # in which features distances were taken
 
     def finding(self) -> str:
         """One sentence for a finding."""
@@ -165,16 +159,10 @@ def free_baseline(
 
 @dataclass(frozen=True)
 class Judged:
-    """Training-free samplers on test captions.
+    """Training-free samplers on test captions."""
 
-    Attributes:
-        table: One row a sampler: sampler, evaluations, n, and the measures with intervals.
-        chosen: {network evaluations: name of the sampler that was chosen for them}.
-        measures: Names of the measures.
-    """
-
-    table: pd.DataFrame
-    chosen: dict[int, str]
+    table: pd.DataFrame  # one row a sampler: sampler, evaluations, n, and the measures with intervals
+    chosen: dict[int, str]  # {network evaluations: name of the sampler that was chosen for them}
     measures: tuple[str, ...]
 
     def finding(self) -> str:
@@ -206,16 +194,10 @@ def free_table(runs: Mapping[Sampler, Evaluation], free: Mapping[int, FreeBaseli
 
 @dataclass(frozen=True)
 class CheapestEqual:
-    """The cheapest sampler that the full one cannot be told from.
+    """The cheapest sampler that the full one cannot be told from."""
 
-    Attributes:
-        table: One row a rung tried, cheapest first.
-        sampler: The first that is equal; the full sampler itself where none is.
-        full: The full sampler.
-    """
-
-    table: pd.DataFrame
-    sampler: Sampler
+    table: pd.DataFrame  # one row a rung tried, cheapest first
+    sampler: Sampler  # the cheapest equal one; the full sampler where none is
     full: Sampler
 
     @property

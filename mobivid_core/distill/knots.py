@@ -76,15 +76,11 @@ def validation_condition(count: int, device: torch.device | str = "cpu") -> Cond
 
 @dataclass(frozen=True)
 class KnotSearch:
-    """What a search found.
+    """What a search found."""
 
-    Attributes:
-        table: One row a solver and grid: latent error to the full sampler's samples, noise levels, whether it is best.
-        best: The best sampler of each solver.
-    """
-
+    # One row a solver and grid: latent error to the full sampler's samples, noise levels, whether it is best
     table: pd.DataFrame
-    best: dict[str, Sampler]
+    best: dict[str, Sampler]  # the best sampler of each solver
 
     def finding(self) -> str:
         """The best grid of each solver with its error, for a caption."""

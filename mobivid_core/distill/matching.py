@@ -44,18 +44,11 @@ def matching_loss(samples: Tensor, teacher_clean: Tensor, student_clean: Tensor)
 
 @dataclass(frozen=True)
 class Matching:
-    """The distribution-matching term, with the interface of `Contest`.
-
-    Attributes:
-        teacher: Frozen.
-        heads: Velocity model trained on the student's samples; starts as the teacher (see `make_matching`).
-        trajectories: Where captions come from, on the models' device, and the guidance scale.
-        settings: Batch, noise levels, `gradient_steps`.
-    """
+    """The distribution-matching term, with the interface of `Contest`."""
 
     teacher: nn.Module
-    heads: nn.Module
-    trajectories: Trajectories
+    heads: nn.Module  # velocity model trained on the student's samples; starts as the teacher
+    trajectories: Trajectories  # where captions come from, on the models' device, and the guidance scale
     settings: DistillSettings
 
     def heads_loss(self, student: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:

@@ -32,21 +32,15 @@ SEGMENT_STEPS = 2
 
 @dataclass(frozen=True)
 class OwnRounds:
-    """Rounds of training on the student's own states.
+    """Rounds of training on the student's own states."""
 
-    Attributes:
-        rounds: How often the states are renewed.
-        clips: Trajectories whose noises and captions each round takes, the next ones each; earlier rounds' chords stay.
-        settings: Training of one round; its seed moves on from round to round.
-        first: The trajectory that the first round begins with: those before it served an earlier training.
-        forced: Trajectories after those whose chords each round takes as the teacher walked them: the first chord,
-            from noise, needs many, and costs nothing more.
-    """
-
-    rounds: int
+    rounds: int  # how often the states are renewed
+    # Trajectories whose noises and captions a round takes: the next ones in each; earlier rounds' chords stay
     clips: int
-    settings: DistillSettings
-    first: int = 0
+    settings: DistillSettings  # training of one round; its seed moves on from round to round
+    first: int = 0  # the trajectory that the first round begins with: those before it served an earlier training
+    # Further trajectories whose teacher chords each round adds: the first chord, from noise, needs many samples,
+    # and they are already there
     forced: int = 0
 
     def __post_init__(self) -> None:

@@ -41,29 +41,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of a distillation.
+    """Sizes of a distillation."""
 
-    Attributes:
-        clips: Teacher trajectories.
-        teacher_steps: Steps of the guided teacher, a multiple of 4.
-        solver: Its solver; UniPC in eight steps comes close to Euler in forty for a fifth of the price.
-        guidance: Its guidance scale.
-        regression: The regression stage; None leaves it out.
-        adversarial: The adversarial stage; None leaves it out.
-        own: Rounds on the student's own states, between the two; None leaves them out.
-        synthetic_share: Teacher samples in the discriminator's real batch, 0 to 1.
-        seed: Seed of trajectories and training.
-    """
-
-    clips: int
-    teacher_steps: int
-    solver: str
+    clips: int  # teacher trajectories
+    teacher_steps: int  # steps of the guided teacher, a multiple of 4
+    solver: str  # UniPC in eight steps comes close to Euler in forty at a fifth of the cost
     guidance: float
-    regression: DistillSettings | None
-    adversarial: DistillSettings | None
-    synthetic_share: float = 0.5
-    seed: int = 0
-    own: OwnRounds | None = None
+    regression: DistillSettings | None  # None leaves it out
+    adversarial: DistillSettings | None  # None leaves it out
+    synthetic_share: float = 0.5  # teacher samples in the discriminator's real batch, 0 to 1
+    seed: int = 0  # of trajectories and training
+    own: OwnRounds | None = None  # rounds on the student's own states, between the two; None leaves them out
 
     def __post_init__(self) -> None:
         if not (self.regression or self.own or self.adversarial):
@@ -114,21 +102,13 @@ class Recipe:
 
 @dataclass
 class Distilled:
-    """What a distillation left.
+    """What a distillation left."""
 
-    Attributes:
-        student: The four-step student (averaged weights).
-        regressed: The student after regression only.
-        log: One row an update, with a `stage` column.
-        costs: One row a stage: seconds, TFLOP (counted), samples.
-        recoveries: Returns to a good state after non-finite values.
-    """
-
-    student: nn.Module
-    regressed: nn.Module
-    log: pd.DataFrame
-    costs: pd.DataFrame
-    recoveries: int = 0
+    student: nn.Module  # the four-step student (averaged weights)
+    regressed: nn.Module  # the student after regression only
+    log: pd.DataFrame  # one row an update, with a `stage` column
+    costs: pd.DataFrame  # one row a stage: seconds, TFLOP (counted), samples
+    recoveries: int = 0  # returns to a good state after non-finite values
 
 
 def costs_of(student: nn.Module, teacher: nn.Module, trajectories: Trajectories) -> DistillCosts:

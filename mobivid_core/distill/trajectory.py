@@ -44,25 +44,17 @@ def condition_of(dataset: LatentDataset, indices: Tensor, generator: torch.Gener
 
 @dataclass(frozen=True)
 class Trajectories:
-    """States along trajectories, and where the guided teacher takes each within one of the student's steps.
+    """States along trajectories, and where the guided teacher takes each within one of the student's steps."""
 
-    Attributes:
-        states: (N, S + 1, C, t, h, w); states[:, 0] is the noise, states[:, S] the sample.
-        sigmas: (S + 1,) noise levels of the states, 1 down to 0.
-        condition: The N captions.
-        teacher_steps: Steps that the teacher took.
-        guidance: Its guidance: a scale or a `Guidance`.
-        forwards: Teacher evaluations spent in this call, one per clip, step and guidance half (0 if all were cached).
-        ends: (N, S, C, t, h, w) where the teacher's step from each state ends; None where it ends in the next state,
-            since the states are the teacher's own.
-    """
-
-    states: Tensor
-    sigmas: Tensor
+    states: Tensor  # (N, S + 1, C, t, h, w); states[:, 0] is the noise, states[:, S] the sample
+    sigmas: Tensor  # (S + 1,) noise levels of the states, 1 down to 0
     condition: Condition
     teacher_steps: int
-    guidance: float | Guidance
+    guidance: float | Guidance  # of the teacher
+    # Teacher evaluations spent in this call, one per clip, step and guidance half (0 if all were cached)
     forwards: int = 0
+    # (N, S, C, t, h, w) where the teacher's step from each state ends; None where it ends in the next state, since
+    # the states are the teacher's own
     ends: Tensor | None = None
 
     def __len__(self) -> int:

@@ -16,20 +16,14 @@ from mobivid_core.errors import ParameterError
 
 @dataclass(frozen=True)
 class Condition:
-    """N encoded captions.
+    """N encoded captions."""
 
-    Attributes:
-        text: (N, L, D) token states.
-        mask: (N, L) bool, True at real tokens.
-        null_text: (1, M, D) token states of "", or (N, M, D) where each caption has its own negative one; None where
-            nothing is guided or dropped.
-        null_mask: (1, M) or (N, M) bool.
-    """
-
-    text: Tensor
-    mask: Tensor
+    text: Tensor  # (N, L, D) token states
+    mask: Tensor  # (N, L) bool, True at real tokens
+    # (1, M, D) token states of "", or (N, M, D) where each caption has its own negative one; None where nothing is
+    # guided or dropped
     null_text: Tensor | None = None
-    null_mask: Tensor | None = None
+    null_mask: Tensor | None = None  # (1, M) or (N, M) bool
 
     def __len__(self) -> int:
         return len(self.text)

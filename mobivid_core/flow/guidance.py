@@ -26,18 +26,12 @@ _CLOSE = 1e-6
 
 @dataclass(frozen=True)
 class Guidance:
-    """How far to push away from the caption-less velocity, and at which noise levels.
+    """How far to push away from the caption-less velocity, and at which noise levels."""
 
-    Attributes:
-        scale: v_null + scale (v_text - v_null); 1 is without guidance.
-        low: Noise levels up to here are not guided; 0 guides to the end.
-        high: Noise levels above are not guided; 1 guides from the start.
-        rescale: 0 leaves the guided clean estimate as it is, 1 gives it the conditional one's standard deviation.
-    """
-
-    scale: float
-    low: float = 0.0
-    high: float = 1.0
+    scale: float  # v_null + scale (v_text - v_null); 1 is without guidance
+    low: float = 0.0  # noise levels up to here are not guided; 0 guides to the end
+    high: float = 1.0  # noise levels above are not guided; 1 guides from the start
+    # 0 leaves the guided clean estimate unchanged; 1 gives it the standard deviation of the conditional one
     rescale: float = 0.0
 
     def __post_init__(self) -> None:

@@ -159,17 +159,11 @@ def guided_velocity(model: Callable, condition: Condition, guidance: float | Gui
 
 @dataclass
 class Point:
-    """Where a solver stands; whoever walks along with `integrate` may put another `x` in place.
-
-    Attributes:
-        step: Steps taken.
-        sigma: Noise level, 0 at the end.
-        x: (B, C, t, h, w).
-    """
+    """State of a solver; a caller that iterates over `integrate` may replace `x`."""
 
     step: int
-    sigma: float
-    x: Tensor
+    sigma: float  # noise level, 0 at the end
+    x: Tensor  # (B, C, t, h, w)
 
 
 def integrate(

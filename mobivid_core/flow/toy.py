@@ -18,17 +18,11 @@ from mobivid_core.flow.sampling import guided_velocity, sample_latents, solver_p
 
 @dataclass(frozen=True)
 class LineMixture:
-    """Data on a line: a mixture of Gaussians.
-
-    Attributes:
-        means: Where the bumps lie.
-        widths: Their standard deviations.
-        weights: Their shares; they add up to 1.
-    """
+    """Data on a line: a mixture of Gaussians."""
 
     means: tuple[float, ...] = (-1.5, 1.0)
-    widths: tuple[float, ...] = (0.25, 0.25)
-    weights: tuple[float, ...] = (0.4, 0.6)
+    widths: tuple[float, ...] = (0.25, 0.25)  # standard deviations
+    weights: tuple[float, ...] = (0.4, 0.6)  # add up to 1
 
     def __call__(self, x: Tensor, timestep: Tensor, text: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Velocity E[noise - x0 | x_sigma = x], the exact minimiser of the flow-matching loss.

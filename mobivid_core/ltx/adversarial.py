@@ -52,13 +52,9 @@ def stage_settings(how: StudentSettings, steps: int, warmup: int | None = None) 
 
 @dataclass(frozen=True)
 class FeatureTeacher:
-    """The frozen teacher as the heads read it: computed in its own type, backward passes checkpointed.
+    """The frozen teacher as the heads read it: computed in its own type, backward passes checkpointed."""
 
-    Attributes:
-        model: Anywhere, also streamed from disk.
-    """
-
-    model: MobiVidTransformer3DModel
+    model: MobiVidTransformer3DModel  # may be streamed from disk
 
     def __post_init__(self) -> None:
         self.model.enable_gradient_checkpointing()  # gradients of the student's samples pass through all of it

@@ -66,25 +66,16 @@ def _measures(clips: Tensor) -> dict[str, float]:
 
 @dataclass
 class Watch:
-    """Called with each row of a training log; text that it returns ends the run (`train(..., on_log=watch)`).
-
-    Attributes:
-        model: In training.
-        sample: Makes (K, C, t, h, w) latents from the model, always of the same noise and captions.
-        real: (M, C, t, h, w) clips of the data.
-        folder: Gets `good.safetensors`, the weights at the last check whose samples were fine.
-        every: Rows of the log between checks.
-        patience: Checks in a row that a measure may be outside.
-        history: Measures of each check.
-    """
+    """Called with each row of a training log; text that it returns ends the run (`train(..., on_log=watch)`)."""
 
     model: nn.Module
+    # Makes (K, C, t, h, w) latents from the model, always of the same noise and captions
     sample: Callable[[nn.Module], Tensor]
-    real: Tensor
-    folder: Path
-    every: int = 1
-    patience: int = 2
-    history: list[dict[str, float]] = field(default_factory=list)
+    real: Tensor  # (M, C, t, h, w) clips of the data
+    folder: Path  # gets `good.safetensors`, the weights at the last check whose samples were fine
+    every: int = 1  # rows of the log between checks
+    patience: int = 2  # checks in a row that a measure may be outside
+    history: list[dict[str, float]] = field(default_factory=list)  # measures of each check
     _rows: int = 0
     _inside: set[str] = field(default_factory=set)
     _outside: dict[str, int] = field(default_factory=dict)

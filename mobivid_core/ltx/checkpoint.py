@@ -41,19 +41,12 @@ _MISSING = {
 
 @dataclass(frozen=True)
 class Source:
-    """A transformer's folder, looked at but not read.
-
-    Attributes:
-        folder: Holds `config.json` and the weights.
-        kind: "ltx" for diffusers' class, "ours" for this project's.
-        sizes: Widths of the model.
-        config: The file's content.
-    """
+    """A transformer's folder, looked at but not read."""
 
     folder: Path
-    kind: str
+    kind: str  # "ltx" for diffusers' class, "ours" for this project's
     sizes: DiTConfig
-    config: dict[str, Any]
+    config: dict[str, Any]  # content of config.json
 
 
 def find_transformer(folder: Path | str) -> Source:

@@ -33,16 +33,10 @@ _BACKWARD = 3
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How to score.
+    """How to score."""
 
-    Attributes:
-        samples: Clips at as many noise levels.
-        probes: Random sign vectors a sample; the error falls as 1/sqrt(probes * samples).
-        seed: Of clips, noise and probes.
-    """
-
-    samples: int = 16
-    probes: int = 2
+    samples: int = 16  # clips, each at one noise level
+    probes: int = 2  # random sign vectors a sample; the error falls as 1/sqrt(probes * samples)
     seed: int = 0
 
 

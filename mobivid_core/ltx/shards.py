@@ -28,23 +28,14 @@ FACTS, NULL = "shards.json", "null.safetensors"
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What all samples of a folder share.
+    """What all samples of a folder share."""
 
-    Attributes:
-        shape: (C, t, h, w) of a latent.
-        text_tokens: L.
-        text_dim: D.
-        frame_rate: Frames a second of the clips.
-        ratio: Frames and pixels (t, h, w) that a latent cell stands for.
-        source: One line on where they come from.
-    """
-
-    shape: tuple[int, int, int, int]
-    text_tokens: int
-    text_dim: int
-    frame_rate: float
-    ratio: tuple[int, int, int]
-    source: str
+    shape: tuple[int, int, int, int]  # (C, t, h, w) of a latent
+    text_tokens: int  # L
+    text_dim: int  # D
+    frame_rate: float  # frames a second of the clips
+    ratio: tuple[int, int, int]  # frames and pixels (t, h, w) that a latent cell stands for
+    source: str  # one line on where they come from
 
     @property
     def rope_scale(self) -> tuple[float, float, float]:

@@ -35,32 +35,18 @@ WATCHED, WATCH_STEPS = 4, 8
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """How a student is trained.
-
-    Attributes:
-        steps: Optimiser steps.
-        batch: Clips a step, over all processes.
-        learning_rate: Peak rate of AdamW.
-        feature_weight: Weight of the matched states in recovery's KD loss.
-        data_weight: Weight of the clips' own velocities in recovery.
-        drop_text: Share of unconditional samples in recovery.
-        bf16: Autocast.
-        accumulate: Micro-batches a process.
-        sharded: FSDP2; alarms then look at the loss alone, since sampling would need every process.
-        watch_every: Rows of the log between alarms' checks; 0 switches them off.
-        seed: Of all draws.
-    """
+    """How a student is trained."""
 
     steps: int
-    batch: int = 8
-    learning_rate: float = 1e-4
-    feature_weight: float = FEATURE_WEIGHT
-    data_weight: float = 0.0
-    drop_text: float = 0.1
+    batch: int = 8  # clips a step, over all processes
+    learning_rate: float = 1e-4  # peak rate of AdamW
+    feature_weight: float = FEATURE_WEIGHT  # weight of the matched states in recovery's KD loss
+    data_weight: float = 0.0  # weight of the clips' own velocities in recovery
+    drop_text: float = 0.1  # share of unconditional samples in recovery
     bf16: bool = False
-    accumulate: int = 1
-    sharded: bool = False
-    watch_every: int = 1
+    accumulate: int = 1  # micro-batches of each process
+    sharded: bool = False  # FSDP2; alarms then look at the loss alone, since sampling would need every process
+    watch_every: int = 1  # rows of the log between alarms' checks; 0 switches them off
     seed: int = 0
 
     def loop(self) -> TrainSettings:

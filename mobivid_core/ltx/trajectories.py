@@ -25,16 +25,10 @@ from mobivid_core.train.distributed import processes
 
 @dataclass(frozen=True)
 class TrajectoryFiles:
-    """Trajectories on disk; stand in for `Trajectories` where the discriminator's real batches are drawn.
+    """Trajectories on disk; stand in for `Trajectories` where the discriminator's real batches are drawn."""
 
-    Attributes:
-        files: One a caption: `states` (5, C, t, h, w), `text` (L, D), `mask` (L,).
-        latent_shape: (C, t, h, w).
-        device: Where batches are made: the training loop moves them.
-    """
-
-    files: list[Path]
-    latent_shape: tuple[int, ...]
+    files: list[Path]  # one a caption: `states` (5, C, t, h, w), `text` (L, D), `mask` (L,)
+    latent_shape: tuple[int, ...]  # (C, t, h, w)
     device: torch.device = torch.device("cpu")
 
     def __len__(self) -> int:

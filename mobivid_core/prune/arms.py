@@ -39,22 +39,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What one arm reached.
-
-    Attributes:
-        arm: The recipe.
-        pruned: (N,) held-out KD output error of each clip right after pruning.
-        refitted: The same after the refit (equal to `pruned` without one).
-        recovered: The same after the short recovery.
-        seconds: Wall time of refit and recovery.
-        model: The recovered student.
-    """
+    """What one arm reached."""
 
     arm: Arm
-    pruned: np.ndarray
-    refitted: np.ndarray
-    recovered: np.ndarray
-    seconds: float
+    pruned: np.ndarray  # (N,) held-out KD output error of each clip right after pruning
+    refitted: np.ndarray  # the same after the refit (equal to `pruned` without one)
+    recovered: np.ndarray  # the same after the short recovery
+    seconds: float  # wall time of refit and recovery
     model: MobiVidTransformer3DModel
 
 

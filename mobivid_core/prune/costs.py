@@ -16,23 +16,14 @@ from mobivid_core.models.counts import dit_flops, dit_params
 
 @dataclass(frozen=True)
 class LinearCost:
-    """A cost that is a sum over kept units.
+    """A cost that is a sum over kept units."""
 
-    Attributes:
-        unit: What is counted: "parameters", "FLOP" or any other additive cost.
-        fixed: Cost outside the blocks.
-        block: Cost of a block whose heads and neurons are all gone (biases, modulation table).
-        self_head: Cost of one self-attention head.
-        cross_head: Cost of one cross-attention head.
-        neuron: Cost of one FFN neuron.
-    """
-
-    unit: str
-    fixed: float
-    block: float
-    self_head: float
-    cross_head: float
-    neuron: float
+    unit: str  # what is counted: "parameters", "FLOP" or any other additive cost
+    fixed: float  # cost outside the blocks
+    block: float  # cost of a block whose heads and neurons are all gone (biases, modulation table)
+    self_head: float  # cost of one self-attention head
+    cross_head: float  # cost of one cross-attention head
+    neuron: float  # cost of one FFN neuron
 
     def block_total(self, self_heads: int, cross_heads: int, neurons: int) -> float:
         """Cost of one block of the given widths."""

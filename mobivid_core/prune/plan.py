@@ -27,23 +27,14 @@ MAKER = "notebook 04, or for weights of your own with `mobivid plan`"
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """What is kept, as indices into the source model.
+    """What is kept, as indices into the source model."""
 
-    Attributes:
-        source: Sizes of the model the indices refer to.
-        keep_blocks: Kept blocks, ascending.
-        self_heads: For each kept block the kept self-attention heads, ascending.
-        cross_heads: Likewise for cross-attention.
-        ffn: Likewise for FFN neurons.
-        notes: How the plan was made (method, budget ...), JSON values only.
-    """
-
-    source: DiTConfig
-    keep_blocks: tuple[int, ...]
-    self_heads: Kept
-    cross_heads: Kept
-    ffn: Kept
-    notes: dict = field(default_factory=dict)
+    source: DiTConfig  # sizes of the model the indices refer to
+    keep_blocks: tuple[int, ...]  # kept blocks, ascending
+    self_heads: Kept  # for each kept block the kept self-attention heads, ascending
+    cross_heads: Kept  # likewise for cross-attention
+    ffn: Kept  # likewise for FFN neurons
+    notes: dict = field(default_factory=dict)  # how the plan was made (method, budget ...), JSON values only
 
     def __post_init__(self) -> None:
         _check_indices("keep_blocks", self.keep_blocks, self.source.blocks)

@@ -29,48 +29,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecoverySettings:
-    """How to recover.
-
-    Attributes:
-        steps: Optimiser steps.
-        batch: Clips a step.
-        learning_rate: Peak rate of AdamW; cosine decay to 2 %.
-        feature_weight: Weight of the feature term; 0 leaves the output term alone.
-        data_weight: Weight of the flow-matching loss on the clips' own velocities; 0 learns from the teacher only.
-        drop_text: Share of unconditional samples.
-        seed: Seed of batches; `TeacherBank` draws from it.
-    """
+    """How to recover."""
 
     steps: int
-    batch: int = 32
-    learning_rate: float = 1e-3
-    feature_weight: float = FEATURE_WEIGHT
+    batch: int = 32  # clips a step
+    learning_rate: float = 1e-3  # peak rate of AdamW; cosine decay to 2 %
+    feature_weight: float = FEATURE_WEIGHT  # weight of the feature term; 0 leaves the output term alone
+    # Weight of the flow-matching loss on the clips' own velocities; 0 learns from the teacher only
     data_weight: float = 0.0
-    drop_text: float = 0.1
-    seed: int = 0
+    drop_text: float = 0.1  # share of unconditional samples
+    seed: int = 0  # seed of batches; `TeacherBank` draws from it
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One batch with the teacher's answer.
+    """One batch with the teacher's answer."""
 
-    Attributes:
-        noisy: (B, C, t, h, w).
-        timestep: (B,).
-        text: (B, L, D).
-        mask: (B, L).
-        velocity: (B, C, t, h, w) of the data.
-        output: (B, C, t, h, w) the teacher's.
-        features: Teacher block -> (B, N, hidden).
-    """
-
-    noisy: Tensor
-    timestep: Tensor
-    text: Tensor
-    mask: Tensor
-    velocity: Tensor
-    output: Tensor
-    features: dict[int, Tensor]
+    noisy: Tensor  # (B, C, t, h, w)
+    timestep: Tensor  # (B,)
+    text: Tensor  # (B, L, D)
+    mask: Tensor  # (B, L)
+    velocity: Tensor  # (B, C, t, h, w) of the data
+    output: Tensor  # (B, C, t, h, w) the teacher's
+    features: dict[int, Tensor]  # teacher block -> (B, N, hidden)
 
 
 class TeacherBank:

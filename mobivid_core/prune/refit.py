@@ -47,21 +47,14 @@ from mobivid_core.sensitivity.staged import (
 
 @dataclass
 class RefitReport:
-    """Relative error of each refitted layer's target on the calibration set, before and after.
+    """Relative error of each refitted layer's target on the calibration set, before and after."""
 
-    Attributes:
-        layers: Names such as "blocks.3.ffn" and "proj_out".
-        before: |m * out - r|^2 / |r|^2 with the pruned weights (given the refitted layers before it).
-        after: The same with the solved weights.
-        folder: Where solutions are kept; None keeps none.
-        only: Layers that are solved for; None: all.
-    """
-
-    layers: list[str] = field(default_factory=list)
+    layers: list[str] = field(default_factory=list)  # names such as "blocks.3.ffn" and "proj_out"
+    # |m * out - r|^2 / |r|^2 with the pruned weights (given the refitted layers before it)
     before: list[float] = field(default_factory=list)
-    after: list[float] = field(default_factory=list)
-    folder: Path | None = None
-    only: tuple[str, ...] | None = None
+    after: list[float] = field(default_factory=list)  # the same with the solved weights
+    folder: Path | None = None  # keeps the solutions; None keeps none
+    only: tuple[str, ...] | None = None  # layers that are solved for; None: all
 
     def solve(self, name: str, layer: nn.Linear, problem: Callable[[], GatedLeastSquares], ridge: float) -> None:
         """Solve for a layer, or take the solution kept in the folder."""

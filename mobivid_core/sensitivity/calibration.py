@@ -21,21 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Model inputs with their flow-matching targets.
+    """Model inputs with their flow-matching targets."""
 
-    Attributes:
-        noisy: (N, C, t, h, w) x_t = (1 - sigma) x0 + sigma noise.
-        timestep: (N,) 1000 * sigma.
-        text: (N, L, D) token states.
-        mask: (N, L) bool, True for real tokens.
-        velocity: (N, C, t, h, w) the data's own target noise - x0.
-    """
-
-    noisy: Tensor
-    timestep: Tensor
-    text: Tensor
-    mask: Tensor
-    velocity: Tensor
+    noisy: Tensor  # (N, C, t, h, w) x_t = (1 - sigma) x0 + sigma noise
+    timestep: Tensor  # (N,) 1000 * sigma
+    text: Tensor  # (N, L, D) token states
+    mask: Tensor  # (N, L) bool, True for real tokens
+    velocity: Tensor  # (N, C, t, h, w) the data's own target noise - x0
 
     def __len__(self) -> int:
         return len(self.noisy)

@@ -39,19 +39,12 @@ RIDGE = 1e-2
 
 @dataclass
 class _Layer:
-    """Sums over samples and probes for one output projection with k inputs.
+    """Sums over samples and probes for one output projection with k inputs."""
 
-    Attributes:
-        units: Units; k is a whole multiple.
-        second: (k + 1, k + 1) sum of r a a^T, with a one appended to a (the bias takes over what is constant).
-        listens: (D,) sum of g^2.
-        alone: (units,) sum over samples of the squared effect of one unit's removal: Gauss-Newton.
-    """
-
-    units: int
-    second: Tensor
-    listens: Tensor
-    alone: Tensor
+    units: int  # units; k is a whole multiple
+    second: Tensor  # (k + 1, k + 1) sum of r a a^T, with a one appended to a (the bias takes over what is constant)
+    listens: Tensor  # (D,) sum of g^2
+    alone: Tensor  # (units,) sum over samples of the squared effect of one unit's removal: Gauss-Newton
 
 
 def compensated_scores(

@@ -36,16 +36,10 @@ FFN_SLICES = 8
 
 @dataclass(frozen=True)
 class ExactSensitivity:
-    """Result of one-at-a-time removal.
+    """Result of one-at-a-time removal."""
 
-    Attributes:
-        scores: Rise of the KD loss; `ffn` holds slices.
-        motion_share: Share of each removal's output error that varies over latent time, in 0..1 (the rest is static:
-            appearance). Same layout as `scores`.
-    """
-
-    scores: Scores
-    motion_share: Scores
+    scores: Scores  # rise of the KD loss; `ffn` by slice
+    motion_share: Scores  # share (0 to 1) of each removal's output error that varies over latent time
 
 
 @torch.no_grad()

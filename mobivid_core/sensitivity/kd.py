@@ -59,21 +59,13 @@ class MatchedFeatures:
 
 @dataclass(frozen=True)
 class Reference:
-    """The teacher's answers on a calibration set, computed once.
-
-    Attributes:
-        calibration: The inputs.
-        output: (N, C, t, h, w).
-        features: One (N, tokens, hidden) for each block of `feature_blocks`.
-        feature_blocks: Teacher blocks whose outputs are kept.
-        feature_weight: w of the KD loss.
-    """
+    """The teacher's answers on a calibration set, computed once."""
 
     calibration: CalibrationSet
-    output: Tensor
-    features: tuple[Tensor, ...] = ()
-    feature_blocks: tuple[int, ...] = ()
-    feature_weight: float = FEATURE_WEIGHT
+    output: Tensor  # (N, C, t, h, w)
+    features: tuple[Tensor, ...] = ()  # one (N, tokens, hidden) for each block of `feature_blocks`
+    feature_blocks: tuple[int, ...] = ()  # teacher blocks whose outputs are kept
+    feature_weight: float = FEATURE_WEIGHT  # w of the KD loss
 
     def scales(self) -> list[float]:
         """Factor of each squared term: 1 / <|y*|^2>, then w / K / <|f*_k|^2>."""

@@ -21,27 +21,16 @@ UNIT_KINDS = ("blocks", "self_heads", "cross_heads", "ffn")
 
 @dataclass(frozen=True)
 class Scores:
-    """One score per prunable unit of a model.
+    """One score per prunable unit of a model."""
 
-    Attributes:
-        blocks: (n,) for n blocks.
-        self_heads: One (H_b,) array a block; likewise `cross_heads`.
-        cross_heads: See `self_heads`.
-        ffn: One array a block: (F_b,) per neuron, or (S,) for S equal contiguous slices.
-        estimator: Name of the method.
-        passes: Cost in forward equivalents over the calibration set (a backward counts 2).
-        seconds: Wall time spent; 0 where not measured.
-        notes: Free facts (probes, samples, features), JSON values only.
-    """
-
-    blocks: np.ndarray
-    self_heads: tuple[np.ndarray, ...]
+    blocks: np.ndarray  # (n,) for n blocks
+    self_heads: tuple[np.ndarray, ...]  # one (H_b,) array a block; likewise `cross_heads`
     cross_heads: tuple[np.ndarray, ...]
-    ffn: tuple[np.ndarray, ...]
+    ffn: tuple[np.ndarray, ...]  # one array a block: (F_b,) per neuron, or (S,) for S equal contiguous slices
     estimator: str
-    passes: float = 0.0
-    seconds: float = 0.0
-    notes: dict = field(default_factory=dict)
+    passes: float = 0.0  # cost in forward equivalents over the calibration set (a backward counts 2)
+    seconds: float = 0.0  # wall time spent; 0 where not measured
+    notes: dict = field(default_factory=dict)  # free facts (probes, samples, features), JSON values only
 
     def flat(self, kind: str) -> np.ndarray:
         """All scores of one kind, block by block; `kind` is one of `UNIT_KINDS`, "heads" or "widths" (heads + FFN)."""
