@@ -41,7 +41,7 @@ def best_knots(states: Tensor, sigmas: Tensor, steps: int = 4) -> tuple[float, .
     Args:
         states: (n + 1, B, C, t, h, w) states of the fine trajectory; its velocities follow from neighbours.
         sigmas: (n + 1,) their noise levels, 1 down to 0.
-        steps: Steps wanted, at most n.
+        steps: At most n.
 
     Returns:
         `steps` + 1 of the noise levels, 1 and 0 among them.
@@ -97,7 +97,6 @@ def search_knots(
     guidance: float | Guidance,
     steps: int = 4,
     full_steps: int = 20,
-    solvers: Iterable[str] = tuple(SOLVERS),
     shifts: Iterable[float] = SHIFTS,
     seed: int = 0,
 ) -> KnotSearch:
@@ -107,12 +106,11 @@ def search_knots(
         model: The teacher.
         condition: B captions.
         shape: (C, t, h, w) of a latent.
-        guidance: Guidance scale, or a `Guidance`.
+        guidance: Of all samplers.
         steps: Steps of the baselines.
         full_steps: Euler steps of the trajectory that they should follow.
-        solvers: Which solvers.
-        shifts: Which time shifts of the textbook grid; 1 is the grid itself.
-        seed: Seed of the noises.
+        shifts: Time shifts of the textbook grid; 1 is the grid itself.
+        seed: Of the noises.
     """
     device = next(model.parameters()).device
     noise = torch.randn((len(condition), *shape), generator=step_generator(seed, len(condition))).to(device)
@@ -122,7 +120,7 @@ def search_knots(
     if steps <= full_steps:
         grids.append({"grid": "optimised steps", "knots": best_knots(states, fine, steps)})
     scale, rows, best = states[-1].square().mean(), [], {}
-    for solver in solvers:
+    for solver in SOLVERS:
         tried = [Sampler(solver, steps, guidance, shows_scale=True, **grid) for grid in grids]
         errors = [((s.sample(model, condition, noise) - states[-1]).square().mean() / scale).item() for s in tried]
         best[solver] = tried[int(np.argmin(errors))]

@@ -29,7 +29,7 @@ from mobivid_core.flow.sampling import guided_velocity
 
 
 def matching_loss(samples: Tensor, teacher_clean: Tensor, student_clean: Tensor) -> Tensor:
-    """Scalar whose gradient is (student_clean - teacher_clean) / mean |samples - teacher_clean|, over the elements.
+    """Scalar with gradient (student_clean - teacher_clean) / mean |samples - teacher_clean|, over the elements.
 
     Args:
         samples: (B, ...) the student's samples, with gradient.
@@ -82,7 +82,6 @@ class Matching:
 
 
 def make_matching(teacher: nn.Module, trajectories: Trajectories, settings: DistillSettings) -> Matching:
-    """The term with a fresh copy of the teacher as the network to be trained, on the teacher's device."""
-    device = next(teacher.parameters()).device
+    """The term with a fresh copy of the teacher as the trained network, on the teacher's device."""
     network = copy.deepcopy(teacher).requires_grad_(True)
-    return Matching(teacher, network, trajectories.to(device), settings)
+    return Matching(teacher, network, trajectories.to(next(teacher.parameters()).device), settings)

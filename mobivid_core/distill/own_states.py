@@ -75,9 +75,6 @@ def own_states(student: nn.Module, teacher: nn.Module, given: Trajectories) -> T
         student: Walks unguided from `given.states[:, 0]`.
         teacher: On the same device.
         given: The teacher's trajectories; their first chord starts from noise, so it is taken as it is.
-
-    Returns:
-        Trajectories whose `states` are the student's and whose `ends` are the teacher's.
     """
     condition, sigmas = given.condition, given.sigmas.tolist()
     path = solver_path(guided_velocity(student, condition), given.states[:, 0], given.sigmas)
@@ -89,7 +86,7 @@ def own_states(student: nn.Module, teacher: nn.Module, given: Trajectories) -> T
 
 
 def shown_evaluations(guidance: float | Guidance, sigmas: Sequence[float]) -> int:
-    """Teacher evaluations of a clip's shown steps: the midpoint method between `sigmas`, but for the first pair."""
+    """Teacher evaluations of a clip's targets: the midpoint method between `sigmas`, except for the first pair."""
     seen: list[float] = []
     for sigma, following in zip(sigmas[1:-1], sigmas[2:], strict=True):
         midpoint(lambda x, level: seen.append(level) or x, torch.zeros(1), sigma, following)
@@ -118,9 +115,6 @@ def collect_own_states(
         cache: Folder of finished chunks; None keeps nothing.
         chunk: Clips computed together.
         progress: Show a bar.
-
-    Returns:
-        Trajectories on the CPU.
 
     Raises:
         ParameterError: More clips than trajectories.

@@ -70,14 +70,8 @@ class Recipe:
         """The recipe at a profile's budget: nine tenths of the updates regress, the rest is adversarial.
 
         An adversarial update costs about ten regression updates. On a processor the live distillation halves the batch
-        and takes the teacher's trajectories with UniPC in eight steps.
-
-        Args:
-            profile: Budgets; `distill_steps` counts the updates of both stages.
-            steps: Other number of updates.
-            clips: Other number of trajectories.
-            batch: Other batch.
-            seed: Seed.
+        and takes the teacher's trajectories with UniPC in eight steps. `steps` (updates of both stages), `clips` and
+        `batch` override the profile's.
         """
         steps = profile.distill_steps if steps is None else steps
         slow = profile.device == "cpu"
@@ -150,8 +144,8 @@ def run_stages(
 ) -> list[Distiller]:
     """Run stages one after the other, each from the averaged student of the one before; the start is copied.
 
-    With a `folder`, an interrupted stage is taken up again, if it had the same start, trajectories and settings.
-    `compiled` compiles the student's blocks: a minute that pays from about a thousand updates.
+    With a `folder`, an interrupted stage is resumed if it had the same start, trajectories and settings. `compiled`
+    compiles the student's blocks, which takes a minute and pays from about a thousand updates.
     """
     done: list[Distiller] = []
     for number, settings in enumerate(stages):
@@ -168,7 +162,7 @@ def run_stages(
 
 
 def _key(start: nn.Module, trajectories: Trajectories, settings: DistillSettings, synthetic_share: float) -> str:
-    """Short hash of what a stage starts from, so that a saved state is never taken up by another training."""
+    """Short hash of a stage's inputs, so that another training never resumes from its state."""
     walked = (trajectories.states,) if trajectories.ends is None else (trajectories.states, trajectories.ends)
     return tensors_digest(repr((settings, synthetic_share)), (*start.state_dict().values(), *walked))[:12]
 
@@ -204,8 +198,8 @@ def distill(
         teacher: Frozen; on the same device as the student.
         dataset: Encoded captioned clips.
         recipe: Sizes and settings.
-        trajectories: Use these instead of collecting new ones.
-        folder: Keeps trajectories, states and logs, so that an interrupted call goes on. None keeps nothing.
+        trajectories: Taken instead of collecting new ones.
+        folder: Keeps trajectories, states and logs, so that an interrupted call continues. None keeps nothing.
         progress: Show bars.
         compiled: Compile the blocks of student and teacher.
 
@@ -226,17 +220,9 @@ def distill(
     def train(name: str, start: nn.Module, given: Trajectories, settings: DistillSettings) -> nn.Module:
         """One stage, with its row of the costs."""
         nonlocal recoveries
-        (done,) = run_stages(
-            start,
-            teacher,
-            dataset,
-            given,
-            (settings,),
-            synthetic_share=recipe.synthetic_share,
-            folder=folder,
-            progress=progress,
-            compiled=compiled,
-        )
+        shared = {"folder": folder, "progress": progress, "compiled": compiled}
+        share = recipe.synthetic_share
+        (done,) = run_stages(start, teacher, dataset, given, (settings,), synthetic_share=share, **shared)
         costs.append((name, done.log[-1]["seconds"], flops.training(settings), settings.steps * settings.batch))
         logs.append(pd.DataFrame(done.log).assign(stage=name))
         recoveries += done.recoveries

@@ -117,18 +117,15 @@ def teacher_states(
     guidance: float | Guidance,
     solver: str = "euler",
 ) -> Tensor:
-    """Guided trajectory from each noise, at the student's noise levels.
+    """Guided trajectory (B, 5, C, t, h, w) from each noise (B, C, t, h, w), at the student's noise levels.
 
     Args:
         teacher: Velocity model.
         condition: B captions.
-        noise: (B, C, t, h, w).
+        noise: Where to start.
         steps: Teacher steps, a multiple of `STUDENT_STEPS`, so that it passes the student's noise levels.
-        guidance: Guidance scale, or a `Guidance`; where it is 1 the conditional half alone is evaluated.
+        guidance: Guidance scale, or a `Guidance`.
         solver: "euler", "unipc" or "dpm++".
-
-    Returns:
-        (B, 5, C, t, h, w), noise first.
 
     Raises:
         ParameterError: `steps` is not a positive multiple of 4.
@@ -160,7 +157,7 @@ def collect_trajectories(
     chunk: int = 64,
     progress: bool = False,
 ) -> Trajectories:
-    """Trajectories for all captions, in chunks that a later call finds again.
+    """Trajectories (on the CPU) for all captions, in chunks that a later call finds again.
 
     Args:
         teacher: Velocity model on the device to compute on.
@@ -168,24 +165,23 @@ def collect_trajectories(
         shape: (C, t, h, w) of one latent.
         steps, guidance, solver: As in `teacher_states`.
         seed: The noise of chunk i comes from (seed, i) alone.
-        cache: Folder of finished chunks; an interrupted call goes on after the last one, a call for more captions
+        cache: Folder of finished chunks; an interrupted call continues after the last one, a call for more captions
             computes the new ones only. None keeps nothing.
         chunk: Clips computed together; part of what the cache is keyed by.
         progress: Show a bar.
-
-    Returns:
-        Trajectories on the CPU.
 
     Raises:
         RunError: The disk is full; finished chunks are kept.
     """
     device = next(teacher.parameters()).device
-    teacher_key = _teacher_key(teacher, shape, (steps, as_guidance(guidance).key, solver, seed, chunk))
+    settings = json.dumps([list(shape), steps, as_guidance(guidance).key, solver, seed, chunk])
+    key = tensors_digest(settings, (v for _, v in sorted(teacher.state_dict().items())))
     evaluations = as_guidance(guidance).evaluations(textbook_sigmas(steps))
     states, forwards = [], 0
     for i in tqdm(range(-(-len(condition) // chunk)), desc="teacher trajectories", disable=not progress):
         part = condition.take(slice(i * chunk, (i + 1) * chunk))
-        path = None if cache is None else Path(cache) / teacher_key / f"{i:05d}-{_captions_key(part)}.safetensors"
+        captions = tensors_digest("captions", part.tensors)
+        path = None if cache is None else Path(cache) / key / f"{i:05d}-{captions}.safetensors"
         kept = read_tensors(path)
         if kept and "states" in kept:
             done = kept["states"]
@@ -197,16 +193,6 @@ def collect_trajectories(
                 write_bytes(path, save({"states": done.contiguous()}))
         states.append(done)
     return Trajectories(torch.cat(states), student_sigmas(), condition, steps, guidance, forwards)
-
-
-def _teacher_key(teacher: nn.Module, shape: tuple[int, ...], settings: tuple) -> str:
-    """Short hash of everything that all trajectories of a call depend on."""
-    return tensors_digest(json.dumps([list(shape), *settings]), (v for _, v in sorted(teacher.state_dict().items())))
-
-
-def _captions_key(part: Condition) -> str:
-    """Short hash of a chunk's captions."""
-    return tensors_digest("captions", part.tensors)
 
 
 def tensors_digest(word: str, tensors: Iterable[Tensor]) -> str:
