@@ -19,6 +19,8 @@ from mobivid_core.flow.condition import Condition
 
 #: What a timestep of 1 means in sigma: models are called with 1000 * sigma.
 TIMESTEP_SCALE = 1000.0
+#: Share of captions replaced by the empty one in training, so that guidance has an unconditional velocity.
+DROP_TEXT = 0.1
 
 
 def interpolate(x0: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
@@ -92,7 +94,7 @@ def flow_batch(
     condition: Condition,
     generator: torch.Generator | None = None,
     *,
-    drop_text: float = 0.1,
+    drop_text: float = DROP_TEXT,
     kind: Literal["logit_normal", "uniform"] = "logit_normal",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """All random draws of a training step, in the order of `flow_error`'s arguments.

@@ -67,7 +67,7 @@ def score(
         try:
             part = Scores.load(place, name)
         except CheckpointError:
-            part = _one(model, as_inputs(calibration.rows(i, i + 1), model), settings, i, name)
+            part = _one(model, as_inputs(calibration.take(slice(i, i + 1)), model), settings, i, name)
             part.save(place)
             fresh += 1
             each = (time.perf_counter() - began) / fresh

@@ -23,8 +23,8 @@ from mobivid_core.ltx.alarms import Watch
 from mobivid_core.ltx.shards import LatentShards
 from mobivid_core.ltx.trajectories import TrajectoryFiles, in_own_type
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.prune.matching import matched_features
 from mobivid_core.prune.plan import PruningPlan
+from mobivid_core.prune.recovery import matched_features
 from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, MatchedFeatures, kd_loss
 from mobivid_core.train.distributed import SplitLoss, processes, whole
 from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train

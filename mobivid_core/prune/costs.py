@@ -25,6 +25,10 @@ class LinearCost:
     cross_head: float  # cost of one cross-attention head
     neuron: float  # cost of one FFN neuron
 
+    def price(self, kind: str) -> float:
+        """Cost of one unit of "self_heads", "cross_heads" or "ffn"."""
+        return {"self_heads": self.self_head, "cross_heads": self.cross_head, "ffn": self.neuron}[kind]
+
     def block_total(self, self_heads: int, cross_heads: int, neurons: int) -> float:
         """Cost of one block of the given widths."""
         return self.block + self_heads * self.self_head + cross_heads * self.cross_head + neurons * self.neuron
@@ -36,13 +40,9 @@ class LinearCost:
 
 
 def parameter_cost(sizes: DiTConfig) -> LinearCost:
-    """Parameters of the LTX-style block with per-head q/k norm and biases.
+    """Parameters; `sizes` may be any model of the family, whose hidden, head and text widths set the prices.
 
-    Args:
-        sizes: Any model of the family; its hidden, head and text widths set the prices.
-
-    Returns:
-        Integer-valued cost; `parameter_cost(s).total(s)` equals the module's own parameter count.
+    Integer-valued; `parameter_cost(s).total(s)` equals the module's own parameter count.
     """
     return _priced(sizes, "parameters", lambda config: dit_params(config)["total"])
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mobivid_core.flow.condition import Condition
-from mobivid_core.flow.path import TIMESTEP_SCALE, interpolate, sample_sigmas, velocity
+from mobivid_core.flow.path import DROP_TEXT, TIMESTEP_SCALE, interpolate, sample_sigmas, velocity
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.prune.matching import matched_features
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, MatchedFeatures, kd_loss
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
@@ -37,7 +35,6 @@ class RecoverySettings:
     feature_weight: float = FEATURE_WEIGHT  # weight of the feature term; 0 leaves the output term alone
     # Weight of the flow-matching loss on the clips' own velocities; 0 learns from the teacher only
     data_weight: float = 0.0
-    drop_text: float = 0.1  # share of unconditional samples
     seed: int = 0  # seed of batches; `TeacherBank` draws from it
 
 
@@ -55,14 +52,10 @@ class Lesson:
 
 
 class TeacherBank:
-    """Batches with the teacher's answers, by step.
+    """Batches of training clips with the frozen teacher's answers, by step.
 
     Args:
-        teacher: Frozen.
-        data: Training clips.
-        batch: Clips a step.
         features: Teacher blocks whose states may be asked for.
-        drop_text: Share of unconditional samples.
         seed: Batches are a function of (seed, step).
         keep: Remember answers (about 0.5 MB each for the miniature), for several students in turn.
     """
@@ -73,12 +66,11 @@ class TeacherBank:
         data: LatentDataset,
         batch: int,
         features: Sequence[int] = (),
-        drop_text: float = 0.1,
         seed: int = 0,
         keep: bool = False,
     ) -> None:
         self.teacher, self.data, self.batch = teacher.eval(), data, batch
-        self.features, self.drop_text, self.seed = tuple(sorted(set(features))), drop_text, seed
+        self.features, self.seed = tuple(sorted(set(features))), seed
         self._kept: dict[int, Lesson] | None = {} if keep else None
 
     @torch.no_grad()
@@ -88,7 +80,7 @@ class TeacherBank:
             return self._kept[step]
         generator = torch.Generator().manual_seed((self.seed * 7_368_787 + 1_000 + step) % 2**63)
         clean, text, mask = self.data.draw(self.batch, generator)
-        condition = Condition(text, mask, self.data.null_text, self.data.null_mask).dropped(self.drop_text, generator)
+        condition = Condition(text, mask, self.data.null_text, self.data.null_mask).dropped(DROP_TEXT, generator)
         text, mask = condition.text, condition.mask
         sigma, noise = sample_sigmas(self.batch, generator), torch.randn(clean.shape, generator=generator)
         noisy, timestep = interpolate(clean, noise, sigma), TIMESTEP_SCALE * sigma
@@ -106,23 +98,16 @@ def recover(
     bank: TeacherBank,
     settings: RecoverySettings,
     *,
-    folder: Path | None = None,
-    title: str = "recovery",
     progress: bool = True,
 ) -> tuple[MobiVidTransformer3DModel, TrainResult]:
-    """Train a copy of a pruned student against its teacher.
+    """Train a copy of a pruned student against its teacher; (recovered copy, training result with its log).
 
     Args:
         student: `prune(teacher, plan)`, refitted or not; left untouched.
         plan: Matches student blocks with teacher blocks.
         bank: Teacher answers; its features must hold the matched blocks (`feature_blocks_for`).
         settings: See `RecoverySettings`.
-        folder: Keeps the training state, so that an interrupted recovery resumes.
-        title: Shown beside the progress bar.
         progress: Show a bar.
-
-    Returns:
-        (recovered copy, training result with its log).
     """
     student = copy.deepcopy(student).requires_grad_(True)
     matched = matched_features(plan) if settings.feature_weight else MatchedFeatures()
@@ -147,8 +132,19 @@ def recover(
         log_every=max(1, settings.steps // 20),
         seed=settings.seed,
     )
-    result = train(student, loss, schedule, folder, title=title, progress=progress)
+    result = train(student, loss, schedule, title="recovery", progress=progress)
     return student.eval(), result
+
+
+def matched_features(plan: PruningPlan) -> MatchedFeatures:
+    """Three evenly spaced student blocks, and the teacher state that each is trained to reach.
+
+    A kept block also does the work of the removed blocks that follow it, so its target is the teacher's state before
+    the next kept block. The last block is left to the output term.
+    """
+    inner = len(plan.keep_blocks) - 1
+    picked = sorted({round((i + 1) * inner / 4) for i in range(3)} & set(range(inner)))
+    return MatchedFeatures(tuple(picked), tuple(plan.stands_for(i) for i in picked))
 
 
 def feature_blocks_for(plans: Sequence[PruningPlan]) -> tuple[int, ...]:

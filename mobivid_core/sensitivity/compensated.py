@@ -3,7 +3,7 @@
 Gauss-Newton scores price a unit as if nothing made up for it. The least-squares refit does: a neuron that is nearly a
 linear mix of others costs next to nothing, however large it is. So each output projection loses its units one after
 another, cheapest first, and the rest is solved for again each time: the optimal brain surgeon of Hassibi & Stork (1993)
-on a layer's least squares, weighted by how much the model's output listens. The price of a unit is what its own
+on a layer's least squares, weighted by the sensitivity of the model's output. The price of a unit is what its own
 removal adds in that order, in the unit of the KD loss.
 
 With a the inputs of a projection W, g the gradient of a random probe at its output, r the mean of g^2 over channels and
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.kd import BATCH, Reference
-from mobivid_core.sensitivity.scores import Scores
+from mobivid_core.sensitivity.scores import Scores, unit_widths
 from mobivid_core.sensitivity.staged import SUBLAYERS, output_projection
 
 #: Neurons that leave an FFN together between two solutions, as a share of its width.
@@ -52,22 +52,17 @@ def compensated_scores(
 ) -> tuple[Scores, Scores]:
     """Prices of heads and neurons with take-over, and the plain Gauss-Newton scores from the same backward passes.
 
+    Blocks are priced alike in both, since no take-over across blocks is modelled.
+
     Args:
         model: The teacher, in eval mode.
         against: Its own answers on the calibration set (only inputs and scales are used).
         probes: Random sign vectors a batch.
-        seed: Seed of the probes.
-
-    Returns:
-        (compensated, Gauss-Newton); blocks are priced alike in both, since no take-over across blocks is modelled.
+        seed: Of the probes.
     """
     began = time.perf_counter()
     layers = [output_projection(block, name) for block in model.blocks for name in SUBLAYERS]
-    units = [
-        n
-        for triple in zip(model.sizes.self_heads, model.sizes.cross_heads, model.sizes.ffn_widths, strict=True)
-        for n in triple
-    ]
+    units = [n for widths in zip(*unit_widths(model.sizes).values(), strict=True) for n in widths]
     sums = [
         _Layer(n, torch.zeros(2 * (layer.in_features + 1,)), torch.zeros(layer.out_features), torch.zeros(n))
         for n, layer in zip(units, layers, strict=True)
@@ -122,17 +117,13 @@ def _probed(
             scale**0.5 * ((torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1) * y).sum()
             for scale, y in pairs
         )
-        found = dict(
-            zip(
-                (*present, *model.blocks), torch.autograd.grad(total, outputs, retain_graph=p < probes - 1), strict=True
-            )
-        )
+        gradients = torch.autograd.grad(total, outputs, retain_graph=p < probes - 1)
+        found = dict(zip((*present, *model.blocks), gradients, strict=True))
         effects = [
             (found[block] * (caught[block][1] - caught[block][0])).detach().flatten(1).sum(1) for block in model.blocks
         ]
         inner = [caught[m][0].detach() if m in caught else noisy.new_zeros(len(batch), 1, 0) for m in layers]
-        gradients = [found.get(m, noisy.new_zeros(len(batch), 1, m.out_features)) for m in layers]
-        yield inner, gradients, effects
+        yield inner, [found.get(m, noisy.new_zeros(len(batch), 1, m.out_features)) for m in layers], effects
 
 
 @torch.no_grad()

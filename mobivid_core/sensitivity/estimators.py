@@ -15,9 +15,9 @@ from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.gates import Gates
 from mobivid_core.sensitivity.calibration import CalibrationSet
-from mobivid_core.sensitivity.damage import scores_from_gates
-from mobivid_core.sensitivity.kd import BATCH
-from mobivid_core.sensitivity.scores import Scores
+from mobivid_core.sensitivity.damage import added, frozen, scores_of
+from mobivid_core.sensitivity.kd import BATCH, forward
+from mobivid_core.sensitivity.scores import Scores, unit_widths
 from mobivid_core.sensitivity.staged import enter, run_block
 
 
@@ -28,30 +28,18 @@ def task_loss_scores(model: MobiVidTransformer3DModel, calibration: CalibrationS
         (|mean_b dL_b/dg|, mean_b (dL_b/dg)^2) for every block, head and neuron, from one backward pass.
     """
     began = time.perf_counter()
-    frozen = [p for p in model.parameters() if p.requires_grad]
-    model.requires_grad_(False)
     first: list[Tensor] = []
     second: list[Tensor] = []
-    layout: Gates | None = None
-    try:
+    with frozen(model):
         for _, batch in calibration.batches(BATCH):
-            layout = Gates.ones(model.sizes, batch=len(batch)).requires_grad_()
-            sample = model(batch.noisy, batch.timestep, batch.text, batch.mask, gates=layout).sample
-            loss = (sample - batch.velocity).square().flatten(1).mean(1).sum()
-            found = [g.double() for g in torch.autograd.grad(loss, layout.tensors())]
-            parts = ([g.sum(0) for g in found], [g.square().sum(0) for g in found])
-            first, second = (
-                [a + b for a, b in zip(old, new, strict=False)] if old else new
-                for old, new in zip((first, second), parts, strict=False)
-            )
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
+            gates = Gates.ones(model.sizes, batch=len(batch)).requires_grad_()
+            loss = (forward(model, batch, gates=gates)[0] - batch.velocity).square().flatten(1).mean(1).sum()
+            found = [g.double() for g in torch.autograd.grad(loss, gates.tensors())]
+            first, second = added(first, [g.sum(0) for g in found]), added(second, [g.square().sum(0) for g in found])
     facts = {"passes": 3, "seconds": time.perf_counter() - began, "notes": {"samples": len(calibration)}}
-    gradient, fisher = iter(first), iter(second)
     return (
-        scores_from_gates(layout.map(lambda _: (next(gradient) / len(calibration)).abs()), "task_gradient", facts),
-        scores_from_gates(layout.map(lambda _: next(fisher) / len(calibration)), "task_fisher", facts),
+        scores_of([(g / len(calibration)).abs() for g in first], "task_gradient", facts),
+        scores_of([g / len(calibration) for g in second], "task_fisher", facts),
     )
 
 
@@ -88,6 +76,5 @@ def block_influence(model: MobiVidTransformer3DModel, calibration: CalibrationSe
 def random_scores(sizes: DiTConfig, seed: int = 0) -> Scores:
     """Uniform random scores: the arm that every recipe has to beat."""
     rng = np.random.default_rng(seed)
-    widths = {"self_heads": sizes.self_heads, "cross_heads": sizes.cross_heads, "ffn": sizes.ffn_widths}
-    parts = {k: tuple(rng.random(w) for w in v) for k, v in widths.items()}
+    parts = {k: tuple(rng.random(w) for w in widths) for k, widths in unit_widths(sizes).items()}
     return Scores(rng.random(sizes.blocks), **parts, estimator="random", notes={"seed": seed})

@@ -33,15 +33,10 @@ def kd_loss(
     teacher: tuple[Tensor, Sequence[Tensor]],
     feature_weight: float = FEATURE_WEIGHT,
 ) -> dict[str, Tensor]:
-    """KD loss of one batch.
+    """KD loss of one batch: `loss`, and its terms `output` and `features`.
 
-    Args:
-        student: (velocity (B, C, t, h, w), features [(B, N, hidden)]).
-        teacher: The same from the teacher.
-        feature_weight: Weight of the mean feature term.
-
-    Returns:
-        `loss`, and its terms `output` and `features`.
+    `student` and `teacher` are (velocity (B, C, t, h, w), features [(B, N, hidden)]); `feature_weight` is that of the
+    mean feature term.
     """
     output = relative_error(student[0], teacher[0])
     terms = [relative_error(s, t) for s, t in zip(student[1], teacher[1], strict=True)]
@@ -51,7 +46,7 @@ def kd_loss(
 
 @dataclass(frozen=True)
 class MatchedFeatures:
-    """Which student block's output is held against which teacher block's output."""
+    """Which student blocks' outputs are compared with which teacher blocks' outputs."""
 
     student: tuple[int, ...] = ()
     teacher: tuple[int, ...] = ()
@@ -106,7 +101,7 @@ def forward(
 
 @torch.no_grad()
 def output_errors(student: MobiVidTransformer3DModel, against: Reference) -> Tensor:
-    """(N,) output term of the KD loss for each sample: the number every comparison of recipes reports."""
+    """(N,) output term of the KD loss for each sample: what every comparison of recipes reports."""
     scale = against.scales()[0]
     parts = [
         scale * (forward(student, batch)[0] - against.output[rows]).square().flatten(1).sum(1)

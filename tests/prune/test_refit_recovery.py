@@ -12,10 +12,9 @@ from mobivid_core.flow.path import sample_sigmas
 from mobivid_core.measure.intervals import ratio
 from mobivid_core.prune.arms import Arm, arms_table, run_arms
 from mobivid_core.prune.least_squares import GatedLeastSquares
-from mobivid_core.prune.matching import matched_features, stands_for
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.planner import Targets, plan_for_budget, plan_for_targets
-from mobivid_core.prune.recovery import RecoverySettings, TeacherBank, feature_blocks_for, recover
+from mobivid_core.prune.recovery import RecoverySettings, TeacherBank, feature_blocks_for, matched_features, recover
 from mobivid_core.prune.refit import refit
 from mobivid_core.prune.search import without_blocks
 from mobivid_core.prune.surgery import prune
@@ -82,11 +81,10 @@ def test_a_strong_ridge_keeps_the_weights() -> None:
     assert torch.allclose(layer.weight, weight, atol=1e-6)
 
 
-@pytest.mark.parametrize("target", ["state", "layer"])
-def test_refit_never_raises_a_layers_calibration_error_and_helps_held_out(teacher, calibration, plan, target) -> None:
+def test_refit_never_raises_a_layers_calibration_error_and_helps_held_out(teacher, calibration, plan) -> None:
     student = prune(teacher, plan).eval()
     many = calibration_set(calibration.velocity, calibration.text, calibration.mask, samples=400, seed=1)
-    again, report = refit(student, teacher, plan, many, target=target, progress=False)
+    again, report = refit(student, teacher, plan, many, progress=False)
     assert len(report.layers) == 3 * 3 + 1
     # conjugate gradients fall monotonically; float32 products round at about one part in a million
     assert all(after <= before + 1e-6 for before, after in zip(report.before, report.after, strict=False))
@@ -104,13 +102,11 @@ def test_refit_of_an_unpruned_model_changes_nothing(teacher, calibration) -> Non
 def test_refit_refuses_strangers(teacher, calibration, plan) -> None:
     with pytest.raises(ParameterError, match="do not match the plan"):
         refit(teacher, teacher, plan, calibration)
-    with pytest.raises(ParameterError, match="'state' or 'layer'"):
-        refit(prune(teacher, plan), teacher, plan, calibration, target="weights")
 
 
 def test_kept_blocks_stand_for_the_removed_ones_after_them(teacher) -> None:
     plan = without_blocks(teacher.sizes, (0, 2))
-    assert [stands_for(plan, i) for i in (0, 1)] == [1, 3]
+    assert [plan.stands_for(i) for i in (0, 1)] == [1, 3]
     matched = matched_features(plan)
     assert matched.student == (0,) and matched.teacher == (1,)
 
