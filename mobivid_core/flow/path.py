@@ -22,7 +22,7 @@ DROP_TEXT = 0.1
 
 
 def interpolate(x0: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
-    """"""
+    """The point at `sigma`, (B,) or one number, on the path from data to noise: (1 - sigma) x0 + sigma noise."""
     sigma = per_sample(sigma, x0)
     return (1 - sigma) * x0 + sigma * noise
 
