@@ -30,22 +30,20 @@ from mobivid_core.train.state import folder_for
 
 #: Weight of the adversarial loss beside regression, and the student's rate as a share of regression's.
 WEIGHT, RATE_SHARE = 0.1, 0.1
-#: The adversarial gradient flows through that many last steps of the student's four.
+#: Last steps of the student's four that the adversarial gradient flows through.
 GRADIENT_STEPS = 2
-#: Logits that lie closer than this are not told apart: the margin of the hinge loss is 2.
+#: Smallest separation of logits that counts; the margin of the hinge loss is 2.
 _TOLD_APART = 0.2
 
 
-def default_warmup(steps: int) -> int:
-    """Updates of the heads alone before a stage of so many steps: a quarter, 2 to 200."""
-    return min(200, max(2, steps // 4))
-
-
 def stage_settings(how: StudentSettings, steps: int, warmup: int | None = None) -> DistillSettings:
-    """The stage that follows a regression with the settings `how`; `warmup` None takes the default."""
+    """The adversarial stage after a regression with settings `how`.
+
+    The heads are warmed up alone for `warmup` updates; None: a quarter of the steps, 2 to 200.
+    """
     return DistillSettings(
         steps, batch=how.batch, rate=RATE_SHARE * how.learning_rate, adversarial_weight=WEIGHT,
-        discriminator_warmup=default_warmup(steps) if warmup is None else warmup, gradient_steps=GRADIENT_STEPS,
+        discriminator_warmup=min(200, max(2, steps // 4)) if warmup is None else warmup, gradient_steps=GRADIENT_STEPS,
         seed=how.seed + 1,
     )  # fmt: skip
 
@@ -93,7 +91,7 @@ def compete(
         teacher: On the training device.
         data: Real clips.
         files: The teacher's trajectories.
-        how: Type, micro-batches and alarms of the regression.
+        how: Settings of the regression, for type, micro-batches and alarms.
         stage: From `stage_settings`.
         folder: Gets a folder of this start's states.
         say: Takes the discriminator's separation and alarms.
@@ -107,7 +105,12 @@ def compete(
     heads = FloatDiscriminator.seeded(FeatureTeacher(teacher), stage.seed).to(device)
     contest = Contest(heads, RealPool(data, files), stage)
     place = folder_for(folder / "adversarial", *student.state_dict().values())
-    judge = Player(heads, SplitLoss(lambda _, g: contest.draw_for_heads(g), _judged(contest, student)), TrainSettings(
+
+    def judged(*drawn: Tensor) -> dict[str, Tensor]:
+        terms = contest.heads_terms(student, *drawn)
+        return {**terms, "separation": terms["real_logit"] - terms["fake_logit"]}
+
+    judge = Player(heads, SplitLoss(lambda _, g: contest.draw_for_heads(g), judged), TrainSettings(
         stage.steps, learning_rate=stage.discriminator_rate, warmup=1, final_rate=1.0, weight_decay=0.0,
         betas=(0.0, 0.99), clip_norm=stage.clip_norm, ema=0.0, seed=stage.seed + 1, bf16=how.bf16,
         accumulate=how.accumulate,
@@ -126,14 +129,6 @@ def compete(
 
     settings = replace(how, steps=stage.steps, learning_rate=stage.rate, seed=stage.seed)
     return run(student, SplitLoss(draw, error), data, settings, place, "adversarial stage", say, opponent=judge)
-
-
-def _judged(contest: Contest, student: MobiVidTransformer3DModel) -> Callable[..., dict[str, Tensor]]:
-    def error(*drawn: Tensor) -> dict[str, Tensor]:
-        terms = contest.heads_terms(student, *drawn)
-        return {**terms, "separation": terms["real_logit"] - terms["fake_logit"]}
-
-    return error
 
 
 def _warm_up(judge: Player, steps: int, folder: Path, say: Callable[[str], None]) -> None:

@@ -84,11 +84,10 @@ def _own_sizes(config: dict[str, Any], folder: Path) -> DiTConfig:
 class Weights:
     """Tensors of a folder's safetensors by name; a mapped file is opened when it is first asked for.
 
-    Args:
-        folder: Holds one file, or shards and their index.
+    `folder` holds one file, or shards and their index.
 
     Raises:
-        CheckpointError: No weights, a shard that is missing, torn or no safetensors.
+        CheckpointError: No weights, or a shard that is missing, torn or no safetensors.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -174,12 +173,8 @@ def load_transformer(
 def computing_dtype(folder: Path | str, device: torch.device, stream: bool = False) -> torch.dtype | None:
     """float32 where a processor computes it faster than the checkpoint's half precision; None keeps the file's type.
 
-    Many processors emulate bfloat16, ten times slower than float32 and more, so both are timed. Prints why.
-
-    Args:
-        folder: As in `find_transformer`.
-        device: What computes.
-        stream: Blocks are read from disk as they are used: the file's type stays.
+    Many processors emulate bfloat16, ten times slower than float32 and more, so both are timed; prints the reason.
+    With `stream`, blocks are read from disk as they are used: the file's type stays.
     """
     source = find_transformer(folder)
     stored = Weights(source.folder)
@@ -233,13 +228,10 @@ def save_as_ltx(model: MobiVidTransformer3DModel, folder: Path) -> None:
 def on_device(
     model: MobiVidTransformer3DModel, device: torch.device, *, stream: bool = False
 ) -> MobiVidTransformer3DModel:
-    """A frozen model where it is to compute.
+    """A frozen model from `load_transformer`, its tensors still mapped files, on the device that computes.
 
-    Args:
-        model: From `load_transformer`, its tensors still mapped files.
-        device: Where.
-        stream: Keep the blocks on disk and bring each to the device when it is used (Accelerate's offloading): one
-            block's memory instead of all of them, for as much reading as there are passes.
+    With `stream`, blocks stay on disk and each is moved to the device when it is used (Accelerate's offloading): the
+    memory of one block, at the cost of reading all of them in each pass.
     """
     if not stream:
         return model.to(device)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Tokens of a caption, as `LTXPipeline` pads it.
 TEXT_TOKENS = 128
+#: Samples of a shard of packed latents.
+PACKED = 64
 
 
 def load_encoders(pipeline: Path, dtype: torch.dtype, device: torch.device | str) -> LTXPipeline:
@@ -78,8 +80,7 @@ def encode(
         videos: `captions.csv` with videos, or webdataset shards of them (see `data.captioned`).
         out: Folder of the shards.
         frames: Frames of a clip, 1 + a multiple of the VAE's ratio.
-        height: Of a clip in pixels, a multiple of the VAE's ratio.
-        width: See `height`.
+        height, width: Of a clip in pixels, multiples of the VAE's ratio.
         per_shard: Videos a shard.
         per_file: Clips of a video at most.
         tokens: Tokens of a caption.
@@ -108,19 +109,17 @@ def encode(
     facts = ShardFacts(shape, tokens, null[0].shape[-1], float(FRAME_RATE), ratio, f"videos of {Path(videos).name}")
     if me.is_main_process:
         write_facts(out, facts, *null)
-    report, listing, index, began, done = FolderReport(Path(videos)), None, -1, time.perf_counter(), 0
+    report, began, done = FolderReport(Path(videos)), time.perf_counter(), 0
     listing = captioned_videos(videos, report)
-    while True:
-        index += 1
+    for index in count():
+        first = next(listing, None)
+        if first is None:
+            break
         mine = index % me.num_processes == me.process_index and not (out / shard_name(index)).exists()
         samples: list[Sample] = []
-        more = False
-        for name, path, captions in islice(listing, per_shard):
-            more = True
+        for name, path, captions in chain([first], islice(listing, per_shard - 1)):
             if mine:
                 samples += _samples(pipe, name, path, captions, (frames, height, width), per_file, tokens, report)
-        if not more:
-            break
         if samples:
             write_shard(out / shard_name(index), samples)
             done += len(samples)
@@ -148,18 +147,11 @@ def _samples(
         yield Sample(latents, states[word], mask[word], {"video": name, "clip": k, "caption": captions[word]})
 
 
-def pack(latents: Path, out: Path, *, frame_rate: float, ratio: tuple[int, int, int], per_shard: int = 64) -> int:
-    """Shards from latents of your own: a folder of safetensors with `latents`, `text` and `mask` each.
+def pack(latents: Path, out: Path, *, frame_rate: float, ratio: tuple[int, int, int]) -> int:
+    """Shards from latents of your own; returns the number of samples.
 
-    Args:
-        latents: Holds `NAME.safetensors` and `null.safetensors` (`text` (1, L, D), `mask` (1, L) of "").
-        out: Folder of the shards.
-        frame_rate: Frames a second of the clips.
-        ratio: Frames and pixels (t, h, w) that a latent cell stands for.
-        per_shard: Samples a shard.
-
-    Returns:
-        Number of samples.
+    `latents` holds `NAME.safetensors` with `latents`, `text` and `mask` each, and `null.safetensors` (`text` (1, L, D),
+    `mask` (1, L) of ""). `ratio` are the frames and pixels (t, h, w) of a latent cell.
 
     Raises:
         CheckpointError: A file is missing, torn, or lacks a tensor.
@@ -170,9 +162,9 @@ def pack(latents: Path, out: Path, *, frame_rate: float, ratio: tuple[int, int, 
         raise CheckpointError(f"no .safetensors with latents in {latents}")
     null = _tensors(Path(latents) / "null.safetensors", ("text", "mask"))
     facts = None
-    for start in range(0, len(files), per_shard):
+    for start in range(0, len(files), PACKED):
         samples = []
-        for path in files[start : start + per_shard]:
+        for path in files[start : start + PACKED]:
             found = _tensors(path, ("latents", "text", "mask"))
             own = (tuple(found["latents"].shape), *found["text"].shape)
             if facts is None:
@@ -181,7 +173,7 @@ def pack(latents: Path, out: Path, *, frame_rate: float, ratio: tuple[int, int, 
             elif own != (facts.shape, facts.text_tokens, facts.text_dim):
                 raise ParameterError(f"{path} holds {own}, the files before it {facts.shape}: one clip size a folder")
             samples.append(Sample(found["latents"], found["text"], found["mask"], {"video": path.stem}))
-        target = out / shard_name(start // per_shard)
+        target = out / shard_name(start // PACKED)
         if not target.exists():
             write_shard(target, samples)
     return len(files)

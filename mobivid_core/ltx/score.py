@@ -8,16 +8,16 @@ Simplified: the output term of the KD loss alone, without features.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mobivid_core.distill.trajectory import tensors_digest
 from mobivid_core.errors import CheckpointError, ParameterError
 from mobivid_core.ltx.shards import as_inputs
 from mobivid_core.models.counts import dit_flops
@@ -84,8 +84,7 @@ def estimate(model: MobiVidTransformer3DModel, calibration: CalibrationSet, sett
     pflop = score_flops(model.sizes, tuple(calibration.noisy.shape[2:]), calibration.text.shape[1], settings) / 1e15
     return (
         f"scoring: {settings.samples} samples x {settings.probes} probes, {pflop:.3g} PFLOP: about {pflop / 0.1:.3g} s "
-        "at 100 TFLOP/s (a large GPU), "
-        f"{pflop / 1e-4 / 60:.3g} minutes at 0.1 TFLOP/s (two processor cores)"
+        f"at 100 TFLOP/s (a large GPU), {pflop / 1e-4 / 60:.3g} minutes at 0.1 TFLOP/s (two processor cores)"
     )
 
 
@@ -111,19 +110,18 @@ def _mean(parts: list[Scores], estimator: str, settings: ScoreSettings) -> Score
     power = np.array([part.notes["power"] for part in parts])
     weights = power / power.mean() / len(parts)
 
-    def mixed(kind: str, b: int) -> np.ndarray:
-        return sum(w * getattr(part, kind)[b] for w, part in zip(weights, parts, strict=True))
+    def mixed(values: Iterable[np.ndarray]) -> np.ndarray:
+        return sum(w * value for w, value in zip(weights, values, strict=True))
 
-    blocks = sum(w * part.blocks for w, part in zip(weights, parts, strict=True))
-    kinds = {k: tuple(mixed(k, b) for b in range(len(blocks))) for k in UNIT_KINDS[1:]}
+    blocks = mixed(part.blocks for part in parts)
+    kinds = {k: tuple(map(mixed, zip(*(getattr(part, k) for part in parts), strict=True))) for k in UNIT_KINDS[1:]}
     seconds = sum(part.seconds for part in parts)
     notes = {**asdict(settings), "features": []}
     return Scores(blocks, **kinds, estimator=estimator, passes=parts[0].passes, seconds=seconds, notes=notes)
 
 
 def _key(model: MobiVidTransformer3DModel, calibration: CalibrationSet, settings: ScoreSettings) -> str:
-    """Short hash of what a part depends on: sizes, some weights, the noise and the settings."""
-    digest = hashlib.sha256(json.dumps([model.sizes.as_kwargs(), settings.probes, settings.seed]).encode())
-    for value in (model.proj_out.weight, model.proj_in.weight, calibration.timestep, calibration.noisy[0]):
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """Short hash of the inputs of a part: sizes, some weights, the noise and the settings."""
+    word = json.dumps([model.sizes.as_kwargs(), settings.probes, settings.seed])
+    values = model.proj_out.weight, model.proj_in.weight, calibration.timestep, calibration.noisy[0]
+    return tensors_digest(word, (value.float() for value in values))

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mobivid_core.distill import regression
 from mobivid_core.distill.trajectory import STUDENT_STEPS, student_sigmas
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.path import TIMESTEP_SCALE, flow_batch, predicted_velocity
@@ -25,7 +26,7 @@ from mobivid_core.ltx.trajectories import TrajectoryFiles, in_own_type
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.recovery import matched_features
-from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, MatchedFeatures, kd_loss
+from mobivid_core.sensitivity.kd import kd_loss
 from mobivid_core.train.distributed import SplitLoss, processes, whole
 from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
 
@@ -40,9 +41,7 @@ class StudentSettings:
     steps: int
     batch: int = 8  # clips a step, over all processes
     learning_rate: float = 1e-4  # peak rate of AdamW
-    feature_weight: float = FEATURE_WEIGHT  # weight of the matched states in recovery's KD loss
     data_weight: float = 0.0  # weight of the clips' own velocities in recovery
-    drop_text: float = 0.1  # share of unconditional samples in recovery
     bf16: bool = False
     accumulate: int = 1  # micro-batches of each process
     sharded: bool = False  # FSDP2; alarms then look at the loss alone, since sampling would need every process
@@ -73,12 +72,12 @@ def recover(
         folder: Keeps the training state and the last good weights.
         say: Takes the estimate and alarms.
     """
-    matched = matched_features(plan) if settings.feature_weight else MatchedFeatures()
+    matched = matched_features(plan)
 
     def draw(_: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         latents, text, mask = data.draw(settings.batch, generator)
         captions = Condition(text, mask, data.null_text, data.null_mask)
-        return flow_batch(latents, captions, generator, drop_text=settings.drop_text)
+        return flow_batch(latents, captions, generator)
 
     def error(noisy: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         with torch.no_grad(), torch.autocast(noisy.device.type, enabled=False):
@@ -86,7 +85,7 @@ def recover(
             answer, states = teacher(*given, feature_blocks=matched.teacher, return_dict=False)
         own = student(noisy, timestep, text, mask, feature_blocks=matched.student, return_dict=False)
         own = own[0].float(), [s.float() for s in own[1]]
-        terms = kd_loss(own, (answer.float(), [s.float() for s in states]), settings.feature_weight)
+        terms = kd_loss(own, (answer.float(), [s.float() for s in states]))
         if settings.data_weight:
             clips = (own[0] - wanted).square().sum() / wanted.square().sum()
             terms = {**terms, "data": clips, "loss": terms["loss"] + settings.data_weight * clips}
@@ -101,29 +100,19 @@ def distil(
 ) -> TrainResult:  # fmt: skip
     """Train a student in place to reach in four unguided steps what its guided teacher reaches in many.
 
-    Args:
-        student: In float32.
-        files: The teacher's trajectories.
-        data: Clips are only looked at by the alarms.
-        settings: See `StudentSettings`.
-        folder: Keeps training state and last good weights.
-        say: Takes alarms.
+    Arguments as for `recover`; of `data` only the alarms take clips.
     """
-
-    def draw(_: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        return draw_chords(files, settings.batch, generator)
-
-    def error(*chords: Tensor) -> Tensor:
-        return velocity_error(student, *chords)
-
-    return run(student, SplitLoss(draw, error), data, settings, folder, "distillation", say)
+    loss = SplitLoss(
+        lambda _, generator: draw_chords(files, settings.batch, generator),
+        lambda *chords: velocity_error(student, *chords),
+    )
+    return run(student, loss, data, settings, folder, "distillation", say)
 
 
 def draw_chords(files: TrajectoryFiles, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """(states (B, C, t, h, w), timesteps (B,), text, mask, chords (B, C, t, h, w)), levels evenly covered."""
+    rows, levels = regression.draw_chords(batch, files, generator)
     sigmas = student_sigmas()
-    rows = torch.randint(len(files), (batch,), generator=generator)
-    levels = (torch.arange(batch) + int(torch.randint(STUDENT_STEPS, (1,), generator=generator))) % STUDENT_STEPS
     path, text, mask = files.read(rows)
     states, ends = (path[torch.arange(batch), levels + later] for later in (0, 1))
     width = (sigmas[levels] - sigmas[levels + 1])[:, None, None, None, None]
@@ -143,16 +132,8 @@ def run(
 ) -> TrainResult:  # fmt: skip
     """Train a student in place under alarms; an alarm leaves the last good weights.
 
-    Args:
-        student: In float32.
-        loss: Of the student.
-        data: Clips that alarms compare samples with.
-        settings: See `StudentSettings`.
-        folder: Keeps training state and last good weights.
-        title: Of the bar and of messages.
-        say: Takes alarms.
-        steps: Euler steps of the alarms' samples.
-        opponent: Trained with it (`train.loop`); the student's start then counts as good.
+    The alarms compare samples of so many Euler `steps` with clips of `data`. An `opponent` is trained with the student
+    (`train.loop`), whose start then counts as good.
     """
     student.requires_grad_(True).enable_gradient_checkpointing()
     watch = None
