@@ -67,26 +67,16 @@ def most_steps(guidance: float | Guidance, evaluations: int, solver: str = "eule
 
 
 def candidates(
-    model: nn.Module,
-    shape: tuple[int, ...],
-    evaluations: int,
+    model: nn.Module,  # the teacher
+    shape: tuple[int, ...],  # (C, t, h, w) of a latent
+    evaluations: int,  # network evaluations a clip that are allowed
     tried: Iterable[Guidance],
     *,
-    captions: int = COARSE,
-    full_steps: int = 20,
-    seed: int = 0,
+    captions: int = COARSE,  # validation captions of the search
+    full_steps: int = 20,  # Euler steps of the full samplers, at the least
+    seed: int = 0,  # of the noises
 ) -> list[Sampler]:
-    """For each guidance the two solvers that come closest to its own full sampler, each on its best grid.
-
-    Args:
-        model: The teacher.
-        shape: (C, t, h, w) of a latent.
-        evaluations: Network evaluations a clip that are allowed.
-        tried: Guidance settings.
-        captions: Validation captions of the search.
-        full_steps: Euler steps of the full samplers, at the least.
-        seed: Of the noises.
-    """
+    """For each guidance the two solvers that come closest to its own full sampler, each on its best grid."""
     device, found = next(model.parameters()).device, []
     condition = validation_condition(captions, device)
     for guidance in tried:

@@ -90,28 +90,17 @@ class KnotSearch:
 
 @torch.no_grad()
 def search_knots(
-    model: nn.Module,
-    condition: Condition,
-    shape: tuple[int, ...],
+    model: nn.Module,  # the teacher
+    condition: Condition,  # B captions
+    shape: tuple[int, ...],  # (C, t, h, w) of a latent
     *,
-    guidance: float | Guidance,
+    guidance: float | Guidance,  # of all samplers
     steps: int = 4,
-    full_steps: int = 20,
-    shifts: Iterable[float] = SHIFTS,
-    seed: int = 0,
+    full_steps: int = 20,  # Euler steps of the trajectory that they should follow
+    shifts: Iterable[float] = SHIFTS,  # time shifts of the textbook grid; 1 is the grid itself
+    seed: int = 0,  # of the noises
 ) -> KnotSearch:
-    """The best grid of each solver on the captions of `condition` (validation captions, never the reported ones).
-
-    Args:
-        model: The teacher.
-        condition: B captions.
-        shape: (C, t, h, w) of a latent.
-        guidance: Of all samplers.
-        steps: Steps of the baselines.
-        full_steps: Euler steps of the trajectory that they should follow.
-        shifts: Time shifts of the textbook grid; 1 is the grid itself.
-        seed: Of the noises.
-    """
+    """The best grid of each solver on the captions of `condition` (validation captions, never the reported ones)."""
     device = next(model.parameters()).device
     noise = torch.randn((len(condition), *shape), generator=step_generator(seed, len(condition))).to(device)
     fine = student_sigmas(full_steps)

@@ -94,27 +94,17 @@ def shown_evaluations(guidance: float | Guidance, sigmas: Sequence[float]) -> in
 
 
 def collect_own_states(
-    student: nn.Module,
-    teacher: nn.Module,
-    given: Trajectories,
-    clips: int,
+    student: nn.Module,  # on the device to compute on
+    teacher: nn.Module,  # on the same device
+    given: Trajectories,  # the teacher's trajectories, on the CPU
+    clips: int,  # how many; after the last one the first ones follow
     *,
-    first: int = 0,
-    cache: Path | None = None,
-    chunk: int = 64,
+    first: int = 0,  # where to begin
+    cache: Path | None = None,  # folder of finished chunks; None keeps nothing
+    chunk: int = 64,  # clips computed together
     progress: bool = False,
 ) -> Trajectories:
     """`own_states` of `clips` trajectories of `given` from the `first` on, in chunks that a later call finds again.
-
-    Args:
-        student: On the device to compute on.
-        teacher: On the same device.
-        given: The teacher's trajectories, on the CPU.
-        clips: How many; after the last one the first ones follow.
-        first: Where to begin.
-        cache: Folder of finished chunks; None keeps nothing.
-        chunk: Clips computed together.
-        progress: Show a bar.
 
     Raises:
         ParameterError: More clips than trajectories.

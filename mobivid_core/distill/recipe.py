@@ -181,27 +181,18 @@ def make_contest(
 
 
 def distill(
-    student: nn.Module,
-    teacher: nn.Module,
-    dataset: LatentDataset,
+    student: nn.Module,  # start, usually the pruned and recovered model; it is copied, not changed
+    teacher: nn.Module,  # frozen; on the same device as the student
+    dataset: LatentDataset,  # encoded captioned clips
     recipe: Recipe,
     *,
-    trajectories: Trajectories | None = None,
+    trajectories: Trajectories | None = None,  # taken instead of collecting new ones
+    # Keeps trajectories, states and logs, so that an interrupted call continues. None keeps nothing.
     folder: Path | None = None,
     progress: bool = False,
-    compiled: bool = False,
+    compiled: bool = False,  # compile the blocks of student and teacher
 ) -> Distilled:
     """Distil `student` from the guided `teacher`.
-
-    Args:
-        student: Start, usually the pruned and recovered model; it is copied, not changed.
-        teacher: Frozen; on the same device as the student.
-        dataset: Encoded captioned clips.
-        recipe: Sizes and settings.
-        trajectories: Taken instead of collecting new ones.
-        folder: Keeps trajectories, states and logs, so that an interrupted call continues. None keeps nothing.
-        progress: Show bars.
-        compiled: Compile the blocks of student and teacher.
 
     Raises:
         TrainingError: Losses stayed non-finite.

@@ -44,23 +44,16 @@ class Distiller:
 
     def __init__(
         self,
-        student: nn.Module,
-        trajectories: Trajectories,
+        student: nn.Module,  # velocity model on the device to train on
+        trajectories: Trajectories,  # guided teacher trajectories
         settings: DistillSettings,
         *,
-        contest: Contest | None = None,
+        contest: Contest | None = None,  # discriminator and real batches; needed when `adversarial_weight` > 0
+        # Loss on the teacher's chords instead of `regression_loss`, with the same arguments
         anchor: Callable[[nn.Module, Trajectories, Tensor, Tensor], Tensor] | None = None,
-        folder: Path | None = None,
+        folder: Path | None = None,  # keeps state and log
     ) -> None:
         """Set up, and resume from the state in `folder` if there is one.
-
-        Args:
-            student: Velocity model on the device to train on.
-            trajectories: Guided teacher trajectories.
-            settings: See `DistillSettings`.
-            contest: Discriminator and real batches; needed when `adversarial_weight` > 0.
-            anchor: Loss on the teacher's chords instead of `regression_loss`, with the same arguments.
-            folder: Keeps state and log.
 
         Raises:
             ParameterError: The adversarial weight asks for a contest that was not given.

@@ -109,23 +109,15 @@ def step_generator(seed: int, *salt: int) -> torch.Generator:
 
 @torch.no_grad()
 def teacher_states(
-    teacher: nn.Module,
-    condition: Condition,
-    noise: Tensor,
+    teacher: nn.Module,  # velocity model
+    condition: Condition,  # B captions
+    noise: Tensor,  # where to start
     *,
-    steps: int,
-    guidance: float | Guidance,
-    solver: str = "euler",
+    steps: int,  # teacher steps, a multiple of `STUDENT_STEPS`, so that it passes the student's noise levels
+    guidance: float | Guidance,  # guidance scale, or a `Guidance`
+    solver: str = "euler",  # "euler", "unipc" or "dpm++"
 ) -> Tensor:
     """Guided trajectory (B, 5, C, t, h, w) from each noise (B, C, t, h, w), at the student's noise levels.
-
-    Args:
-        teacher: Velocity model.
-        condition: B captions.
-        noise: Where to start.
-        steps: Teacher steps, a multiple of `STUDENT_STEPS`, so that it passes the student's noise levels.
-        guidance: Guidance scale, or a `Guidance`.
-        solver: "euler", "unipc" or "dpm++".
 
     Raises:
         ParameterError: `steps` is not a positive multiple of 4.
@@ -145,30 +137,21 @@ def round_steps(steps: int) -> int:
 
 
 def collect_trajectories(
-    teacher: nn.Module,
-    condition: Condition,
-    shape: tuple[int, int, int, int],
+    teacher: nn.Module,  # velocity model on the device to compute on
+    condition: Condition,  # N captions
+    shape: tuple[int, int, int, int],  # (C, t, h, w) of one latent
     *,
     steps: int,
     guidance: float | Guidance,
     solver: str = "euler",
-    seed: int = 0,
+    seed: int = 0,  # the noise of chunk i comes from (seed, i) alone
+    # Folder of finished chunks; an interrupted call continues after the last one, a call for more captions
+    # computes the new ones only. None keeps nothing.
     cache: Path | None = None,
-    chunk: int = 64,
+    chunk: int = 64,  # clips computed together; part of what the cache is keyed by
     progress: bool = False,
 ) -> Trajectories:
     """Trajectories (on the CPU) for all captions, in chunks that a later call finds again.
-
-    Args:
-        teacher: Velocity model on the device to compute on.
-        condition: N captions.
-        shape: (C, t, h, w) of one latent.
-        steps, guidance, solver: As in `teacher_states`.
-        seed: The noise of chunk i comes from (seed, i) alone.
-        cache: Folder of finished chunks; an interrupted call continues after the last one, a call for more captions
-            computes the new ones only. None keeps nothing.
-        chunk: Clips computed together; part of what the cache is keyed by.
-        progress: Show a bar.
 
     Raises:
         RunError: The disk is full; finished chunks are kept.

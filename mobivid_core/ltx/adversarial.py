@@ -86,15 +86,8 @@ def compete(
 ) -> TrainResult:  # fmt: skip
     """Train a regressed student in place against a discriminator, from real clips and the teacher's samples.
 
-    Args:
-        student: In float32.
-        teacher: On the training device.
-        data: Real clips.
-        files: The teacher's trajectories.
-        how: Settings of the regression, for type, micro-batches and alarms.
-        stage: From `stage_settings`.
-        folder: Gets a folder of this start's states.
-        say: Takes the discriminator's separation and alarms.
+    `how` has type, micro-batches and alarms of the regression, `stage` is from `stage_settings`. `folder` gets a folder
+    of this start's states.
 
     Returns:
         The log: `loss`, `regression`, `adversarial`, and of the heads `discriminator`, `real_logit`, `fake_logit`,

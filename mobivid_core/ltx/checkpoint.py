@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import torch
+from accelerate import cpu_offload
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -212,19 +213,6 @@ def save_transformer(model: MobiVidTransformer3DModel, folder: Path, dtype: torc
     write_json(folder / "config.json", config | {"_class_name": type(model).__name__})
 
 
-def save_as_ltx(model: MobiVidTransformer3DModel, folder: Path) -> None:
-    """Write an unpruned model, or one that lost whole blocks only, as diffusers' own class.
-
-    Raises:
-        ParameterError: diffusers' class cannot hold it.
-        RunError: The disk is full or read-only.
-    """
-    config = layout.config_of(model.sizes) | {"_class_name": layout.CLASS}
-    with replacing(Path(folder) / WEIGHTS) as part:
-        save_file(layout.to_theirs(model.state_dict(), model.config.head_dim), part, metadata={"format": "pt"})
-    write_json(Path(folder) / "config.json", config)
-
-
 def on_device(
     model: MobiVidTransformer3DModel, device: torch.device, *, stream: bool = False
 ) -> MobiVidTransformer3DModel:
@@ -235,8 +223,6 @@ def on_device(
     """
     if not stream:
         return model.to(device)
-    from accelerate import cpu_offload
-
     for block in model.blocks:
         cpu_offload(block, device, state_dict=block.state_dict())
     for name, child in model.named_children():

@@ -73,20 +73,16 @@ def encode(
     per_file: int = 8, tokens: int = TEXT_TOKENS, dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str | None = None, say: Callable[[str], None] = print,
 ) -> FolderReport:  # fmt: skip
-    """Encode a folder of captioned videos into shards.
+    """Encode a folder of captioned videos into shards of `per_shard` videos each.
 
     Args:
         pipeline: A diffusers LTX pipeline folder.
         videos: `captions.csv` with videos, or webdataset shards of them (see `data.captioned`).
         out: Folder of the shards.
-        frames: Frames of a clip, 1 + a multiple of the VAE's ratio.
-        height, width: Of a clip in pixels, multiples of the VAE's ratio.
-        per_shard: Videos a shard.
+        frames, height, width: Of a clip; 1 + a multiple, and multiples, of the VAE's ratios.
         per_file: Clips of a video at most.
         tokens: Tokens of a caption.
-        dtype: Type that VAE and text encoder compute in.
-        device: Where; None: Accelerate's choice.
-        say: Takes progress lines.
+        device: Where VAE and text encoder compute, in `dtype`; None: Accelerate's choice.
 
     Returns:
         What became of each video that this process read.

@@ -41,15 +41,10 @@ def export(
     model: MobiVidTransformer3DModel, out: Path, grid: Grid, text_tokens: int, *, block: int | None = None,
     frames: int = 0, source: str = "",
 ) -> list[Verification]:  # fmt: skip
-    """Convert a transformer, or one block of it, and verify each package.
+    """Convert a float32 transformer, or one `block` of it, and verify each package.
 
-    Args:
-        model: In float32; its weights are rounded to float16 in place.
-        out: Folder of packages, tables and manifest.
-        grid: Latent grid (t, h, w), fixed in the packages.
-        text_tokens: Length of the text, fixed too.
-        block: One block's index; None converts all of it in parts.
-        frames, source: Frames of the clip and origin of the weights, for the manifest.
+    The weights are rounded to float16 in place; `grid` (t, h, w) and `text_tokens` are fixed in the packages. `out`
+    gets packages, tables and manifest, which names `frames` of the clip and `source` of the weights.
 
     Raises:
         ExportError: A conversion is refused or fails.

@@ -20,7 +20,7 @@ from mobivid_core.phone.devices import find_device
 from mobivid_core.phone.latency import latency_cost
 from mobivid_core.prune.costs import LinearCost, flop_cost, parameter_cost
 from mobivid_core.prune.plan import PruningPlan
-from mobivid_core.prune.planner import plan_for_budget, with_notes
+from mobivid_core.prune.planner import plan_for_budget
 from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.scores import Scores
 
@@ -30,14 +30,10 @@ PLAN, CARD = "plan.json", "README.md"
 
 
 def cost_of(sizes: DiTConfig, unit: str, grid: Grid, text_tokens: int, *, chip: str = "A18 Pro") -> LinearCost:
-    """Prices of a block, a head and a neuron.
+    """Prices of a block, a head and a neuron in one of `UNITS`.
 
-    Args:
-        sizes: The model to be pruned.
-        unit: One of `UNITS`; "flops" and "seconds" are of one forward pass at batch 1, "bytes" of 16-bit weights.
-        grid: Latent grid (t, h, w).
-        text_tokens: Length of the text.
-        chip: Whose Neural Engine predicts the "seconds".
+    "flops" and "seconds" (predicted for the Neural Engine of `chip`) are of one forward pass of a latent `grid`
+    (t, h, w) with `text_tokens` at batch 1, "bytes" of 16-bit weights.
 
     Raises:
         ParameterError: Unknown unit or chip.
@@ -62,14 +58,8 @@ def make_plan(
 ) -> PruningPlan:  # fmt: skip
     """Cut the cheapest damage until the budget holds.
 
-    Args:
-        sizes: The model to be pruned.
-        scores: Of this model.
-        cost: From `cost_of`.
-        budget: In the unit of `cost`; up to 1 it is a share of the whole model.
-        levels: Levels that may be cut.
-        multiple: FFN widths are rounded to this.
-        data: One line on what was scored, for the notes.
+    The budget is in the unit of `cost`; up to 1 it is a share of the whole model. FFN widths are rounded to `multiple`;
+    `data` is one line on what was scored, for the notes.
 
     Raises:
         BudgetError: The budget cannot be reached.
@@ -77,7 +67,8 @@ def make_plan(
     """
     budget = budget * cost.total(sizes) if 0 < budget <= 1 else budget
     plan = plan_for_budget(scores, sizes, budget, levels, cost=cost, multiple=multiple)
-    return with_notes(plan, {"score_notes": scores.notes, "data": data, "left": cost.total(plan.sizes)})
+    facts = {"score_notes": scores.notes, "data": data, "left": cost.total(plan.sizes)}
+    return replace(plan, notes=plan.notes | facts)
 
 
 def cut(model: MobiVidTransformer3DModel, plan: PruningPlan, out: Path, source: str, grid: Grid, tokens: int) -> None:

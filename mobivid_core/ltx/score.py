@@ -44,14 +44,10 @@ def score(
     model: MobiVidTransformer3DModel, calibration: CalibrationSet, settings: ScoreSettings, folder: Path,
     say: Callable[[str], None] = print,
 ) -> Scores:  # fmt: skip
-    """Score a model; finished samples in `folder` are not computed again.
+    """Score a frozen model on its device; finished samples in `folder` are not computed again.
 
-    Args:
-        model: Frozen, on its device; gradient checkpointing is switched on.
-        calibration: At least `settings.samples` samples.
-        settings: See `ScoreSettings`.
-        folder: Gets `parts/` and the scores (`Scores.load(folder, "gauss_newton_<probes>")`).
-        say: Takes the estimate and progress lines.
+    Gradient checkpointing is switched on. `folder` gets `parts/` and the scores
+    (`Scores.load(folder, "gauss_newton_<probes>")`); `say` takes the estimate and progress lines.
 
     Raises:
         ParameterError: Too few samples, or a score that is not finite.

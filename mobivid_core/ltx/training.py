@@ -61,16 +61,10 @@ def recover(
     student: MobiVidTransformer3DModel, teacher: MobiVidTransformer3DModel, plan: PruningPlan, data: LatentShards,
     settings: StudentSettings, folder: Path, say: Callable[[str], None] = print,
 ) -> TrainResult:  # fmt: skip
-    """Train a pruned student in place to answer as its teacher does.
+    """Train a pruned float32 student in place to answer as its teacher does.
 
-    Args:
-        student: `prune(teacher, plan)`, refitted or not, in float32.
-        teacher: The plan's source, on the training device.
-        plan: Matches student blocks with teacher blocks.
-        data: Clips and captions.
-        settings: See `StudentSettings`.
-        folder: Keeps the training state and the last good weights.
-        say: Takes the estimate and alarms.
+    The teacher is the plan's source, on the training device. `folder` keeps the training state and the last good
+    weights; `say` takes alarms.
     """
     matched = matched_features(plan)
 

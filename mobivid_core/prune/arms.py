@@ -52,25 +52,16 @@ class ArmResult:
 
 def run_arms(
     arms: Sequence[Arm],
-    teacher: MobiVidTransformer3DModel,
-    calibration: CalibrationSet,
-    data: LatentDataset,
-    held_out: Reference,
-    settings: RecoverySettings,
-    progress: bool = True,
+    teacher: MobiVidTransformer3DModel,  # the source of every plan
+    calibration: CalibrationSet,  # inputs of the refit
+    data: LatentDataset,  # training clips
+    held_out: Reference,  # teacher answers on clips that no arm has seen
+    settings: RecoverySettings,  # the short recovery
+    progress: bool = True,  # show one bar over the arms
 ) -> list[ArmResult]:
     """Prune, refit and recover every arm, measuring after each step.
 
     All arms see the same recovery batches, whose teacher answers are computed once.
-
-    Args:
-        arms: Recipes.
-        teacher: The source of every plan.
-        calibration: Inputs of the refit.
-        data: Training clips.
-        held_out: Teacher answers on clips that no arm has seen.
-        settings: The short recovery.
-        progress: Show one bar over the arms.
     """
     bank = TeacherBank(
         teacher,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
@@ -148,11 +148,6 @@ def uniform_plan(sizes: DiTConfig, targets: Targets) -> PruningPlan:
         for kind, widths in unit_widths(sizes).items()
     }
     return PruningPlan(sizes, blocks, **kept, notes={"method": "uniform", "scores": "none"})
-
-
-def with_notes(plan: PruningPlan, notes: dict) -> PruningPlan:
-    """The plan with further notes."""
-    return replace(plan, notes={**plan.notes, **notes})
 
 
 def _highest(values: np.ndarray, count: int) -> tuple[int, ...]:

@@ -93,22 +93,14 @@ class TeacherBank:
 
 
 def recover(
-    student: MobiVidTransformer3DModel,
-    plan: PruningPlan,
-    bank: TeacherBank,
+    student: MobiVidTransformer3DModel,  # `prune(teacher, plan)`, refitted or not; left untouched
+    plan: PruningPlan,  # matches student blocks with teacher blocks
+    bank: TeacherBank,  # teacher answers; its features must hold the matched blocks (`feature_blocks_for`)
     settings: RecoverySettings,
     *,
     progress: bool = True,
 ) -> tuple[MobiVidTransformer3DModel, TrainResult]:
-    """Train a copy of a pruned student against its teacher; (recovered copy, training result with its log).
-
-    Args:
-        student: `prune(teacher, plan)`, refitted or not; left untouched.
-        plan: Matches student blocks with teacher blocks.
-        bank: Teacher answers; its features must hold the matched blocks (`feature_blocks_for`).
-        settings: See `RecoverySettings`.
-        progress: Show a bar.
-    """
+    """Train a copy of a pruned student against its teacher; (recovered copy, training result with its log)."""
     student = copy.deepcopy(student).requires_grad_(True)
     matched = matched_features(plan) if settings.feature_weight else MatchedFeatures()
 

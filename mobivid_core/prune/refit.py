@@ -28,7 +28,7 @@ from tqdm import tqdm
 from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.prune.least_squares import GatedLeastSquares
+from mobivid_core.prune.least_squares import solve_gated
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.kd import BATCH
@@ -42,6 +42,9 @@ from mobivid_core.sensitivity.staged import (
     run_sublayer,
 )
 
+#: Inputs (B, N, k), gate (B, D) or None, and targets (B, N, D) of a layer, as `solve_gated` takes them.
+Problem = tuple[Tensor, Tensor | None, Tensor]
+
 
 @dataclass
 class RefitReport:
@@ -54,7 +57,7 @@ class RefitReport:
     folder: Path | None = None  # keeps the solutions; None keeps none
     only: tuple[str, ...] | None = None  # layers that are solved for; None: all
 
-    def solve(self, name: str, layer: nn.Linear, problem: Callable[[], GatedLeastSquares], ridge: float) -> None:
+    def solve(self, name: str, layer: nn.Linear, problem: Callable[[], Problem], ridge: float) -> None:
         """Solve for a layer, or take the solution kept in the folder."""
         if self.only is not None and name not in self.only:
             return
@@ -65,7 +68,7 @@ class RefitReport:
             layer.bias.copy_(kept["bias"])
             errors = kept["errors"].tolist()
         else:
-            errors = problem().solve(layer, ridge)
+            errors = solve_gated(layer, *problem(), ridge)
             if place is not None:
                 kept = {"weight": layer.weight, "bias": layer.bias, "errors": torch.tensor(errors)}
                 write_bytes(place, save({k: v.detach().cpu().contiguous() for k, v in kept.items()}))
@@ -157,12 +160,11 @@ def _refit_sublayer(
     layer = output_projection(block, name)
     runs = [run_sublayer(block, name, x, c) for x, c in zip(states, contexts, strict=True)]
 
-    def problem() -> GatedLeastSquares:
-        found = GatedLeastSquares()
-        for (inner, _, gate), goal, start in zip(runs, goals, states, strict=True):
-            # float32 whatever the model computes in: normal equations square the rounding.
-            found.add(inner.float(), None if gate is None else gate.float(), goal.float() - start.float())
-        return found
+    def problem() -> Problem:
+        # float32 whatever the model computes in: normal equations square the rounding.
+        inner, gates = torch.cat([run[0].float() for run in runs]), [run[2] for run in runs]
+        wanted = torch.cat([goal.float() - start.float() for goal, start in zip(goals, states, strict=True)])
+        return inner, None if gates[0] is None else torch.cat(gates).float(), wanted
 
     report.solve(f"blocks.{i}.{name}", layer, problem, ridge)
     return [advance(x, layer(inner), gate) for x, (inner, _, gate) in zip(states, runs, strict=True)]
@@ -179,11 +181,9 @@ def _refit_output(
 ) -> None:
     """The output projection itself, against the teacher's velocity."""
 
-    def problem() -> GatedLeastSquares:
-        found = GatedLeastSquares()
-        for x, goal, context in zip(states, theirs, contexts, strict=True):
-            wanted = teacher.proj_out(final_input(teacher, goal, context))
-            found.add(final_input(student, x, context).float(), None, wanted.float())
-        return found
+    def problem() -> Problem:
+        inner = [final_input(student, x, context).float() for x, context in zip(states, contexts, strict=True)]
+        goals = [final_input(teacher, x, context) for x, context in zip(theirs, contexts, strict=True)]
+        return torch.cat(inner), None, torch.cat([teacher.proj_out(goal).float() for goal in goals])
 
     report.solve("proj_out", student.proj_out, problem, ridge)
