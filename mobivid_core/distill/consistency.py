@@ -3,7 +3,7 @@
 Paper: not part of it; an alternative to adversarial training that reviewers compare with (question R4.1). At
 sigma_i the student's sample is f(x_i) = x_i - sigma_i v(x_i). It learns f(x_i) = f(x_{i+1}) along the teacher's
 trajectory, with no gradient through the later state; at the last step the target is the teacher's own sample. Errors
-of late steps travel to early ones, where regression meets only the teacher's states.
+of late steps propagate to early ones; regression trains on the teacher's states alone.
 
 Simplified: the student's own weights give the target (no second, averaged network); the four noise levels are the
 student's steps and nothing between them.

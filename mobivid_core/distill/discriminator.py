@@ -4,7 +4,7 @@ Paper: part of the teacher is the frozen feature extractor (claim C30). Latents 
 them with caption and noise level, and at each chosen depth a small head gives one logit per token and one for the
 whole clip. Only the heads are trained and stored.
 
-Simplified: the heads' layout is assumed (nothing published says it): normalise, project, one convolution over the
+Simplified: the heads' layout is assumed (it is not published): normalise, project, one convolution over the
 latent grid, one logit a token; the clip's logit adds an inner product with the caption (projection discriminator).
 """
 

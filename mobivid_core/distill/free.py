@@ -5,8 +5,8 @@ with the best that the same number of *network evaluations* buys without trainin
 four evaluations are four unguided steps or two guided ones, and four guided steps are eight.
 
 Solver, guidance, time shift and searched noise levels are crossed on validation captions. Which grid suits a solver at
-a guidance is told by its error to the full sampler of the same guidance (no decoding, `knots.search_knots`); which
-solver and guidance make the best clips is told by decoded clips (`screening.screen`). Reported numbers are then
+a guidance is decided by its error to the full sampler of the same guidance (no decoding, `knots.search_knots`); which
+solver and guidance make the best clips is decided by decoded clips (`screening.screen`). Reported numbers are then
 measured on test captions.
 """
 
@@ -29,7 +29,7 @@ from mobivid_core.models.sampler import SOLVERS, Sampler
 
 #: Network evaluations at which students are compared: their own four, and four guided steps.
 BUDGETS = (4, 8)
-#: Rungs from cheap to dear on which the teacher's equal is looked for.
+#: Network evaluations tried in this order for the cheapest equal of the teacher.
 LADDER = (4, 6, 8, 12, 16, 24, 32, 48)
 
 
@@ -147,7 +147,7 @@ class Judged:
     measures: tuple[str, ...]
 
     def finding(self) -> str:
-        """One sentence for a finding: the chosen samplers, and what the grid trap would have made of the baseline."""
+        """One sentence for a finding: the chosen samplers, and the baseline on the grid of the trap."""
         rows = self.table.set_index("sampler")
         first = self.measures[0]
         parts = [
@@ -172,9 +172,9 @@ def free_table(runs: Mapping[Sampler, Evaluation], free: Mapping[int, FreeBaseli
 
 @dataclass(frozen=True)
 class CheapestEqual:
-    """The cheapest sampler that the full one cannot be told from."""
+    """The cheapest sampler without a measurable difference from the full one."""
 
-    table: pd.DataFrame  # one row a rung tried, cheapest first
+    table: pd.DataFrame  # one row a sampler tried, cheapest first
     sampler: Sampler  # the cheapest equal one; the full sampler where none is
     full: Sampler
 

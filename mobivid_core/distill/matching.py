@@ -1,8 +1,8 @@
 """Distribution matching (DMD2): move samples to where the guided teacher's density is higher than the student's.
 
-Paper: not part of it; the strongest published alternative to adversarial features (question R4.1). Two denoisers look
-at the student's re-noised sample: the frozen guided teacher, and a second network that is trained all the time on the
-student's own samples. Where both agree, the two distributions have the same score; the difference of their clean
+Paper: not part of it; the strongest published alternative to adversarial features (question R4.1). Two denoisers are
+evaluated on the student's re-noised sample: the frozen guided teacher, and a second network that is trained throughout
+on the student's samples. Where both agree, the two distributions have the same score; the difference of their clean
 estimates is the direction in which the student moves.
 
 It takes the place of a `Contest` in the trainer: `heads` is the network trained on the student's samples.

@@ -1,8 +1,8 @@
 """The full distillation: teacher trajectories, regression, own states, then the adversarial stage.
 
 Paper: from 40 guided to 4 unguided steps. The order is this project's choice: the regression student already makes
-clips, so that its own states are worth correcting and the discriminator has something worth judging; that is warmed up
-alone, then the student moves at a lower rate with the regression loss kept.
+clips, so its own states and samples are useful inputs of the later stages. In the adversarial stage the discriminator
+is warmed up alone, then the student is trained at a lower rate with the regression loss kept.
 """
 
 from __future__ import annotations

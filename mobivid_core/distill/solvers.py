@@ -3,7 +3,7 @@
 Paper: the motivation of step distillation. Better solvers (UniPC, DPM++) of the same guided teacher are free, so the
 student is compared with the best of them, not with plain Euler.
 
-The grid trap of diffusers is told in `mobivid_core.models.sampler`.
+The grid trap of diffusers is described in `models.sampler`.
 """
 
 from __future__ import annotations

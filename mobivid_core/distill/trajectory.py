@@ -1,11 +1,11 @@
 """The guided teacher's trajectories, recorded at the student's four noise levels.
 
 Paper: step distillation of the 40-step guided teacher (claim C23). From one noise and one caption the teacher
-integrates dx/dsigma = v with classifier-free guidance; the states that it passes at sigma = 1, .75, .5, .25 and 0
-are what a four-step student has to reach without guidance.
+integrates dx/dsigma = v with classifier-free guidance. Its states at sigma = 1, .75, .5, .25 and 0 are the targets of
+a four-step student without guidance.
 
 Simplified: trajectories are computed once and cached, so the student sees a fixed set of noises; the teacher may
-use fewer steps with a better solver (UniPC) where its forty Euler steps are too dear.
+use fewer steps with a better solver (UniPC) where forty Euler steps are too expensive.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Captions as the models see them: token states and mask, with the empty caption that guidance needs.
+"""Captions as model inputs: token states and mask, with the empty caption that guidance needs.
 
-Every loss and every sampler takes a `Condition`, so that states and mask cannot be separated on their way.
+Every loss and every sampler takes a `Condition`, so that states and mask stay together.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ class Point:
 def integrate(
     velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: Solver | SchedulerMixin = "euler"
 ) -> Iterator[Point]:
-    """The sampling loop: dx/dsigma = v from noise to data.
+    """The one sampling loop: dx/dsigma = v from noise to data.
 
     Args:
         velocity: (x, sigma) -> v.

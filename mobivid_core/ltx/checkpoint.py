@@ -1,7 +1,7 @@
 """Transformers on disk: diffusers' LTX-Video or ours, single or sharded safetensors, memory-mapped.
 
-Tensors stay mapped files until they are used, so that looking at a checkpoint costs no memory and a model larger than
-the memory is read block by block by the system. Pickles are never opened.
+Tensors stay mapped files until they are used, so that inspecting a checkpoint takes no memory and the system reads a
+model larger than the memory block by block. Pickles are never opened.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OURS = ("MobiVidTransformer3DModel", "MobiVidLTXTransformer")
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 #: Of the free memory that weights may take: activations and the system need the rest.
 _MEMORY_SHARE = 0.6
-#: What else people bring, and what of it our layers lack.
+#: Other classes, and the features of theirs that our layers lack.
 _MISSING = {
     "WanTransformer3DModel": "layer norms for RMS norms, an affine norm before cross-attention and 1x2x2 patches",
     "LTX2VideoTransformer3DModel": "audio streams and split rotary tables",
@@ -42,7 +42,7 @@ _MISSING = {
 
 @dataclass(frozen=True)
 class Source:
-    """A transformer's folder, looked at but not read."""
+    """A transformer's folder; the weights are not read."""
 
     folder: Path
     kind: str  # "ltx" for diffusers' class, "ours" for this project's

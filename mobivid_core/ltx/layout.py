@@ -2,7 +2,7 @@
 
 Paper: its server DiT has LTX-Video's shape. The two layouts hold the same tensors. One thing moves: LTX-Video turns
 channel pairs (2i, 2i + 1) of a head, `models.rope.rotate` pairs (i, i + d/2), so the rows of q and k in self-attention
-are put in that order; dot products do not see it.
+are put in that order, which leaves dot products unchanged.
 """
 
 from __future__ import annotations

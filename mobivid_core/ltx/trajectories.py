@@ -71,7 +71,7 @@ def trajectories(
     if captions < 1:
         raise ParameterError(f"distillation needs at least one caption, got {captions}")
     me, device = processes(), next(teacher.parameters()).device
-    # Guidance asks for the empty caption too: two evaluations a step.
+    # Guidance evaluates the empty caption too: two evaluations a step.
     say(f"trajectories: {captions} captions x {steps} steps, {2 * captions * steps:,} evaluations of the teacher")
     place = folder / f"steps{steps}-guidance{guidance:g}-seed{seed}"
     files = [place / f"{i:06d}.safetensors" for i in range(captions)]

@@ -1,7 +1,7 @@
 """The queue of a greedy plan: blocks, heads and FFN neurons compete by damage per cost saved.
 
-Paper: sensitivity-aware tri-level pruning. A head or neuron offers its score per parameter. A block offers what its
-removal adds to the damage already done inside it, per parameter it still holds.
+Paper: sensitivity-aware tri-level pruning. Heads and neurons are removed in the order of score per parameter. A
+block competes with its own score minus the damage already done inside it, per parameter it still has.
 """
 
 from __future__ import annotations

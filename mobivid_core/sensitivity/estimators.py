@@ -1,6 +1,6 @@
 """Rankings to compare with: task-loss gradient and Fisher on the gates, weight magnitude, block influence, chance.
 
-None of these looks at the KD loss. The first two come from one backward pass of the training loss; magnitude is free.
+None of these uses the KD loss. The first two come from one backward pass of the training loss; magnitude is free.
 """
 
 from __future__ import annotations
