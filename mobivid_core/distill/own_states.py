@@ -1,8 +1,9 @@
 """Training on the student's own states: at each state the guided teacher supplies the target of the step.
 
 Paper: not part of it. A student trained on the teacher's path never sees states with its own errors, from which its
-steps start in use. Here the student takes its four steps; at each state the guided teacher supplies the target. Source of the idea: dataset aggregation for imitation (Ross et al. 2011, arXiv 1011.0686), known in
-step distillation as backward distillation (Imagine Flash, arXiv 2405.05224).
+steps start in use. Here the student takes its four steps; at each state the guided teacher supplies the target.
+Source of the idea: dataset aggregation for imitation (Ross et al. 2011, arXiv 1011.0686), known in step distillation
+as backward distillation (Imagine Flash, arXiv 2405.05224).
 
 Simplified: the states are renewed in rounds, not at every update, so that each teacher step serves several updates.
 """
