@@ -59,7 +59,7 @@ class FeatureHead(nn.Module):
 
 
 class TeacherDiscriminator(nn.Module):
-    """Frozen teacher and trainable heads."""
+    """Frozen teacher, computed in its own type, and trainable heads in float32."""
 
     def __init__(
         self, teacher: nn.Module, depths: Sequence[int] | None = None, *, width: int = 32, kind: str = "spatiotemporal"
@@ -103,9 +103,12 @@ class TeacherDiscriminator(nn.Module):
             text: (B, L, D).
             mask: (B, L) bool.
         """
-        features = self._teacher[0](noisy, 1000.0 * sigma, text, mask, feature_blocks=self.depths).features
-        real = mask.unsqueeze(-1).to(text.dtype)
-        mean = (text * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-        context = torch.cat([mean, sigma.unsqueeze(1)], dim=1)
-        grid = tuple(noisy.shape[2:])
-        return torch.cat([h(f, grid, context) for h, f in zip(self.heads, features, strict=True)], dim=1)
+        (teacher,), grid = self._teacher, tuple(noisy.shape[2:])
+        # Heads in float32 under autocast too: the penalty divides small differences of logits by a small number.
+        with torch.autocast(noisy.device.type, enabled=False):
+            given = noisy.to(teacher.dtype), 1000.0 * sigma, text.to(teacher.dtype), mask
+            features = teacher(*given, feature_blocks=self.depths).features
+            real = mask.unsqueeze(-1).to(text.dtype)
+            mean = (text * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+            context = torch.cat([mean, sigma.unsqueeze(1)], dim=1)
+            return torch.cat([h(f.float(), grid, context) for h, f in zip(self.heads, features, strict=True)], dim=1)

@@ -10,7 +10,7 @@ miniature only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,8 +22,7 @@ from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.ltx.shards import LatentShards
 from mobivid_core.ltx.training import StudentSettings, draw_chords, run, velocity_error
 from mobivid_core.ltx.trajectories import TrajectoryFiles
-from mobivid_core.models.config import DiTConfig
-from mobivid_core.models.dit import MobiVidTransformer3DModel, Transformer3DOutput
+from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.train.distributed import SplitLoss, processes
 from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
 from mobivid_core.train.state import folder_for
@@ -48,38 +47,6 @@ def stage_settings(how: StudentSettings, steps: int, warmup: int | None = None) 
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class FeatureTeacher:
-    """The frozen teacher as the heads read it: computed in its own type, backward passes checkpointed."""
-
-    model: MobiVidTransformer3DModel  # may be streamed from disk
-
-    def __post_init__(self) -> None:
-        self.model.enable_gradient_checkpointing()  # gradients of the student's samples pass through all of it
-
-    @property
-    def sizes(self) -> DiTConfig:
-        """Widths of the teacher."""
-        return self.model.sizes
-
-    def __call__(
-        self, noisy: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, feature_blocks: tuple[int, ...]
-    ) -> Transformer3DOutput:
-        """As the model, with features in float32."""
-        own = self.model.dtype
-        found = self.model(noisy.to(own), timestep, text.to(own), mask, feature_blocks=feature_blocks)
-        return Transformer3DOutput(found.sample, tuple(f.float() for f in found.features))
-
-
-class FloatDiscriminator(TeacherDiscriminator):
-    """Heads in float32 under autocast too: the penalty divides small differences of logits by a small number."""
-
-    def forward(self, noisy: Tensor, sigma: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """As `TeacherDiscriminator`."""
-        with torch.autocast(noisy.device.type, enabled=False):
-            return super().forward(noisy, sigma, text, mask)
-
-
 def compete(
     student: MobiVidTransformer3DModel, teacher: MobiVidTransformer3DModel, data: LatentShards, files: TrajectoryFiles,
     how: StudentSettings, stage: DistillSettings, folder: Path, say: Callable[[str], None] = print,
@@ -95,7 +62,8 @@ def compete(
     """
     device = processes().device
     student.to(device).requires_grad_(True).enable_gradient_checkpointing()
-    heads = FloatDiscriminator.seeded(FeatureTeacher(teacher), stage.seed).to(device)
+    teacher.enable_gradient_checkpointing()  # gradients of the student's samples pass through all of it
+    heads = TeacherDiscriminator.seeded(teacher, stage.seed).to(device)
     contest = Contest(heads, RealPool(data, files), stage)
     place = folder_for(folder / "adversarial", *student.state_dict().values())
 

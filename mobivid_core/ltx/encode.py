@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mobivid_core.data.captioned import captioned_videos
 from mobivid_core.data.folder import FolderReport, SkippedFile, clips_of_file
 from mobivid_core.data.video_io import FRAME_RATE, frames_to_clip
 from mobivid_core.errors import CheckpointError, ParameterError, VideoError
+from mobivid_core.files import read_tensors
 from mobivid_core.ltx.shards import Sample, ShardFacts, shard_name, write_facts, write_shard
 from mobivid_core.train.distributed import processes
 
@@ -176,8 +175,7 @@ def pack(latents: Path, out: Path, *, frame_rate: float, ratio: tuple[int, int, 
 
 
 def _tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
-    try:
-        found = load_file(path)
-        return {name: found[name] for name in names}
-    except (OSError, SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{path} is missing, torn, or lacks one of {', '.join(names)} ({error})") from error
+    found = read_tensors(path) or {}
+    if not found.keys() >= set(names):
+        raise CheckpointError(f"{path} is missing, torn, or lacks one of {', '.join(names)}")
+    return found

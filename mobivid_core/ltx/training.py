@@ -26,7 +26,7 @@ from mobivid_core.ltx.trajectories import TrajectoryFiles, in_own_type
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.recovery import matched_features
-from mobivid_core.sensitivity.kd import kd_loss
+from mobivid_core.sensitivity.kd import kd_loss, with_data
 from mobivid_core.train.distributed import SplitLoss, processes, whole
 from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
 
@@ -80,10 +80,7 @@ def recover(
         own = student(noisy, timestep, text, mask, feature_blocks=matched.student, return_dict=False)
         own = own[0].float(), [s.float() for s in own[1]]
         terms = kd_loss(own, (answer.float(), [s.float() for s in states]))
-        if settings.data_weight:
-            clips = (own[0] - wanted).square().sum() / wanted.square().sum()
-            terms = {**terms, "data": clips, "loss": terms["loss"] + settings.data_weight * clips}
-        return terms
+        return with_data(terms, own[0], wanted, settings.data_weight)
 
     return run(student, SplitLoss(draw, error), data, settings, folder, "recovery", say, steps=WATCH_STEPS)
 

@@ -40,7 +40,11 @@ class TrajectoryFiles:
         Raises:
             ParameterError: A file is missing or torn.
         """
-        found = [self._file(self.files[row]) for row in rows.tolist()]
+        found = []
+        for path in (self.files[row] for row in rows.tolist()):
+            found.append(read_tensors(path))
+            if not found[-1]:
+                raise ParameterError(f"{path} is missing or torn; delete it and run again, it is made anew")
         states, text, mask = (torch.stack([f[name] for f in found]) for name in ("states", "text", "mask"))
         return states.float(), text.float(), mask
 
@@ -48,13 +52,6 @@ class TrajectoryFiles:
         """The teacher's samples (B, C, t, h, w) at `rows` with their text and mask."""
         states, text, mask = self.read(rows)
         return states[:, -1], text, mask
-
-    @staticmethod
-    def _file(path: Path) -> dict[str, Tensor]:
-        found = read_tensors(path)
-        if not found:
-            raise ParameterError(f"{path} is missing or torn; delete it and run again, it is made anew")
-        return found
 
 
 def trajectories(

@@ -18,7 +18,7 @@ from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.path import DROP_TEXT, TIMESTEP_SCALE, interpolate, sample_sigmas, velocity
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.plan import PruningPlan
-from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, MatchedFeatures, kd_loss
+from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, MatchedFeatures, kd_loss, with_data
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
 
 if TYPE_CHECKING:
@@ -110,10 +110,7 @@ def recover(
             lesson.noisy, lesson.timestep, lesson.text, lesson.mask, feature_blocks=matched.student, return_dict=False
         )
         terms = kd_loss(answer, (lesson.output, [lesson.features[b] for b in matched.teacher]), settings.feature_weight)
-        if settings.data_weight:
-            data = (answer[0] - lesson.velocity).square().sum() / lesson.velocity.square().sum()
-            terms = {**terms, "data": data, "loss": terms["loss"] + settings.data_weight * data}
-        return terms
+        return with_data(terms, answer[0], lesson.velocity, settings.data_weight)
 
     schedule = TrainSettings(
         steps=settings.steps,

@@ -44,6 +44,14 @@ def kd_loss(
     return {"loss": output + feature_weight * features, "output": output, "features": features}
 
 
+def with_data(terms: dict[str, Tensor], student: Tensor, wanted: Tensor, weight: float) -> dict[str, Tensor]:
+    """KD terms with the error of the clips' own velocities, if that has a weight."""
+    if not weight:
+        return terms
+    data = relative_error(student, wanted)
+    return {**terms, "data": data, "loss": terms["loss"] + weight * data}
+
+
 @dataclass(frozen=True)
 class MatchedFeatures:
     """Which student blocks' outputs are compared with which teacher blocks' outputs."""
