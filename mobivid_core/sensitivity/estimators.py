@@ -6,6 +6,7 @@ None of these uses the KD loss. The first two come from one backward pass of the
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -43,21 +44,36 @@ def task_loss_scores(model: MobiVidTransformer3DModel, calibration: CalibrationS
     )
 
 
-@torch.no_grad()
 def magnitude_scores(model: MobiVidTransformer3DModel) -> Scores:
     """Sum of squared weights that leave with each unit (a block: all of its heads' and neurons')."""
-    began, d = time.perf_counter(), model.config.head_dim
-    parts: dict[str, list[np.ndarray]] = {"self_heads": [], "cross_heads": [], "ffn": []}
+    return weight_scores(model, torch.square, "magnitude", 0, time.perf_counter())
+
+
+@torch.no_grad()
+def weight_scores(
+    model: MobiVidTransformer3DModel, value: Callable[[Tensor], Tensor], name: str, passes: float, began: float
+) -> Scores:
+    """Sums of `value` (a weight -> the same shape) over the weights that leave with each unit."""
+    d, parts = model.config.head_dim, ([], [], [])
     for block in model.blocks:
-        for kind, attention in (("self_heads", block.attn1), ("cross_heads", block.attn2)):
-            rows = sum(layer.weight.square().sum(1) for layer in (attention.to_q, attention.to_k, attention.to_v))
-            rows = rows + attention.to_out.weight.square().sum(0)
-            parts[kind].append(rows.unflatten(0, (-1, d)).sum(1).double().numpy())
-        neurons = block.ffn.up.weight.square().sum(1) + block.ffn.down.weight.square().sum(0)
-        parts["ffn"].append(neurons.double().numpy())
-    blocks = np.array([sum(parts[k][b].sum() for k in parts) for b in range(len(model.blocks))])
-    kinds = {k: tuple(v) for k, v in parts.items()}
-    return Scores(blocks, **kinds, estimator="magnitude", passes=0, seconds=time.perf_counter() - began)
+        for attention, place in zip((block.attn1, block.attn2), parts[:2], strict=True):
+            rows = sum(value(layer.weight).sum(1) for layer in (attention.to_q, attention.to_k, attention.to_v))
+            place.append((rows + value(attention.to_out.weight).sum(0)).unflatten(0, (-1, d)).sum(1).double().numpy())
+        parts[2].append((value(block.ffn.up.weight).sum(1) + value(block.ffn.down.weight).sum(0)).double().numpy())
+    return unit_scores(*parts, name, passes, began)
+
+
+def unit_scores(
+    self_heads: list[np.ndarray],
+    cross_heads: list[np.ndarray],
+    ffn: list[np.ndarray],
+    name: str,
+    passes: float,
+    began: float,
+) -> Scores:
+    """Scores of heads and neurons; a block's score is the sum over its units."""
+    blocks = np.array([sum(map(np.sum, units)) for units in zip(self_heads, cross_heads, ffn, strict=True)])
+    return Scores(blocks, tuple(self_heads), tuple(cross_heads), tuple(ffn), name, passes, time.perf_counter() - began)
 
 
 @torch.no_grad()
