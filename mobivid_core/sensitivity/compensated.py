@@ -1,18 +1,18 @@
 """Damage left after removing a unit and refitting the rest.
 
-Gauss-Newton scores price a unit as if nothing made up for it. The least-squares refit does: a neuron that is nearly a
-linear mix of others costs next to nothing, however large it is. So each output projection loses its units one after
-another, cheapest first, and the rest is solved for again each time: the optimal brain surgeon of Hassibi & Stork (1993)
-on a layer's least squares, weighted by the sensitivity of the model's output. The price of a unit is what its own
-removal adds in that order, in the unit of the KD loss.
+Gauss-Newton scores assume that nothing compensates for a removed unit. The least-squares refit does: a neuron that is
+nearly a linear mix of others costs little, however large it is. So units are removed from each output projection one
+after another, cheapest first, and the rest is solved for again each time: the optimal brain surgeon of Hassibi & Stork
+(1993) on a layer's least squares, weighted by the sensitivity of the model's output. The price of a unit is what its
+own removal adds in that order, in the unit of the KD loss.
 
 With a the inputs of a projection W, g the gradient of a random probe at its output, r the mean of g^2 over channels and
 m its mean over tokens relative to the mean of all:
 
     H = E[r a a^T],   price of units S = sum_c m_c W_cS ((H^-1)_SS)^-1 W_cS^T
 
-scaled so that, without take-over, all units of a layer together cost what their Gauss-Newton scores say. Simplified:
-errors of different tokens and channels do not add up coherently; layers do not take over from one another.
+scaled so that, without compensation, all units of a layer together cost what their Gauss-Newton scores say. Simplified:
+errors of different tokens and channels do not add up coherently; layers do not compensate for one another.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Layer:
 
     units: int  # units; k is a whole multiple
     second: Tensor  # (k + 1, k + 1) sum of r a a^T, with a one appended to a (the bias takes over what is constant)
-    listens: Tensor  # (D,) sum of g^2
+    output_power: Tensor  # (D,) sum of g^2
     alone: Tensor  # (units,) sum over samples of the squared effect of one unit's removal: Gauss-Newton
 
 
@@ -136,7 +136,7 @@ def _add(total: _Layer, layer: nn.Linear, inner: Tensor, gradient: Tensor) -> No
     weighted = torch.cat([inner, inner.new_ones(*inner.shape[:2], 1)], dim=-1) * power.mean(-1, keepdim=True).sqrt()
     rows = weighted.flatten(0, 1)
     total.second += rows.T @ rows
-    total.listens += power.sum((0, 1))
+    total.output_power += power.sum((0, 1))
 
 
 @torch.no_grad()
@@ -146,8 +146,8 @@ def _prices(layer: nn.Linear, total: _Layer, samples: int) -> np.ndarray:
         return np.zeros(0)
     width = layer.in_features // total.units
     second = total.second.double() / samples
-    listens = (total.listens / total.listens.mean().clamp_min(1e-30)).double()
-    weight = layer.weight.double() * listens.sqrt()[:, None]  # channels weighted once and for all
+    sensitivity = (total.output_power / total.output_power.mean().clamp_min(1e-30)).double()
+    weight = layer.weight.double() * sensitivity.sqrt()[:, None]  # channels weighted once and for all
     alone = (
         torch.stack(
             [
