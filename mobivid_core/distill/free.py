@@ -41,7 +41,6 @@ class FreeBaseline:
     table: pd.DataFrame
     best: Sampler
     evaluations: int  # network evaluations a clip that were allowed
-    space: str  # in which features distances were taken
 
     def finding(self) -> str:
         """One sentence for a finding."""
@@ -135,7 +134,7 @@ def free_baseline(
     }
     table = screened_table(found, evaluator.reference, cells)
     best = rank(found.final, evaluator.reference)[0]
-    return FreeBaseline(table, best, evaluations, evaluator.reference.space.finding())
+    return FreeBaseline(table, best, evaluations)
 
 
 @dataclass(frozen=True)

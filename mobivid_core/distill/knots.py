@@ -82,11 +82,6 @@ class KnotSearch:
     table: pd.DataFrame
     best: dict[str, Sampler]  # the best sampler of each solver
 
-    def finding(self) -> str:
-        """The best grid of each solver with its error, for a caption."""
-        chosen = self.table.loc[self.table["best"], "error to the full sampler"]
-        return ", ".join(f"{s.name} ({error:.3f})" for s, error in zip(self.best.values(), chosen, strict=True))
-
 
 @torch.no_grad()
 def search_knots(

@@ -99,10 +99,8 @@ class Distilled:
     """What a distillation left."""
 
     student: nn.Module  # the four-step student (averaged weights)
-    regressed: nn.Module  # the student after regression only
     log: pd.DataFrame  # one row an update, with a `stage` column
     costs: pd.DataFrame  # one row a stage: seconds, TFLOP (counted), samples
-    recoveries: int = 0  # returns to a good state after non-finite values
 
 
 def costs_of(student: nn.Module, teacher: nn.Module, trajectories: Trajectories) -> DistillCosts:
@@ -206,23 +204,20 @@ def distill(
         trajectories = teacher_trajectories(walker, dataset, recipe, cache=cache, progress=progress)
     flops = costs_of(student, teacher, trajectories)
     spent = flops.trajectories(len(trajectories), trajectories.teacher_steps, trajectories.guidance)
-    costs, logs, recoveries = [_gathered("teacher trajectories", began, trajectories, spent)], [], 0
+    costs, logs = [_gathered("teacher trajectories", began, trajectories, spent)], []
 
     def train(name: str, start: nn.Module, given: Trajectories, settings: DistillSettings) -> nn.Module:
         """One stage, with its row of the costs."""
-        nonlocal recoveries
         shared = {"folder": folder, "progress": progress, "compiled": compiled}
         share = recipe.synthetic_share
         (done,) = run_stages(start, teacher, dataset, given, (settings,), synthetic_share=share, **shared)
         costs.append((name, done.log[-1]["seconds"], flops.training(settings), settings.steps * settings.batch))
         logs.append(pd.DataFrame(done.log).assign(stage=name))
-        recoveries += done.recoveries
         return done.averaged
 
     latest, given = student, trajectories
     if recipe.regression:
         latest = train("regression", latest, given, recipe.regression)
-    regressed = latest
     for number in range(recipe.own.rounds if recipe.own else 0):
         began, name = time.perf_counter(), f"own states {number + 1}"
         first, clips = recipe.own.begin(number), recipe.own.clips
@@ -244,7 +239,7 @@ def distill(
 
     table = pd.DataFrame(costs, columns=["stage", "seconds", "TFLOP (counted)", "samples"])
     table["TFLOP (counted)"] /= 1e12
-    return Distilled(latest, regressed, pd.concat(logs, ignore_index=True), table, recoveries)
+    return Distilled(latest, pd.concat(logs, ignore_index=True), table)
 
 
 def _compiled(model: nn.Module) -> nn.Module:

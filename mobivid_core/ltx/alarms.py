@@ -71,7 +71,6 @@ class Watch:
     folder: Path  # gets `good.safetensors`, the weights at the last check whose samples were fine
     every: int = 1  # rows of the log between checks
     patience: int = 2  # checks in a row that a measure may be outside
-    history: list[dict[str, float]] = field(default_factory=list)  # measures of each check
     _rows: int = 0
     _inside: set[str] = field(default_factory=set)
     _outside: dict[str, int] = field(default_factory=dict)
@@ -92,7 +91,6 @@ class Watch:
         with torch.no_grad():
             measures = sample_measures(self.sample(self.model.eval()).cpu(), self.real)
         self.model.train(training)
-        self.history.append({"step": row["step"], **measures})
         reason = self.judge(measures)
         if reason:
             return f"alarm at step {int(row['step'])}: {reason}"

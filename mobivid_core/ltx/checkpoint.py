@@ -127,10 +127,6 @@ class Weights:
         """Size of the weight files."""
         return sum((self.folder / name).stat().st_size for name in set(self.place.values()))
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape, without reading it."""
-        return tuple(self._file(self.place[name]).get_slice(name).get_shape())
-
 
 def load_transformer(
     source: Source | Path | str, dtype: torch.dtype | None = None, rope_scale: tuple[float, ...] | None = None

@@ -6,7 +6,7 @@ Resumable: a finished shard is never made again. Under `accelerate launch` or to
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +70,7 @@ def encode_clip(pipe: LTXPipeline, clip: Tensor) -> Tensor:
 def encode(
     pipeline: Path, videos: Path, out: Path, *, frames: int, height: int, width: int, per_shard: int = 16,
     per_file: int = 8, tokens: int = TEXT_TOKENS, dtype: torch.dtype = torch.bfloat16,
-    device: torch.device | str | None = None, say: Callable[[str], None] = print,
+    device: torch.device | str | None = None,
 ) -> FolderReport:  # fmt: skip
     """Encode a folder of captioned videos into shards of `per_shard` videos each.
 
@@ -119,7 +119,7 @@ def encode(
             write_shard(out / shard_name(index), samples)
             done += len(samples)
             rate = (time.perf_counter() - began) / done
-            say(f"{shard_name(index)}: {len(samples)} clips; {rate:.1f} s a clip so far")
+            print(f"{shard_name(index)}: {len(samples)} clips; {rate:.1f} s a clip so far")
     if not done and not any(out.glob("shard-*.tar")):
         raise VideoError(f"no clip of {frames} frames: {report}")
     return report

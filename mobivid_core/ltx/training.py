@@ -59,12 +59,12 @@ class StudentSettings:
 
 def recover(
     student: MobiVidTransformer3DModel, teacher: MobiVidTransformer3DModel, plan: PruningPlan, data: LatentShards,
-    settings: StudentSettings, folder: Path, say: Callable[[str], None] = print,
+    settings: StudentSettings, folder: Path,
 ) -> TrainResult:  # fmt: skip
     """Train a pruned float32 student in place to answer as its teacher does.
 
     The teacher is the plan's source, on the training device. `folder` keeps the training state and the last good
-    weights; `say` takes alarms.
+    weights.
     """
     matched = matched_features(plan)
 
@@ -82,12 +82,12 @@ def recover(
         terms = kd_loss(own, (answer.float(), [s.float() for s in states]))
         return with_data(terms, own[0], wanted, settings.data_weight)
 
-    return run(student, SplitLoss(draw, error), data, settings, folder, "recovery", say, steps=WATCH_STEPS)
+    return run(student, SplitLoss(draw, error), data, settings, folder, "recovery", steps=WATCH_STEPS)
 
 
 def distil(
     student: MobiVidTransformer3DModel, files: TrajectoryFiles, data: LatentShards, settings: StudentSettings,
-    folder: Path, say: Callable[[str], None] = print,
+    folder: Path,
 ) -> TrainResult:  # fmt: skip
     """Train a student in place to reach in four unguided steps what its guided teacher reaches in many.
 
@@ -97,7 +97,7 @@ def distil(
         lambda _, generator: draw_chords(files, settings.batch, generator),
         lambda *chords: velocity_error(student, *chords),
     )
-    return run(student, loss, data, settings, folder, "distillation", say)
+    return run(student, loss, data, settings, folder, "distillation")
 
 
 def draw_chords(files: TrajectoryFiles, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -119,7 +119,7 @@ def velocity_error(
 
 def run(
     student: MobiVidTransformer3DModel, loss: SplitLoss, data: LatentShards, settings: StudentSettings, folder: Path,
-    title: str, say: Callable[[str], None], steps: int = STUDENT_STEPS, opponent: Player | None = None,
+    title: str, say: Callable[[str], None] = print, steps: int = STUDENT_STEPS, opponent: Player | None = None,
 ) -> TrainResult:  # fmt: skip
     """Train a student in place under alarms; an alarm leaves the last good weights.
 
