@@ -2,8 +2,9 @@
 
 A processor's flags do not tell. On Xeons with AMX units bfloat16 is three to five times as fast; among those with
 avx512_bf16 alone it was four times as fast on one and half as fast on another; on the rest it is emulated, ten times
-slower and more. The threads and the library's version count too. Timing takes a tenth of a second and is kept for
-each machine in `runs/precision.json`.
+slower and more. The library's version counts too. Timing takes a tenth of a second and is kept for each machine in
+`runs/precision.json`. It counts one thread's processor time, because threads that wait for each other on a busy machine
+once made attention look a thousand times slower than it is, and emulated bfloat16 the better choice.
 
 `mobivid bench precision` prints what this machine gets.
 """
@@ -114,10 +115,9 @@ class Precision:
         return f"{'bfloat16' if self.bf16 else 'float32'}: {self.reason}"
 
 
-def choose(kinds: Sequence[str], threads: int | None = None) -> Precision:
+def choose(kinds: Sequence[str]) -> Precision:
     """Float32 or bfloat16 for layers of these kinds (keys of `WORKLOADS`, e.g. `DIT`) on this machine's processor."""
-    threads = torch.get_num_threads() if threads is None else threads
-    return decide({kind: _kept(kind, threads, runs_dir("any").parent / FILE) for kind in kinds})
+    return decide({kind: _kept(kind, runs_dir("any").parent / FILE) for kind in kinds})
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
@@ -156,8 +156,8 @@ def decide(seconds: Mapping[str, Seconds]) -> Precision:
     return Precision(gain >= MARGIN, f"bfloat16 {speed} float32, timed on {' and '.join(seconds)}")
 
 
-def timed(work: Work, clock: Callable[[], float] = time.perf_counter) -> Seconds:
-    """Least seconds of a workload in float32 and in bfloat16, taken in turn so that both meet the same neighbours."""
+def timed(work: Work, clock: Callable[[], float] = time.thread_time) -> Seconds:
+    """Least processor seconds of a workload in float32 and in bfloat16, taken in turn."""
     best = [math.inf, math.inf]
     for repeat in range(_REPEATS + 1):
         for half in (False, True):
@@ -170,15 +170,15 @@ def timed(work: Work, clock: Callable[[], float] = time.perf_counter) -> Seconds
 
 
 @cache
-def _kept(kind: str, threads: int, file: Path) -> Seconds:
+def _kept(kind: str, file: Path) -> Seconds:
     """The timing of one kind: from `file`, else measured now and written there."""
-    machine = _machine(threads)
+    machine = _machine()
     records = _read(file)
     found = records.get(machine, {}).get(kind)
     if _valid(found):
         return found[0], found[1]
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # else the clock misses what other threads do
     try:
         with torch.inference_mode(False), torch.enable_grad():
             seconds = timed(WORKLOADS[kind]())
@@ -208,8 +208,8 @@ def _valid(found: object) -> bool:
     )
 
 
-def _machine(threads: int) -> str:
-    """A name for all that the speed depends on: processor, torch and threads.
+def _machine() -> str:
+    """A name for all that the speed depends on: processor and torch.
 
     Virtual machines call different processors by one name, hence the flags.
     """
@@ -221,7 +221,7 @@ def _machine(threads: int) -> str:
     told = [facts.get(key, "") for key in ("cpu family", "model", "stepping", "flags")]
     told += [os.environ.get(variable, "") for variable in _ISA_VARIABLES]
     digest = hashlib.sha256("|".join(told).encode()).hexdigest()[:8]
-    return f"{name}, {platform.system()} {digest}, torch {torch.__version__}, {threads} threads"
+    return f"{name}, {platform.system()} {digest}, torch {torch.__version__}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -230,8 +230,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(options: argparse.Namespace) -> None:
-    from mobivid_core.train.speed import usable_cores
-
-    torch.set_num_threads(usable_cores())
     for name, kinds in {"transformer": DIT, "VAE and judge": CONVOLUTIONAL, "Muon": MUON}.items():
         print(f"{name}: {choose(kinds)}")

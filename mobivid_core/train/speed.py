@@ -53,7 +53,7 @@ class SpeedPlan:
             return cls(False, True, True, torch.get_num_threads(), {"device": "GPU: bf16 and compiling"})
         # processes of one launcher share the machine
         threads = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-        precision = choose(DIT, threads)
+        precision = choose(DIT)
         glibc, kept = platform.libc_ver()[0] == "glibc", malloc_is_set()
         compiler = None if brief else cpp_compiler()
         without = "left out of a brief run" if brief else "no C++ compiler found (install g++ or clang)"

@@ -22,7 +22,7 @@ def bare(monkeypatch):
     """A machine without GPU and compiler where bfloat16 is slower, in a process without allocator settings."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     slower = Precision(False, "bfloat16 2.0 times slower than float32, timed on linear")
-    monkeypatch.setattr(speed, "choose", lambda kinds, threads: slower)
+    monkeypatch.setattr(speed, "choose", lambda kinds: slower)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(speed, "cpp_compiler", lambda: None)
     monkeypatch.setattr(speed.platform, "libc_ver", lambda: ("", ""))
@@ -39,7 +39,7 @@ def test_a_bare_machine_gets_nothing_and_is_told_why(bare):
 
 
 def test_each_part_is_on_where_its_condition_holds(bare):
-    bare.setattr(speed, "choose", lambda kinds, threads: Precision(True, "bfloat16 3.0 times as fast"))
+    bare.setattr(speed, "choose", lambda kinds: Precision(True, "bfloat16 3.0 times as fast"))
     bare.setattr(speed, "cpp_compiler", lambda: "g++")
     plan = SpeedPlan.detect()
     assert plan.bf16 and plan.compiled and "bf16 on (3.0 times as fast); compile on (with g++)" in str(plan)
