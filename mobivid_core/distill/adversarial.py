@@ -40,7 +40,7 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: str = "hinge") -> Tenso
 
 
 def generator_loss(fake: Tensor, real: Tensor | None = None, kind: str = "hinge") -> Tensor:
-    """What the generator minimises; `real` (B, K) is needed by the relativistic loss only.
+    """What the generator minimises; only the relativistic loss needs `real` (B, K).
 
     Raises:
         ParameterError: The relativistic loss without real logits, or an unknown kind.
@@ -54,40 +54,27 @@ def generator_loss(fake: Tensor, real: Tensor | None = None, kind: str = "hinge"
 
 
 def approximate_r1(
-    critic: Callable[[Tensor], Tensor], x: Tensor, logits: Tensor, *, scale: float, generator: torch.Generator
+    critic: Callable[[Tensor], Tensor], x: Tensor, logits: Tensor, direction: Tensor, scale: float
 ) -> Tensor:
-    """Finite-difference estimate of the mean over logits of |d logit / d x|^2.
+    """Finite-difference estimate of the mean over logits of |d logit / d x|^2 (scalar).
 
     Args:
         critic: (B, ...) -> (B, K) logits.
-        x: Where the gradient is taken.
+        x: (B, ...) where the gradient is taken.
         logits: critic(x), so that it is not computed twice.
+        direction: Standard normal, shaped as `x`.
         scale: Standard deviation of the perturbation; the bias shrinks with its square.
-        generator: CPU random stream.
-
-    Returns:
-        Scalar.
     """
-    return _r1_along(normal(x.shape, generator, x.device), critic, x, logits, scale)
-
-
-def _r1_along(direction: Tensor, critic: Callable[[Tensor], Tensor], x: Tensor, logits: Tensor, scale: float) -> Tensor:
     return ((critic(x + scale * direction) - logits) / scale).square().mean()
 
 
 class TeacherSamples(Protocol):
-    """Samples of the guided teacher with their captions: `Trajectories`, or files of them.
+    """Samples of the guided teacher with their captions: `Trajectories`, or files of them."""
 
-    Attributes:
-        device: Where `shown` puts its tensors.
-        latent_shape: (C, t, h, w) of one sample.
-    """
+    device: torch.device  # of the tensors from `shown`
+    latent_shape: tuple[int, ...]  # (C, t, h, w) of one sample
 
-    device: torch.device
-    latent_shape: tuple[int, ...]
-
-    def __len__(self) -> int:
-        """How many there are."""
+    def __len__(self) -> int: ...
 
     def shown(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Samples (B, C, t, h, w), text (B, L, D) and mask (B, L) at `rows`."""
@@ -95,27 +82,20 @@ class TeacherSamples(Protocol):
 
 @dataclass(frozen=True)
 class RealPool:
-    """What the discriminator is shown as real: encoded clips, and teacher samples.
+    """What the discriminator is shown as real: encoded clips, and teacher samples."""
 
-    Attributes:
-        dataset: Encoded real clips with their captions.
-        trajectories: The teacher's samples (endpoints) with their captions, on the models' device.
-        synthetic_share: Part of each batch that comes from the teacher, 0 to 1.
-    """
-
-    dataset: LatentDataset
-    trajectories: TeacherSamples
-    synthetic_share: float = 0.5
+    dataset: LatentDataset  # encoded real clips with their captions
+    trajectories: TeacherSamples  # the teacher's samples (endpoints) with their captions, on the models' device
+    synthetic_share: float = 0.5  # part of each batch that comes from the teacher, 0 to 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.synthetic_share <= 1:
             raise ParameterError(f"synthetic_share is a part of the batch, 0 to 1, got {self.synthetic_share}")
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch: the last round(count x synthetic_share) rows are teacher samples.
+        """(latents (count, C, t, h, w), text (count, L, D), mask (count, L)) of a batch.
 
-        Returns:
-            (latents (count, C, t, h, w), text (count, L, D), mask (count, L)).
+        The last round(count x synthetic_share) rows are teacher samples.
         """
         synthetic, device = round(count * self.synthetic_share), self.trajectories.device
         own = torch.randint(len(self.dataset), (count - synthetic,), generator=generator)
@@ -134,16 +114,7 @@ class RealPool:
 
 
 def renoise(x: Tensor, low: float, high: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Latents at a random noise level each: x_sigma = (1 - sigma) x + sigma noise.
-
-    Args:
-        x: (B, C, t, h, w).
-        low, high: Range of sigma, drawn uniformly.
-        generator: CPU random stream.
-
-    Returns:
-        (noisy latents, sigma (B,)).
-    """
+    """Latents at noise levels drawn uniformly from [low, high): (noisy (B, C, t, h, w), sigma (B,))."""
     sigma, noise = _noise(x, low, high, generator)
     return interpolate(x, noise, sigma), sigma
 
@@ -159,11 +130,6 @@ class Contest:
     """Student against discriminator on re-noised samples.
 
     All random parts of an update are drawn first, batch first, so that a batch can be split over processes.
-
-    Attributes:
-        heads: The discriminator.
-        pool: Real batches.
-        settings: Batch, loss, noise levels, penalty.
     """
 
     heads: TeacherDiscriminator
@@ -176,7 +142,7 @@ class Contest:
         return terms.pop("loss"), {name: value.item() for name, value in terms.items()}
 
     def student_loss(self, student: nn.Module, generator: torch.Generator) -> Tensor:
-        """How far the student's samples are from looking real (gradients reach the student only)."""
+        """Adversarial loss of the student's samples (gradients reach the student only)."""
         return self.student_term(student, *self.draw_for_student(generator))
 
     def draw_for_heads(self, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -194,7 +160,9 @@ class Contest:
         real_logits, fake_logits = self.heads(real, sigma, text, mask), self.heads(*noisy)
         loss, penalty = discriminator_loss(real_logits, fake_logits, s.loss), real_logits.new_zeros(())
         if direction:
-            penalty = _r1_along(*direction, lambda x: self.heads(x, sigma, text, mask), real, real_logits, s.r1_scale)
+            penalty = approximate_r1(
+                lambda x: self.heads(x, sigma, text, mask), real, real_logits, *direction, s.r1_scale
+            )
         return {
             "loss": loss + s.r1_weight * penalty,
             "discriminator": loss.detach(),
@@ -248,6 +216,5 @@ class Contest:
 
 
 def _check(kind: str) -> None:
-    """Refuse an unknown loss."""
     if kind not in LOSSES:
         raise ParameterError(f"unknown adversarial loss {kind!r}; the losses are {', '.join(LOSSES)}")

@@ -7,8 +7,6 @@ was. Trajectories and states are kept under the run's folder.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -28,9 +26,9 @@ from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile, add_profile, get_profile
 from mobivid_core.train.speed import SpeedPlan, relaunch
 
-#: The recipe of the shipped student, where the command line says nothing else.
+#: Defaults: the recipe of the shipped student.
 CLIPS, TEACHER_STEPS, BATCH = 15_360, 8, 64
-#: Clips that lend their captions; more trajectories come back to them with other noise and other wordings.
+#: Clips whose captions are used; further trajectories repeat them with other noise and other wordings.
 CAPTIONED = 6144
 REGRESSION_STEPS, ADVERSARIAL_STEPS = 4000, 200
 OWN_CLIPS, OWN_STEPS = 2048, 400
@@ -40,41 +38,26 @@ def make_parser() -> CommandParser:
     """Options of the command."""
     parser = CommandParser("distill", __doc__)
     add_profile(parser)
-    parser.add_argument(
-        "--start", default="pruned", help="what becomes the student: pruned, teacher, student, a folder"
-    )
-    parser.add_argument("--clips", type=at_least_one, default=CLIPS, help="guided trajectories of the teacher")
-    parser.add_argument("--teacher-steps", type=at_least_one, default=TEACHER_STEPS, help="of each, a multiple of 4")
-    parser.add_argument("--batch", type=at_least_one, default=BATCH, help="clips of an update; adversarial: a quarter")
-    parser.add_argument(
-        "--regression-steps",
-        type=at_least_zero,
-        default=REGRESSION_STEPS,
-        help="regressing updates; 0 leaves them out",
-    )
-    parser.add_argument(
-        "--own-rounds", type=at_least_zero, default=0, help="rounds on the student's own states; 0 leaves them out"
-    )
-    parser.add_argument("--own-clips", type=at_least_one, default=OWN_CLIPS, help="clips of each such round")
-    parser.add_argument("--own-forced", type=at_least_zero, default=0, help="the teacher's added to each round")
-    parser.add_argument(
-        "--own-first", type=at_least_zero, default=0, help="trajectory that the first round begins with"
-    )
-    parser.add_argument("--own-steps", type=at_least_one, default=OWN_STEPS, help="updates of each such round")
-    parser.add_argument("--own-rate", type=above_zero, default=4e-4, help="AdamW's peak rate in them")
-    parser.add_argument("--own-muon", type=not_negative, default=2e-3, help="Muon's peak rate in them")
-    parser.add_argument(
-        "--adversarial-steps",
-        type=at_least_zero,
-        default=ADVERSARIAL_STEPS,
-        help="updates with both; 0 leaves them out",
-    )
-    parser.add_argument("--rate", type=above_zero, default=1e-3, help="AdamW's peak rate in the regression")
-    parser.add_argument("--muon", type=not_negative, default=2e-3, help="Muon's peak rate there; 0 leaves all to AdamW")
+    add = parser.add_argument
+    add("--start", default="pruned", help="what becomes the student: pruned, teacher, student, a folder")
+    add("--clips", type=at_least_one, default=CLIPS, help="guided trajectories of the teacher")
+    add("--teacher-steps", type=at_least_one, default=TEACHER_STEPS, help="of each, a multiple of 4")
+    add("--batch", type=at_least_one, default=BATCH, help="clips of an update; adversarial: a quarter")
+    add("--regression-steps", type=at_least_zero, default=REGRESSION_STEPS, help="regressing updates; 0: none")
+    add("--own-rounds", type=at_least_zero, default=0, help="rounds on the student's own states; 0: none")
+    add("--own-clips", type=at_least_one, default=OWN_CLIPS, help="clips of each such round")
+    add("--own-forced", type=at_least_zero, default=0, help="the teacher's added to each round")
+    add("--own-first", type=at_least_zero, default=0, help="trajectory that the first round begins with")
+    add("--own-steps", type=at_least_one, default=OWN_STEPS, help="updates of each such round")
+    add("--own-rate", type=above_zero, default=4e-4, help="AdamW's peak rate in them")
+    add("--own-muon", type=not_negative, default=2e-3, help="Muon's peak rate in them")
+    add("--adversarial-steps", type=at_least_zero, default=ADVERSARIAL_STEPS, help="updates with both losses; 0: none")
+    add("--rate", type=above_zero, default=1e-3, help="AdamW's peak rate in the regression")
+    add("--muon", type=not_negative, default=2e-3, help="Muon's peak rate there; 0 leaves all to AdamW")
     parser.add_seed("trajectories and training depend on it")
-    parser.add_argument("--fast", action="store_true", help="every speed-up that this machine has")
-    parser.add_argument("--name", default="student", choices=STUDENTS, help="the artefact that this makes")
-    parser.add_argument("--ship", action="store_true", help="write half-precision weights to data/checkpoints/NAME")
+    add("--fast", action="store_true", help="every speed-up that this machine has")
+    add("--name", default="student", choices=STUDENTS, help="the artefact that this makes")
+    add("--ship", action="store_true", help="write half-precision weights to data/checkpoints/NAME")
     return parser
 
 
@@ -139,14 +122,8 @@ def _run(options: argparse.Namespace) -> None:
 
     start, teacher = model(options.start), model("teacher")
     vae = artifacts.load_model(MobiVidVAE, artifacts.find("vae", profile.name).path)
-    dataset = latent_dataset(
-        vae,
-        split="train",
-        count=min(options.clips, CAPTIONED),
-        frames=profile.frames,
-        size=profile.size,
-        cache=run / "latents",
-    )
+    clips = {"count": min(options.clips, CAPTIONED), "frames": profile.frames, "size": profile.size}
+    dataset = latent_dataset(vae, split="train", **clips, cache=run / "latents")
     compiled = bool(plan and plan.compiled)
     result = distill(start, teacher, dataset, recipe, folder=run / "distill", progress=True, compiled=compiled)
     print(result.costs.to_string(index=False))
@@ -156,18 +133,11 @@ def _run(options: argparse.Namespace) -> None:
         _write(result, recipe, folder, earlier)
     print(artifacts.describe(artifacts.find(options.name, profile.name)))
     if options.ship:
-        with shipped(options.name) as folder:
-            _write(result, recipe, folder, earlier, torch.float16)
+        folder = artifacts.shipped_path(options.name)  # its model card stays
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(result, recipe, folder, earlier, torch.float16)
+        artifacts.write_stamp(folder, options.name)
         print(f"shipped: {folder} (add a README.md, the model card, and run --ship again)")
-
-
-@contextmanager
-def shipped(name: str) -> Iterator[Path]:
-    """A shipped student's folder; its model card stays, everything is stamped anew at the end."""
-    folder = artifacts.shipped_path(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    artifacts.write_stamp(folder, name)
 
 
 #: What earlier rounds of a student left: their recipes, and their costs where they were kept.
@@ -175,7 +145,7 @@ Earlier = tuple[list[dict], pd.DataFrame]
 
 
 def earlier_rounds(folder: Path) -> Earlier:
-    """Recipes and costs of the rounds that a student has behind it; none for a model that is no student yet."""
+    """Recipes and costs of a student's earlier rounds; none for a model that is no student yet."""
     if not (folder / CARD).is_file():
         return [], pd.DataFrame()
     card, file = read_json(folder / CARD), folder / "costs.csv"

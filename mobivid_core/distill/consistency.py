@@ -3,13 +3,15 @@
 Paper: not part of it; an alternative to adversarial training that reviewers compare with (question R4.1). At
 sigma_i the student's sample is f(x_i) = x_i - sigma_i v(x_i). It learns f(x_i) = f(x_{i+1}) along the teacher's
 trajectory, with no gradient through the later state; at the last step the target is the teacher's own sample. Errors
-of late steps travel to early ones, where regression meets only the teacher's states.
+of late steps propagate to early ones; regression trains on the teacher's states alone.
 
 Simplified: the student's own weights give the target (no second, averaged network); the four noise levels are the
 student's steps and nothing between them.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +25,9 @@ from mobivid_core.models.text import CaptionSampler, on_captions
 
 
 def consistency_loss(student: nn.Module, trajectories: Trajectories, rows: Tensor, levels: Tensor) -> Tensor:
-    """Mean squared velocity error towards the sample that the student makes of the next state.
+    """Mean squared velocity error towards the sample that the student makes of the next state (scalar).
 
-    Args:
-        student: Velocity model, unguided.
-        trajectories: Guided teacher states.
-        rows: (B,) which trajectory.
-        levels: (B,) which of the student's steps, 0 (noise) to 3.
-
-    Returns:
-        Scalar, on the scale of `regression_loss`: errors of the sample are divided by sigma.
+    Arguments as for `regression_loss`, and on its scale: errors of the sample are divided by sigma.
     """
     text, mask = trajectories.condition.text[rows], trajectories.condition.mask[rows]
     x, following = trajectories.states[rows, levels], trajectories.states[rows, levels + 1]
@@ -45,24 +40,13 @@ def consistency_loss(student: nn.Module, trajectories: Trajectories, rows: Tenso
 
 
 @torch.no_grad()
-def consistency_sample(
-    student: nn.Module, condition: Condition, noise: Tensor, *, seed: int = 0, steps: int = STUDENT_STEPS
-) -> Tensor:
-    """The sampler that goes with the loss: jump to the sample, put fresh noise of the next level on it, repeat.
+def consistency_sample(student: nn.Module, condition: Condition, noise: Tensor, *, seed: int = 0) -> Tensor:
+    """The sampler of this loss: jump to the sample, add fresh noise of the next level, repeat.
 
-    Args:
-        student: Velocity model.
-        condition: B captions.
-        noise: (B, C, t, h, w).
-        seed: Of the fresh noise.
-        steps: Jumps.
-
-    Returns:
-        (B, C, t, h, w) latents.
+    From (B, C, t, h, w) noise to latents of the same shape; `seed` is of the fresh noise.
     """
-    velocity, x, generator = guided_velocity(student, condition, 1.0), noise, step_generator(seed, steps)
-    sigmas = student_sigmas(steps).tolist()
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    velocity, x, generator = guided_velocity(student, condition, 1.0), noise, step_generator(seed, STUDENT_STEPS)
+    for sigma, following in pairwise(student_sigmas().tolist()):
         sample = clean_estimate(x, velocity(x, sigma), sigma)
         fresh = torch.randn(noise.shape, generator=generator).to(noise.device)
         x = (1 - following) * sample + following * fresh

@@ -18,17 +18,11 @@ from mobivid_core.flow.sampling import textbook_sigmas
 
 @dataclass(frozen=True)
 class DistillCosts:
-    """FLOPs of one forward pass at batch 1, and what follows from them.
-
-    Attributes:
-        student: Of the student.
-        teacher: Of the teacher.
-        checkpointed: Backward passes compute the forward pass again, for less memory.
-    """
+    """FLOPs of one forward pass at batch 1, and what follows from them."""
 
     student: float
     teacher: float
-    checkpointed: bool = False
+    checkpointed: bool = False  # backward passes compute the forward pass again, for less memory
 
     def trajectories(self, clips: int, steps: int, guidance: float | Guidance) -> float:
         """FLOPs of the teacher's trajectories."""

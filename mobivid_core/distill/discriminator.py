@@ -4,7 +4,7 @@ Paper: part of the teacher is the frozen feature extractor (claim C30). Latents 
 them with caption and noise level, and at each chosen depth a small head gives one logit per token and one for the
 whole clip. Only the heads are trained and stored.
 
-Simplified: the heads' layout is assumed (nothing published says it): normalise, project, one convolution over the
+Simplified: the heads' layout is assumed (it is not published): normalise, project, one convolution over the
 latent grid, one logit a token; the clip's logit adds an inner product with the caption (projection discriminator).
 """
 
@@ -23,12 +23,7 @@ KERNELS = {"spatiotemporal": (3, 3, 3), "spatial": (1, 3, 3), "token": (1, 1, 1)
 
 
 def default_depths(blocks: int, count: int = 4) -> tuple[int, ...]:
-    """Evenly spaced depths up to three quarters of the teacher (the last blocks only undo the noise).
-
-    Args:
-        blocks: Blocks of the teacher.
-        count: Heads wanted; fewer come back from a teacher with fewer blocks.
-    """
+    """At most `count` even depths up to three quarters of the teacher: its last blocks only undo the noise."""
     last = max(round(0.75 * blocks) - 1, 0)
     return tuple(sorted({round(last * (i + 1) / count) for i in range(count)}))
 
@@ -47,10 +42,10 @@ class FeatureHead(nn.Module):
         self.condition = nn.Linear(text_dim + 1, width)
 
     def forward(self, features: Tensor, grid: tuple[int, int, int], context: Tensor) -> Tensor:
-        """Logits.
+        """Logits from features of a (t, h, w) grid.
 
         Args:
-            features: (B, N, hidden), N = t h w.
+            features: (B, t h w, hidden).
             grid: (t, h, w).
             context: (B, text_dim + 1) mean caption state and sigma.
         """
@@ -64,7 +59,7 @@ class FeatureHead(nn.Module):
 
 
 class TeacherDiscriminator(nn.Module):
-    """Frozen teacher and trainable heads."""
+    """Frozen teacher, computed in its own type, and trainable heads in float32."""
 
     def __init__(
         self, teacher: nn.Module, depths: Sequence[int] | None = None, *, width: int = 32, kind: str = "spatiotemporal"
@@ -75,7 +70,7 @@ class TeacherDiscriminator(nn.Module):
             teacher: Velocity model with `feature_blocks`; it is used, never changed.
             depths: Blocks whose output is read, counted from 0; None takes `default_depths`.
             width: Width of the heads.
-            kind: Convolution of the heads: "spatiotemporal", "spatial" or "token".
+            kind: One of `KERNELS`.
 
         Raises:
             ParameterError: A depth outside the teacher, or an unknown kind.
@@ -94,26 +89,26 @@ class TeacherDiscriminator(nn.Module):
 
     @classmethod
     def seeded(cls, teacher: nn.Module, seed: int) -> TeacherDiscriminator:
-        """Default heads whose start is a function of `seed`; the global random stream is left as it was."""
+        """Default heads initialised from `seed`; the global random stream is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(teacher)
 
     def forward(self, noisy: Tensor, sigma: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """Logits of re-noised latents; high means real.
+        """Logits (B, depths x (N + 1)) of re-noised latents; high means real.
 
         Args:
             noisy: (B, C, t, h, w) latents at noise level sigma.
             sigma: (B,).
             text: (B, L, D).
             mask: (B, L) bool.
-
-        Returns:
-            (B, depths x (N + 1)).
         """
-        features = self._teacher[0](noisy, 1000.0 * sigma, text, mask, feature_blocks=self.depths).features
-        real = mask.unsqueeze(-1).to(text.dtype)
-        mean = (text * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-        context = torch.cat([mean, sigma.unsqueeze(1)], dim=1)
-        grid = tuple(noisy.shape[2:])
-        return torch.cat([h(f, grid, context) for h, f in zip(self.heads, features, strict=True)], dim=1)
+        (teacher,), grid = self._teacher, tuple(noisy.shape[2:])
+        # Heads in float32 under autocast too: the penalty divides small differences of logits by a small number.
+        with torch.autocast(noisy.device.type, enabled=False):
+            given = noisy.to(teacher.dtype), 1000.0 * sigma, text.to(teacher.dtype), mask
+            features = teacher(*given, feature_blocks=self.depths).features
+            real = mask.unsqueeze(-1).to(text.dtype)
+            mean = (text * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+            context = torch.cat([mean, sigma.unsqueeze(1)], dim=1)
+            return torch.cat([h(f.float(), grid, context) for h, f in zip(self.heads, features, strict=True)], dim=1)

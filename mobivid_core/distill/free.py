@@ -5,8 +5,8 @@ with the best that the same number of *network evaluations* buys without trainin
 four evaluations are four unguided steps or two guided ones, and four guided steps are eight.
 
 Solver, guidance, time shift and searched noise levels are crossed on validation captions. Which grid suits a solver at
-a guidance is told by its error to the full sampler of the same guidance (no decoding, `knots.search_knots`); which
-solver and guidance make the best clips is told by decoded clips (`screening.screen`). Reported numbers are then
+a guidance is decided by its error to the full sampler of the same guidance (no decoding, `knots.search_knots`); which
+solver and guidance make the best clips is decided by decoded clips (`screening.screen`). Reported numbers are then
 measured on test captions.
 """
 
@@ -29,25 +29,18 @@ from mobivid_core.models.sampler import SOLVERS, Sampler
 
 #: Network evaluations at which students are compared: their own four, and four guided steps.
 BUDGETS = (4, 8)
-#: Rungs from cheap to dear on which the teacher's equal is looked for.
+#: Network evaluations tried in this order for the cheapest equal of the teacher.
 LADDER = (4, 6, 8, 12, 16, 24, 32, 48)
 
 
 @dataclass(frozen=True)
 class FreeBaseline:
-    """The best training-free sampler at a number of network evaluations.
+    """The best training-free sampler at a number of network evaluations."""
 
-    Attributes:
-        table: One row a candidate, finalists first: sampler, steps, guidance, evaluations, and what was measured.
-        best: The chosen sampler.
-        evaluations: Network evaluations a clip that were allowed.
-        space: In which features distances were taken.
-    """
-
+    # One row a candidate, finalists first: sampler, steps, guidance, evaluations, and what was measured
     table: pd.DataFrame
     best: Sampler
-    evaluations: int
-    space: str
+    evaluations: int  # network evaluations a clip that were allowed
 
     def finding(self) -> str:
         """One sentence for a finding."""
@@ -60,57 +53,41 @@ class FreeBaseline:
 
 
 def guidances(full: float | Guidance) -> tuple[Guidance, ...]:
-    """What the cross tries: none, half of the full sampler's excess over none, the full one, and it below sigma .8."""
+    """Settings to try: none, half of the full guidance's excess over none, the full one, and that below sigma .8."""
     guidance = as_guidance(full)
     milder = Guidance((1 + guidance.scale) / 2)
     return tuple(dict.fromkeys((Guidance(1.0), milder, guidance, Guidance(guidance.scale, 0.0, 0.8))))
 
 
 def most_steps(guidance: float | Guidance, evaluations: int, solver: str = "euler") -> int:
-    """Most steps on the textbook grid that `evaluations` network evaluations pay for; 0 where not one step is."""
+    """Most steps on the textbook grid within `evaluations` network evaluations; 0 where they do not pay for one."""
     affordable = (s for s in range(1, evaluations + 1) if Sampler(solver, s, guidance).evaluations <= evaluations)
     return max(affordable, default=0)
 
 
 def candidates(
-    model: nn.Module,
-    shape: tuple[int, ...],
-    evaluations: int,
+    model: nn.Module,  # the teacher
+    shape: tuple[int, ...],  # (C, t, h, w) of a latent
+    evaluations: int,  # network evaluations a clip that are allowed
     tried: Iterable[Guidance],
     *,
-    captions: int = COARSE,
-    solvers: Sequence[str] = tuple(SOLVERS),
-    full_steps: int = 20,
-    per_guidance: int = 2,
-    seed: int = 0,
+    captions: int = COARSE,  # validation captions of the search
+    full_steps: int = 20,  # Euler steps of the full samplers, at the least
+    seed: int = 0,  # of the noises
 ) -> list[Sampler]:
-    """For each guidance the solvers that come closest to its own full sampler, each on its best grid.
-
-    Args:
-        model: The teacher.
-        shape: (C, t, h, w) of a latent.
-        evaluations: Network evaluations a clip that are allowed.
-        tried: Guidance settings.
-        captions: Validation captions of the search.
-        solvers: Which solvers.
-        full_steps: Euler steps of the full samplers.
-        per_guidance: Solvers kept a guidance.
-        seed: Seed of the noises.
-    """
+    """For each guidance the two solvers that come closest to its own full sampler, each on its best grid."""
     device, found = next(model.parameters()).device, []
     condition = validation_condition(captions, device)
     for guidance in tried:
         steps = most_steps(guidance, evaluations)
         if not steps:
             continue
-        search = search_knots(
-            model, condition, shape,
-            guidance=guidance, steps=steps, full_steps=max(full_steps, steps), solvers=solvers, seed=seed,
-        )  # fmt: skip
+        full = max(full_steps, steps)
+        search = search_knots(model, condition, shape, guidance=guidance, steps=steps, full_steps=full, seed=seed)
         errors = search.table[search.table["best"]].set_index("solver")["error to the full sampler"]
         nearest = sorted(search.best.values(), key=lambda s: errors[SOLVERS[s.solver]])
         # a shifted or searched grid may put more of its levels inside the guided interval
-        found += [s for s in nearest if s.evaluations <= evaluations][:per_guidance]
+        found += [s for s in nearest if s.evaluations <= evaluations][:2]
     return found
 
 
@@ -120,34 +97,31 @@ def free_baseline(
     *,
     evaluations: int,
     tried: Iterable[Guidance] | None = None,
-    n: int | None = None,
     coarse: int = COARSE,
     finalists: int = 2,
+    full_steps: int = 20,
     seed: int = 0,
-    **search: object,
 ) -> FreeBaseline:
     """The best training-free sampler at `evaluations` network evaluations, chosen on validation captions.
 
     Args:
-        evaluator: Prepared with `split="val"`.
+        evaluator: Prepared with `split="val"`; all its captions serve in the final round (256 or more, for results).
         model: The teacher, on any device.
         evaluations: Network evaluations a clip that are allowed.
         tried: Guidance settings; None for `guidances` of the profile's.
-        n: Captions of the final round; None for all the evaluator's. Take 256 or more where numbers mean something.
         coarse: Captions of the search of grids and of the coarse round.
         finalists: Candidates that reach the final round.
-        seed: Seed of the noises.
-        search: Other arguments of `candidates`.
+        full_steps: As in `candidates`.
+        seed: Of the noises.
 
     Raises:
         ParameterError: The evaluator holds other captions, or not one step is affordable.
     """
     check_validation(evaluator)
-    n = len(evaluator.labels) if n is None else n
-    tried = guidances(evaluator.profile.guidance) if tried is None else tuple(tried)
-    profile = evaluator.profile
+    n, profile = len(evaluator.labels), evaluator.profile
+    tried = guidances(profile.guidance) if tried is None else tuple(tried)
     shape = evaluator.vae.latent_shape(profile.frames, profile.size, profile.size)
-    able = candidates(model, shape, evaluations, tried, captions=min(coarse, n), seed=seed, **search)
+    able = candidates(model, shape, evaluations, tried, captions=min(coarse, n), full_steps=full_steps, seed=seed)
     if not able:
         raise ParameterError(f"{evaluations} network evaluations do not pay for one step at any of the guidances")
     found = screen(
@@ -160,25 +134,19 @@ def free_baseline(
     }
     table = screened_table(found, evaluator.reference, cells)
     best = rank(found.final, evaluator.reference)[0]
-    return FreeBaseline(table, best, evaluations, evaluator.reference.space.finding())
+    return FreeBaseline(table, best, evaluations)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Training-free samplers on test captions.
+    """Training-free samplers on test captions."""
 
-    Attributes:
-        table: One row a sampler: sampler, evaluations, n, and the measures with intervals.
-        chosen: {network evaluations: name of the sampler that was chosen for them}.
-        measures: Names of the measures.
-    """
-
-    table: pd.DataFrame
-    chosen: dict[int, str]
+    table: pd.DataFrame  # one row a sampler: sampler, evaluations, n, and the measures with intervals
+    chosen: dict[int, str]  # {network evaluations: name of the sampler that was chosen for them}
     measures: tuple[str, ...]
 
     def finding(self) -> str:
-        """One sentence for a finding: the chosen samplers, and what the grid trap would have made of the baseline."""
+        """One sentence for a finding: the chosen samplers, and the baseline on the grid of the trap."""
         rows = self.table.set_index("sampler")
         first = self.measures[0]
         parts = [
@@ -191,12 +159,9 @@ class Judged:
 
 
 def free_table(runs: Mapping[Sampler, Evaluation], free: Mapping[int, FreeBaseline], measures: Sequence[str]) -> Judged:
-    """Samplers judged on the same test captions, in the order given; the last row is the full sampler.
+    """Samplers judged on the same test captions, in the order of `runs`; the last one is the full sampler.
 
-    Args:
-        runs: {sampler: its evaluation}.
-        free: {network evaluations: what was chosen for them on validation captions}.
-        measures: Measures to show, a share of clips first.
+    `free` has the sampler chosen for each number of network evaluations; `measures` begin with a share of clips.
     """
     table = minivbench.table({s.name: run.scores for s, run in runs.items()}, measures)
     table = table.rename(columns={"clips": "sampler"})
@@ -206,16 +171,10 @@ def free_table(runs: Mapping[Sampler, Evaluation], free: Mapping[int, FreeBaseli
 
 @dataclass(frozen=True)
 class CheapestEqual:
-    """The cheapest sampler that the full one cannot be told from.
+    """The cheapest sampler without a measurable difference from the full one."""
 
-    Attributes:
-        table: One row a rung tried, cheapest first.
-        sampler: The first that is equal; the full sampler itself where none is.
-        full: The full sampler.
-    """
-
-    table: pd.DataFrame
-    sampler: Sampler
+    table: pd.DataFrame  # one row a sampler tried, cheapest first
+    sampler: Sampler  # the cheapest equal one; the full sampler where none is
     full: Sampler
 
     @property
@@ -240,28 +199,25 @@ def cheapest_equal(
     full: Sampler,
     ladder: Sequence[Sampler] | None = None,
     *,
-    n: int | None = None,
     seed: int = 0,
 ) -> CheapestEqual:
     """The cheapest sampler that equals the full one: speed-ups are to be given over both.
 
     Equal means: on the same captions and noises, the 95 % interval of the change in accuracy reaches 0 and that of the
-    ratio of distances from real clips (trusted space) reaches 1. Few captions make everything equal: see n.
+    ratio of distances from real clips (trusted space) reaches 1. Few captions make everything equal.
 
     Args:
-        evaluator: Prepared with `split="val"`.
+        evaluator: Prepared with `split="val"`; all its captions serve.
         model: The teacher.
         full: Its full sampler.
-        ladder: Samplers to try; None for UniPC and Euler at the full guidance on `LADDER`. Tried from the cheapest on,
-            until one is equal.
-        n: Captions; None for all the evaluator's. Take 256 or more where numbers mean something.
-        seed: Seed of the noises.
+        ladder: Samplers to try from the cheapest on, until one is equal; None: UniPC and Euler at the full guidance.
+        seed: Of the noises.
 
     Raises:
         ParameterError: The evaluator holds other captions.
     """
     check_validation(evaluator)
-    n = len(evaluator.labels) if n is None else n
+    n = len(evaluator.labels)
     if ladder is None:
         pairs = ((solver, most_steps(full.guidance, e)) for e in LADDER for solver in ("unipc", "euler"))
         ladder = [Sampler(solver, steps, full.guidance) for solver, steps in dict.fromkeys(pairs) if steps]

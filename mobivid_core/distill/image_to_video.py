@@ -17,12 +17,9 @@ from mobivid_core.models.text import CaptionSampler, on_captions
 
 
 def from_first_frames(model: nn.Module, sampler: Sampler, images: Tensor) -> CaptionSampler:
-    """A function from (captions, noise) to latents whose first frame is held.
+    """A function from (captions, noise) to latents whose first frame is held (Euler samplers only).
 
-    Args:
-        model: Velocity model.
-        sampler: An Euler sampler.
-        images: (N, C, 1, h, w) latents of the first frames, used in order over the calls.
+    `images` (N, C, 1, h, w) are latents of the first frames, used in order over the calls.
 
     Raises:
         ParameterError: Another solver than Euler.
@@ -47,11 +44,7 @@ def from_first_frames(model: nn.Module, sampler: Sampler, images: Tensor) -> Cap
 
 
 def first_frame_table(clips: Tensor, given: Tensor) -> dict[str, float]:
-    """How well clips start with the given images and go on from them.
-
-    Args:
-        clips: (N, 3, T, H, W) in [-1, 1].
-        given: (N, 3, H, W) in [-1, 1].
+    """How well clips (N, 3, T, H, W) in [-1, 1] start with the given images (N, 3, H, W) and continue from them.
 
     Returns:
         "first-frame PSNR, dB" (peak 2), and "jump after it": change from frame 0 to 1 over the mean change between

@@ -41,7 +41,7 @@ def best_knots(states: Tensor, sigmas: Tensor, steps: int = 4) -> tuple[float, .
     Args:
         states: (n + 1, B, C, t, h, w) states of the fine trajectory; its velocities follow from neighbours.
         sigmas: (n + 1,) their noise levels, 1 down to 0.
-        steps: Steps wanted, at most n.
+        steps: At most n.
 
     Returns:
         `steps` + 1 of the noise levels, 1 and 0 among them.
@@ -76,48 +76,26 @@ def validation_condition(count: int, device: torch.device | str = "cpu") -> Cond
 
 @dataclass(frozen=True)
 class KnotSearch:
-    """What a search found.
+    """What a search found."""
 
-    Attributes:
-        table: One row a solver and grid: latent error to the full sampler's samples, noise levels, whether it is best.
-        best: The best sampler of each solver.
-    """
-
+    # One row a solver and grid: latent error to the full sampler's samples, noise levels, whether it is best
     table: pd.DataFrame
-    best: dict[str, Sampler]
-
-    def finding(self) -> str:
-        """The best grid of each solver with its error, for a caption."""
-        chosen = self.table.loc[self.table["best"], "error to the full sampler"]
-        return ", ".join(f"{s.name} ({error:.3f})" for s, error in zip(self.best.values(), chosen, strict=True))
+    best: dict[str, Sampler]  # the best sampler of each solver
 
 
 @torch.no_grad()
 def search_knots(
-    model: nn.Module,
-    condition: Condition,
-    shape: tuple[int, ...],
+    model: nn.Module,  # the teacher
+    condition: Condition,  # B captions
+    shape: tuple[int, ...],  # (C, t, h, w) of a latent
     *,
-    guidance: float | Guidance,
+    guidance: float | Guidance,  # of all samplers
     steps: int = 4,
-    full_steps: int = 20,
-    solvers: Iterable[str] = tuple(SOLVERS),
-    shifts: Iterable[float] = SHIFTS,
-    seed: int = 0,
+    full_steps: int = 20,  # Euler steps of the trajectory that they should follow
+    shifts: Iterable[float] = SHIFTS,  # time shifts of the textbook grid; 1 is the grid itself
+    seed: int = 0,  # of the noises
 ) -> KnotSearch:
-    """The best grid of each solver on the captions of `condition` (validation captions, never the reported ones).
-
-    Args:
-        model: The teacher.
-        condition: B captions.
-        shape: (C, t, h, w) of a latent.
-        guidance: Guidance scale, or a `Guidance`.
-        steps: Steps of the baselines.
-        full_steps: Euler steps of the trajectory that they should follow.
-        solvers: Which solvers.
-        shifts: Which time shifts of the textbook grid; 1 is the grid itself.
-        seed: Seed of the noises.
-    """
+    """The best grid of each solver on the captions of `condition` (validation captions, never the reported ones)."""
     device = next(model.parameters()).device
     noise = torch.randn((len(condition), *shape), generator=step_generator(seed, len(condition))).to(device)
     fine = student_sigmas(full_steps)
@@ -126,7 +104,7 @@ def search_knots(
     if steps <= full_steps:
         grids.append({"grid": "optimised steps", "knots": best_knots(states, fine, steps)})
     scale, rows, best = states[-1].square().mean(), [], {}
-    for solver in solvers:
+    for solver in SOLVERS:
         tried = [Sampler(solver, steps, guidance, shows_scale=True, **grid) for grid in grids]
         errors = [((s.sample(model, condition, noise) - states[-1]).square().mean() / scale).item() for s in tried]
         best[solver] = tried[int(np.argmin(errors))]

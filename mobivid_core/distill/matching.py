@@ -1,8 +1,8 @@
 """Distribution matching (DMD2): move samples to where the guided teacher's density is higher than the student's.
 
-Paper: not part of it; the strongest published alternative to adversarial features (question R4.1). Two denoisers look
-at the student's re-noised sample: the frozen guided teacher, and a second network that is trained all the time on the
-student's own samples. Where both agree, the two distributions have the same score; the difference of their clean
+Paper: not part of it; the strongest published alternative to adversarial features (question R4.1). Two denoisers are
+evaluated on the student's re-noised sample: the frozen guided teacher, and a second network that is trained throughout
+on the student's samples. Where both agree, the two distributions have the same score; the difference of their clean
 estimates is the direction in which the student moves.
 
 It takes the place of a `Contest` in the trainer: `heads` is the network trained on the student's samples.
@@ -29,7 +29,7 @@ from mobivid_core.flow.sampling import guided_velocity
 
 
 def matching_loss(samples: Tensor, teacher_clean: Tensor, student_clean: Tensor) -> Tensor:
-    """Scalar whose gradient is (student_clean - teacher_clean) / mean |samples - teacher_clean|, over the elements.
+    """Scalar with gradient (student_clean - teacher_clean) / mean |samples - teacher_clean|, over the elements.
 
     Args:
         samples: (B, ...) the student's samples, with gradient.
@@ -44,18 +44,11 @@ def matching_loss(samples: Tensor, teacher_clean: Tensor, student_clean: Tensor)
 
 @dataclass(frozen=True)
 class Matching:
-    """The distribution-matching term, with the interface of `Contest`.
-
-    Attributes:
-        teacher: Frozen.
-        heads: Velocity model trained on the student's samples; starts as the teacher (see `make_matching`).
-        trajectories: Where captions come from, on the models' device, and the guidance scale.
-        settings: Batch, noise levels, `gradient_steps`.
-    """
+    """The distribution-matching term, with the interface of `Contest`."""
 
     teacher: nn.Module
-    heads: nn.Module
-    trajectories: Trajectories
+    heads: nn.Module  # velocity model trained on the student's samples; starts as the teacher
+    trajectories: Trajectories  # where captions come from, on the models' device, and the guidance scale
     settings: DistillSettings
 
     def heads_loss(self, student: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -89,7 +82,6 @@ class Matching:
 
 
 def make_matching(teacher: nn.Module, trajectories: Trajectories, settings: DistillSettings) -> Matching:
-    """The term with a fresh copy of the teacher as the network to be trained, on the teacher's device."""
-    device = next(teacher.parameters()).device
+    """The term with a fresh copy of the teacher as the trained network, on the teacher's device."""
     network = copy.deepcopy(teacher).requires_grad_(True)
-    return Matching(teacher, network, trajectories.to(device), settings)
+    return Matching(teacher, network, trajectories.to(next(teacher.parameters()).device), settings)

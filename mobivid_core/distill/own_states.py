@@ -1,9 +1,9 @@
 """Training on the student's own states: at each state the guided teacher supplies the target of the step.
 
-Paper: not part of it. A student trained on the teacher's path never meets its own errors; in use, each step starts
-from them. Here the student walks its four steps, and from each of its states the guided teacher shows where the step
-should have ended. Source of the idea: dataset aggregation for imitation (Ross et al. 2011, arXiv 1011.0686), known in
-step distillation as backward distillation (Imagine Flash, arXiv 2405.05224).
+Paper: not part of it. A student trained on the teacher's path never sees states with its own errors, from which its
+steps start in use. Here the student takes its four steps; at each state the guided teacher supplies the target.
+Source of the idea: dataset aggregation for imitation (Ross et al. 2011, arXiv 1011.0686), known in step distillation
+as backward distillation (Imagine Flash, arXiv 2405.05224).
 
 Simplified: the states are renewed in rounds, not at every update, so that each teacher step serves several updates.
 """
@@ -32,21 +32,15 @@ SEGMENT_STEPS = 2
 
 @dataclass(frozen=True)
 class OwnRounds:
-    """Rounds of training on the student's own states.
+    """Rounds of training on the student's own states."""
 
-    Attributes:
-        rounds: How often the states are renewed.
-        clips: Trajectories whose noises and captions each round takes, the next ones each; earlier rounds' chords stay.
-        settings: Training of one round; its seed moves on from round to round.
-        first: The trajectory that the first round begins with: those before it served an earlier training.
-        forced: Trajectories after those whose chords each round takes as the teacher walked them: the first chord,
-            from noise, needs many, and costs nothing more.
-    """
-
-    rounds: int
+    rounds: int  # how often the states are renewed
+    # Trajectories whose noises and captions a round takes: the next ones in each; earlier rounds' chords stay
     clips: int
-    settings: DistillSettings
-    first: int = 0
+    settings: DistillSettings  # training of one round; its seed moves on from round to round
+    first: int = 0  # the trajectory that the first round begins with: those before it served an earlier training
+    # Further trajectories whose teacher chords each round adds: the first chord, from noise, needs many samples,
+    # and they are already there
     forced: int = 0
 
     def __post_init__(self) -> None:
@@ -81,9 +75,6 @@ def own_states(student: nn.Module, teacher: nn.Module, given: Trajectories) -> T
         student: Walks unguided from `given.states[:, 0]`.
         teacher: On the same device.
         given: The teacher's trajectories; their first chord starts from noise, so it is taken as it is.
-
-    Returns:
-        Trajectories whose `states` are the student's and whose `ends` are the teacher's.
     """
     condition, sigmas = given.condition, given.sigmas.tolist()
     path = solver_path(guided_velocity(student, condition), given.states[:, 0], given.sigmas)
@@ -95,7 +86,7 @@ def own_states(student: nn.Module, teacher: nn.Module, given: Trajectories) -> T
 
 
 def shown_evaluations(guidance: float | Guidance, sigmas: Sequence[float]) -> int:
-    """Teacher evaluations of a clip's shown steps: the midpoint method between `sigmas`, but for the first pair."""
+    """Teacher evaluations of a clip's targets: the midpoint method between `sigmas`, except for the first pair."""
     seen: list[float] = []
     for sigma, following in zip(sigmas[1:-1], sigmas[2:], strict=True):
         midpoint(lambda x, level: seen.append(level) or x, torch.zeros(1), sigma, following)
@@ -103,30 +94,17 @@ def shown_evaluations(guidance: float | Guidance, sigmas: Sequence[float]) -> in
 
 
 def collect_own_states(
-    student: nn.Module,
-    teacher: nn.Module,
-    given: Trajectories,
-    clips: int,
+    student: nn.Module,  # on the device to compute on
+    teacher: nn.Module,  # on the same device
+    given: Trajectories,  # the teacher's trajectories, on the CPU
+    clips: int,  # how many; after the last one the first ones follow
     *,
-    first: int = 0,
-    cache: Path | None = None,
-    chunk: int = 64,
+    first: int = 0,  # where to begin
+    cache: Path | None = None,  # folder of finished chunks; None keeps nothing
+    chunk: int = 64,  # clips computed together
     progress: bool = False,
 ) -> Trajectories:
     """`own_states` of `clips` trajectories of `given` from the `first` on, in chunks that a later call finds again.
-
-    Args:
-        student: On the device to compute on.
-        teacher: On the same device.
-        given: The teacher's trajectories, on the CPU.
-        clips: How many; after the last one the first ones follow.
-        first: Where to begin.
-        cache: Folder of finished chunks; None keeps nothing.
-        chunk: Clips computed together.
-        progress: Show a bar.
-
-    Returns:
-        Trajectories on the CPU.
 
     Raises:
         ParameterError: More clips than trajectories.

@@ -1,8 +1,8 @@
 """The full distillation: teacher trajectories, regression, own states, then the adversarial stage.
 
 Paper: from 40 guided to 4 unguided steps. The order is this project's choice: the regression student already makes
-clips, so that its own states are worth correcting and the discriminator has something worth judging; that is warmed up
-alone, then the student moves at a lower rate with the regression loss kept.
+clips, so its own states and samples are useful inputs of the later stages. In the adversarial stage the discriminator
+is warmed up alone, then the student is trained at a lower rate with the regression loss kept.
 """
 
 from __future__ import annotations
@@ -41,29 +41,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of a distillation.
+    """Sizes of a distillation."""
 
-    Attributes:
-        clips: Teacher trajectories.
-        teacher_steps: Steps of the guided teacher, a multiple of 4.
-        solver: Its solver; UniPC in eight steps comes close to Euler in forty for a fifth of the price.
-        guidance: Its guidance scale.
-        regression: The regression stage; None leaves it out.
-        adversarial: The adversarial stage; None leaves it out.
-        own: Rounds on the student's own states, between the two; None leaves them out.
-        synthetic_share: Teacher samples in the discriminator's real batch, 0 to 1.
-        seed: Seed of trajectories and training.
-    """
-
-    clips: int
-    teacher_steps: int
-    solver: str
+    clips: int  # teacher trajectories
+    teacher_steps: int  # steps of the guided teacher, a multiple of 4
+    solver: str  # UniPC in eight steps comes close to Euler in forty at a fifth of the cost
     guidance: float
-    regression: DistillSettings | None
-    adversarial: DistillSettings | None
-    synthetic_share: float = 0.5
-    seed: int = 0
-    own: OwnRounds | None = None
+    regression: DistillSettings | None  # None leaves it out
+    adversarial: DistillSettings | None  # None leaves it out
+    synthetic_share: float = 0.5  # teacher samples in the discriminator's real batch, 0 to 1
+    seed: int = 0  # of trajectories and training
+    own: OwnRounds | None = None  # rounds on the student's own states, between the two; None leaves them out
 
     def __post_init__(self) -> None:
         if not (self.regression or self.own or self.adversarial):
@@ -82,14 +70,8 @@ class Recipe:
         """The recipe at a profile's budget: nine tenths of the updates regress, the rest is adversarial.
 
         An adversarial update costs about ten regression updates. On a processor the live distillation halves the batch
-        and takes the teacher's trajectories with UniPC in eight steps.
-
-        Args:
-            profile: Budgets; `distill_steps` counts the updates of both stages.
-            steps: Other number of updates.
-            clips: Other number of trajectories.
-            batch: Other batch.
-            seed: Seed.
+        and takes the teacher's trajectories with UniPC in eight steps. `steps` (updates of both stages), `clips` and
+        `batch` override the profile's.
         """
         steps = profile.distill_steps if steps is None else steps
         slow = profile.device == "cpu"
@@ -114,21 +96,11 @@ class Recipe:
 
 @dataclass
 class Distilled:
-    """What a distillation left.
+    """What a distillation left."""
 
-    Attributes:
-        student: The four-step student (averaged weights).
-        regressed: The student after regression only.
-        log: One row an update, with a `stage` column.
-        costs: One row a stage: seconds, TFLOP (counted), samples.
-        recoveries: Returns to a good state after non-finite values.
-    """
-
-    student: nn.Module
-    regressed: nn.Module
-    log: pd.DataFrame
-    costs: pd.DataFrame
-    recoveries: int = 0
+    student: nn.Module  # the four-step student (averaged weights)
+    log: pd.DataFrame  # one row an update, with a `stage` column
+    costs: pd.DataFrame  # one row a stage: seconds, TFLOP (counted), samples
 
 
 def costs_of(student: nn.Module, teacher: nn.Module, trajectories: Trajectories) -> DistillCosts:
@@ -170,8 +142,8 @@ def run_stages(
 ) -> list[Distiller]:
     """Run stages one after the other, each from the averaged student of the one before; the start is copied.
 
-    With a `folder`, an interrupted stage is taken up again, if it had the same start, trajectories and settings.
-    `compiled` compiles the student's blocks: a minute that pays from about a thousand updates.
+    With a `folder`, an interrupted stage is resumed if it had the same start, trajectories and settings. `compiled`
+    compiles the student's blocks, which takes a minute and pays from about a thousand updates.
     """
     done: list[Distiller] = []
     for number, settings in enumerate(stages):
@@ -188,7 +160,7 @@ def run_stages(
 
 
 def _key(start: nn.Module, trajectories: Trajectories, settings: DistillSettings, synthetic_share: float) -> str:
-    """Short hash of what a stage starts from, so that a saved state is never taken up by another training."""
+    """Short hash of a stage's inputs, so that another training never resumes from its state."""
     walked = (trajectories.states,) if trajectories.ends is None else (trajectories.states, trajectories.ends)
     return tensors_digest(repr((settings, synthetic_share)), (*start.state_dict().values(), *walked))[:12]
 
@@ -207,27 +179,18 @@ def make_contest(
 
 
 def distill(
-    student: nn.Module,
-    teacher: nn.Module,
-    dataset: LatentDataset,
+    student: nn.Module,  # start, usually the pruned and recovered model; it is copied, not changed
+    teacher: nn.Module,  # frozen; on the same device as the student
+    dataset: LatentDataset,  # encoded captioned clips
     recipe: Recipe,
     *,
-    trajectories: Trajectories | None = None,
+    trajectories: Trajectories | None = None,  # taken instead of collecting new ones
+    # Keeps trajectories, states and logs, so that an interrupted call continues. None keeps nothing.
     folder: Path | None = None,
     progress: bool = False,
-    compiled: bool = False,
+    compiled: bool = False,  # compile the blocks of student and teacher
 ) -> Distilled:
     """Distil `student` from the guided `teacher`.
-
-    Args:
-        student: Start, usually the pruned and recovered model; it is copied, not changed.
-        teacher: Frozen; on the same device as the student.
-        dataset: Encoded captioned clips.
-        recipe: Sizes and settings.
-        trajectories: Use these instead of collecting new ones.
-        folder: Keeps trajectories, states and logs, so that an interrupted call goes on. None keeps nothing.
-        progress: Show bars.
-        compiled: Compile the blocks of student and teacher.
 
     Raises:
         TrainingError: Losses stayed non-finite.
@@ -241,31 +204,20 @@ def distill(
         trajectories = teacher_trajectories(walker, dataset, recipe, cache=cache, progress=progress)
     flops = costs_of(student, teacher, trajectories)
     spent = flops.trajectories(len(trajectories), trajectories.teacher_steps, trajectories.guidance)
-    costs, logs, recoveries = [_gathered("teacher trajectories", began, trajectories, spent)], [], 0
+    costs, logs = [_gathered("teacher trajectories", began, trajectories, spent)], []
 
     def train(name: str, start: nn.Module, given: Trajectories, settings: DistillSettings) -> nn.Module:
         """One stage, with its row of the costs."""
-        nonlocal recoveries
-        (done,) = run_stages(
-            start,
-            teacher,
-            dataset,
-            given,
-            (settings,),
-            synthetic_share=recipe.synthetic_share,
-            folder=folder,
-            progress=progress,
-            compiled=compiled,
-        )
+        shared = {"folder": folder, "progress": progress, "compiled": compiled}
+        share = recipe.synthetic_share
+        (done,) = run_stages(start, teacher, dataset, given, (settings,), synthetic_share=share, **shared)
         costs.append((name, done.log[-1]["seconds"], flops.training(settings), settings.steps * settings.batch))
         logs.append(pd.DataFrame(done.log).assign(stage=name))
-        recoveries += done.recoveries
         return done.averaged
 
     latest, given = student, trajectories
     if recipe.regression:
         latest = train("regression", latest, given, recipe.regression)
-    regressed = latest
     for number in range(recipe.own.rounds if recipe.own else 0):
         began, name = time.perf_counter(), f"own states {number + 1}"
         first, clips = recipe.own.begin(number), recipe.own.clips
@@ -287,7 +239,7 @@ def distill(
 
     table = pd.DataFrame(costs, columns=["stage", "seconds", "TFLOP (counted)", "samples"])
     table["TFLOP (counted)"] /= 1e12
-    return Distilled(latest, regressed, pd.concat(logs, ignore_index=True), table, recoveries)
+    return Distilled(latest, pd.concat(logs, ignore_index=True), table)
 
 
 def _compiled(model: nn.Module) -> nn.Module:

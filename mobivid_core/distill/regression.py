@@ -13,21 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mobivid_core.distill.trajectory import Trajectories, student_sigmas
+from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories, student_sigmas
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.sampling import guided_velocity, solver_path
 
 
 def chord_targets(trajectories: Trajectories, rows: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Starting states, noise levels and target velocities of chosen chords.
+    """Starting states (B, C, t, h, w), noise levels (B,) and target velocities of chosen chords.
 
     Args:
         trajectories: Teacher states.
         rows: (B,) which trajectory.
         levels: (B,) which of the student's steps, 0 (noise) to 3.
-
-    Returns:
-        (x (B, C, t, h, w), sigma (B,), velocity (B, C, t, h, w)).
     """
     start, end = trajectories.states[rows, levels], trajectories.targets[rows, levels]
     sigma, following = trajectories.sigmas[levels], trajectories.sigmas[levels + 1]
@@ -45,30 +42,25 @@ def regression_loss(student: nn.Module, trajectories: Trajectories, rows: Tensor
 @torch.no_grad()
 def chord_errors(student: nn.Module, trajectories: Trajectories) -> list[float]:
     """Mean squared velocity error at each of the student's steps, over all trajectories."""
-    rows = torch.arange(len(trajectories), device=trajectories.states.device)
-    steps = range(len(trajectories.sigmas) - 1)
-    return [float(regression_loss(student, trajectories, rows, torch.full_like(rows, level))) for level in steps]
+    rows = torch.arange(len(trajectories), device=trajectories.device)
+    levels = [torch.full_like(rows, level) for level in range(STUDENT_STEPS)]
+    return [float(regression_loss(student, trajectories, rows, level)) for level in levels]
 
 
 def draw_chords(count: int, trajectories: Trajectories, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random rows, and levels that cover the student's steps evenly ((count,) each)."""
-    device, steps = trajectories.states.device, trajectories.states.shape[1] - 1
+    """Random rows, and levels that cover the student's steps evenly ((count,) each).
+
+    `trajectories` may be files of them: their number and device are all that is asked for.
+    """
     rows = torch.randint(len(trajectories), (count,), generator=generator)
-    levels = (torch.arange(count) + int(torch.randint(steps, (1,), generator=generator))) % steps
-    return rows.to(device), levels.to(device)
+    levels = torch.arange(count) + int(torch.randint(STUDENT_STEPS, (1,), generator=generator))
+    return rows.to(trajectories.device), (levels % STUDENT_STEPS).to(trajectories.device)
 
 
 def unroll(student: nn.Module, condition: Condition, noise: Tensor, gradient_steps: int | None = None) -> Tensor:
-    """The student's sample: four unguided Euler steps on the textbook grid.
+    """The student's sample (B, C, t, h, w): four unguided Euler steps on the textbook grid from `noise` of that shape.
 
-    Args:
-        student: Velocity model.
-        condition: B captions.
-        noise: (B, C, t, h, w).
-        gradient_steps: Gradients flow through that many last steps; None through all of them.
-
-    Returns:
-        (B, C, t, h, w) latents.
+    Gradients flow through the last `gradient_steps` steps; None: through all of them.
     """
     sigmas, velocity = student_sigmas(), guided_velocity(student, condition)
     if gradient_steps is None:

@@ -14,52 +14,29 @@ from mobivid_core.errors import ParameterError
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """How to distil.
+    """How to distil."""
 
-    Attributes:
-        steps: Generator updates in all.
-        seconds: Ends the training earlier where that much time has been spent; None for steps alone.
-        batch: Clips of one update.
-        anchor_weight: Weight of trajectory regression; 0 leaves it out.
-        adversarial_weight: Weight of the adversarial loss; 0 trains no discriminator.
-        loss: "hinge" or "relativistic".
-        rate: Peak rate of the student's AdamW; cosine decay to a twentieth.
-        muon: Peak rate of Muon for the matrices of the student's blocks; 0 trains everything with AdamW.
-        rate_warmup: Steps of linear rate warm-up.
-        discriminator_rate: Rate of the heads, constant.
-        discriminator_warmup: Updates of the heads alone before the student's first one.
-        gradient_steps: The adversarial gradient flows through that many last steps of the student's four.
-        r1_weight: Weight of the approximate gradient penalty.
-        r1_scale: Standard deviation of its perturbation.
-        renoise_low, renoise_high: Noise levels at which the discriminator looks.
-        ema: Decay of the averaged student (ramped up from the start).
-        clip_norm: Gradient norm is clipped to this.
-        snapshot_every: Steps between good states kept for recovery (and saved, with a folder).
-        most_recoveries: Returns to a good state before giving up.
-        seed: Seed of all randomness.
-    """
-
-    steps: int
-    batch: int = 32
-    anchor_weight: float = 1.0
-    adversarial_weight: float = 0.0
-    loss: str = "hinge"
-    rate: float = 1e-3
-    muon: float = 0.0
-    rate_warmup: int = 10
-    discriminator_rate: float = 1e-3
-    discriminator_warmup: int = 20
-    gradient_steps: int = STUDENT_STEPS
-    r1_weight: float = 0.01
-    r1_scale: float = 0.05
-    renoise_low: float = 0.05
+    steps: int  # generator updates in all
+    batch: int = 32  # clips of one update
+    anchor_weight: float = 1.0  # weight of trajectory regression; 0 leaves it out
+    adversarial_weight: float = 0.0  # weight of the adversarial loss; 0 trains no discriminator
+    loss: str = "hinge"  # "hinge" or "relativistic"
+    rate: float = 1e-3  # peak rate of the student's AdamW; cosine decay to a twentieth
+    muon: float = 0.0  # peak rate of Muon for the matrices of the student's blocks; 0 trains everything with AdamW
+    rate_warmup: int = 10  # steps of linear rate warm-up
+    discriminator_rate: float = 1e-3  # rate of the heads, constant
+    discriminator_warmup: int = 20  # updates of the heads alone before the student's first one
+    gradient_steps: int = STUDENT_STEPS  # last steps of the student that the adversarial gradient flows through
+    r1_weight: float = 0.01  # weight of the approximate gradient penalty
+    r1_scale: float = 0.05  # standard deviation of its perturbation
+    renoise_low: float = 0.05  # range of noise levels of the discriminator's inputs
     renoise_high: float = 0.95
-    ema: float = 0.98
-    clip_norm: float = 1.0
-    snapshot_every: int = 10
-    most_recoveries: int = 3
+    ema: float = 0.98  # decay of the averaged student (ramped up from the start)
+    clip_norm: float = 1.0  # gradient norm is clipped to this
+    snapshot_every: int = 10  # steps between good states kept for recovery (and saved, with a folder)
+    most_recoveries: int = 3  # returns to a good state before giving up
     seed: int = 0
-    seconds: float | None = None
+    seconds: float | None = None  # ends the training earlier where that much time has been spent; None for steps alone
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:

@@ -3,7 +3,7 @@
 Paper: the motivation of step distillation. Better solvers (UniPC, DPM++) of the same guided teacher are free, so the
 student is compared with the best of them, not with plain Euler.
 
-The grid trap of diffusers is told in `mobivid_core.models.sampler`.
+The grid trap of diffusers is described in `models.sampler`.
 """
 
 from __future__ import annotations
@@ -30,33 +30,29 @@ def grid_table(steps: int = 4, shift: float = 3.0) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def euler_samplers(guidance: float, steps: tuple[int, ...] = (1, 2, 4, 8)) -> list[Sampler]:
-    """Few Euler steps with and without guidance: the failure that distillation has to repair."""
-    return [Sampler("euler", n, g) for n in steps for g in (1.0, guidance)]
+def euler_samplers(guidance: float) -> list[Sampler]:
+    """1, 2, 4 and 8 Euler steps with and without guidance: the failure that distillation has to repair."""
+    return [Sampler("euler", n, g) for n in (1, 2, 4, 8) for g in (1.0, guidance)]
 
 
 def baselines(guidance: float, steps: int = 4) -> list[Sampler]:
-    """The training-free baselines at the student's step count, each halfway to no guidance as well, and the grid traps.
+    """The training-free baselines at the student's step count, each at half the guidance as well, and the grid traps.
 
     Few steps bear less guidance than many: at the full scale a baseline is understated.
     """
-    milder = (1 + guidance) / 2
+    milder, solvers = (1 + guidance) / 2, ("unipc", "dpm++", "euler")
     return [
-        Sampler("unipc", steps, guidance),
-        Sampler("dpm++", steps, guidance),
-        Sampler("euler", steps, guidance),
-        *(Sampler(solver, steps, milder, shows_scale=True) for solver in ("unipc", "dpm++", "euler")),
+        *(Sampler(solver, steps, guidance) for solver in solvers),
+        *(Sampler(solver, steps, milder, shows_scale=True) for solver in solvers),
         Sampler("euler", steps, guidance, "diffusers default"),
         Sampler("euler", steps, guidance, "diffusers default", 3.0),
     ]
 
 
 def few_steps_finding(frame: pd.DataFrame) -> str:
-    """What few steps of the teacher leave, for a finding.
+    """Quality of few steps of the teacher, for a finding.
 
-    Args:
-        frame: From `minivbench.table` with the samplers' names as `clips`; the full sampler first, then those of
-            `euler_samplers`.
+    `frame` is from `minivbench.table` with the samplers' names as `clips`: the full one, then `euler_samplers`.
     """
     rows = frame.set_index("clips")
     right, moving = rows["all_together"], rows.loc["Euler-1, unguided", "action"]

@@ -11,32 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mobivid_core.artifacts import STAMP, load_model, save_model, shipped_path, verify_file
 from mobivid_core.distill.trajectory import STUDENT_STEPS, student_sigmas
 from mobivid_core.errors import CheckpointError
 from mobivid_core.files import read_json, write_json
-from mobivid_core.flow.condition import Condition
-from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 #: File beside the student's weights.
 CARD = "distilled.json"
 #: Artefacts that are four-step students: of the pruned model, and of the teacher as it is.
 STUDENTS = ("student", "distilled")
-
-
-def student_card(recipe: dict[str, Any] | None = None, earlier: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """How the student wants to be sampled, and how it was made: the last round's recipe, and those before it."""
-    return {
-        "steps": STUDENT_STEPS,
-        "guidance": 1.0,
-        "solver": "euler",
-        "sigmas": [round(s, 6) for s in student_sigmas().tolist()],
-        "recipe": recipe or {},
-        "earlier": list(earlier),
-    }
 
 
 def save_student(
@@ -46,9 +32,20 @@ def save_student(
     dtype: torch.dtype | None = None,
     earlier: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write weights, config and `distilled.json` into `folder`; `dtype` as in `artifacts.save_model`."""
+    """Write weights, config and `distilled.json`: how to sample, the last round's recipe, and those `earlier`.
+
+    `dtype` as in `artifacts.save_model`.
+    """
     save_model(student, folder, dtype)
-    write_json(Path(folder) / CARD, student_card(recipe, earlier))
+    card = {
+        "steps": STUDENT_STEPS,
+        "guidance": 1.0,
+        "solver": "euler",
+        "sigmas": [round(s, 6) for s in student_sigmas().tolist()],
+        "recipe": recipe or {},
+        "earlier": list(earlier),
+    }
+    write_json(Path(folder) / CARD, card)
 
 
 def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any]]:
@@ -65,11 +62,6 @@ def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any
         )
     card = read_json(verify_file(folder, CARD))
     return load_model(MobiVidTransformer3DModel, folder), card
-
-
-def sample_student(student: nn.Module, condition: Condition, noise: Tensor, *, batch: int = 64) -> Tensor:
-    """Four unguided Euler steps from (N, C, t, h, w) noise, in batches."""
-    return sample_latents(student, condition, noise, student_sigmas(), batch=batch)
 
 
 def shipped_student(stage: str = "student") -> tuple[MobiVidTransformer3DModel, dict[str, Any]] | None:

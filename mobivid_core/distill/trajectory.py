@@ -1,11 +1,11 @@
 """The guided teacher's trajectories, recorded at the student's four noise levels.
 
 Paper: step distillation of the 40-step guided teacher (claim C23). From one noise and one caption the teacher
-integrates dx/dsigma = v with classifier-free guidance; the states that it passes at sigma = 1, .75, .5, .25 and 0
-are what a four-step student has to reach without guidance.
+integrates dx/dsigma = v with classifier-free guidance. Its states at sigma = 1, .75, .5, .25 and 0 are the targets of
+a four-step student without guidance.
 
 Simplified: trajectories are computed once and cached, so the student sees a fixed set of noises; the teacher may
-use fewer steps with a better solver (UniPC) where its forty Euler steps are too dear.
+use fewer steps with a better solver (UniPC) where forty Euler steps are too expensive.
 """
 
 from __future__ import annotations
@@ -44,25 +44,17 @@ def condition_of(dataset: LatentDataset, indices: Tensor, generator: torch.Gener
 
 @dataclass(frozen=True)
 class Trajectories:
-    """States along trajectories, and where the guided teacher takes each within one of the student's steps.
+    """States along trajectories, and where the guided teacher takes each within one of the student's steps."""
 
-    Attributes:
-        states: (N, S + 1, C, t, h, w); states[:, 0] is the noise, states[:, S] the sample.
-        sigmas: (S + 1,) noise levels of the states, 1 down to 0.
-        condition: The N captions.
-        teacher_steps: Steps that the teacher took.
-        guidance: Its guidance: a scale or a `Guidance`.
-        forwards: Teacher evaluations spent in this call, one per clip, step and guidance half (0 if all were cached).
-        ends: (N, S, C, t, h, w) where the teacher's step from each state ends; None where it ends in the next state,
-            since the states are the teacher's own.
-    """
-
-    states: Tensor
-    sigmas: Tensor
+    states: Tensor  # (N, S + 1, C, t, h, w); states[:, 0] is the noise, states[:, S] the sample
+    sigmas: Tensor  # (S + 1,) noise levels of the states, 1 down to 0
     condition: Condition
     teacher_steps: int
-    guidance: float | Guidance
+    guidance: float | Guidance  # of the teacher
+    # Teacher evaluations spent in this call, one per clip, step and guidance half (0 if all were cached)
     forwards: int = 0
+    # (N, S, C, t, h, w) where the teacher's step from each state ends; None where it ends in the next state, since
+    # the states are the teacher's own
     ends: Tensor | None = None
 
     def __len__(self) -> int:
@@ -117,26 +109,15 @@ def step_generator(seed: int, *salt: int) -> torch.Generator:
 
 @torch.no_grad()
 def teacher_states(
-    teacher: nn.Module,
-    condition: Condition,
-    noise: Tensor,
+    teacher: nn.Module,  # velocity model
+    condition: Condition,  # B captions
+    noise: Tensor,  # where to start
     *,
-    steps: int,
-    guidance: float | Guidance,
-    solver: str = "euler",
+    steps: int,  # teacher steps, a multiple of `STUDENT_STEPS`, so that it passes the student's noise levels
+    guidance: float | Guidance,  # guidance scale, or a `Guidance`
+    solver: str = "euler",  # "euler", "unipc" or "dpm++"
 ) -> Tensor:
-    """Guided trajectory from each noise, at the student's noise levels.
-
-    Args:
-        teacher: Velocity model.
-        condition: B captions.
-        noise: (B, C, t, h, w).
-        steps: Teacher steps, a multiple of `STUDENT_STEPS`, so that it passes the student's noise levels.
-        guidance: Guidance scale, or a `Guidance`; where it is 1 the conditional half alone is evaluated.
-        solver: "euler", "unipc" or "dpm++".
-
-    Returns:
-        (B, 5, C, t, h, w), noise first.
+    """Guided trajectory (B, 5, C, t, h, w) from each noise (B, C, t, h, w), at the student's noise levels.
 
     Raises:
         ParameterError: `steps` is not a positive multiple of 4.
@@ -156,44 +137,34 @@ def round_steps(steps: int) -> int:
 
 
 def collect_trajectories(
-    teacher: nn.Module,
-    condition: Condition,
-    shape: tuple[int, int, int, int],
+    teacher: nn.Module,  # velocity model on the device to compute on
+    condition: Condition,  # N captions
+    shape: tuple[int, int, int, int],  # (C, t, h, w) of one latent
     *,
     steps: int,
     guidance: float | Guidance,
     solver: str = "euler",
-    seed: int = 0,
+    seed: int = 0,  # the noise of chunk i comes from (seed, i) alone
+    # Folder of finished chunks; an interrupted call continues after the last one, a call for more captions
+    # computes the new ones only. None keeps nothing.
     cache: Path | None = None,
-    chunk: int = 64,
+    chunk: int = 64,  # clips computed together; part of what the cache is keyed by
     progress: bool = False,
 ) -> Trajectories:
-    """Trajectories for all captions, in chunks that a later call finds again.
-
-    Args:
-        teacher: Velocity model on the device to compute on.
-        condition: N captions.
-        shape: (C, t, h, w) of one latent.
-        steps, guidance, solver: As in `teacher_states`.
-        seed: The noise of chunk i comes from (seed, i) alone.
-        cache: Folder of finished chunks; an interrupted call goes on after the last one, a call for more captions
-            computes the new ones only. None keeps nothing.
-        chunk: Clips computed together; part of what the cache is keyed by.
-        progress: Show a bar.
-
-    Returns:
-        Trajectories on the CPU.
+    """Trajectories (on the CPU) for all captions, in chunks that a later call finds again.
 
     Raises:
         RunError: The disk is full; finished chunks are kept.
     """
     device = next(teacher.parameters()).device
-    teacher_key = _teacher_key(teacher, shape, (steps, as_guidance(guidance).key, solver, seed, chunk))
+    settings = json.dumps([list(shape), steps, as_guidance(guidance).key, solver, seed, chunk])
+    key = tensors_digest(settings, (v for _, v in sorted(teacher.state_dict().items())))
     evaluations = as_guidance(guidance).evaluations(textbook_sigmas(steps))
     states, forwards = [], 0
     for i in tqdm(range(-(-len(condition) // chunk)), desc="teacher trajectories", disable=not progress):
         part = condition.take(slice(i * chunk, (i + 1) * chunk))
-        path = None if cache is None else Path(cache) / teacher_key / f"{i:05d}-{_captions_key(part)}.safetensors"
+        captions = tensors_digest("captions", part.tensors)
+        path = None if cache is None else Path(cache) / key / f"{i:05d}-{captions}.safetensors"
         kept = read_tensors(path)
         if kept and "states" in kept:
             done = kept["states"]
@@ -205,16 +176,6 @@ def collect_trajectories(
                 write_bytes(path, save({"states": done.contiguous()}))
         states.append(done)
     return Trajectories(torch.cat(states), student_sigmas(), condition, steps, guidance, forwards)
-
-
-def _teacher_key(teacher: nn.Module, shape: tuple[int, ...], settings: tuple) -> str:
-    """Short hash of everything that all trajectories of a call depend on."""
-    return tensors_digest(json.dumps([list(shape), *settings]), (v for _, v in sorted(teacher.state_dict().items())))
-
-
-def _captions_key(part: Condition) -> str:
-    """Short hash of a chunk's captions."""
-    return tensors_digest("captions", part.tensors)
 
 
 def tensors_digest(word: str, tensors: Iterable[Tensor]) -> str:

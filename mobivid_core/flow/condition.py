@@ -1,6 +1,6 @@
-"""Captions as the models see them: token states and mask, with the empty caption that guidance needs.
+"""Captions as model inputs: token states and mask, with the empty caption that guidance needs.
 
-Every loss and every sampler takes a `Condition`, so that states and mask cannot be separated on their way.
+Every loss and every sampler takes a `Condition`, so that states and mask stay together.
 """
 
 from __future__ import annotations
@@ -16,20 +16,14 @@ from mobivid_core.errors import ParameterError
 
 @dataclass(frozen=True)
 class Condition:
-    """N encoded captions.
+    """N encoded captions."""
 
-    Attributes:
-        text: (N, L, D) token states.
-        mask: (N, L) bool, True at real tokens.
-        null_text: (1, M, D) token states of "", or (N, M, D) where each caption has its own negative one; None where
-            nothing is guided or dropped.
-        null_mask: (1, M) or (N, M) bool.
-    """
-
-    text: Tensor
-    mask: Tensor
+    text: Tensor  # (N, L, D) token states
+    mask: Tensor  # (N, L) bool, True at real tokens
+    # (1, M, D) token states of "", or (N, M, D) where each caption has its own negative one; None where nothing is
+    # guided or dropped
     null_text: Tensor | None = None
-    null_mask: Tensor | None = None
+    null_mask: Tensor | None = None  # (1, M) or (N, M) bool
 
     def __len__(self) -> int:
         return len(self.text)
@@ -45,18 +39,18 @@ class Condition:
         return Condition(*(None if t is None else t.to(device) for t in self.tensors))
 
     def repeated(self, times: int) -> Condition:
-        """Each caption `times` times in a row: several clips of one prompt."""
+        """Each caption `times` times in a row, for several clips of one prompt."""
         rows = torch.arange(len(self), device=self.text.device).repeat_interleave(times)
         return self.take(rows)
 
     def padded(self, length: int) -> Condition:
-        """The captions padded to `length` tokens, where the empty one is longer."""
+        """The captions padded to `length` tokens, for an empty caption that is longer."""
         missing = length - self.text.shape[1]
         text, mask = F.pad(self.text, (0, 0, 0, missing)), F.pad(self.mask, (0, missing))
         return Condition(text, mask, self.null_text, self.null_mask)
 
     def empty(self) -> Condition:
-        """The empty caption in the place of each: repeated, and padded to the captions' length.
+        """The empty caption in the place of each, padded to the captions' length.
 
         Raises:
             ParameterError: There is none, it is longer than the captions, or it has another width.
@@ -73,7 +67,7 @@ class Condition:
         return Condition(states, F.pad(self.null_mask.bool(), (0, missing), value=False).expand(len(self), -1))
 
     def dropped(self, probability: float, generator: torch.Generator | None) -> Condition:
-        """Each caption replaced by the empty one with `probability`: training for guidance needs both.
+        """Each caption replaced by the empty one with `probability`, as guidance needs both in training.
 
         A generator draws on its own device, so that a CPU seed means the same on a GPU.
         """
@@ -84,5 +78,5 @@ class Condition:
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """All that a result depends on, for keys of caches."""
+        """Everything that a result depends on, for keys of caches."""
         return tuple(getattr(self, field.name) for field in fields(self))

@@ -26,18 +26,12 @@ _CLOSE = 1e-6
 
 @dataclass(frozen=True)
 class Guidance:
-    """How far to push away from the caption-less velocity, and at which noise levels.
+    """How far to push away from the caption-less velocity, and at which noise levels."""
 
-    Attributes:
-        scale: v_null + scale (v_text - v_null); 1 is without guidance.
-        low: Noise levels up to here are not guided; 0 guides to the end.
-        high: Noise levels above are not guided; 1 guides from the start.
-        rescale: 0 leaves the guided clean estimate as it is, 1 gives it the conditional one's standard deviation.
-    """
-
-    scale: float
-    low: float = 0.0
-    high: float = 1.0
+    scale: float  # v_null + scale (v_text - v_null); 1 is without guidance
+    low: float = 0.0  # noise levels up to here are not guided; 0 guides to the end
+    high: float = 1.0  # noise levels above are not guided; 1 guides from the start
+    # 0 leaves the guided clean estimate unchanged; 1 gives it the standard deviation of the conditional one
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
@@ -63,20 +57,20 @@ class Guidance:
         return (sigma > self.low + _CLOSE) & (sigma <= self.high + _CLOSE)
 
     def at(self, sigma: float) -> float:
-        """The scale at noise level `sigma`; 1, which is without guidance, outside the interval."""
+        """The scale at noise level `sigma`; 1 (unguided) outside the interval."""
         return self.scale if self.everywhere or self.inside(sigma) else 1.0
 
     def evaluations(self, sigmas: Iterable[float]) -> int:
-        """Network evaluations of a clip that is sampled at these noise levels: two where guided, else one."""
+        """Network evaluations of a clip sampled at these noise levels: two where guided, else one."""
         return sum(1 if self.at(float(sigma)) == 1 else 2 for sigma in sigmas)
 
     def combine(self, x: Tensor, sigma: float | Tensor, without: Tensor, with_text: Tensor) -> Tensor:
-        """The guided velocity from both halves, at noise levels inside the interval.
+        """The guided velocity (B, C, t, h, w) from both halves, at noise levels inside the interval.
 
         Args:
-            x: (B, C, t, h, w) noisy latents.
+            x: Noisy latents.
             sigma: Their noise level, or (B, 1, 1, 1, 1) one each.
-            without: Velocity of the empty caption, shaped as `x`.
+            without: Velocity of the empty caption.
             with_text: Velocity of the caption.
         """
         guided = without + self.scale * (with_text - without)
@@ -89,7 +83,7 @@ class Guidance:
 
     @property
     def key(self) -> float | tuple[float, ...]:
-        """What files of results are named by: the scale alone where nothing else is set, as for a plain number."""
+        """Name of cached results: the scale alone where nothing else is set, as for a plain number."""
         return self.scale if self.everywhere and self.rescale == 0 else astuple(self)
 
     @property

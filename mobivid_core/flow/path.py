@@ -8,27 +8,21 @@ x_sigma and the timestep 1000 sigma, as diffusers does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobivid_core.errors import ParameterError
 from mobivid_core.flow.condition import Condition
 
 #: What a timestep of 1 means in sigma: models are called with 1000 * sigma.
 TIMESTEP_SCALE = 1000.0
+#: Share of captions replaced by the empty one in training, so that guidance has an unconditional velocity.
+DROP_TEXT = 0.1
 
 
 def interpolate(x0: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
-    """The point at `sigma` on the straight path: (1 - sigma) x0 + sigma noise.
-
-    Args:
-        x0: (B, ...) data.
-        noise: (B, ...) standard normal.
-        sigma: (B,) or one number.
-    """
+    """The point at `sigma`, (B,) or one number, on the path from data to noise: (1 - sigma) x0 + sigma noise."""
     sigma = per_sample(sigma, x0)
     return (1 - sigma) * x0 + sigma * noise
 
@@ -43,57 +37,31 @@ def clean_estimate(x: Tensor, v: Tensor, sigma: Tensor | float) -> Tensor:
     return x - per_sample(sigma, x) * v
 
 
-def sample_sigmas(
-    n: int,
-    generator: torch.Generator | None = None,
-    kind: Literal["logit_normal", "uniform"] = "logit_normal",
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Draw training times.
+def sample_sigmas(n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
+    """(n,) float32 training times in (0, 1), logit-normal.
 
-    Args:
-        n: How many.
-        generator: Source of randomness.
-        kind: "logit_normal" is the sigmoid of a standard normal: it favours the middle, where the velocity is hardest
-            (Esser et al. 2024); "uniform" is uniform on [0, 1).
-        device: Where the result lies.
-
-    Returns:
-        (n,) float32 in [0, 1].
-
-    Raises:
-        ParameterError: Unknown kind.
+    The sigmoid of a standard normal favours the middle, where the velocity is hardest (Esser et al. 2024).
     """
     source = generator.device if generator is not None else device
-    if kind == "logit_normal":
-        return torch.randn(n, generator=generator, device=source).sigmoid().to(device or "cpu")
-    if kind == "uniform":
-        return torch.rand(n, generator=generator, device=source).to(device or "cpu")
-    raise ParameterError(f'unknown kind of training times {kind!r}; use "logit_normal" or "uniform"')
+    return torch.randn(n, generator=generator, device=source).sigmoid().to(device or "cpu")
 
 
 def flow_loss(
-    model: Callable, x0: Tensor, condition: Condition, generator: torch.Generator | None = None, **draws: object
-) -> Tensor:
-    """Mean squared error of the predicted velocity at random times; a scalar.
-
-    Args:
-        model: Called as model(x, timestep, text, mask).
-        x0: (B, C, t, h, w) normalised latents.
-        condition: B captions.
-        generator: As in `flow_batch`.
-        draws: Other arguments of `flow_batch`.
-    """
-    return flow_error(model, *flow_batch(x0, condition, generator, **draws))
-
-
-def flow_batch(
+    model: Callable,
     x0: Tensor,
     condition: Condition,
     generator: torch.Generator | None = None,
-    *,
-    drop_text: float = 0.1,
-    kind: Literal["logit_normal", "uniform"] = "logit_normal",
+    drop_text: float = DROP_TEXT,
+) -> Tensor:
+    """Mean squared error of the predicted velocity at random times; a scalar.
+
+    `model` is called as model(x, timestep, text, mask); other arguments as for `flow_batch`.
+    """
+    return flow_error(model, *flow_batch(x0, condition, generator, drop_text))
+
+
+def flow_batch(
+    x0: Tensor, condition: Condition, generator: torch.Generator | None = None, drop_text: float = DROP_TEXT
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """All random draws of a training step, in the order of `flow_error`'s arguments.
 
@@ -102,7 +70,6 @@ def flow_batch(
         condition: B captions.
         generator: Source of times, noise and dropped captions.
         drop_text: Share of captions replaced by the empty one.
-        kind: Distribution of times, as in `sample_sigmas`.
 
     Returns:
         Noisy latents (B, C, t, h, w), timesteps (B,), text (B, L, D), mask (B, L), and the velocity to predict.
@@ -112,7 +79,7 @@ def flow_batch(
     """
     if drop_text > 0:
         condition = condition.dropped(drop_text, generator)
-    sigma = sample_sigmas(len(x0), generator, kind, device=x0.device)
+    sigma = sample_sigmas(len(x0), generator, x0.device)
     noise = torch.randn_like(x0) if generator is None else normal(x0.shape, generator, x0.device)
     target = velocity(x0, noise)
     return interpolate(x0, noise, sigma), TIMESTEP_SCALE * sigma, condition.text, condition.mask, target
@@ -131,10 +98,10 @@ def predicted_velocity(output: object) -> Tensor:
 
 
 def normal(shape: Sequence[int], generator: torch.Generator, device: torch.device | str) -> Tensor:
-    """Standard normal numbers of a CPU generator's stream; on another device they are drawn there, from its next word.
+    """Standard normal numbers from a CPU generator's stream.
 
-    Drawing on a processor would keep a GPU waiting. The numbers are a function of the generator either way, but not the
-    same on both kinds of device.
+    On another device they are drawn there, from a generator seeded with the stream's next word: drawing on a processor
+    would keep a GPU waiting. The numbers depend on the generator alone, but differ between kinds of device.
     """
     if torch.device(device).type == "cpu" or generator.device.type != "cpu":
         return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)

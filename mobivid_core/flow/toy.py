@@ -1,6 +1,6 @@
 """A flow with a closed-form velocity: two Gaussian bumps on a line.
 
-It is called as the diffusion transformer is, so that the very sampler of the videos runs on it.
+It is called as the diffusion transformer is, so that the sampler of the videos runs on it.
 """
 
 from __future__ import annotations
@@ -18,23 +18,17 @@ from mobivid_core.flow.sampling import guided_velocity, sample_latents, solver_p
 
 @dataclass(frozen=True)
 class LineMixture:
-    """Data on a line: a mixture of Gaussians.
-
-    Attributes:
-        means: Where the bumps lie.
-        widths: Their standard deviations.
-        weights: Their shares; they add up to 1.
-    """
+    """Data on a line: a mixture of Gaussians."""
 
     means: tuple[float, ...] = (-1.5, 1.0)
-    widths: tuple[float, ...] = (0.25, 0.25)
-    weights: tuple[float, ...] = (0.4, 0.6)
+    widths: tuple[float, ...] = (0.25, 0.25)  # standard deviations
+    weights: tuple[float, ...] = (0.4, 0.6)  # add up to 1
 
     def __call__(self, x: Tensor, timestep: Tensor, text: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Velocity E[noise - x0 | x_sigma = x], the exact minimiser of the flow-matching loss.
 
         Within one bump x0 and noise are jointly Gaussian with x_sigma = (1 - sigma) x0 + sigma noise, so both
-        expectations are linear in x; the bumps are mixed by how likely each made x.
+        expectations are linear in x; the bumps are mixed by their probability given x.
 
         Args:
             x: (B, ...) points.
@@ -59,7 +53,7 @@ class LineMixture:
         return torch.tensor(self.means)[which] + torch.tensor(self.widths)[which] * torch.randn(n, generator=generator)
 
     def sample(self, n: int, steps: int, seed: int = 0, solver: str = "euler") -> Tensor:
-        """Samples (n,) by the videos' sampler with the exact velocity: any error is the solver's."""
+        """Samples (n,) by the videos' sampler with the exact velocity: the only error is the solver's."""
         noise = torch.randn((n, 1, 1, 1, 1), generator=torch.Generator().manual_seed(seed))
         return sample_latents(self, _captions(n), noise, steps, solver=solver, batch=n).flatten()
 

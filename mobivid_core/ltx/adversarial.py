@@ -10,7 +10,7 @@ miniature only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,68 +22,29 @@ from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.ltx.shards import LatentShards
 from mobivid_core.ltx.training import StudentSettings, draw_chords, run, velocity_error
 from mobivid_core.ltx.trajectories import TrajectoryFiles
-from mobivid_core.models.config import DiTConfig
-from mobivid_core.models.dit import MobiVidTransformer3DModel, Transformer3DOutput
+from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.train.distributed import SplitLoss, processes
 from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
 from mobivid_core.train.state import folder_for
 
 #: Weight of the adversarial loss beside regression, and the student's rate as a share of regression's.
 WEIGHT, RATE_SHARE = 0.1, 0.1
-#: The adversarial gradient flows through that many last steps of the student's four.
+#: Last steps of the student's four that the adversarial gradient flows through.
 GRADIENT_STEPS = 2
-#: Logits that lie closer than this are not told apart: the margin of the hinge loss is 2.
+#: Smallest separation of logits that counts; the margin of the hinge loss is 2.
 _TOLD_APART = 0.2
 
 
-def default_warmup(steps: int) -> int:
-    """Updates of the heads alone before a stage of so many steps: a quarter, 2 to 200."""
-    return min(200, max(2, steps // 4))
-
-
 def stage_settings(how: StudentSettings, steps: int, warmup: int | None = None) -> DistillSettings:
-    """The stage that follows a regression with the settings `how`; `warmup` None takes the default."""
+    """The adversarial stage after a regression with settings `how`.
+
+    The heads are warmed up alone for `warmup` updates; None: a quarter of the steps, 2 to 200.
+    """
     return DistillSettings(
         steps, batch=how.batch, rate=RATE_SHARE * how.learning_rate, adversarial_weight=WEIGHT,
-        discriminator_warmup=default_warmup(steps) if warmup is None else warmup, gradient_steps=GRADIENT_STEPS,
+        discriminator_warmup=min(200, max(2, steps // 4)) if warmup is None else warmup, gradient_steps=GRADIENT_STEPS,
         seed=how.seed + 1,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class FeatureTeacher:
-    """The frozen teacher as the heads read it: computed in its own type, backward passes checkpointed.
-
-    Attributes:
-        model: Anywhere, also streamed from disk.
-    """
-
-    model: MobiVidTransformer3DModel
-
-    def __post_init__(self) -> None:
-        self.model.enable_gradient_checkpointing()  # gradients of the student's samples pass through all of it
-
-    @property
-    def sizes(self) -> DiTConfig:
-        """Widths of the teacher."""
-        return self.model.sizes
-
-    def __call__(
-        self, noisy: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, feature_blocks: tuple[int, ...]
-    ) -> Transformer3DOutput:
-        """As the model, with features in float32."""
-        own = self.model.dtype
-        found = self.model(noisy.to(own), timestep, text.to(own), mask, feature_blocks=feature_blocks)
-        return Transformer3DOutput(found.sample, tuple(f.float() for f in found.features))
-
-
-class FloatDiscriminator(TeacherDiscriminator):
-    """Heads in float32 under autocast too: the penalty divides small differences of logits by a small number."""
-
-    def forward(self, noisy: Tensor, sigma: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """As `TeacherDiscriminator`."""
-        with torch.autocast(noisy.device.type, enabled=False):
-            return super().forward(noisy, sigma, text, mask)
 
 
 def compete(
@@ -92,15 +53,8 @@ def compete(
 ) -> TrainResult:  # fmt: skip
     """Train a regressed student in place against a discriminator, from real clips and the teacher's samples.
 
-    Args:
-        student: In float32.
-        teacher: On the training device.
-        data: Real clips.
-        files: The teacher's trajectories.
-        how: Type, micro-batches and alarms of the regression.
-        stage: From `stage_settings`.
-        folder: Gets a folder of this start's states.
-        say: Takes the discriminator's separation and alarms.
+    `how` has type, micro-batches and alarms of the regression, `stage` is from `stage_settings`. `folder` gets a folder
+    of this start's states.
 
     Returns:
         The log: `loss`, `regression`, `adversarial`, and of the heads `discriminator`, `real_logit`, `fake_logit`,
@@ -108,10 +62,16 @@ def compete(
     """
     device = processes().device
     student.to(device).requires_grad_(True).enable_gradient_checkpointing()
-    heads = FloatDiscriminator.seeded(FeatureTeacher(teacher), stage.seed).to(device)
+    teacher.enable_gradient_checkpointing()  # gradients of the student's samples pass through all of it
+    heads = TeacherDiscriminator.seeded(teacher, stage.seed).to(device)
     contest = Contest(heads, RealPool(data, files), stage)
     place = folder_for(folder / "adversarial", *student.state_dict().values())
-    judge = Player(heads, SplitLoss(lambda _, g: contest.draw_for_heads(g), _judged(contest, student)), TrainSettings(
+
+    def judged(*drawn: Tensor) -> dict[str, Tensor]:
+        terms = contest.heads_terms(student, *drawn)
+        return {**terms, "separation": terms["real_logit"] - terms["fake_logit"]}
+
+    judge = Player(heads, SplitLoss(lambda _, g: contest.draw_for_heads(g), judged), TrainSettings(
         stage.steps, learning_rate=stage.discriminator_rate, warmup=1, final_rate=1.0, weight_decay=0.0,
         betas=(0.0, 0.99), clip_norm=stage.clip_norm, ema=0.0, seed=stage.seed + 1, bf16=how.bf16,
         accumulate=how.accumulate,
@@ -130,14 +90,6 @@ def compete(
 
     settings = replace(how, steps=stage.steps, learning_rate=stage.rate, seed=stage.seed)
     return run(student, SplitLoss(draw, error), data, settings, place, "adversarial stage", say, opponent=judge)
-
-
-def _judged(contest: Contest, student: MobiVidTransformer3DModel) -> Callable[..., dict[str, Tensor]]:
-    def error(*drawn: Tensor) -> dict[str, Tensor]:
-        terms = contest.heads_terms(student, *drawn)
-        return {**terms, "separation": terms["real_logit"] - terms["fake_logit"]}
-
-    return error
 
 
 def _warm_up(judge: Player, steps: int, folder: Path, say: Callable[[str], None]) -> None:

@@ -1,8 +1,8 @@
 """Alarms for long runs: samples that saturate, are flat, static, repeated or not finite.
 
-While a student trains, a few clips are sampled from fixed noise and captions, and held against real latents. A run
-ends when a measure leaves its limits after having been inside, and the last state whose samples were fine is kept.
-A freshly pruned student may start outside; it gets its alarm only after it has been inside once. NaN ends at once.
+While a student trains, a few clips are sampled from fixed noise and captions, and compared with real latents. A run
+ends when a measure leaves its limits after having been inside, and the last state whose samples were fine is kept. A
+freshly pruned student may start outside: it gets its alarm only after it has been inside once. NaN ends at once.
 """
 
 from __future__ import annotations
@@ -29,11 +29,7 @@ LIMITS = {
 
 
 def sample_measures(samples: Tensor, real: Tensor) -> dict[str, float]:
-    """How sampled latents compare with real ones.
-
-    Args:
-        samples: (K, C, t, h, w) of different captions, K >= 2.
-        real: (M, C, t, h, w), M >= 2.
+    """How sampled latents (K, C, t, h, w) of different captions compare with real ones (M, C, t, h, w).
 
     Returns:
         "texture" (variation inside a frame), "motion" (from frame to frame; 1 where t = 1) and "variety" (distance
@@ -54,7 +50,7 @@ def sample_measures(samples: Tensor, real: Tensor) -> dict[str, float]:
 def _measures(clips: Tensor) -> dict[str, float]:
     clips = clips.float()
     spread = float(clips.std())
-    moving = (clips[:, :, 1:] - clips[:, :, :-1]).square().mean().sqrt() if clips.shape[2] > 1 else spread
+    moving = clips.diff(dim=2).square().mean().sqrt() if clips.shape[2] > 1 else spread
     parts = {
         "texture": (clips - clips.mean((-2, -1), keepdim=True)).square().mean().sqrt(),
         "motion": moving,
@@ -66,25 +62,15 @@ def _measures(clips: Tensor) -> dict[str, float]:
 
 @dataclass
 class Watch:
-    """Called with each row of a training log; text that it returns ends the run (`train(..., on_log=watch)`).
-
-    Attributes:
-        model: In training.
-        sample: Makes (K, C, t, h, w) latents from the model, always of the same noise and captions.
-        real: (M, C, t, h, w) clips of the data.
-        folder: Gets `good.safetensors`, the weights at the last check whose samples were fine.
-        every: Rows of the log between checks.
-        patience: Checks in a row that a measure may be outside.
-        history: Measures of each check.
-    """
+    """Called with each row of a training log; text that it returns ends the run (`train(..., on_log=watch)`)."""
 
     model: nn.Module
+    # Makes (K, C, t, h, w) latents from the model, always of the same noise and captions
     sample: Callable[[nn.Module], Tensor]
-    real: Tensor
-    folder: Path
-    every: int = 1
-    patience: int = 2
-    history: list[dict[str, float]] = field(default_factory=list)
+    real: Tensor  # (M, C, t, h, w) clips of the data
+    folder: Path  # gets `good.safetensors`, the weights at the last check whose samples were fine
+    every: int = 1  # rows of the log between checks
+    patience: int = 2  # checks in a row that a measure may be outside
     _rows: int = 0
     _inside: set[str] = field(default_factory=set)
     _outside: dict[str, int] = field(default_factory=dict)
@@ -105,7 +91,6 @@ class Watch:
         with torch.no_grad():
             measures = sample_measures(self.sample(self.model.eval()).cpu(), self.real)
         self.model.train(training)
-        self.history.append({"step": row["step"], **measures})
         reason = self.judge(measures)
         if reason:
             return f"alarm at step {int(row['step'])}: {reason}"

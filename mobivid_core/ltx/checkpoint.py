@@ -1,7 +1,7 @@
 """Transformers on disk: diffusers' LTX-Video or ours, single or sharded safetensors, memory-mapped.
 
-Tensors stay mapped files until they are used, so that looking at a checkpoint costs no memory and a model larger than
-the memory is read block by block by the system. Pickles are never opened.
+Tensors stay mapped files until they are used, so that inspecting a checkpoint takes no memory and the system reads a
+model larger than the memory block by block. Pickles are never opened.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import torch
+from accelerate import cpu_offload
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -32,7 +33,7 @@ OURS = ("MobiVidTransformer3DModel", "MobiVidLTXTransformer")
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 #: Of the free memory that weights may take: activations and the system need the rest.
 _MEMORY_SHARE = 0.6
-#: What else people bring, and what of it our layers lack.
+#: Other classes, and the features of theirs that our layers lack.
 _MISSING = {
     "WanTransformer3DModel": "layer norms for RMS norms, an affine norm before cross-attention and 1x2x2 patches",
     "LTX2VideoTransformer3DModel": "audio streams and split rotary tables",
@@ -41,19 +42,12 @@ _MISSING = {
 
 @dataclass(frozen=True)
 class Source:
-    """A transformer's folder, looked at but not read.
-
-    Attributes:
-        folder: Holds `config.json` and the weights.
-        kind: "ltx" for diffusers' class, "ours" for this project's.
-        sizes: Widths of the model.
-        config: The file's content.
-    """
+    """A transformer's folder; the weights are not read."""
 
     folder: Path
-    kind: str
+    kind: str  # "ltx" for diffusers' class, "ours" for this project's
     sizes: DiTConfig
-    config: dict[str, Any]
+    config: dict[str, Any]  # content of config.json
 
 
 def find_transformer(folder: Path | str) -> Source:
@@ -91,11 +85,10 @@ def _own_sizes(config: dict[str, Any], folder: Path) -> DiTConfig:
 class Weights:
     """Tensors of a folder's safetensors by name; a mapped file is opened when it is first asked for.
 
-    Args:
-        folder: Holds one file, or shards and their index.
+    `folder` holds one file, or shards and their index.
 
     Raises:
-        CheckpointError: No weights, a shard that is missing, torn or no safetensors.
+        CheckpointError: No weights, or a shard that is missing, torn or no safetensors.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -133,10 +126,6 @@ class Weights:
     def bytes(self) -> int:
         """Size of the weight files."""
         return sum((self.folder / name).stat().st_size for name in set(self.place.values()))
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape, without reading it."""
-        return tuple(self._file(self.place[name]).get_slice(name).get_shape())
 
 
 def load_transformer(
@@ -181,12 +170,8 @@ def load_transformer(
 def computing_dtype(folder: Path | str, device: torch.device, stream: bool = False) -> torch.dtype | None:
     """float32 where a processor computes it faster than the checkpoint's half precision; None keeps the file's type.
 
-    Many processors emulate bfloat16, ten times slower than float32 and more, so both are timed. Prints why.
-
-    Args:
-        folder: As in `find_transformer`.
-        device: What computes.
-        stream: Blocks are read from disk as they are used: the file's type stays.
+    Many processors emulate bfloat16, ten times slower than float32 and more, so both are timed; prints the reason.
+    With `stream`, blocks are read from disk as they are used: the file's type stays.
     """
     source = find_transformer(folder)
     stored = Weights(source.folder)
@@ -224,34 +209,16 @@ def save_transformer(model: MobiVidTransformer3DModel, folder: Path, dtype: torc
     write_json(folder / "config.json", config | {"_class_name": type(model).__name__})
 
 
-def save_as_ltx(model: MobiVidTransformer3DModel, folder: Path) -> None:
-    """Write an unpruned model, or one that lost whole blocks only, as diffusers' own class.
-
-    Raises:
-        ParameterError: diffusers' class cannot hold it.
-        RunError: The disk is full or read-only.
-    """
-    config = layout.config_of(model.sizes) | {"_class_name": layout.CLASS}
-    with replacing(Path(folder) / WEIGHTS) as part:
-        save_file(layout.to_theirs(model.state_dict(), model.config.head_dim), part, metadata={"format": "pt"})
-    write_json(Path(folder) / "config.json", config)
-
-
 def on_device(
     model: MobiVidTransformer3DModel, device: torch.device, *, stream: bool = False
 ) -> MobiVidTransformer3DModel:
-    """A frozen model where it is to compute.
+    """A frozen model from `load_transformer`, its tensors still mapped files, on the device that computes.
 
-    Args:
-        model: From `load_transformer`, its tensors still mapped files.
-        device: Where.
-        stream: Keep the blocks on disk and bring each to the device when it is used (Accelerate's offloading): one
-            block's memory instead of all of them, for as much reading as there are passes.
+    With `stream`, blocks stay on disk and each is moved to the device when it is used (Accelerate's offloading): the
+    memory of one block, at the cost of reading all of them in each pass.
     """
     if not stream:
         return model.to(device)
-    from accelerate import cpu_offload
-
     for block in model.blocks:
         cpu_offload(block, device, state_dict=block.state_dict())
     for name, child in model.named_children():

@@ -61,9 +61,7 @@ def _model_option(parser: CommandParser, text: str = "a diffusers pipeline folde
 
 
 def _computing_options(parser: CommandParser) -> None:
-    parser.add_argument(
-        "--dtype", choices=TYPES, help="type of the (frozen) model; default: its file's, or float32 if faster"
-    )
+    parser.add_argument("--dtype", choices=TYPES, help="of the frozen model; default: its file's, or float32 if faster")
     parser.add_argument("--device", type=device_name, default="", help="default: the accelerator, else the processor")
     parser.add_argument("--stream", action="store_true", help="read blocks from disk as they are used: for small GPUs")
     parser.add_argument("--seed", type=at_least_zero, default=0)
@@ -139,9 +137,7 @@ def _training_options(parser: CommandParser) -> None:
     parser.add_argument("--accumulate", type=at_least_one, default=1, help="micro-batches, for less memory")
     parser.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")
     parser.add_argument("--shard", action="store_true", help="shard over all processes (FSDP2; accelerate launch)")
-    parser.add_argument(
-        "--watch", type=at_least_zero, default=1, help="rows of the log between alarms' checks; 0: none"
-    )
+    parser.add_argument("--watch", type=at_least_zero, default=1, help="rows of the log between alarms; 0: none")
 
 
 def _recover_options(parser: CommandParser) -> None:
@@ -154,12 +150,10 @@ def _distill_options(parser: CommandParser) -> None:
     parser.add_argument("--captions", type=at_least_one, default=1000, help="trajectories of the teacher")
     parser.add_argument("--teacher-steps", type=at_least_one, default=40)
     parser.add_argument("--guidance", type=not_negative, default=3.0)
-    parser.add_argument(
-        "--adversarial", type=at_least_zero, default=0, help="steps against a discriminator after --steps; 0: none"
-    )
-    parser.add_argument(
-        "--warmup", type=at_least_zero, help="updates of the discriminator alone; default: a quarter of them, 2 to 200"
-    )
+    text = "steps against a discriminator after --steps; 0: none"
+    parser.add_argument("--adversarial", type=at_least_zero, default=0, help=text)
+    text = "updates of the discriminator alone; default: a quarter of them, 2 to 200"
+    parser.add_argument("--warmup", type=at_least_zero, help=text)
 
 
 def _export_options(parser: CommandParser) -> None:

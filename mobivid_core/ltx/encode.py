@@ -6,20 +6,19 @@ Resumable: a finished shard is never made again. Under `accelerate launch` or to
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Iterator
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mobivid_core.data.captioned import captioned_videos
 from mobivid_core.data.folder import FolderReport, SkippedFile, clips_of_file
 from mobivid_core.data.video_io import FRAME_RATE, frames_to_clip
 from mobivid_core.errors import CheckpointError, ParameterError, VideoError
+from mobivid_core.files import read_tensors
 from mobivid_core.ltx.shards import Sample, ShardFacts, shard_name, write_facts, write_shard
 from mobivid_core.train.distributed import processes
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Tokens of a caption, as `LTXPipeline` pads it.
 TEXT_TOKENS = 128
+#: Samples of a shard of packed latents.
+PACKED = 64
 
 
 def load_encoders(pipeline: Path, dtype: torch.dtype, device: torch.device | str) -> LTXPipeline:
@@ -69,23 +70,18 @@ def encode_clip(pipe: LTXPipeline, clip: Tensor) -> Tensor:
 def encode(
     pipeline: Path, videos: Path, out: Path, *, frames: int, height: int, width: int, per_shard: int = 16,
     per_file: int = 8, tokens: int = TEXT_TOKENS, dtype: torch.dtype = torch.bfloat16,
-    device: torch.device | str | None = None, say: Callable[[str], None] = print,
+    device: torch.device | str | None = None,
 ) -> FolderReport:  # fmt: skip
-    """Encode a folder of captioned videos into shards.
+    """Encode a folder of captioned videos into shards of `per_shard` videos each.
 
     Args:
         pipeline: A diffusers LTX pipeline folder.
         videos: `captions.csv` with videos, or webdataset shards of them (see `data.captioned`).
         out: Folder of the shards.
-        frames: Frames of a clip, 1 + a multiple of the VAE's ratio.
-        height: Of a clip in pixels, a multiple of the VAE's ratio.
-        width: See `height`.
-        per_shard: Videos a shard.
+        frames, height, width: Of a clip; 1 + a multiple, and multiples, of the VAE's ratios.
         per_file: Clips of a video at most.
         tokens: Tokens of a caption.
-        dtype: Type that VAE and text encoder compute in.
-        device: Where; None: Accelerate's choice.
-        say: Takes progress lines.
+        device: Where VAE and text encoder compute, in `dtype`; None: Accelerate's choice.
 
     Returns:
         What became of each video that this process read.
@@ -108,24 +104,22 @@ def encode(
     facts = ShardFacts(shape, tokens, null[0].shape[-1], float(FRAME_RATE), ratio, f"videos of {Path(videos).name}")
     if me.is_main_process:
         write_facts(out, facts, *null)
-    report, listing, index, began, done = FolderReport(Path(videos)), None, -1, time.perf_counter(), 0
+    report, began, done = FolderReport(Path(videos)), time.perf_counter(), 0
     listing = captioned_videos(videos, report)
-    while True:
-        index += 1
+    for index in count():
+        first = next(listing, None)
+        if first is None:
+            break
         mine = index % me.num_processes == me.process_index and not (out / shard_name(index)).exists()
         samples: list[Sample] = []
-        more = False
-        for name, path, captions in islice(listing, per_shard):
-            more = True
+        for name, path, captions in chain([first], islice(listing, per_shard - 1)):
             if mine:
                 samples += _samples(pipe, name, path, captions, (frames, height, width), per_file, tokens, report)
-        if not more:
-            break
         if samples:
             write_shard(out / shard_name(index), samples)
             done += len(samples)
             rate = (time.perf_counter() - began) / done
-            say(f"{shard_name(index)}: {len(samples)} clips; {rate:.1f} s a clip so far")
+            print(f"{shard_name(index)}: {len(samples)} clips; {rate:.1f} s a clip so far")
     if not done and not any(out.glob("shard-*.tar")):
         raise VideoError(f"no clip of {frames} frames: {report}")
     return report
@@ -148,18 +142,11 @@ def _samples(
         yield Sample(latents, states[word], mask[word], {"video": name, "clip": k, "caption": captions[word]})
 
 
-def pack(latents: Path, out: Path, *, frame_rate: float, ratio: tuple[int, int, int], per_shard: int = 64) -> int:
-    """Shards from latents of your own: a folder of safetensors with `latents`, `text` and `mask` each.
+def pack(latents: Path, out: Path, *, frame_rate: float, ratio: tuple[int, int, int]) -> int:
+    """Shards from latents of your own; returns the number of samples.
 
-    Args:
-        latents: Holds `NAME.safetensors` and `null.safetensors` (`text` (1, L, D), `mask` (1, L) of "").
-        out: Folder of the shards.
-        frame_rate: Frames a second of the clips.
-        ratio: Frames and pixels (t, h, w) that a latent cell stands for.
-        per_shard: Samples a shard.
-
-    Returns:
-        Number of samples.
+    `latents` holds `NAME.safetensors` with `latents`, `text` and `mask` each, and `null.safetensors` (`text` (1, L, D),
+    `mask` (1, L) of ""). `ratio` are the frames and pixels (t, h, w) of a latent cell.
 
     Raises:
         CheckpointError: A file is missing, torn, or lacks a tensor.
@@ -170,9 +157,9 @@ def pack(latents: Path, out: Path, *, frame_rate: float, ratio: tuple[int, int, 
         raise CheckpointError(f"no .safetensors with latents in {latents}")
     null = _tensors(Path(latents) / "null.safetensors", ("text", "mask"))
     facts = None
-    for start in range(0, len(files), per_shard):
+    for start in range(0, len(files), PACKED):
         samples = []
-        for path in files[start : start + per_shard]:
+        for path in files[start : start + PACKED]:
             found = _tensors(path, ("latents", "text", "mask"))
             own = (tuple(found["latents"].shape), *found["text"].shape)
             if facts is None:
@@ -181,15 +168,14 @@ def pack(latents: Path, out: Path, *, frame_rate: float, ratio: tuple[int, int, 
             elif own != (facts.shape, facts.text_tokens, facts.text_dim):
                 raise ParameterError(f"{path} holds {own}, the files before it {facts.shape}: one clip size a folder")
             samples.append(Sample(found["latents"], found["text"], found["mask"], {"video": path.stem}))
-        target = out / shard_name(start // per_shard)
+        target = out / shard_name(start // PACKED)
         if not target.exists():
             write_shard(target, samples)
     return len(files)
 
 
 def _tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
-    try:
-        found = load_file(path)
-        return {name: found[name] for name in names}
-    except (OSError, SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{path} is missing, torn, or lacks one of {', '.join(names)} ({error})") from error
+    found = read_tensors(path) or {}
+    if not found.keys() >= set(names):
+        raise CheckpointError(f"{path} is missing, torn, or lacks one of {', '.join(names)}")
+    return found

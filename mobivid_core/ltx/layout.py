@@ -2,7 +2,7 @@
 
 Paper: its server DiT has LTX-Video's shape. The two layouts hold the same tensors. One thing moves: LTX-Video turns
 channel pairs (2i, 2i + 1) of a head, `models.rope.rotate` pairs (i, i + d/2), so the rows of q and k in self-attention
-are put in that order; dot products do not see it.
+are put in that order, which leaves dot products unchanged.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mobivid_core.errors import CheckpointError, ParameterError
 from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 CLASS = "LTXVideoTransformer3DModel"
 #: Seconds a latent frame and pixels a latent cell at 25 frames/s, as `LTXPipeline` sets them by default.
@@ -128,9 +129,7 @@ def to_theirs(state: dict[str, Tensor], head_dim: int) -> dict[str, Tensor]:
     return made
 
 
-def empty_model(sizes: DiTConfig, **positions: Any) -> torch.nn.Module:
+def empty_model(sizes: DiTConfig, **positions: Any) -> MobiVidTransformer3DModel:
     """Our transformer of these sizes on the meta device."""
-    from mobivid_core.models.dit import MobiVidTransformer3DModel
-
     with torch.device("meta"):
         return MobiVidTransformer3DModel(**sizes.as_kwargs(), **positions)

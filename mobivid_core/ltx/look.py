@@ -28,21 +28,13 @@ APP_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Look:
-    """An inspected checkpoint.
-
-    Attributes:
-        source: The folder.
-        grid: Latent grid (t, h, w) of the clip.
-        text_tokens: Length of the text.
-        stored_bytes: Size of the weight files.
-        counts: Per layer kind and "total".
-    """
+    """An inspected checkpoint."""
 
     source: Source
     grid: Grid
     text_tokens: int
     stored_bytes: int
-    counts: dict[str, LayerCount]
+    counts: dict[str, LayerCount]  # per layer kind and "total"
 
     def kinds(self) -> pd.DataFrame:
         """Parameters, FLOPs and bytes by layer kind, of one forward pass."""

@@ -6,13 +6,12 @@ The tanh GELU of LTX-Video is written out where the graph is captured (`models.a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from mobivid_core.coreml.bundle import STEPS, timestep_tables, write_bundle
-from mobivid_core.coreml.graphs import CHUNK_BYTES, Graph, dit_chunks
+from mobivid_core.coreml.graphs import Graph, dit_chunks
 from mobivid_core.coreml.steps import DiTStep, host_modulation
 from mobivid_core.coreml.verify import Verification, convert_and_verify
 from mobivid_core.flow.sampling import textbook_sigmas
@@ -20,14 +19,14 @@ from mobivid_core.models.counts import Grid
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
 
-def one_block(model: MobiVidTransformer3DModel, index: int, grid: Grid, text_tokens: int, seed: int = 0) -> Graph:
+def one_block(model: MobiVidTransformer3DModel, index: int, grid: Grid, text_tokens: int) -> Graph:
     """Block `index` alone, on random token states."""
     step = DiTStep(model, grid, range(index, index + 1))
     for name, there in (("proj_in", step.enters), ("caption_projection", step.enters), ("proj_out", step.leaves)):
         if there:
             delattr(step, name)
     step.enters = step.leaves = False  # whichever block it is, it takes and gives token states
-    generator, hidden = torch.Generator().manual_seed(seed), model.config.hidden
+    generator, hidden = torch.Generator().manual_seed(0), model.config.hidden
     rows = host_modulation(model, torch.tensor([500.0]))[:, 6 * index : 6 * index + 6]
     inputs = {
         "tokens": torch.randn(1, grid[0] * grid[1] * grid[2], hidden, generator=generator),
@@ -40,30 +39,24 @@ def one_block(model: MobiVidTransformer3DModel, index: int, grid: Grid, text_tok
 
 def export(
     model: MobiVidTransformer3DModel, out: Path, grid: Grid, text_tokens: int, *, block: int | None = None,
-    chunk_bytes: float = CHUNK_BYTES, frames: int = 0, source: str = "", say: Callable[[str], None] = print,
+    frames: int = 0, source: str = "",
 ) -> list[Verification]:  # fmt: skip
-    """Convert a transformer, or one block of it, and verify each package.
+    """Convert a float32 transformer, or one `block` of it, and verify each package.
 
-    Args:
-        model: In float32; its weights are rounded to float16 in place.
-        out: Folder of packages, tables and manifest.
-        grid: Latent grid (t, h, w), fixed in the packages.
-        text_tokens: Length of the text, fixed too.
-        block: One block's index; None converts all of it in parts.
-        chunk_bytes: Largest part, in bytes of float16 weights.
-        frames: Frames of the clip, for the manifest.
-        source: Where the weights come from, for the manifest.
-        say: Takes a line for each package.
+    The weights are rounded to float16 in place; `grid` (t, h, w) and `text_tokens` are fixed in the packages. `out`
+    gets packages, tables and manifest, which names `frames` of the clip and `source` of the weights.
 
     Raises:
         ExportError: A conversion is refused or fails.
     """
     done = []
     with torch.no_grad():
-        for graph in _graphs(model, grid, text_tokens, block, chunk_bytes):
+        whole = block is None
+        graphs = dit_chunks(model, grid, text_tokens) if whole else [one_block(model, block, grid, text_tokens)]
+        for graph in graphs:
             made = convert_and_verify(graph, out)
             done.append(made)
-            say(
+            print(
                 f"{graph.name}: {made.package.megabytes:,.1f} MB in {made.package.seconds:.0f} s; relative error "
                 f"{made.fp32_error:.1e} (float32), {made.fp16_error:.1e} (float16)"
             )
@@ -71,12 +64,3 @@ def export(
     runs = {v.package.path.name: len(sigmas) for v in done}
     write_bundle(out, done, timestep_tables(model, sigmas), source=source, runs=runs, frames=frames)
     return done
-
-
-def _graphs(
-    model: MobiVidTransformer3DModel, grid: Grid, text_tokens: int, block: int | None, chunk_bytes: float
-) -> Iterator[Graph]:
-    if block is None:
-        yield from dit_chunks(model, grid, text_tokens, limit_bytes=chunk_bytes)
-    else:
-        yield one_block(model, block, grid, text_tokens)

@@ -19,30 +19,21 @@ from mobivid_core.models.ltx import MobiVidLTXTransformer
 from mobivid_core.phone.devices import find_device
 from mobivid_core.phone.latency import latency_cost
 from mobivid_core.prune.costs import LinearCost, flop_cost, parameter_cost
-from mobivid_core.prune.plan import LEVELS, PruningPlan
-from mobivid_core.prune.planner import plan_for_budget, with_notes
+from mobivid_core.prune.plan import PruningPlan
+from mobivid_core.prune.planner import plan_for_budget
 from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.scores import Scores
 
 #: What a budget may be in.
 UNITS = ("params", "flops", "bytes", "seconds")
-#: Neurons go in groups: matrix units work on multiples of it.
-MULTIPLE = 64
 PLAN, CARD = "plan.json", "README.md"
 
 
-def cost_of(
-    sizes: DiTConfig, unit: str, grid: Grid, text_tokens: int, *, weight_bytes: int = 2, chip: str = "A18 Pro"
-) -> LinearCost:
-    """What a block, a head and a neuron cost.
+def cost_of(sizes: DiTConfig, unit: str, grid: Grid, text_tokens: int, *, chip: str = "A18 Pro") -> LinearCost:
+    """Prices of a block, a head and a neuron in one of `UNITS`.
 
-    Args:
-        sizes: The model to be pruned.
-        unit: One of `UNITS`; "flops" and "seconds" are of one forward pass at batch 1.
-        grid: Latent grid (t, h, w).
-        text_tokens: Length of the text.
-        weight_bytes: Of one weight, for "bytes".
-        chip: Whose Neural Engine predicts the "seconds".
+    "flops" and "seconds" (predicted for the Neural Engine of `chip`) are of one forward pass of a latent `grid`
+    (t, h, w) with `text_tokens` at batch 1, "bytes" of 16-bit weights.
 
     Raises:
         ParameterError: Unknown unit or chip.
@@ -54,7 +45,7 @@ def cost_of(
     if unit == "bytes":
         params = parameter_cost(sizes)
         prices = ("fixed", "block", "self_head", "cross_head", "neuron")
-        return replace(params, unit="bytes", **{k: weight_bytes * getattr(params, k) for k in prices})
+        return replace(params, unit="bytes", **{k: 2 * getattr(params, k) for k in prices})
     if unit == "seconds":
         widths = sizes.widths_alone()
         return latency_cost(widths, find_device(chip), grid, widths)
@@ -62,19 +53,13 @@ def cost_of(
 
 
 def make_plan(
-    sizes: DiTConfig, scores: Scores, cost: LinearCost, budget: float, *, levels: Sequence[str] = LEVELS,
-    multiple: int = MULTIPLE, data: str = "",
+    sizes: DiTConfig, scores: Scores, cost: LinearCost, budget: float, *, levels: Sequence[str],
+    multiple: int, data: str,
 ) -> PruningPlan:  # fmt: skip
     """Cut the cheapest damage until the budget holds.
 
-    Args:
-        sizes: The model to be pruned.
-        scores: Of this model.
-        cost: From `cost_of`.
-        budget: In the unit of `cost`; up to 1 it is a share of the whole model.
-        levels: Levels that may be cut.
-        multiple: FFN widths are rounded to this.
-        data: One line on what was scored, for the notes.
+    The budget is in the unit of `cost`; up to 1 it is a share of the whole model. FFN widths are rounded to `multiple`;
+    `data` is one line on what was scored, for the notes.
 
     Raises:
         BudgetError: The budget cannot be reached.
@@ -82,22 +67,14 @@ def make_plan(
     """
     budget = budget * cost.total(sizes) if 0 < budget <= 1 else budget
     plan = plan_for_budget(scores, sizes, budget, levels, cost=cost, multiple=multiple)
-    return with_notes(plan, {"score_notes": scores.notes, "data": data, "left": cost.total(plan.sizes)})
+    facts = {"score_notes": scores.notes, "data": data, "left": cost.total(plan.sizes)}
+    return replace(plan, notes=plan.notes | facts)
 
 
-def cut(model: MobiVidTransformer3DModel, plan: PruningPlan, out: Path, source: str, grid: Grid, tokens: int) -> Path:
+def cut(model: MobiVidTransformer3DModel, plan: PruningPlan, out: Path, source: str, grid: Grid, tokens: int) -> None:
     """Write the pruned model with its plan and card.
 
-    Args:
-        model: The plan's source.
-        plan: What stays.
-        out: Folder to write.
-        source: One line on where the weights come from.
-        grid: Latent grid of the FLOPs that the card names.
-        tokens: Text tokens of these.
-
-    Returns:
-        The folder.
+    `source` is one line on where the weights come from; the card names FLOPs of the latent `grid` and text `tokens`.
 
     Raises:
         ParameterError: The plan belongs to another model.
@@ -106,7 +83,6 @@ def cut(model: MobiVidTransformer3DModel, plan: PruningPlan, out: Path, source: 
     save_transformer(MobiVidLTXTransformer.of(prune(model, plan)), out)
     plan.save(out / PLAN)
     write_card(out, plan, source, grid, tokens)
-    return out
 
 
 def write_card(out: Path, plan: PruningPlan, source: str, grid: Grid, tokens: int, history: Sequence[str] = ()) -> None:

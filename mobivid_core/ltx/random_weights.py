@@ -69,13 +69,9 @@ def write_random_data(
     null = torch.randn(1, text_tokens, sizes.text_dim, generator=generator), torch.ones(1, text_tokens)
     write_facts(folder, ShardFacts(shape, text_tokens, sizes.text_dim, 25.0, (8, 32, 32), "random numbers"), *null)
     mask = torch.arange(text_tokens) < max(1, text_tokens // 2)
-    made = [
-        Sample(
-            torch.randn(shape, generator=generator),
-            torch.randn(text_tokens, sizes.text_dim, generator=generator),
-            mask,
-            {"video": f"random {i}"},
-        )
-        for i in range(samples)
-    ]
+    made = []
+    for i in range(samples):
+        latents = torch.randn(shape, generator=generator)
+        text = torch.randn(text_tokens, sizes.text_dim, generator=generator)
+        made.append(Sample(latents, text, mask, {"video": f"random {i}"}))
     write_shard(folder / shard_name(0), made)

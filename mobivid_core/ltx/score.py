@@ -8,16 +8,16 @@ Simplified: the output term of the KD loss alone, without features.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mobivid_core.distill.trajectory import tensors_digest
 from mobivid_core.errors import CheckpointError, ParameterError
 from mobivid_core.ltx.shards import as_inputs
 from mobivid_core.models.counts import dit_flops
@@ -33,16 +33,10 @@ _BACKWARD = 3
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How to score.
+    """How to score."""
 
-    Attributes:
-        samples: Clips at as many noise levels.
-        probes: Random sign vectors a sample; the error falls as 1/sqrt(probes * samples).
-        seed: Of clips, noise and probes.
-    """
-
-    samples: int = 16
-    probes: int = 2
+    samples: int = 16  # clips, each at one noise level
+    probes: int = 2  # random sign vectors a sample; the error falls as 1/sqrt(probes * samples)
     seed: int = 0
 
 
@@ -50,14 +44,10 @@ def score(
     model: MobiVidTransformer3DModel, calibration: CalibrationSet, settings: ScoreSettings, folder: Path,
     say: Callable[[str], None] = print,
 ) -> Scores:  # fmt: skip
-    """Score a model; finished samples in `folder` are not computed again.
+    """Score a frozen model on its device; finished samples in `folder` are not computed again.
 
-    Args:
-        model: Frozen, on its device; gradient checkpointing is switched on.
-        calibration: At least `settings.samples` samples.
-        settings: See `ScoreSettings`.
-        folder: Gets `parts/` and the scores (`Scores.load(folder, "gauss_newton_<probes>")`).
-        say: Takes the estimate and progress lines.
+    Gradient checkpointing is switched on. `folder` gets `parts/` and the scores
+    (`Scores.load(folder, "gauss_newton_<probes>")`); `say` takes the estimate and progress lines.
 
     Raises:
         ParameterError: Too few samples, or a score that is not finite.
@@ -73,7 +63,7 @@ def score(
         try:
             part = Scores.load(place, name)
         except CheckpointError:
-            part = _one(model, as_inputs(calibration.rows(i, i + 1), model), settings, i, name)
+            part = _one(model, as_inputs(calibration.take(slice(i, i + 1)), model), settings, i, name)
             part.save(place)
             fresh += 1
             each = (time.perf_counter() - began) / fresh
@@ -90,8 +80,7 @@ def estimate(model: MobiVidTransformer3DModel, calibration: CalibrationSet, sett
     pflop = score_flops(model.sizes, tuple(calibration.noisy.shape[2:]), calibration.text.shape[1], settings) / 1e15
     return (
         f"scoring: {settings.samples} samples x {settings.probes} probes, {pflop:.3g} PFLOP: about {pflop / 0.1:.3g} s "
-        "at 100 TFLOP/s (a large GPU), "
-        f"{pflop / 1e-4 / 60:.3g} minutes at 0.1 TFLOP/s (two processor cores)"
+        f"at 100 TFLOP/s (a large GPU), {pflop / 1e-4 / 60:.3g} minutes at 0.1 TFLOP/s (two processor cores)"
     )
 
 
@@ -117,19 +106,18 @@ def _mean(parts: list[Scores], estimator: str, settings: ScoreSettings) -> Score
     power = np.array([part.notes["power"] for part in parts])
     weights = power / power.mean() / len(parts)
 
-    def mixed(kind: str, b: int) -> np.ndarray:
-        return sum(w * getattr(part, kind)[b] for w, part in zip(weights, parts, strict=True))
+    def mixed(values: Iterable[np.ndarray]) -> np.ndarray:
+        return sum(w * value for w, value in zip(weights, values, strict=True))
 
-    blocks = sum(w * part.blocks for w, part in zip(weights, parts, strict=True))
-    kinds = {k: tuple(mixed(k, b) for b in range(len(blocks))) for k in UNIT_KINDS[1:]}
+    blocks = mixed(part.blocks for part in parts)
+    kinds = {k: tuple(map(mixed, zip(*(getattr(part, k) for part in parts), strict=True))) for k in UNIT_KINDS[1:]}
     seconds = sum(part.seconds for part in parts)
     notes = {**asdict(settings), "features": []}
     return Scores(blocks, **kinds, estimator=estimator, passes=parts[0].passes, seconds=seconds, notes=notes)
 
 
 def _key(model: MobiVidTransformer3DModel, calibration: CalibrationSet, settings: ScoreSettings) -> str:
-    """Short hash of what a part depends on: sizes, some weights, the noise and the settings."""
-    digest = hashlib.sha256(json.dumps([model.sizes.as_kwargs(), settings.probes, settings.seed]).encode())
-    for value in (model.proj_out.weight, model.proj_in.weight, calibration.timestep, calibration.noisy[0]):
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """Short hash of the inputs of a part: sizes, some weights, the noise and the settings."""
+    word = json.dumps([model.sizes.as_kwargs(), settings.probes, settings.seed])
+    values = model.proj_out.weight, model.proj_in.weight, calibration.timestep, calibration.noisy[0]
+    return tensors_digest(word, (value.float() for value in values))

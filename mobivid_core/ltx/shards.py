@@ -28,23 +28,14 @@ FACTS, NULL = "shards.json", "null.safetensors"
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What all samples of a folder share.
+    """What all samples of a folder share."""
 
-    Attributes:
-        shape: (C, t, h, w) of a latent.
-        text_tokens: L.
-        text_dim: D.
-        frame_rate: Frames a second of the clips.
-        ratio: Frames and pixels (t, h, w) that a latent cell stands for.
-        source: One line on where they come from.
-    """
-
-    shape: tuple[int, int, int, int]
-    text_tokens: int
-    text_dim: int
-    frame_rate: float
-    ratio: tuple[int, int, int]
-    source: str
+    shape: tuple[int, int, int, int]  # (C, t, h, w) of a latent
+    text_tokens: int  # L
+    text_dim: int  # D
+    frame_rate: float  # frames a second of the clips
+    ratio: tuple[int, int, int]  # frames and pixels (t, h, w) that a latent cell stands for
+    source: str  # one line on where they come from
 
     @property
     def rope_scale(self) -> tuple[float, float, float]:
@@ -85,7 +76,7 @@ def write_shard(path: Path, samples: Sequence[Sample]) -> None:
 
 
 def write_facts(folder: Path, facts: ShardFacts, null_text: Tensor, null_mask: Tensor) -> None:
-    """Write what all shards share, once; the same again is welcome, anything else is not.
+    """Write what all shards share; writing the same again changes nothing.
 
     Raises:
         ParameterError: The folder was begun with other settings.
@@ -111,9 +102,7 @@ def _facts(folder: Path) -> ShardFacts:
 class LatentShards:
     """Samples of a folder by index; stands in for a `LatentDataset` where batches are drawn.
 
-    Args:
-        folder: Made by `encode` or `pack`.
-        sizes: The model that is to take the samples.
+    `sizes` are those of the model that is to take the samples.
 
     Raises:
         CheckpointError: No shards, or one that cannot be read.
@@ -154,10 +143,8 @@ class LatentShards:
             raise CheckpointError(
                 f"a sample of {shard} is damaged ({error}); delete the shard and encode again"
             ) from error
-        if tuple(latents.shape) != self.facts.shape or tuple(text.shape) != (
-            self.facts.text_tokens,
-            self.facts.text_dim,
-        ):
+        wanted = self.facts.shape, (self.facts.text_tokens, self.facts.text_dim)
+        if (tuple(latents.shape), tuple(text.shape)) != wanted:
             raise CheckpointError(
                 f"a sample of {shard} is {tuple(latents.shape)} with text {tuple(text.shape)}, unlike {FACTS}: delete "
                 "the shard and encode again"

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mobivid_core.distill import regression
 from mobivid_core.distill.trajectory import STUDENT_STEPS, student_sigmas
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.path import TIMESTEP_SCALE, flow_batch, predicted_velocity
@@ -23,9 +24,9 @@ from mobivid_core.ltx.alarms import Watch
 from mobivid_core.ltx.shards import LatentShards
 from mobivid_core.ltx.trajectories import TrajectoryFiles, in_own_type
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.prune.matching import matched_features
 from mobivid_core.prune.plan import PruningPlan
-from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, MatchedFeatures, kd_loss
+from mobivid_core.prune.recovery import matched_features
+from mobivid_core.sensitivity.kd import kd_loss, with_data
 from mobivid_core.train.distributed import SplitLoss, processes, whole
 from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
 
@@ -35,32 +36,16 @@ WATCHED, WATCH_STEPS = 4, 8
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """How a student is trained.
-
-    Attributes:
-        steps: Optimiser steps.
-        batch: Clips a step, over all processes.
-        learning_rate: Peak rate of AdamW.
-        feature_weight: Weight of the matched states in recovery's KD loss.
-        data_weight: Weight of the clips' own velocities in recovery.
-        drop_text: Share of unconditional samples in recovery.
-        bf16: Autocast.
-        accumulate: Micro-batches a process.
-        sharded: FSDP2; alarms then look at the loss alone, since sampling would need every process.
-        watch_every: Rows of the log between alarms' checks; 0 switches them off.
-        seed: Of all draws.
-    """
+    """How a student is trained."""
 
     steps: int
-    batch: int = 8
-    learning_rate: float = 1e-4
-    feature_weight: float = FEATURE_WEIGHT
-    data_weight: float = 0.0
-    drop_text: float = 0.1
+    batch: int = 8  # clips a step, over all processes
+    learning_rate: float = 1e-4  # peak rate of AdamW
+    data_weight: float = 0.0  # weight of the clips' own velocities in recovery
     bf16: bool = False
-    accumulate: int = 1
-    sharded: bool = False
-    watch_every: int = 1
+    accumulate: int = 1  # micro-batches of each process
+    sharded: bool = False  # FSDP2; alarms then look at the loss alone, since sampling would need every process
+    watch_every: int = 1  # rows of the log between alarms' checks; 0 switches them off
     seed: int = 0
 
     def loop(self) -> TrainSettings:
@@ -74,25 +59,19 @@ class StudentSettings:
 
 def recover(
     student: MobiVidTransformer3DModel, teacher: MobiVidTransformer3DModel, plan: PruningPlan, data: LatentShards,
-    settings: StudentSettings, folder: Path, say: Callable[[str], None] = print,
+    settings: StudentSettings, folder: Path,
 ) -> TrainResult:  # fmt: skip
-    """Train a pruned student in place to answer as its teacher does.
+    """Train a pruned float32 student in place to answer as its teacher does.
 
-    Args:
-        student: `prune(teacher, plan)`, refitted or not, in float32.
-        teacher: The plan's source, on the training device.
-        plan: Matches student blocks with teacher blocks.
-        data: Clips and captions.
-        settings: See `StudentSettings`.
-        folder: Keeps the training state and the last good weights.
-        say: Takes the estimate and alarms.
+    The teacher is the plan's source, on the training device. `folder` keeps the training state and the last good
+    weights.
     """
-    matched = matched_features(plan) if settings.feature_weight else MatchedFeatures()
+    matched = matched_features(plan)
 
     def draw(_: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         latents, text, mask = data.draw(settings.batch, generator)
         captions = Condition(text, mask, data.null_text, data.null_mask)
-        return flow_batch(latents, captions, generator, drop_text=settings.drop_text)
+        return flow_batch(latents, captions, generator)
 
     def error(noisy: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         with torch.no_grad(), torch.autocast(noisy.device.type, enabled=False):
@@ -100,44 +79,31 @@ def recover(
             answer, states = teacher(*given, feature_blocks=matched.teacher, return_dict=False)
         own = student(noisy, timestep, text, mask, feature_blocks=matched.student, return_dict=False)
         own = own[0].float(), [s.float() for s in own[1]]
-        terms = kd_loss(own, (answer.float(), [s.float() for s in states]), settings.feature_weight)
-        if settings.data_weight:
-            clips = (own[0] - wanted).square().sum() / wanted.square().sum()
-            terms = {**terms, "data": clips, "loss": terms["loss"] + settings.data_weight * clips}
-        return terms
+        terms = kd_loss(own, (answer.float(), [s.float() for s in states]))
+        return with_data(terms, own[0], wanted, settings.data_weight)
 
-    return run(student, SplitLoss(draw, error), data, settings, folder, "recovery", say, steps=WATCH_STEPS)
+    return run(student, SplitLoss(draw, error), data, settings, folder, "recovery", steps=WATCH_STEPS)
 
 
 def distil(
     student: MobiVidTransformer3DModel, files: TrajectoryFiles, data: LatentShards, settings: StudentSettings,
-    folder: Path, say: Callable[[str], None] = print,
+    folder: Path,
 ) -> TrainResult:  # fmt: skip
     """Train a student in place to reach in four unguided steps what its guided teacher reaches in many.
 
-    Args:
-        student: In float32.
-        files: The teacher's trajectories.
-        data: Clips are only looked at by the alarms.
-        settings: See `StudentSettings`.
-        folder: Keeps training state and last good weights.
-        say: Takes alarms.
+    Arguments as for `recover`; of `data` only the alarms take clips.
     """
-
-    def draw(_: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        return draw_chords(files, settings.batch, generator)
-
-    def error(*chords: Tensor) -> Tensor:
-        return velocity_error(student, *chords)
-
-    return run(student, SplitLoss(draw, error), data, settings, folder, "distillation", say)
+    loss = SplitLoss(
+        lambda _, generator: draw_chords(files, settings.batch, generator),
+        lambda *chords: velocity_error(student, *chords),
+    )
+    return run(student, loss, data, settings, folder, "distillation")
 
 
 def draw_chords(files: TrajectoryFiles, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """(states (B, C, t, h, w), timesteps (B,), text, mask, chords (B, C, t, h, w)), levels evenly covered."""
+    rows, levels = regression.draw_chords(batch, files, generator)
     sigmas = student_sigmas()
-    rows = torch.randint(len(files), (batch,), generator=generator)
-    levels = (torch.arange(batch) + int(torch.randint(STUDENT_STEPS, (1,), generator=generator))) % STUDENT_STEPS
     path, text, mask = files.read(rows)
     states, ends = (path[torch.arange(batch), levels + later] for later in (0, 1))
     width = (sigmas[levels] - sigmas[levels + 1])[:, None, None, None, None]
@@ -153,20 +119,12 @@ def velocity_error(
 
 def run(
     student: MobiVidTransformer3DModel, loss: SplitLoss, data: LatentShards, settings: StudentSettings, folder: Path,
-    title: str, say: Callable[[str], None], steps: int = STUDENT_STEPS, opponent: Player | None = None,
+    title: str, say: Callable[[str], None] = print, steps: int = STUDENT_STEPS, opponent: Player | None = None,
 ) -> TrainResult:  # fmt: skip
     """Train a student in place under alarms; an alarm leaves the last good weights.
 
-    Args:
-        student: In float32.
-        loss: Of the student.
-        data: Clips that alarms compare samples with.
-        settings: See `StudentSettings`.
-        folder: Keeps training state and last good weights.
-        title: Of the bar and of messages.
-        say: Takes alarms.
-        steps: Euler steps of the alarms' samples.
-        opponent: Trained with it (`train.loop`); the student's start then counts as good.
+    The alarms compare samples of so many Euler `steps` with clips of `data`. An `opponent` is trained with the student
+    (`train.loop`), whose start then counts as good.
     """
     student.requires_grad_(True).enable_gradient_checkpointing()
     watch = None

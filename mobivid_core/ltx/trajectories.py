@@ -25,16 +25,10 @@ from mobivid_core.train.distributed import processes
 
 @dataclass(frozen=True)
 class TrajectoryFiles:
-    """Trajectories on disk; stand in for `Trajectories` where the discriminator's real batches are drawn.
+    """Trajectories on disk; stand in for `Trajectories` where the discriminator's real batches are drawn."""
 
-    Attributes:
-        files: One a caption: `states` (5, C, t, h, w), `text` (L, D), `mask` (L,).
-        latent_shape: (C, t, h, w).
-        device: Where batches are made: the training loop moves them.
-    """
-
-    files: list[Path]
-    latent_shape: tuple[int, ...]
+    files: list[Path]  # one a caption: `states` (5, C, t, h, w), `text` (L, D), `mask` (L,)
+    latent_shape: tuple[int, ...]  # (C, t, h, w)
     device: torch.device = torch.device("cpu")
 
     def __len__(self) -> int:
@@ -46,7 +40,11 @@ class TrajectoryFiles:
         Raises:
             ParameterError: A file is missing or torn.
         """
-        found = [self._file(self.files[row]) for row in rows.tolist()]
+        found = []
+        for path in (self.files[row] for row in rows.tolist()):
+            found.append(read_tensors(path))
+            if not found[-1]:
+                raise ParameterError(f"{path} is missing or torn; delete it and run again, it is made anew")
         states, text, mask = (torch.stack([f[name] for f in found]) for name in ("states", "text", "mask"))
         return states.float(), text.float(), mask
 
@@ -54,13 +52,6 @@ class TrajectoryFiles:
         """The teacher's samples (B, C, t, h, w) at `rows` with their text and mask."""
         states, text, mask = self.read(rows)
         return states[:, -1], text, mask
-
-    @staticmethod
-    def _file(path: Path) -> dict[str, Tensor]:
-        found = read_tensors(path)
-        if not found:
-            raise ParameterError(f"{path} is missing or torn; delete it and run again, it is made anew")
-        return found
 
 
 def trajectories(
@@ -77,7 +68,7 @@ def trajectories(
     if captions < 1:
         raise ParameterError(f"distillation needs at least one caption, got {captions}")
     me, device = processes(), next(teacher.parameters()).device
-    # Guidance asks for the empty caption too: two evaluations a step.
+    # Guidance evaluates the empty caption too: two evaluations a step.
     say(f"trajectories: {captions} captions x {steps} steps, {2 * captions * steps:,} evaluations of the teacher")
     place = folder / f"steps{steps}-guidance{guidance:g}-seed{seed}"
     files = [place / f"{i:06d}.safetensors" for i in range(captions)]

@@ -1,7 +1,7 @@
 """Arms: recipes compared at equal size, on the same calibration clips, the same recovery batches and one held-out set.
 
-Answers what reviewers missed: each level alone at a budget it can reach, all three at the paper's, chosen by KD, by
-magnitude, evenly or by chance.
+For reviewers: each level alone at a budget that it can reach, all three at the paper's, with units chosen by KD, by
+magnitude, evenly or at random.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mobivid_core.prune.refit import refit
 from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.kd import Reference, output_errors
+from mobivid_core.sensitivity.scores import unit_widths
 
 if TYPE_CHECKING:
     from mobivid_core.data.latents import LatentDataset
@@ -39,85 +40,56 @@ class Arm:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What one arm reached.
-
-    Attributes:
-        arm: The recipe.
-        pruned: (N,) held-out KD output error of each clip right after pruning.
-        refitted: The same after the refit (equal to `pruned` without one).
-        recovered: The same after the short recovery.
-        seconds: Wall time of refit and recovery.
-        model: The recovered student.
-    """
+    """What one arm reached."""
 
     arm: Arm
-    pruned: np.ndarray
-    refitted: np.ndarray
-    recovered: np.ndarray
-    seconds: float
+    pruned: np.ndarray  # (N,) held-out KD output error of each clip right after pruning
+    refitted: np.ndarray  # the same after the refit (equal to `pruned` without one)
+    recovered: np.ndarray  # the same after the short recovery
+    seconds: float  # wall time of refit and recovery
     model: MobiVidTransformer3DModel
 
 
 def run_arms(
     arms: Sequence[Arm],
-    teacher: MobiVidTransformer3DModel,
-    calibration: CalibrationSet,
-    data: LatentDataset,
-    held_out: Reference,
-    settings: RecoverySettings,
-    progress: bool = True,
+    teacher: MobiVidTransformer3DModel,  # the source of every plan
+    calibration: CalibrationSet,  # inputs of the refit
+    data: LatentDataset,  # training clips
+    held_out: Reference,  # teacher answers on clips that no arm has seen
+    settings: RecoverySettings,  # the short recovery
+    progress: bool = True,  # show one bar over the arms
 ) -> list[ArmResult]:
-    """Prune, refit and recover every arm, measuring after each.
+    """Prune, refit and recover every arm, measuring after each step.
 
-    Args:
-        arms: Recipes; all see the same recovery batches, whose teacher answers are computed once.
-        teacher: The source of every plan.
-        calibration: Inputs of the refit.
-        data: Training clips.
-        held_out: Teacher answers on clips that no arm has seen.
-        settings: The short recovery.
-        progress: Show one bar over the arms.
+    All arms see the same recovery batches, whose teacher answers are computed once.
     """
     bank = TeacherBank(
         teacher,
         data,
         settings.batch,
         feature_blocks_for([arm.plan for arm in arms]),
-        settings.drop_text,
         settings.seed,
         keep=True,
     )
-    bar = tqdm(arms, desc="arms", disable=not progress, ascii=True, mininterval=2.0)
-    return [_run(arm, teacher, calibration, bank, held_out, settings) for arm in bar]
-
-
-def _run(
-    arm: Arm,
-    teacher: MobiVidTransformer3DModel,
-    calibration: CalibrationSet,
-    bank: TeacherBank,
-    held_out: Reference,
-    settings: RecoverySettings,
-) -> ArmResult:
-    """One arm."""
-    began = time.perf_counter()
-    student = prune(teacher, arm.plan).eval()
-    pruned = refitted = output_errors(student, held_out).numpy()
-    if arm.refit:
-        student, _ = refit(student, teacher, arm.plan, calibration, progress=False)
-        refitted = output_errors(student, held_out).numpy()
-    student, _ = recover(student, arm.plan, bank, settings, progress=False)
-    return ArmResult(
-        arm, pruned, refitted, output_errors(student, held_out).numpy(), time.perf_counter() - began, student
-    )
+    results = []
+    for arm in tqdm(arms, desc="arms", disable=not progress, ascii=True, mininterval=2.0):
+        began = time.perf_counter()
+        student = prune(teacher, arm.plan).eval()
+        pruned = refitted = output_errors(student, held_out).numpy()
+        if arm.refit:
+            student, _ = refit(student, teacher, arm.plan, calibration, progress=False)
+            refitted = output_errors(student, held_out).numpy()
+        student, _ = recover(student, arm.plan, bank, settings, progress=False)
+        recovered = output_errors(student, held_out).numpy()
+        results.append(ArmResult(arm, pruned, refitted, recovered, time.perf_counter() - began, student))
+    return results
 
 
 def arms_table(results: Sequence[ArmResult], teacher_parameters: int, seed: int = 0) -> pd.DataFrame:
     """One row an arm: size, KD loss at each stage, and the 95 % bootstrap interval over held-out clips after recovery.
 
-    Returns:
-        Columns arm, parameters, share, KD pruned, KD refitted (blank without a refit), KD recovered, low, high,
-        interval, n, seconds.
+    Columns arm, parameters, share, KD pruned, KD refitted (blank without a refit), KD recovered, low, high, interval,
+    n, seconds.
     """
     rows = []
     for result in results:
@@ -138,19 +110,14 @@ def arms_table(results: Sequence[ArmResult], teacher_parameters: int, seed: int 
 
 
 def random_units(plan: PruningPlan, seed: int = 0) -> PruningPlan:
-    """The same blocks at the same widths, with heads and neurons drawn by chance: what the ranking is worth."""
+    """The same blocks and widths with randomly drawn heads and neurons: what the ranking is worth."""
     rng = np.random.default_rng(seed)
-    widths = {
-        "self_heads": plan.source.self_heads,
-        "cross_heads": plan.source.cross_heads,
-        "ffn": plan.source.ffn_widths,
-    }
     drawn = {
         name: tuple(
             tuple(sorted(int(i) for i in rng.choice(width[block], len(kept), replace=False)))
             for block, kept in zip(plan.keep_blocks, getattr(plan, name), strict=True)
         )
-        for name, width in widths.items()
+        for name, width in unit_widths(plan.source).items()
     }
     return replace(plan, **drawn, notes={"method": "random units", "seed": seed})
 
@@ -158,11 +125,7 @@ def random_units(plan: PruningPlan, seed: int = 0) -> PruningPlan:
 def plan_and_repair(results: Sequence[ArmResult], names: Sequence[str], ours: str, seed: int = 0) -> pd.DataFrame:
     """Plans with and without the refit: each row's KD loss after recovery over that of `ours` with the same repair.
 
-    Args:
-        results: Arms of one size; of each plan one with the refit and one without.
-        names: Plans, as the arms without "no refit: " before them are called.
-        ours: The plan that the others are held against.
-        seed: Seed of the bootstrap.
+    `names` are the plans, as the arms are called without "no refit: "; `results` has both arms of each.
 
     Returns:
         Columns plan, refit, KD recovered, over ours (value, low, high, interval, n: paired over held-out clips).

@@ -16,23 +16,18 @@ from mobivid_core.models.counts import dit_flops, dit_params
 
 @dataclass(frozen=True)
 class LinearCost:
-    """A cost that is a sum over kept units.
+    """A cost that is a sum over kept units."""
 
-    Attributes:
-        unit: What is counted: "parameters", "FLOP" or any other additive cost.
-        fixed: Cost outside the blocks.
-        block: Cost of a block whose heads and neurons are all gone (biases, modulation table).
-        self_head: Cost of one self-attention head.
-        cross_head: Cost of one cross-attention head.
-        neuron: Cost of one FFN neuron.
-    """
+    unit: str  # what is counted: "parameters", "FLOP" or any other additive cost
+    fixed: float  # cost outside the blocks
+    block: float  # cost of a block whose heads and neurons are all gone (biases, modulation table)
+    self_head: float  # cost of one self-attention head
+    cross_head: float  # cost of one cross-attention head
+    neuron: float  # cost of one FFN neuron
 
-    unit: str
-    fixed: float
-    block: float
-    self_head: float
-    cross_head: float
-    neuron: float
+    def price(self, kind: str) -> float:
+        """Cost of one unit of "self_heads", "cross_heads" or "ffn"."""
+        return {"self_heads": self.self_head, "cross_heads": self.cross_head, "ffn": self.neuron}[kind]
 
     def block_total(self, self_heads: int, cross_heads: int, neurons: int) -> float:
         """Cost of one block of the given widths."""
@@ -45,13 +40,9 @@ class LinearCost:
 
 
 def parameter_cost(sizes: DiTConfig) -> LinearCost:
-    """Parameters of the LTX-style block with per-head q/k norm and biases.
+    """Parameters; `sizes` may be any model of the family, whose hidden, head and text widths set the prices.
 
-    Args:
-        sizes: Any model of the family; its hidden, head and text widths set the prices.
-
-    Returns:
-        Integer-valued cost; `parameter_cost(s).total(s)` equals the module's own parameter count.
+    Integer-valued; `parameter_cost(s).total(s)` equals the module's own parameter count.
     """
     return _priced(sizes, "parameters", lambda config: dit_params(config)["total"])
 

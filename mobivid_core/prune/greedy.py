@@ -1,7 +1,7 @@
 """The queue of a greedy plan: blocks, heads and FFN neurons compete by damage per cost saved.
 
-Paper: sensitivity-aware tri-level pruning. A head or neuron offers its score per parameter. A block offers what its
-removal adds to the damage already done inside it, per parameter it still holds.
+Paper: sensitivity-aware tri-level pruning. Heads and neurons are removed in the order of score per parameter. A
+block competes with its own score minus the damage already done inside it, per parameter it still has.
 """
 
 from __future__ import annotations
@@ -14,24 +14,33 @@ import numpy as np
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.prune.costs import LinearCost
 from mobivid_core.prune.plan import PruningPlan
-from mobivid_core.sensitivity.scores import Scores
+from mobivid_core.sensitivity.scores import UNIT_KINDS, Scores
 
-KINDS = ("self_heads", "cross_heads", "ffn")
+KINDS = UNIT_KINDS[1:]
 #: (score per cost, block, kind, indices that go together, their score).
 Removal = tuple[float, int, str, list[int], float]
 
 
 @dataclass(frozen=True)
-class Minimum:
-    """Least that a plan leaves: blocks in the model; heads (of each kind) and neurons in a kept block."""
+class Counts:
+    """Blocks in a model; heads (of each kind) and FFN neurons in each of its blocks."""
+
+    blocks: int
+    heads: int
+    ffn: int
+
+    def units(self, kind: str) -> int:
+        """Number of "self_heads", "cross_heads" or "ffn" in a block."""
+        return self.ffn if kind == "ffn" else self.heads
+
+
+@dataclass(frozen=True)
+class Minimum(Counts):
+    """Least that a plan leaves."""
 
     blocks: int = 1
     heads: int = 1
     ffn: int = 1
-
-    def units(self, kind: str) -> int:
-        """Least number of units of "self_heads", "cross_heads" or "ffn"."""
-        return self.ffn if kind == "ffn" else self.heads
 
 
 #: What plans leave unless told otherwise.
@@ -41,7 +50,7 @@ EMPTY_LAYERS = Minimum(blocks=1, heads=0, ffn=0)
 
 
 class GreedyQueue:
-    """Units of all alive blocks, cheapest damage per cost first. See `plan_for_budget` for the arguments."""
+    """Units of all alive blocks, cheapest damage per cost first; arguments as for `plan_for_budget`."""
 
     def __init__(
         self,
@@ -69,8 +78,7 @@ class GreedyQueue:
         self.next = 0
 
     def _units(self, scores: Scores, levels: Sequence[str], multiple: int) -> list[Removal]:
-        """(score per cost, block, kind, indices, score) of everything that can go inside the alive blocks."""
-        price = {"self_heads": self.cost.self_head, "cross_heads": self.cost.cross_head, "ffn": self.cost.neuron}
+        """Everything that can go inside the alive blocks."""
         units = []
         for kind in KINDS:
             if ("ffn" if kind == "ffn" else "heads") not in levels:
@@ -86,14 +94,8 @@ class GreedyQueue:
                 for start, stop in zip(starts, [*starts[1:], len(order)], strict=False):
                     chosen = [int(i) for i in order[start:stop]]
                     score = float(values[chosen].sum())
-                    units.append((score / (len(chosen) * price[kind]), b, kind, chosen, score))
+                    units.append((score / (len(chosen) * self.cost.price(kind)), b, kind, chosen, score))
         return units
-
-    def _price(self, kind: str, count: int) -> float:
-        return (
-            count
-            * {"self_heads": self.cost.self_head, "cross_heads": self.cost.cross_head, "ffn": self.cost.neuron}[kind]
-        )
 
     def _cheapest_block(self) -> tuple[float, int]:
         """(score per cost, block): what removing the whole block adds to the damage already done inside it."""
@@ -118,13 +120,12 @@ class GreedyQueue:
             self.alive.remove(block)
             self.total -= self.block_cost[block]
             return True
-        unit = self.units[self.next]
-        _, b, kind, chosen, score = unit
+        _, b, kind, chosen, score = self.units[self.next]
+        self.removed.append(self.units[self.next])
         self.next += 1
         self.kept[kind][b] -= set(chosen)
         self.damage[b] += score
-        self.removed.append(unit)
-        self._charge(b, -self._price(kind, len(chosen)))
+        self._charge(b, -len(chosen) * self.cost.price(kind))
         return True
 
     def _charge(self, block: int, amount: float) -> None:
@@ -132,9 +133,9 @@ class GreedyQueue:
         self.total += amount
 
     def give_back(self, budget: float) -> None:
-        """The last removal (a whole block, say) may free more than was needed: put the best units back."""
+        """Put the best removed units back where the last removal (a whole block, say) freed more than was needed."""
         for _, b, kind, chosen, _ in reversed(self.removed):
-            price = self._price(kind, len(chosen))
+            price = len(chosen) * self.cost.price(kind)
             if b in self.alive and self.total + price <= budget:
                 self.kept[kind][b] |= set(chosen)
                 self._charge(b, price)

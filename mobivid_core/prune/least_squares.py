@@ -14,87 +14,66 @@ import torch
 from torch import Tensor
 
 
-class GatedLeastSquares:
-    """Collects batches, then solves for one linear layer."""
+@torch.no_grad()
+def solve_gated(
+    layer: torch.nn.Linear,  # Whose W and b are solved for
+    inner: Tensor,  # (B, N, k) inputs a
+    gate: Tensor | None,  # (B, D) multiplier m of the outputs, or None for 1
+    wanted: Tensor,  # (B, N, D) targets r
+    ridge: float,  # pull towards the layer's weights, relative to the mean diagonal of each channel's Gram matrix
+    steps: int = 12,  # most steps of conjugate gradients
+    tolerance: float = 1e-2,  # stop when the gradient has fallen to this share of its first norm
+) -> tuple[float, float]:
+    """Write the solution into `layer` (k inputs, D outputs), starting from its weights.
 
-    def __init__(self) -> None:
-        self.inner: list[Tensor] = []
-        self.gate: list[Tensor] = []
-        self.wanted: list[Tensor] = []
+    Returns:
+        Relative errors |m * (W a + b) - r|^2 / |r|^2 (before, after).
+    """
+    inner = torch.cat([inner, inner.new_ones(*inner.shape[:2], 1)], dim=-1)
+    gate = wanted.new_ones(1, 1, wanted.shape[-1]) if gate is None else gate[:, None]
+    start = torch.cat([layer.weight, layer.bias[:, None]], dim=1).T.to(inner.dtype)  # (k + 1, D)
+    residual = wanted - gate * (inner @ start)
+    change = _conjugate_gradients(inner, gate, residual, ridge, steps, tolerance)
+    solved = (start + change).T
+    layer.weight.copy_(solved[:, :-1])
+    layer.bias.copy_(solved[:, -1])
+    power = wanted.double().square().sum().clamp_min(1e-30)
+    after = residual - gate * (inner @ change)
+    return float(residual.double().square().sum() / power), float(after.double().square().sum() / power)
 
-    def add(self, inner: Tensor, gate: Tensor | None, wanted: Tensor) -> None:
-        """Add a batch.
 
-        Args:
-            inner: (B, N, k) inputs a.
-            gate: (B, D) multiplier m of the outputs, or None for 1; the same choice in every batch.
-            wanted: (B, N, D) targets r.
-        """
-        self.inner.append(torch.cat([inner, inner.new_ones(*inner.shape[:2], 1)], dim=-1))
-        self.wanted.append(wanted)
-        if gate is not None:
-            self.gate.append(gate)
+def _conjugate_gradients(
+    inner: Tensor, gate: Tensor, residual: Tensor, ridge: float, steps: int, tolerance: float
+) -> Tensor:
+    """Change of the weights (k + 1, D); every column is a system of its own."""
+    rows = inner.flatten(0, 1)
+    weight = gate.square().expand(len(inner), -1, -1)  # (S, 1, D)
+    # Mean over channels, then each channel's share of it: G_c is about share_c * gram.
+    per_sample, share = weight.mean(-1, keepdim=True), weight.mean((0, 1)) / weight.mean().clamp_min(1e-30)
+    gram = ((per_sample * inner).flatten(0, 1).T @ rows).double()
+    pull = ridge * gram.diagonal().mean().clamp_min(1e-12)
+    factor = torch.linalg.cholesky(gram + pull * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    share = share.clamp_min(1e-12)
 
-    @torch.no_grad()
-    def solve(
-        self, layer: torch.nn.Linear, ridge: float, steps: int = 12, tolerance: float = 1e-2
-    ) -> tuple[float, float]:
-        """Write the solution into `layer`, starting from its weights.
+    def apply(x: Tensor) -> Tensor:
+        return rows.T @ (weight * (inner @ x)).flatten(0, 1) + (pull * share).to(x.dtype) * x
 
-        Args:
-            layer: k inputs, D outputs.
-            ridge: Pull towards the layer's weights, relative to the mean diagonal of each channel's Gram matrix.
-            steps: Most steps of conjugate gradients.
-            tolerance: Stop when the gradient has fallen to this share of its first norm.
+    def precondition(x: Tensor) -> Tensor:
+        return (torch.cholesky_solve(x.double(), factor) / share).to(x.dtype)
 
-        Returns:
-            Relative errors |m * (W a + b) - r|^2 / |r|^2 (before, after).
-        """
-        inner, wanted = torch.cat(self.inner), torch.cat(self.wanted)
-        gate = torch.cat(self.gate)[:, None] if self.gate else wanted.new_ones(1, 1, wanted.shape[-1])
-        start = torch.cat([layer.weight, layer.bias[:, None]], dim=1).T.to(inner.dtype)  # (k + 1, D)
-        residual = wanted - gate * (inner @ start)
-        change = self._conjugate_gradients(inner, gate, residual, ridge, steps, tolerance)
-        solved = (start + change).T
-        layer.weight.copy_(solved[:, :-1])
-        layer.bias.copy_(solved[:, -1])
-        power = wanted.double().square().sum().clamp_min(1e-30)
-        after = residual - gate * (inner @ change)
-        return float(residual.double().square().sum() / power), float(after.double().square().sum() / power)
-
-    @staticmethod
-    def _conjugate_gradients(
-        inner: Tensor, gate: Tensor, residual: Tensor, ridge: float, steps: int, tolerance: float
-    ) -> Tensor:
-        """Change of the weights (k + 1, D); every column is a system of its own."""
-        rows = inner.flatten(0, 1)
-        weight = gate.square().expand(len(inner), -1, -1)  # (S, 1, D)
-        # Mean over channels, then each channel's share of it: G_c is about share_c * gram.
-        per_sample, share = weight.mean(-1, keepdim=True), weight.mean((0, 1)) / weight.mean().clamp_min(1e-30)
-        gram = ((per_sample * inner).flatten(0, 1).T @ rows).double()
-        pull = ridge * gram.diagonal().mean().clamp_min(1e-12)
-        factor = torch.linalg.cholesky(gram + pull * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
-        share = share.clamp_min(1e-12)
-
-        def apply(x: Tensor) -> Tensor:
-            return rows.T @ (weight * (inner @ x)).flatten(0, 1) + (pull * share).to(x.dtype) * x
-
-        def precondition(x: Tensor) -> Tensor:
-            return (torch.cholesky_solve(x.double(), factor) / share).to(x.dtype)
-
-        change = torch.zeros_like(rows.T @ residual.flatten(0, 1))
-        gradient = rows.T @ (gate * residual).flatten(0, 1)
-        first = gradient.norm(dim=0).clamp_min(1e-30)
-        direction = step = precondition(gradient)
-        slope = (gradient * step).sum(0)
-        for _ in range(steps):
-            applied = apply(direction)
-            length = slope / (direction * applied).sum(0).clamp_min(1e-30)
-            change = change + length * direction
-            gradient = gradient - length * applied
-            if bool((gradient.norm(dim=0) <= tolerance * first).all()):
-                break
-            step = precondition(gradient)
-            slope, previous = (gradient * step).sum(0), slope
-            direction = step + slope / previous.clamp_min(1e-30) * direction
-        return change
+    change = torch.zeros_like(rows.T @ residual.flatten(0, 1))
+    gradient = rows.T @ (gate * residual).flatten(0, 1)
+    first = gradient.norm(dim=0).clamp_min(1e-30)
+    direction = step = precondition(gradient)
+    slope = (gradient * step).sum(0)
+    for _ in range(steps):
+        applied = apply(direction)
+        length = slope / (direction * applied).sum(0).clamp_min(1e-30)
+        change = change + length * direction
+        gradient = gradient - length * applied
+        if bool((gradient.norm(dim=0) <= tolerance * first).all()):
+            break
+        step = precondition(gradient)
+        slope, previous = (gradient * step).sum(0), slope
+        direction = step + slope / previous.clamp_min(1e-30) * direction
+    return change

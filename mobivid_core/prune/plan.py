@@ -16,38 +16,30 @@ from mobivid_core.errors import CheckpointError, ParameterError
 from mobivid_core.files import write_text
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.prune.costs import parameter_cost
+from mobivid_core.sensitivity.scores import UNIT_KINDS, unit_widths
 
 LEVELS = ("blocks", "heads", "ffn")
 _FORMAT = 1
 Kept = tuple[tuple[int, ...], ...]
 
-#: What writes plans, as errors say it.
+#: What writes plans, for errors.
 MAKER = "notebook 04, or for weights of your own with `mobivid plan`"
 
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """What is kept, as indices into the source model.
+    """What is kept, as indices into the source model."""
 
-    Attributes:
-        source: Sizes of the model the indices refer to.
-        keep_blocks: Kept blocks, ascending.
-        self_heads: For each kept block the kept self-attention heads, ascending.
-        cross_heads: Likewise for cross-attention.
-        ffn: Likewise for FFN neurons.
-        notes: How the plan was made (method, budget ...), JSON values only.
-    """
-
-    source: DiTConfig
-    keep_blocks: tuple[int, ...]
-    self_heads: Kept
-    cross_heads: Kept
-    ffn: Kept
-    notes: dict = field(default_factory=dict)
+    source: DiTConfig  # sizes of the model the indices refer to
+    keep_blocks: tuple[int, ...]  # kept blocks, ascending
+    self_heads: Kept  # for each kept block the kept self-attention heads, ascending
+    cross_heads: Kept  # likewise for cross-attention
+    ffn: Kept  # likewise for FFN neurons
+    notes: dict = field(default_factory=dict)  # how the plan was made (method, budget ...), JSON values only
 
     def __post_init__(self) -> None:
         _check_indices("keep_blocks", self.keep_blocks, self.source.blocks)
-        for name, widths in self._widths().items():
+        for name, widths in unit_widths(self.source).items():
             kept = getattr(self, name)
             if len(kept) != len(self.keep_blocks):
                 raise ParameterError(
@@ -56,17 +48,10 @@ class PruningPlan:
             for block, units in zip(self.keep_blocks, kept, strict=False):
                 _check_indices(f"{name} of block {block}", units, widths[block])
 
-    def _widths(self) -> dict[str, tuple[int, ...]]:
-        return {
-            "self_heads": self.source.self_heads,
-            "cross_heads": self.source.cross_heads,
-            "ffn": self.source.ffn_widths,
-        }
-
     @classmethod
     def keep_all(cls, sizes: DiTConfig) -> PruningPlan:
         """The plan that removes nothing."""
-        whole = {name: tuple(tuple(range(w)) for w in widths) for name, widths in _units(sizes).items()}
+        whole = {name: tuple(tuple(range(w)) for w in widths) for name, widths in unit_widths(sizes).items()}
         return cls(sizes, tuple(range(sizes.blocks)), **whole)
 
     @property
@@ -74,13 +59,8 @@ class PruningPlan:
         """Sizes of the pruned model."""
         kept = zip(self.keep_blocks, self.self_heads, strict=True)
         slices = self.source.rope_heads and tuple(tuple(self.source.rope_heads[b][h] for h in own) for b, own in kept)
-        return replace(
-            self.source,
-            self_heads=_lengths(self.self_heads),
-            cross_heads=_lengths(self.cross_heads),
-            ffn_widths=_lengths(self.ffn),
-            rope_heads=slices,
-        )
+        own, cross, ffn = (tuple(map(len, units)) for units in (self.self_heads, self.cross_heads, self.ffn))
+        return replace(self.source, self_heads=own, cross_heads=cross, ffn_widths=ffn, rope_heads=slices)
 
     @property
     def parameters(self) -> int:
@@ -92,30 +72,30 @@ class PruningPlan:
         """Blocks that the plan removes."""
         return tuple(b for b in range(self.source.blocks) if b not in self.keep_blocks)
 
-    def scale_to(self, target: DiTConfig) -> PruningPlan:
-        """The same plan, by proportion, for a larger model: each unit stands for a run of neighbours.
+    def stands_for(self, student_block: int) -> int:
+        """The last teacher block whose work a kept block does: the one before the next kept block."""
+        return (*self.keep_blocks[1:], self.source.blocks)[student_block] - 1
 
-        Args:
-            target: Sizes whose blocks and heads are whole multiples of the source's, and whose FFN is no narrower.
+    def scale_to(self, target: DiTConfig) -> PruningPlan:
+        """The same plan, by proportion, for a larger model: each unit becomes a run of neighbours.
 
         Raises:
             ParameterError: Blocks or heads of `target` are no multiples of the source's, or its FFN is narrower.
         """
         blocks = _spread(self.keep_blocks, self.source.blocks, target.blocks, "blocks")
         per_block = target.blocks // self.source.blocks
-        grown = {}
-        for name, widths in self._widths().items():
-            wanted = _units(target)[name]
+        grown, wider = {}, unit_widths(target)
+        for name, widths in unit_widths(self.source).items():
             grow = _stretch if name == "ffn" else functools.partial(_spread, what=name)
             grown[name] = tuple(
-                grow(getattr(self, name)[i // per_block], widths[self.keep_blocks[i // per_block]], wanted[b])
+                grow(getattr(self, name)[i // per_block], widths[self.keep_blocks[i // per_block]], wider[name][b])
                 for i, b in enumerate(blocks)
             )
         return PruningPlan(target, blocks, **grown, notes=dict(self.notes))
 
     def to_json(self) -> str:
         """Readable JSON; kept units are written as runs, e.g. "0-5 7 9-12"."""
-        kept = {n: [_to_runs(units) for units in getattr(self, n)] for n in self._widths()}
+        kept = {n: [_to_runs(units) for units in getattr(self, n)] for n in UNIT_KINDS[1:]}
         record = {
             "format": _FORMAT,
             "source": self.source.as_kwargs(),
@@ -145,9 +125,9 @@ class PruningPlan:
             if record["format"] != _FORMAT:
                 raise CheckpointError(f"plan format {record['format']!r} is unknown; this version reads {_FORMAT}")
             source = DiTConfig.from_kwargs(record["source"])
-            kept = {n: tuple(_from_runs(units) for units in record[n]) for n in ("self_heads", "cross_heads", "ffn")}
+            kept = {n: tuple(_from_runs(units) for units in record[n]) for n in UNIT_KINDS[1:]}
             plan = cls(source, tuple(record["keep_blocks"]), **kept, notes=record["notes"])
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"not a pruning plan: {error!r}; make it again with {MAKER}") from error
         return plan
 
@@ -162,15 +142,6 @@ class PruningPlan:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise CheckpointError(f"no readable pruning plan at {path} ({error}); make it with {MAKER}") from error
-
-
-def _units(sizes: DiTConfig) -> dict[str, tuple[int, ...]]:
-    """Widths of a model under the plan's names."""
-    return {"self_heads": sizes.self_heads, "cross_heads": sizes.cross_heads, "ffn": sizes.ffn_widths}
-
-
-def _lengths(kept: Kept) -> tuple[int, ...]:
-    return tuple(len(k) for k in kept)
 
 
 def _check_indices(what: str, indices: Sequence[int], width: int) -> None:

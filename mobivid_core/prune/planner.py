@@ -1,18 +1,18 @@
 """Spending a budget: greedy tri-level selection by score per cost saved, and cuts with given counts.
 
-Paper: sensitivity-aware tri-level pruning. All three levels compete in one queue: a head or neuron offers its score
-per parameter, a block offers what its removal adds to the damage already done inside it, per parameter it still holds.
-Neurons are ranked one by one and rounded afterwards; scores are never normalised per layer (both learnt the hard way).
+Paper: sensitivity-aware tri-level pruning. All three levels compete in one queue (`prune.greedy`). Neurons are ranked
+one by one and rounded afterwards. Scores are never normalised per layer: in trials, that and ranking groups of neurons
+chose worse units.
 
 Simplified: damages add up. The caller corrects for interaction by scoring again after blocks are gone
-(`mobivid_core.prune.search`).
+(`prune.search`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
@@ -20,18 +20,14 @@ import numpy as np
 from mobivid_core.errors import BudgetError, ParameterError
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.prune.costs import LinearCost, parameter_cost
-from mobivid_core.prune.greedy import EMPTY_LAYERS, KINDS, SMALLEST, GreedyQueue, Minimum
+from mobivid_core.prune.greedy import EMPTY_LAYERS, KINDS, SMALLEST, Counts, GreedyQueue, Minimum
 from mobivid_core.prune.plan import LEVELS, PruningPlan
-from mobivid_core.sensitivity.scores import Scores
+from mobivid_core.sensitivity.scores import Scores, unit_widths
 
 
 @dataclass(frozen=True)
-class Targets:
+class Targets(Counts):
     """Counts of the pruned model: blocks in all, heads (of each kind) and FFN neurons per kept block."""
-
-    blocks: int
-    heads: int
-    ffn: int
 
     @classmethod
     def of(cls, mobile: DiTConfig) -> Targets:
@@ -42,14 +38,7 @@ class Targets:
 def floor_cost(
     sizes: DiTConfig, levels: Sequence[str] = LEVELS, minimum: Minimum = SMALLEST, cost: LinearCost | None = None
 ) -> float:
-    """Cost of the smallest model that pruning `levels` can reach.
-
-    Args:
-        sizes: The model to be pruned.
-        levels: Any of "blocks", "heads", "ffn".
-        minimum: What has to stay.
-        cost: The price list; parameters if None.
-    """
+    """Cost (parameters, if `cost` is None) of the smallest model that pruning `levels` of `sizes` can reach."""
     _check_levels(levels)
     cost = cost or parameter_cost(sizes)
     blocks = []
@@ -78,7 +67,7 @@ def plan_for_budget(
         scores: One score per unit of `sizes`.
         sizes: The model to be pruned.
         budget: Largest allowed cost of the pruned model, in the unit of `cost`.
-        levels: Levels that may be cut, any of "blocks", "heads", "ffn".
+        levels: Any of "blocks", "heads", "ffn".
         cost: The price list; parameters if None.
         minimum: What has to stay; `EMPTY_LAYERS` allows whole layers to go.
         multiple: FFN widths are rounded to this multiple (of the least important neurons, in steps).
@@ -136,15 +125,12 @@ def plan_for_targets(
         keep_blocks = _highest(scores.blocks, targets.blocks)
     if allocation == "per_block":
         kept = {
-            kind: tuple(
-                _highest(getattr(scores, kind)[b], targets.ffn if kind == "ffn" else targets.heads) for b in keep_blocks
-            )
-            for kind in KINDS
+            kind: tuple(_highest(getattr(scores, kind)[b], targets.units(kind)) for b in keep_blocks) for kind in KINDS
         }
     elif allocation == "global":
-        heads = [scores.self_heads[b] for b in keep_blocks] + [scores.cross_heads[b] for b in keep_blocks]
-        chosen = _highest_in_all(heads, targets.heads * len(heads))
         n = len(keep_blocks)
+        heads = [scores.self_heads[b] for b in keep_blocks] + [scores.cross_heads[b] for b in keep_blocks]
+        chosen = _highest_in_all(heads, targets.heads * 2 * n)
         ffn = _highest_in_all([scores.ffn[b] for b in keep_blocks], targets.ffn * n)
         kept = {"self_heads": chosen[:n], "cross_heads": chosen[n:], "ffn": ffn}
     else:
@@ -158,16 +144,10 @@ def uniform_plan(sizes: DiTConfig, targets: Targets) -> PruningPlan:
     _check_targets(sizes, targets)
     blocks = _evenly(sizes.blocks, targets.blocks)
     kept = {
-        "self_heads": tuple(_evenly(sizes.self_heads[b], targets.heads) for b in blocks),
-        "cross_heads": tuple(_evenly(sizes.cross_heads[b], targets.heads) for b in blocks),
-        "ffn": tuple(_evenly(sizes.ffn_widths[b], targets.ffn) for b in blocks),
+        kind: tuple(_evenly(widths[b], targets.units(kind)) for b in blocks)
+        for kind, widths in unit_widths(sizes).items()
     }
     return PruningPlan(sizes, blocks, **kept, notes={"method": "uniform", "scores": "none"})
-
-
-def with_notes(plan: PruningPlan, notes: dict) -> PruningPlan:
-    """The plan with further notes."""
-    return replace(plan, notes={**plan.notes, **notes})
 
 
 def _highest(values: np.ndarray, count: int) -> tuple[int, ...]:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mobivid_core.flow.condition import Condition
-from mobivid_core.flow.path import TIMESTEP_SCALE, interpolate, sample_sigmas, velocity
+from mobivid_core.flow.path import DROP_TEXT, TIMESTEP_SCALE, interpolate, sample_sigmas, velocity
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.prune.matching import matched_features
 from mobivid_core.prune.plan import PruningPlan
-from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, MatchedFeatures, kd_loss
+from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, MatchedFeatures, kd_loss, with_data
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
 
 if TYPE_CHECKING:
@@ -29,59 +27,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecoverySettings:
-    """How to recover.
-
-    Attributes:
-        steps: Optimiser steps.
-        batch: Clips a step.
-        learning_rate: Peak rate of AdamW; cosine decay to 2 %.
-        feature_weight: Weight of the feature term; 0 leaves the output term alone.
-        data_weight: Weight of the flow-matching loss on the clips' own velocities; 0 learns from the teacher only.
-        drop_text: Share of unconditional samples.
-        seed: Seed of batches; `TeacherBank` draws from it.
-    """
+    """How to recover."""
 
     steps: int
-    batch: int = 32
-    learning_rate: float = 1e-3
-    feature_weight: float = FEATURE_WEIGHT
+    batch: int = 32  # clips a step
+    learning_rate: float = 1e-3  # peak rate of AdamW; cosine decay to 2 %
+    feature_weight: float = FEATURE_WEIGHT  # weight of the feature term; 0 leaves the output term alone
+    # Weight of the flow-matching loss on the clips' own velocities; 0 learns from the teacher only
     data_weight: float = 0.0
-    drop_text: float = 0.1
-    seed: int = 0
+    seed: int = 0  # seed of batches; `TeacherBank` draws from it
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One batch with the teacher's answer.
+    """One batch with the teacher's answer."""
 
-    Attributes:
-        noisy: (B, C, t, h, w).
-        timestep: (B,).
-        text: (B, L, D).
-        mask: (B, L).
-        velocity: (B, C, t, h, w) of the data.
-        output: (B, C, t, h, w) the teacher's.
-        features: Teacher block -> (B, N, hidden).
-    """
-
-    noisy: Tensor
-    timestep: Tensor
-    text: Tensor
-    mask: Tensor
-    velocity: Tensor
-    output: Tensor
-    features: dict[int, Tensor]
+    noisy: Tensor  # (B, C, t, h, w)
+    timestep: Tensor  # (B,)
+    text: Tensor  # (B, L, D)
+    mask: Tensor  # (B, L)
+    velocity: Tensor  # (B, C, t, h, w) of the data
+    output: Tensor  # (B, C, t, h, w) the teacher's
+    features: dict[int, Tensor]  # teacher block -> (B, N, hidden)
 
 
 class TeacherBank:
-    """Batches with the teacher's answers, by step.
+    """Batches of training clips with the frozen teacher's answers, by step.
 
     Args:
-        teacher: Frozen.
-        data: Training clips.
-        batch: Clips a step.
         features: Teacher blocks whose states may be asked for.
-        drop_text: Share of unconditional samples.
         seed: Batches are a function of (seed, step).
         keep: Remember answers (about 0.5 MB each for the miniature), for several students in turn.
     """
@@ -92,12 +66,11 @@ class TeacherBank:
         data: LatentDataset,
         batch: int,
         features: Sequence[int] = (),
-        drop_text: float = 0.1,
         seed: int = 0,
         keep: bool = False,
     ) -> None:
         self.teacher, self.data, self.batch = teacher.eval(), data, batch
-        self.features, self.drop_text, self.seed = tuple(sorted(set(features))), drop_text, seed
+        self.features, self.seed = tuple(sorted(set(features))), seed
         self._kept: dict[int, Lesson] | None = {} if keep else None
 
     @torch.no_grad()
@@ -107,7 +80,7 @@ class TeacherBank:
             return self._kept[step]
         generator = torch.Generator().manual_seed((self.seed * 7_368_787 + 1_000 + step) % 2**63)
         clean, text, mask = self.data.draw(self.batch, generator)
-        condition = Condition(text, mask, self.data.null_text, self.data.null_mask).dropped(self.drop_text, generator)
+        condition = Condition(text, mask, self.data.null_text, self.data.null_mask).dropped(DROP_TEXT, generator)
         text, mask = condition.text, condition.mask
         sigma, noise = sample_sigmas(self.batch, generator), torch.randn(clean.shape, generator=generator)
         noisy, timestep = interpolate(clean, noise, sigma), TIMESTEP_SCALE * sigma
@@ -120,29 +93,14 @@ class TeacherBank:
 
 
 def recover(
-    student: MobiVidTransformer3DModel,
-    plan: PruningPlan,
-    bank: TeacherBank,
+    student: MobiVidTransformer3DModel,  # `prune(teacher, plan)`, refitted or not; left untouched
+    plan: PruningPlan,  # matches student blocks with teacher blocks
+    bank: TeacherBank,  # teacher answers; its features must hold the matched blocks (`feature_blocks_for`)
     settings: RecoverySettings,
     *,
-    folder: Path | None = None,
-    title: str = "recovery",
     progress: bool = True,
 ) -> tuple[MobiVidTransformer3DModel, TrainResult]:
-    """Train a copy of a pruned student against its teacher.
-
-    Args:
-        student: `prune(teacher, plan)`, refitted or not; left untouched.
-        plan: Matches student blocks with teacher blocks.
-        bank: Teacher answers; its features must hold the matched blocks (`feature_blocks_for`).
-        settings: See `RecoverySettings`.
-        folder: Keeps the training state, so that an interrupted recovery resumes.
-        title: Shown beside the progress bar.
-        progress: Show a bar.
-
-    Returns:
-        (recovered copy, training result with its log).
-    """
+    """Train a copy of a pruned student against its teacher; (recovered copy, training result with its log)."""
     student = copy.deepcopy(student).requires_grad_(True)
     matched = matched_features(plan) if settings.feature_weight else MatchedFeatures()
 
@@ -152,10 +110,7 @@ def recover(
             lesson.noisy, lesson.timestep, lesson.text, lesson.mask, feature_blocks=matched.student, return_dict=False
         )
         terms = kd_loss(answer, (lesson.output, [lesson.features[b] for b in matched.teacher]), settings.feature_weight)
-        if settings.data_weight:
-            data = (answer[0] - lesson.velocity).square().sum() / lesson.velocity.square().sum()
-            terms = {**terms, "data": data, "loss": terms["loss"] + settings.data_weight * data}
-        return terms
+        return with_data(terms, answer[0], lesson.velocity, settings.data_weight)
 
     schedule = TrainSettings(
         steps=settings.steps,
@@ -166,8 +121,19 @@ def recover(
         log_every=max(1, settings.steps // 20),
         seed=settings.seed,
     )
-    result = train(student, loss, schedule, folder, title=title, progress=progress)
+    result = train(student, loss, schedule, title="recovery", progress=progress)
     return student.eval(), result
+
+
+def matched_features(plan: PruningPlan) -> MatchedFeatures:
+    """Three evenly spaced student blocks, and the teacher state that each is trained to reach.
+
+    A kept block also does the work of the removed blocks that follow it, so its target is the teacher's state before
+    the next kept block. The last block is left to the output term.
+    """
+    inner = len(plan.keep_blocks) - 1
+    picked = sorted({round((i + 1) * inner / 4) for i in range(3)} & set(range(inner)))
+    return MatchedFeatures(tuple(picked), tuple(plan.stands_for(i) for i in picked))
 
 
 def feature_blocks_for(plans: Sequence[PruningPlan]) -> tuple[int, ...]:

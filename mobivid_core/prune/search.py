@@ -1,7 +1,7 @@
 """Choose blocks to remove one at a time, measuring again after each; then score the widths of the rest.
 
-Removing a block changes what the others are worth, so one-shot block scores mislead. Backward elimination with the
-exact KD loss costs n + (n-1) + ... forward passes on a small calibration set: seconds on the miniature.
+Removing a block changes the damage of removing others, so one-shot block scores mislead. Backward elimination with
+the exact KD loss costs n + (n-1) + ... forward passes on a small calibration set: seconds on the miniature.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.damage import gauss_newton_sensitivity
 from mobivid_core.sensitivity.kd import BATCH, Reference, reference
-from mobivid_core.sensitivity.scores import Scores
+from mobivid_core.sensitivity.scores import Scores, unit_widths
 from mobivid_core.sensitivity.staged import enter, leave, run_block
 
 
@@ -27,7 +27,7 @@ from mobivid_core.sensitivity.staged import enter, leave, run_block
 def eliminate_blocks(
     model: MobiVidTransformer3DModel, against: Reference, keep: int, progress: bool = True
 ) -> tuple[tuple[int, ...], list[tuple[int, float]]]:
-    """Remove the block whose loss hurts least, measure all again, until `keep` are left.
+    """Remove the block that adds the least loss, measure all again, until `keep` blocks are left.
 
     Args:
         model: The teacher.
@@ -36,7 +36,7 @@ def eliminate_blocks(
         progress: Show a bar.
 
     Returns:
-        (kept blocks, [(removed block, KD loss after it went)] in order).
+        (kept blocks, [(removed block, KD loss after its removal)] in order).
 
     Raises:
         BudgetError: More blocks than there are, or none.
@@ -74,9 +74,8 @@ def _losses_without_each(
 
 def without_blocks(sizes: DiTConfig, keep_blocks: tuple[int, ...]) -> PruningPlan:
     """The plan that keeps whole blocks."""
-    whole = PruningPlan.keep_all(sizes)
-    parts = {k: tuple(getattr(whole, k)[b] for b in keep_blocks) for k in ("self_heads", "cross_heads", "ffn")}
-    return PruningPlan(sizes, tuple(keep_blocks), **parts, notes={"method": "whole blocks"})
+    whole = {k: tuple(tuple(range(widths[b])) for b in keep_blocks) for k, widths in unit_widths(sizes).items()}
+    return PruningPlan(sizes, tuple(keep_blocks), **whole, notes={"method": "whole blocks"})
 
 
 def rescore(
@@ -92,9 +91,8 @@ def rescore(
     blocks = np.zeros(sizes.blocks)
     blocks[list(keep_blocks)] = found.blocks
     place = {b: i for i, b in enumerate(keep_blocks)}
-    widths = {"self_heads": sizes.self_heads, "cross_heads": sizes.cross_heads, "ffn": sizes.ffn_widths}
     parts = {
         k: tuple(getattr(found, k)[place[b]] if b in place else np.zeros(w[b]) for b in range(sizes.blocks))
-        for k, w in widths.items()
+        for k, w in unit_widths(sizes).items()
     }
     return replace(found, blocks=blocks, **parts, estimator=f"{found.estimator}_rescored")

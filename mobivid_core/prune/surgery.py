@@ -1,7 +1,7 @@
 """Applying a plan: as gates on the whole model, or physically as a smaller model. Both compute the same function.
 
-Paper: tri-level pruning. Heads own rows of q, k, v and columns of the out projection; neurons own rows of the up and
-columns of the down projection; blocks are whole modules.
+Paper: tri-level pruning. A head is rows of q, k, v and columns of the out projection; a neuron is a row of the up and a
+column of the down projection; blocks are whole modules.
 """
 
 from __future__ import annotations

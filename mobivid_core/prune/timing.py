@@ -1,4 +1,4 @@
-"""Time two models side by side: is the pruned model faster by as much as its FLOPs suggest?"""
+"""Timing two models side by side: is the pruned model faster by as much as its FLOPs suggest?"""
 
 from __future__ import annotations
 
@@ -16,16 +16,9 @@ from mobivid_core.sensitivity.kd import forward
 def time_ratio(
     small: MobiVidTransformer3DModel, large: MobiVidTransformer3DModel, batch: CalibrationSet, repeats: int = 10
 ) -> Interval:
-    """Seconds of `small` over seconds of `large`, in turns, so that a busy machine slows both alike.
+    """Seconds of `small` over seconds of `large`: the median over pairs of runs (see `intervals.speed`).
 
-    Args:
-        small: The pruned model.
-        large: Its teacher.
-        batch: Inputs of both.
-        repeats: Pairs of runs, after one warm-up of each.
-
-    Returns:
-        The median ratio over pairs; see `intervals.speed`.
+    The models run in turns, so that a busy machine slows both alike, after one warm-up of each.
     """
     taken: tuple[list[float], list[float]] = [], []
     for i in range(repeats + 1):

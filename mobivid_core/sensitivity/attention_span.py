@@ -18,12 +18,7 @@ from mobivid_core.sensitivity.staged import enter, run_block
 def other_frame_attention(model: MobiVidTransformer3DModel, calibration: CalibrationSet) -> tuple[np.ndarray, ...]:
     """Share of each self-attention head's weight that lies on tokens of other latent frames.
 
-    Args:
-        model: The teacher.
-        calibration: Inputs.
-
-    Returns:
-        One (H_b,) array a block. A head that looks everywhere alike has 1 - 1/t, with t latent frames.
+    One (H_b,) array a block. A head with uniform attention has 1 - 1/t, with t latent frames.
     """
     total = [np.zeros(h) for h in model.sizes.self_heads]
     for _, batch in calibration.batches(BATCH):

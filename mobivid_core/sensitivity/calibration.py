@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.path import DROP_TEXT, interpolate
 
 if TYPE_CHECKING:
     from mobivid_core.data.latents import LatentDataset
@@ -21,38 +22,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Model inputs with their flow-matching targets.
+    """Model inputs with their flow-matching targets."""
 
-    Attributes:
-        noisy: (N, C, t, h, w) x_t = (1 - sigma) x0 + sigma noise.
-        timestep: (N,) 1000 * sigma.
-        text: (N, L, D) token states.
-        mask: (N, L) bool, True for real tokens.
-        velocity: (N, C, t, h, w) the data's own target noise - x0.
-    """
-
-    noisy: Tensor
-    timestep: Tensor
-    text: Tensor
-    mask: Tensor
-    velocity: Tensor
+    noisy: Tensor  # (N, C, t, h, w) x_t = (1 - sigma) x0 + sigma noise
+    timestep: Tensor  # (N,) 1000 * sigma
+    text: Tensor  # (N, L, D) token states
+    mask: Tensor  # (N, L) bool, True for real tokens
+    velocity: Tensor  # (N, C, t, h, w) the data's own target noise - x0
 
     def __len__(self) -> int:
         return len(self.noisy)
 
-    def rows(self, start: int, stop: int) -> CalibrationSet:
-        """Samples start..stop-1."""
-        return CalibrationSet(*(getattr(self, f.name)[start:stop] for f in fields(self)))
+    def take(self, chosen: slice | Tensor) -> CalibrationSet:
+        """The samples at `chosen`: a slice, indices or (N,) bool."""
+        return CalibrationSet(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
     def first(self, samples: int) -> CalibrationSet:
         """The first samples (a random subset of clips and noise levels: the order is shuffled)."""
-        return self.rows(0, samples)
+        return self.take(slice(samples))
 
     def batches(self, size: int) -> Iterator[tuple[slice, CalibrationSet]]:
         """Consecutive parts of at most `size` samples, with their rows."""
         for start in range(0, len(self), size):
             rows = slice(start, min(start + size, len(self)))
-            yield rows, self.rows(rows.start, rows.stop)
+            yield rows, self.take(rows)
 
 
 def stratified_sigmas(samples: int, generator: torch.Generator) -> Tensor:
@@ -70,7 +63,6 @@ def calibration_set(
     samples: int | None = None,
     seed: int = 0,
     null: tuple[Tensor, Tensor] | None = None,
-    drop_text: float = 0.1,
 ) -> CalibrationSet:
     """Draw calibration samples from encoded clips; the same arguments always give the same set.
 
@@ -79,10 +71,9 @@ def calibration_set(
         text: (M, L, D) token states.
         mask: (M, L) bool.
         samples: Samples to draw, M if None. More than M reuses clips with other noise.
-        seed: Seed of clip order, noise and noise levels.
-        null: (text (1, L, D), mask (1, L)) of the empty caption. If given, a share `drop_text` of the samples is
+        seed: Of clip order, noise and noise levels.
+        null: (text (1, L, D), mask (1, L)) of the empty caption. If given, a share `DROP_TEXT` of the samples is
             unconditional, as guided sampling calls the model without text too.
-        drop_text: See `null`.
 
     Raises:
         ParameterError: No clips, or lengths that differ.
@@ -99,10 +90,9 @@ def calibration_set(
     noise = torch.randn(clean.shape, generator=generator)
     sigma = stratified_sigmas(samples, generator)
     if null is not None:
-        dropped = torch.randperm(samples, generator=generator)[: round(drop_text * samples)]
+        dropped = torch.randperm(samples, generator=generator)[: round(DROP_TEXT * samples)]
         text[dropped], mask[dropped] = null[0].float(), null[1]
-    level = sigma[:, None, None, None, None]
-    return CalibrationSet((1 - level) * clean + level * noise, 1000 * sigma, text, mask, noise - clean)
+    return CalibrationSet(interpolate(clean, noise, sigma), 1000 * sigma, text, mask, noise - clean)
 
 
 def calibration_from(dataset: LatentDataset, *, samples: int | None = None, seed: int = 0) -> CalibrationSet:

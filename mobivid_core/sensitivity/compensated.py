@@ -1,18 +1,18 @@
 """Damage left after removing a unit and refitting the rest.
 
-Gauss-Newton scores price a unit as if nothing made up for it. The least-squares refit does: a neuron that is nearly a
-linear mix of others costs next to nothing, however large it is. So each output projection loses its units one after
-another, cheapest first, and the rest is solved for again each time: the optimal brain surgeon of Hassibi & Stork (1993)
-on a layer's least squares, weighted by how much the model's output listens. The price of a unit is what its own
-removal adds in that order, in the unit of the KD loss.
+Gauss-Newton scores assume that nothing compensates for a removed unit. The least-squares refit does: a neuron that is
+nearly a linear mix of others costs little, however large it is. So units are removed from each output projection one
+after another, cheapest first, and the rest is solved for again each time: the optimal brain surgeon of Hassibi & Stork
+(1993) on a layer's least squares, weighted by the sensitivity of the model's output. The price of a unit is what its
+own removal adds in that order, in the unit of the KD loss.
 
 With a the inputs of a projection W, g the gradient of a random probe at its output, r the mean of g^2 over channels and
 m its mean over tokens relative to the mean of all:
 
     H = E[r a a^T],   price of units S = sum_c m_c W_cS ((H^-1)_SS)^-1 W_cS^T
 
-scaled so that, without take-over, all units of a layer together cost what their Gauss-Newton scores say. Simplified:
-errors of different tokens and channels do not add up coherently; layers do not take over from one another.
+scaled so that, without compensation, all units of a layer together cost what their Gauss-Newton scores say. Simplified:
+errors of different tokens and channels do not add up coherently; layers do not compensate for one another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.kd import BATCH, Reference
-from mobivid_core.sensitivity.scores import Scores
+from mobivid_core.sensitivity.scores import Scores, unit_widths
 from mobivid_core.sensitivity.staged import SUBLAYERS, output_projection
 
 #: Neurons that leave an FFN together between two solutions, as a share of its width.
@@ -39,19 +39,12 @@ RIDGE = 1e-2
 
 @dataclass
 class _Layer:
-    """Sums over samples and probes for one output projection with k inputs.
+    """Sums over samples and probes for one output projection with k inputs."""
 
-    Attributes:
-        units: Units; k is a whole multiple.
-        second: (k + 1, k + 1) sum of r a a^T, with a one appended to a (the bias takes over what is constant).
-        listens: (D,) sum of g^2.
-        alone: (units,) sum over samples of the squared effect of one unit's removal: Gauss-Newton.
-    """
-
-    units: int
-    second: Tensor
-    listens: Tensor
-    alone: Tensor
+    units: int  # units; k is a whole multiple
+    second: Tensor  # (k + 1, k + 1) sum of r a a^T, with a one appended to a (the bias takes over what is constant)
+    output_power: Tensor  # (D,) sum of g^2
+    alone: Tensor  # (units,) sum over samples of the squared effect of one unit's removal: Gauss-Newton
 
 
 def compensated_scores(
@@ -59,22 +52,17 @@ def compensated_scores(
 ) -> tuple[Scores, Scores]:
     """Prices of heads and neurons with take-over, and the plain Gauss-Newton scores from the same backward passes.
 
+    Blocks are priced alike in both, since no take-over across blocks is modelled.
+
     Args:
         model: The teacher, in eval mode.
         against: Its own answers on the calibration set (only inputs and scales are used).
         probes: Random sign vectors a batch.
-        seed: Seed of the probes.
-
-    Returns:
-        (compensated, Gauss-Newton); blocks are priced alike in both, since no take-over across blocks is modelled.
+        seed: Of the probes.
     """
     began = time.perf_counter()
     layers = [output_projection(block, name) for block in model.blocks for name in SUBLAYERS]
-    units = [
-        n
-        for triple in zip(model.sizes.self_heads, model.sizes.cross_heads, model.sizes.ffn_widths, strict=True)
-        for n in triple
-    ]
+    units = [n for widths in zip(*unit_widths(model.sizes).values(), strict=True) for n in widths]
     sums = [
         _Layer(n, torch.zeros(2 * (layer.in_features + 1,)), torch.zeros(layer.out_features), torch.zeros(n))
         for n, layer in zip(units, layers, strict=True)
@@ -129,17 +117,13 @@ def _probed(
             scale**0.5 * ((torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1) * y).sum()
             for scale, y in pairs
         )
-        found = dict(
-            zip(
-                (*present, *model.blocks), torch.autograd.grad(total, outputs, retain_graph=p < probes - 1), strict=True
-            )
-        )
+        gradients = torch.autograd.grad(total, outputs, retain_graph=p < probes - 1)
+        found = dict(zip((*present, *model.blocks), gradients, strict=True))
         effects = [
             (found[block] * (caught[block][1] - caught[block][0])).detach().flatten(1).sum(1) for block in model.blocks
         ]
         inner = [caught[m][0].detach() if m in caught else noisy.new_zeros(len(batch), 1, 0) for m in layers]
-        gradients = [found.get(m, noisy.new_zeros(len(batch), 1, m.out_features)) for m in layers]
-        yield inner, gradients, effects
+        yield inner, [found.get(m, noisy.new_zeros(len(batch), 1, m.out_features)) for m in layers], effects
 
 
 @torch.no_grad()
@@ -152,7 +136,7 @@ def _add(total: _Layer, layer: nn.Linear, inner: Tensor, gradient: Tensor) -> No
     weighted = torch.cat([inner, inner.new_ones(*inner.shape[:2], 1)], dim=-1) * power.mean(-1, keepdim=True).sqrt()
     rows = weighted.flatten(0, 1)
     total.second += rows.T @ rows
-    total.listens += power.sum((0, 1))
+    total.output_power += power.sum((0, 1))
 
 
 @torch.no_grad()
@@ -162,8 +146,8 @@ def _prices(layer: nn.Linear, total: _Layer, samples: int) -> np.ndarray:
         return np.zeros(0)
     width = layer.in_features // total.units
     second = total.second.double() / samples
-    listens = (total.listens / total.listens.mean().clamp_min(1e-30)).double()
-    weight = layer.weight.double() * listens.sqrt()[:, None]  # channels weighted once and for all
+    sensitivity = (total.output_power / total.output_power.mean().clamp_min(1e-30)).double()
+    weight = layer.weight.double() * sensitivity.sqrt()[:, None]  # channels weighted once and for all
     alone = (
         torch.stack(
             [

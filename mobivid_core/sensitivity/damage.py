@@ -13,21 +13,23 @@ Hessian).
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.gates import Gates
+from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.kd import BATCH, Reference, forward
-from mobivid_core.sensitivity.scores import Scores, slice_starts
+from mobivid_core.sensitivity.scores import Scores, slice_bounds, unit_widths
 from mobivid_core.sensitivity.staged import Context, enter, leave, run_block
 
 _KINDS = {"blocks": ("blocks",), "heads": ("self_heads", "cross_heads"), "ffn": ("ffn",)}
@@ -36,16 +38,10 @@ FFN_SLICES = 8
 
 @dataclass(frozen=True)
 class ExactSensitivity:
-    """Result of one-at-a-time removal.
+    """Result of one-at-a-time removal."""
 
-    Attributes:
-        scores: Rise of the KD loss; `ffn` holds slices.
-        motion_share: Share of each removal's output error that varies over latent time, in 0..1 (the rest is static:
-            appearance). Same layout as `scores`.
-    """
-
-    scores: Scores
-    motion_share: Scores
+    scores: Scores  # rise of the KD loss; `ffn` by slice
+    motion_share: Scores  # share (0 to 1) of each removal's output error that varies over latent time
 
 
 @torch.no_grad()
@@ -111,8 +107,7 @@ def _one_at_a_time(sizes: DiTConfig, slices: int) -> list[tuple[str, int, list[i
         probes.append(("blocks", b, []))
         probes.extend(("self_heads", b, [h]) for h in range(sizes.self_heads[b]))
         probes.extend(("cross_heads", b, [h]) for h in range(sizes.cross_heads[b]))
-        starts = [*slice_starts(sizes.ffn_widths[b], slices), sizes.ffn_widths[b]]
-        probes.extend(("ffn", b, list(range(i, j))) for i, j in zip(starts, starts[1:], strict=False))
+        probes.extend(("ffn", b, list(range(i, j))) for i, j in slice_bounds(sizes.ffn_widths[b], slices))
     return probes
 
 
@@ -148,7 +143,7 @@ def _motion_share(error: Tensor) -> Tensor:
 def _collect(
     probes: list[tuple[str, int, list[int]]], values: Tensor, sizes: DiTConfig, slices: int, name: str, facts: dict
 ) -> Scores:
-    widths = {"self_heads": sizes.self_heads, "cross_heads": sizes.cross_heads, "ffn": (slices,) * sizes.blocks}
+    widths = unit_widths(sizes) | {"ffn": (slices,) * sizes.blocks}
     found = {kind: [[] for _ in range(sizes.blocks)] for kind in ("blocks", *widths)}
     for (kind, b, _), value in zip(probes, values.tolist(), strict=False):
         found[kind][b].append(value)
@@ -165,57 +160,59 @@ def gauss_newton_sensitivity(
     """Second-order KD scores of all blocks, heads and single neurons from `probes` backward passes a batch.
 
     Args:
-        model: The model whose units are scored, in eval mode.
+        model: In eval mode.
         reference: Its own answers on the calibration set (only inputs and scales are used).
         probes: Random sign vectors a batch; the error falls as 1/sqrt(probes * samples).
         slices: FFN slices of the second result.
-        seed: Seed of the probes.
+        seed: Of the probes.
 
     Returns:
         (scores per neuron, the same with `ffn` per contiguous slice removed as a whole, for comparison with
         `exact_sensitivity`).
     """
-    began = time.perf_counter()
-    frozen = [p for p in model.parameters() if p.requires_grad]
-    model.requires_grad_(False)
+    began, blocks = time.perf_counter(), len(model.blocks)
     generator = torch.Generator().manual_seed(seed)
-    sums: Gates | None = None
-    slice_sums: list[Tensor] = []
-    try:
+    sums: list[Tensor] = []
+    with frozen(model):
         for _, batch in reference.calibration.batches(BATCH):
-            for gradient in _probe_gradients(model, batch, reference, probes, generator):
-                squared = gradient.map(lambda g: g.double().square().sum(0))
-                cut = [_slice_sums(g, slices).double().square().sum(0) for g in gradient.ffn]
-                sums = (
-                    squared
-                    if sums is None
-                    else Gates(
-                        *(
-                            [a + b for a, b in zip(getattr(sums, k), getattr(squared, k), strict=False)]
-                            for k in ("self_heads", "cross_heads", "ffn")
-                        ),
-                        sums.blocks + squared.blocks,
-                    )
-                )
-                slice_sums = [a + b for a, b in zip(slice_sums, cut, strict=False)] if slice_sums else cut
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-    mean = sums.map(lambda g: g / (probes * len(reference.calibration)))
+            for gradients in _probe_gradients(model, batch, reference, probes, generator):
+                sliced = [_slice_sums(g, slices) for g in gradients[2 * blocks : 3 * blocks]]
+                sums = added(sums, [g.double().square().sum(0) for g in (*gradients, *sliced)])
+    means = [s / (probes * len(reference.calibration)) for s in sums]
     facts = {
         "passes": 1 + 2 * probes,
         "seconds": time.perf_counter() - began,
         "notes": {"samples": len(reference.calibration), "probes": probes, "features": list(reference.feature_blocks)},
     }
-    neurons = scores_from_gates(mean, f"gauss_newton_{probes}", facts)
-    sliced = tuple((s / (probes * len(reference.calibration))).cpu().numpy() for s in slice_sums)
-    return neurons, Scores(neurons.blocks, neurons.self_heads, neurons.cross_heads, sliced, neurons.estimator, **facts)
+    neurons = scores_of(means[: 3 * blocks + 1], f"gauss_newton_{probes}", facts)
+    return neurons, replace(neurons, ffn=tuple(s.cpu().numpy() for s in means[3 * blocks + 1 :]))
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Without gradients of the parameters that have them otherwise."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def added(sums: list[Tensor], found: list[Tensor]) -> list[Tensor]:
+    """Sums, none at first, with the next batch's values added."""
+    return [a + b for a, b in zip(sums, found, strict=True)] if sums else found
 
 
 def _probe_gradients(
-    model: MobiVidTransformer3DModel, batch, reference: Reference, probes: int, generator: torch.Generator
-):
-    """Per-sample gate gradients (B, units) of sum_k sqrt(s_k) v_k . y_k, one set a probe."""
+    model: MobiVidTransformer3DModel,
+    batch: CalibrationSet,
+    reference: Reference,
+    probes: int,
+    generator: torch.Generator,
+) -> Iterator[list[Tensor]]:
+    """Per-sample gradients (B, units) of sum_k sqrt(s_k) v_k . y_k by gate, in the order of `Gates.tensors`."""
     gates = Gates.ones(model.sizes, batch=len(batch), device=batch.noisy.device).requires_grad_()
     sample, features = forward(model, batch, reference.feature_blocks, gates)
     outputs = (sample, *features)
@@ -223,27 +220,24 @@ def _probe_gradients(
         signs = [torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1 for y in outputs]
         total = sum((s**0.5) * (v * y).sum() for s, v, y in zip(reference.scales(), signs, outputs, strict=True))
         found = torch.autograd.grad(total, gates.tensors(), retain_graph=p < probes - 1, allow_unused=True)
-        flat = iter([torch.zeros_like(g) if d is None else d for d, g in zip(found, gates.tensors(), strict=False)])
-        yield gates.map(lambda _, flat=flat: next(flat))
+        yield [torch.zeros_like(g) if d is None else d for d, g in zip(found, gates.tensors(), strict=True)]
 
 
 def _slice_sums(gradient: Tensor, slices: int) -> Tensor:
     """(B, F) -> (B, slices): the gradient of one gate on a whole slice."""
-    starts = [*slice_starts(gradient.shape[1], slices), gradient.shape[1]]
-    return torch.stack([gradient[:, i:j].sum(1) for i, j in zip(starts, starts[1:], strict=False)], dim=1)
+    return torch.stack([gradient[:, i:j].sum(1) for i, j in slice_bounds(gradient.shape[1], slices)], dim=1)
 
 
-def scores_from_gates(values: Gates, estimator: str, facts: dict) -> Scores:
-    """Gate-shaped tensors as scores."""
-    parts = {
-        k: tuple(v.detach().double().cpu().numpy() for v in getattr(values, k))
-        for k in ("self_heads", "cross_heads", "ffn")
-    }
-    return Scores(values.blocks.detach().double().cpu().numpy(), **parts, estimator=estimator, **facts)
+def scores_of(values: list[Tensor], estimator: str, facts: dict) -> Scores:
+    """Values of all units, in the order of `Gates.tensors`, as scores."""
+    *units, blocks = (v.double().cpu().numpy() for v in values)
+    n = len(blocks)
+    kinds = (tuple(units[i * n : (i + 1) * n]) for i in range(3))
+    return Scores(blocks, *kinds, estimator=estimator, **facts)
 
 
 def first_order_taylor(model: MobiVidTransformer3DModel, reference: Reference) -> float:
-    """Largest |dL/dg| of the KD loss over all units with student = teacher: zero, which is why it cannot rank them."""
+    """Largest |dL/dg| of the KD loss over all units with student = teacher: zero, so it cannot rank them."""
     rows, batch = next(reference.calibration.batches(BATCH))
     gates = Gates.ones(model.sizes).requires_grad_()
     output, features = forward(model, batch, reference.feature_blocks, gates)

@@ -33,15 +33,10 @@ def kd_loss(
     teacher: tuple[Tensor, Sequence[Tensor]],
     feature_weight: float = FEATURE_WEIGHT,
 ) -> dict[str, Tensor]:
-    """KD loss of one batch.
+    """KD loss of one batch: `loss`, and its terms `output` and `features`.
 
-    Args:
-        student: (velocity (B, C, t, h, w), features [(B, N, hidden)]).
-        teacher: The same from the teacher.
-        feature_weight: Weight of the mean feature term.
-
-    Returns:
-        `loss`, and its terms `output` and `features`.
+    `student` and `teacher` are (velocity (B, C, t, h, w), features [(B, N, hidden)]); `feature_weight` is that of the
+    mean feature term.
     """
     output = relative_error(student[0], teacher[0])
     terms = [relative_error(s, t) for s, t in zip(student[1], teacher[1], strict=True)]
@@ -49,9 +44,17 @@ def kd_loss(
     return {"loss": output + feature_weight * features, "output": output, "features": features}
 
 
+def with_data(terms: dict[str, Tensor], student: Tensor, wanted: Tensor, weight: float) -> dict[str, Tensor]:
+    """KD terms with the error of the clips' own velocities, if that has a weight."""
+    if not weight:
+        return terms
+    data = relative_error(student, wanted)
+    return {**terms, "data": data, "loss": terms["loss"] + weight * data}
+
+
 @dataclass(frozen=True)
 class MatchedFeatures:
-    """Which student block's output is held against which teacher block's output."""
+    """Which student blocks' outputs are compared with which teacher blocks' outputs."""
 
     student: tuple[int, ...] = ()
     teacher: tuple[int, ...] = ()
@@ -59,21 +62,13 @@ class MatchedFeatures:
 
 @dataclass(frozen=True)
 class Reference:
-    """The teacher's answers on a calibration set, computed once.
-
-    Attributes:
-        calibration: The inputs.
-        output: (N, C, t, h, w).
-        features: One (N, tokens, hidden) for each block of `feature_blocks`.
-        feature_blocks: Teacher blocks whose outputs are kept.
-        feature_weight: w of the KD loss.
-    """
+    """The teacher's answers on a calibration set, computed once."""
 
     calibration: CalibrationSet
-    output: Tensor
-    features: tuple[Tensor, ...] = ()
-    feature_blocks: tuple[int, ...] = ()
-    feature_weight: float = FEATURE_WEIGHT
+    output: Tensor  # (N, C, t, h, w)
+    features: tuple[Tensor, ...] = ()  # one (N, tokens, hidden) for each block of `feature_blocks`
+    feature_blocks: tuple[int, ...] = ()  # teacher blocks whose outputs are kept
+    feature_weight: float = FEATURE_WEIGHT  # w of the KD loss
 
     def scales(self) -> list[float]:
         """Factor of each squared term: 1 / <|y*|^2>, then w / K / <|f*_k|^2>."""
@@ -114,7 +109,7 @@ def forward(
 
 @torch.no_grad()
 def output_errors(student: MobiVidTransformer3DModel, against: Reference) -> Tensor:
-    """(N,) output term of the KD loss for each sample: the number every comparison of recipes reports."""
+    """(N,) output term of the KD loss for each sample: what every comparison of recipes reports."""
     scale = against.scales()[0]
     parts = [
         scale * (forward(student, batch)[0] - against.output[rows]).square().flatten(1).sum(1)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from mobivid_core.errors import CheckpointError, ParameterError
 from mobivid_core.files import write_bytes, write_text
@@ -19,29 +22,23 @@ from mobivid_core.models.config import DiTConfig
 UNIT_KINDS = ("blocks", "self_heads", "cross_heads", "ffn")
 
 
+def unit_widths(sizes: DiTConfig) -> dict[str, tuple[int, ...]]:
+    """Number of units in each block, by kind: self-attention heads, cross-attention heads, FFN neurons."""
+    return {"self_heads": sizes.self_heads, "cross_heads": sizes.cross_heads, "ffn": sizes.ffn_widths}
+
+
 @dataclass(frozen=True)
 class Scores:
-    """One score per prunable unit of a model.
+    """One score per prunable unit of a model."""
 
-    Attributes:
-        blocks: (n,) for n blocks.
-        self_heads: One (H_b,) array a block; likewise `cross_heads`.
-        cross_heads: See `self_heads`.
-        ffn: One array a block: (F_b,) per neuron, or (S,) for S equal contiguous slices.
-        estimator: Name of the method.
-        passes: Cost in forward equivalents over the calibration set (a backward counts 2).
-        seconds: Wall time spent; 0 where not measured.
-        notes: Free facts (probes, samples, features), JSON values only.
-    """
-
-    blocks: np.ndarray
-    self_heads: tuple[np.ndarray, ...]
+    blocks: np.ndarray  # (n,) for n blocks
+    self_heads: tuple[np.ndarray, ...]  # one (H_b,) array a block; likewise `cross_heads`
     cross_heads: tuple[np.ndarray, ...]
-    ffn: tuple[np.ndarray, ...]
+    ffn: tuple[np.ndarray, ...]  # one array a block: (F_b,) per neuron, or (S,) for S equal contiguous slices
     estimator: str
-    passes: float = 0.0
-    seconds: float = 0.0
-    notes: dict = field(default_factory=dict)
+    passes: float = 0.0  # cost in forward equivalents over the calibration set (a backward counts 2)
+    seconds: float = 0.0  # wall time spent; 0 where not measured
+    notes: dict = field(default_factory=dict)  # free facts (probes, samples, features), JSON values only
 
     def flat(self, kind: str) -> np.ndarray:
         """All scores of one kind, block by block; `kind` is one of `UNIT_KINDS`, "heads" or "widths" (heads + FFN)."""
@@ -56,7 +53,7 @@ class Scores:
 
     def ffn_slices(self, slices: int) -> tuple[np.ndarray, ...]:
         """Per-neuron scores summed over `slices` contiguous slices of each block (ignores interaction inside one)."""
-        return tuple(np.add.reduceat(f, slice_starts(len(f), slices)) for f in self.ffn)
+        return tuple(np.add.reduceat(f, [start for start, _ in slice_bounds(len(f), slices)]) for f in self.ffn)
 
     def check(self, sizes: DiTConfig) -> None:
         """Raise `ParameterError` unless there is one finite score per unit of `sizes`."""
@@ -78,8 +75,6 @@ class Scores:
 
     def save(self, folder: Path) -> None:
         """Write `<estimator>.safetensors` and `<estimator>.json` into `folder`."""
-        from safetensors.numpy import save
-
         folder = Path(folder)
         tensors = {"blocks": np.ascontiguousarray(self.blocks, dtype=np.float64)}
         for kind in UNIT_KINDS[1:]:
@@ -96,14 +91,11 @@ class Scores:
         Raises:
             CheckpointError: The files are missing or unreadable.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         path = Path(folder) / f"{estimator}.safetensors"
         try:
             tensors = load_file(path)
             facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        except (OSError, SafetensorError, ValueError) as error:
             raise CheckpointError(
                 f"no readable scores at {path} ({error}); make them with notebook 03, or for weights of your own with "
                 "`mobivid score`"
@@ -112,8 +104,8 @@ class Scores:
         return cls(blocks=tensors["blocks"], **parts, **facts)
 
 
-def slice_starts(width: int, slices: int) -> np.ndarray:
-    """Start index of each of `slices` nearly equal contiguous slices of `range(width)`."""
+def slice_bounds(width: int, slices: int) -> list[tuple[int, int]]:
+    """(start, end) of `slices` nearly equal contiguous slices of `range(width)`."""
     if not 1 <= slices <= width:
         raise ParameterError(f"cannot cut {width} neurons into {slices} slices; use 1 to {width}")
-    return (np.arange(slices) * width) // slices
+    return list(pairwise(i * width // slices for i in range(slices + 1)))

@@ -1,11 +1,11 @@
-"""How stable the ranking is: other probes, other clips, fewer clips, low or high noise (reviewer 5's question).
+"""Stability of the ranking: other probes, other clips, fewer clips, low or high noise (reviewer 5's question).
 
-A ranking that changed with the calibration set would be no design principle but an accident of sampling.
+A ranking that changed with the calibration set would be an effect of sampling, not a property of the model.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -19,11 +19,6 @@ from mobivid_core.sensitivity.kd import default_features, reference
 from mobivid_core.sensitivity.scores import Scores
 
 
-def subset(calibration: CalibrationSet, chosen: Tensor) -> CalibrationSet:
-    """The samples where `chosen` (N,) bool is true."""
-    return CalibrationSet(*(getattr(calibration, f.name)[chosen] for f in fields(calibration)))
-
-
 def ranking_stability(
     model: MobiVidTransformer3DModel,
     calibration: CalibrationSet,
@@ -31,14 +26,9 @@ def ranking_stability(
     slices: int = FFN_SLICES,
     null: tuple[Tensor, Tensor] | None = None,
 ) -> pd.DataFrame:
-    """Spearman correlation between Gauss-Newton rankings from two versions of the calibration.
+    """Spearman correlation between Gauss-Newton rankings from two versions of the calibration (at least 8 samples).
 
-    Args:
-        model: The teacher.
-        calibration: At least 8 samples.
-        probes: Probes of each ranking.
-        slices: FFN slices of the ranking.
-        null: (text (1, L, D), mask (1, L)) of the empty caption: also compare the two calls of guided sampling.
+    With `null`, the empty caption's (text (1, L, D), mask (1, L)), the two calls of guided sampling are compared too.
 
     Returns:
         One row a comparison: what changed, samples of each side, rho over heads and FFN slices and over blocks.
@@ -64,7 +54,7 @@ def ranking_stability(
     def scored(chosen: Tensor, seed: int, words: CalibrationSet = calibration) -> Scores:
         key = (tuple(chosen.tolist()), seed, id(words))
         if key not in known:
-            against = reference(model, subset(words, chosen), default_features(len(model.blocks)))
+            against = reference(model, words.take(chosen), default_features(len(model.blocks)))
             known[key] = gauss_newton_sensitivity(model, against, probes, slices, seed)[1]
         return known[key]
 

@@ -22,23 +22,14 @@ SUBLAYERS = ("attn1", "attn2", "ffn")
 
 @dataclass(frozen=True)
 class Context:
-    """What every block of one batch shares.
+    """What every block of one batch shares."""
 
-    Attributes:
-        text: (B, L, hidden) projected text.
-        mask: (B, 1, 1, L) bool.
-        modulation: (B, 6, hidden).
-        embedded: (B, hidden).
-        table: Rotary table of the N tokens.
-        grid: (t, h, w).
-    """
-
-    text: Tensor
-    mask: Tensor
-    modulation: Tensor
-    embedded: Tensor
-    table: RotaryTable
-    grid: tuple[int, ...]
+    text: Tensor  # (B, L, hidden) projected text
+    mask: Tensor  # (B, 1, 1, L) bool
+    modulation: Tensor  # (B, 6, hidden)
+    embedded: Tensor  # (B, hidden)
+    table: RotaryTable  # rotary table of the N tokens
+    grid: tuple[int, ...]  # (t, h, w)
 
 
 def enter(model: MobiVidTransformer3DModel, batch: CalibrationSet) -> tuple[Tensor, Context]:

@@ -15,14 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.damage import FFN_SLICES, gauss_newton_sensitivity
-from mobivid_core.sensitivity.estimators import magnitude_scores, task_loss_scores
+from mobivid_core.sensitivity.estimators import magnitude_scores, task_loss_scores, unit_scores, weight_scores
 from mobivid_core.sensitivity.kd import BATCH, Reference, forward
 from mobivid_core.sensitivity.scores import Scores
 
@@ -59,7 +58,7 @@ def weight_taylor_scores(model: MobiVidTransformer3DModel, calibration: Calibrat
     """Sum of |w dL/dw| over the weights of each unit."""
     began = time.perf_counter()
     gradients = _gradients(model, calibration, BATCH, lambda old, g: old + g)
-    return _per_unit(model, lambda w: (w * gradients[w]).abs(), "weight_taylor", 3, began)
+    return weight_scores(model, lambda w: (w * gradients[w]).abs(), "weight_taylor", 3, began)
 
 
 def weight_hessian_scores(
@@ -69,7 +68,7 @@ def weight_hessian_scores(
     began, few = time.perf_counter(), calibration.first(samples)
     squares = _gradients(model, few, 1, lambda old, g: old + g.square())
     passes = 3 * len(few) / len(calibration)
-    return _per_unit(model, lambda w: w.square() * squares[w], "weight_hessian", passes, began)
+    return weight_scores(model, lambda w: w.square() * squares[w], "weight_hessian", passes, began)
 
 
 @torch.no_grad()
@@ -93,7 +92,7 @@ def activation_scores(model: MobiVidTransformer3DModel, calibration: Calibration
         for handle in handles:
             handle.remove()
     found = [caught[layer].numpy() for layer in layers]
-    return _scores(found[0::3], found[1::3], found[2::3], "activation", 1, began)
+    return unit_scores(found[0::3], found[1::3], found[2::3], "activation", 1, began)
 
 
 def _gradients(
@@ -114,29 +113,3 @@ def _gradients(
         for p, needed in zip(weights, before, strict=True):
             p.requires_grad_(needed)
     return total
-
-
-@torch.no_grad()
-def _per_unit(
-    model: MobiVidTransformer3DModel, value: Callable[[Tensor], Tensor], name: str, passes: float, began: float
-) -> Scores:
-    """Sums of `value` (a weight -> the same shape) over the weights that leave with each unit."""
-    d, parts = model.config.head_dim, ([], [], [])
-    for block in model.blocks:
-        for attention, place in zip((block.attn1, block.attn2), parts[:2], strict=True):
-            rows = sum(value(layer.weight).sum(1) for layer in (attention.to_q, attention.to_k, attention.to_v))
-            place.append((rows + value(attention.to_out.weight).sum(0)).unflatten(0, (-1, d)).sum(1).double().numpy())
-        parts[2].append((value(block.ffn.up.weight).sum(1) + value(block.ffn.down.weight).sum(0)).double().numpy())
-    return _scores(*parts, name, passes, began)
-
-
-def _scores(
-    self_heads: list[np.ndarray],
-    cross_heads: list[np.ndarray],
-    ffn: list[np.ndarray],
-    name: str,
-    passes: float,
-    began: float,
-) -> Scores:
-    blocks = np.array([sum(map(np.sum, units)) for units in zip(self_heads, cross_heads, ffn, strict=True)])
-    return Scores(blocks, tuple(self_heads), tuple(cross_heads), tuple(ffn), name, passes, time.perf_counter() - began)

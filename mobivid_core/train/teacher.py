@@ -26,9 +26,6 @@ from mobivid_core.train.distributed import SplitLoss, processes, whole
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
 from mobivid_core.train.muon import DIT_NOT
 
-#: Share of captions replaced by the empty one, so that guidance has an unconditional velocity.
-DROP_TEXT = 0.1
-
 
 def train_teacher(
     data: LatentDataset,  # encoded clips and captions
@@ -61,7 +58,7 @@ def train_teacher(
     def draw(step: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         latents, text, mask = data.draw(batch, generator)
         captions = Condition(text, mask, data.null_text, data.null_mask)
-        return flow_batch(latents, captions, generator, drop_text=DROP_TEXT)
+        return flow_batch(latents, captions, generator)
 
     loss = SplitLoss(draw, lambda *part: flow_error(model, *part))
     settings = TrainSettings(

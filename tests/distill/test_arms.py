@@ -114,7 +114,7 @@ def test_adversarial_pieces_agree_with_modelopt():
     def critic(x):
         return x.square()
 
-    ours = approximate_r1(critic, x, critic(x), scale=scale, generator=torch.Generator().manual_seed(3))
+    ours = approximate_r1(critic, x, critic(x), torch.randn(x.shape, generator=torch.Generator().manual_seed(3)), scale)
     moved = x + scale * torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(ours * scale**2, losses.r1_loss(critic(x), critic(moved)))
 

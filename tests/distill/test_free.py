@@ -89,7 +89,7 @@ def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(
 def test_samplers_are_judged_side_by_side(evaluator: Evaluator, timid: torch.nn.Module) -> None:
     samplers = [Sampler("euler", 2, 5.0), Sampler("euler", 2, 5.0, "diffusers default"), Sampler("euler", 8, 5.0)]
     runs = {s: evaluator.evaluate_sampler(s.on(timid), n=4, keep=0, quality=False, progress=False) for s in samplers}
-    chosen = FreeBaseline(pd.DataFrame(), samplers[0], 4, "somewhere")
+    chosen = FreeBaseline(pd.DataFrame(), samplers[0], 4)
     judged = free_table(runs, {4: chosen}, ["all_together", evaluator.reference.space.real])
     assert judged.table["sampler"].tolist() == [s.name for s in samplers]
     assert judged.table["evaluations"].tolist() == [4, 4, 16] and judged.chosen == {4: samplers[0].name}

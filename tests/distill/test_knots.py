@@ -78,10 +78,7 @@ def test_search_takes_the_smallest_error_of_each_solver(teacher, condition):
     assert found.best["unipc"].name.startswith("UniPC-4, ")
     for sampler in found.best.values():
         row = found.table[found.table["best"]].set_index("solver").loc[sampler.name.split("-")[0]]
-        assert (
-            f"{sampler.name} ({row['error to the full sampler']:.3f})" in found.finding()
-            and " ".join(f"{k:.3g}" for k in sampler.sigmas().tolist()) == row["noise levels"]
-        )
+        assert " ".join(f"{k:.3g}" for k in sampler.sigmas().tolist()) == row["noise levels"]
 
 
 def test_bad_knots_and_searches_are_refused(teacher):

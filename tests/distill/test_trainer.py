@@ -8,9 +8,10 @@ from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.discriminator import TeacherDiscriminator
 from mobivid_core.distill.recipe import Recipe, distill, run_stages
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.student import load_student, sample_student, save_student
+from mobivid_core.distill.student import load_student, save_student
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.errors import CheckpointError, ParameterError, TrainingError
+from mobivid_core.flow.sampling import sample_latents
 
 REGRESS = DistillSettings(40, batch=8, rate=3e-3, rate_warmup=1, snapshot_every=2)
 BOTH = DistillSettings(4, batch=4, adversarial_weight=0.1, discriminator_warmup=2, snapshot_every=2)
@@ -130,8 +131,8 @@ def test_distill_end_to_end_and_back_from_disk(teacher, student, dataset, tmp_pa
 def test_batched_sampling_is_the_whole_batch(student, condition):
     noise = torch.randn(12, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(
-        sample_student(student, condition, noise, batch=5),
-        sample_student(student, condition, noise),
+        sample_latents(student, condition, noise, 4, batch=5),
+        sample_latents(student, condition, noise, 4),
         atol=1e-5,
         rtol=1e-5,
     )

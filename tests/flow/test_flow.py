@@ -45,11 +45,6 @@ def test_logit_normal_times_have_their_known_quantiles():
     torch.testing.assert_close(quantiles, expected, atol=0.01, rtol=0)
 
 
-def test_unknown_times_are_refused():
-    with pytest.raises(ParameterError, match="logit_normal"):
-        flow.sample_sigmas(4, kind="cosine")
-
-
 def test_the_loss_of_the_optimal_predictor_of_a_point_is_zero():
     """Data at a single point: v = (x - x0) / sigma is exact, so the loss vanishes at any time and noise."""
     point = torch.full((1, 2, 1, 2, 2), 0.7)

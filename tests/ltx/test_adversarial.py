@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from mobivid_core.__main__ import main
 from mobivid_core.distill.adversarial import Contest
 from mobivid_core.distill.costs import DistillCosts
+from mobivid_core.distill.discriminator import TeacherDiscriminator
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.ltx.adversarial import FeatureTeacher, FloatDiscriminator, compete, stage_settings
+from mobivid_core.ltx.adversarial import compete, stage_settings
 from mobivid_core.ltx.alarms import Watch
 from mobivid_core.ltx.checkpoint import load_transformer
 from mobivid_core.ltx.shards import LatentShards
@@ -161,7 +162,7 @@ def test_checkpointed_backward_passes_cost_one_forward_pass_more():
 
 def test_heads_compute_in_float32_under_autocast(place):
     teacher = load_transformer(place / "ltx", torch.bfloat16)
-    heads = FloatDiscriminator.seeded(FeatureTeacher(teacher), 0)
+    heads = TeacherDiscriminator.seeded(teacher, 0)
     clips, text = torch.randn(2, 6, 2, 2, 2), torch.randn(2, 5, 12)
     given = clips, torch.tensor([0.1, 0.9]), text, torch.ones(2, 5).bool()
     with torch.autocast("cpu", torch.bfloat16):

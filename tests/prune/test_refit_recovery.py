@@ -11,11 +11,10 @@ from mobivid_core.errors import ParameterError, TrainingError
 from mobivid_core.flow.path import sample_sigmas
 from mobivid_core.measure.intervals import ratio
 from mobivid_core.prune.arms import Arm, arms_table, run_arms
-from mobivid_core.prune.least_squares import GatedLeastSquares
-from mobivid_core.prune.matching import matched_features, stands_for
+from mobivid_core.prune.least_squares import solve_gated
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.planner import Targets, plan_for_budget, plan_for_targets
-from mobivid_core.prune.recovery import RecoverySettings, TeacherBank, feature_blocks_for, recover
+from mobivid_core.prune.recovery import RecoverySettings, TeacherBank, feature_blocks_for, matched_features, recover
 from mobivid_core.prune.refit import refit
 from mobivid_core.prune.search import without_blocks
 from mobivid_core.prune.surgery import prune
@@ -47,10 +46,7 @@ def test_gated_least_squares_agree_with_lstsq_per_channel() -> None:
     generator = torch.Generator().manual_seed(0)
     inner, gate, wanted = (torch.randn(*s, generator=generator).double() for s in ((6, 7, 3), (6, 2), (6, 7, 2)))
     layer = torch.nn.Linear(3, 2).double()
-    problem = GatedLeastSquares()
-    problem.add(inner[:4], gate[:4], wanted[:4])
-    problem.add(inner[4:], gate[4:], wanted[4:])
-    before, after = problem.solve(layer, ridge=1e-12, steps=50, tolerance=1e-12)
+    before, after = solve_gated(layer, inner, gate, wanted, ridge=1e-12, steps=50, tolerance=1e-12)
     rows = torch.cat([inner, torch.ones(6, 7, 1)], -1)
     for c in range(2):
         design = (gate[:, None, c, None] * rows).flatten(0, 1)
@@ -67,26 +63,21 @@ def test_ungated_least_squares_need_one_step() -> None:
     errors = []
     for steps in (1, 20):
         layer = torch.nn.Linear(4, 3).double()
-        problem = GatedLeastSquares()
-        problem.add(inner, None, wanted)
-        errors.append(problem.solve(layer, ridge=1e-9, steps=steps)[1])
+        errors.append(solve_gated(layer, inner, None, wanted, ridge=1e-9, steps=steps)[1])
     assert errors[0] == pytest.approx(errors[1], rel=1e-9)
 
 
 def test_a_strong_ridge_keeps_the_weights() -> None:
     layer = torch.nn.Linear(4, 3)
     weight = layer.weight.clone()
-    problem = GatedLeastSquares()
-    problem.add(torch.randn(5, 9, 4), torch.randn(5, 3), torch.randn(5, 9, 3))
-    problem.solve(layer, ridge=1e9)
+    solve_gated(layer, torch.randn(5, 9, 4), torch.randn(5, 3), torch.randn(5, 9, 3), ridge=1e9)
     assert torch.allclose(layer.weight, weight, atol=1e-6)
 
 
-@pytest.mark.parametrize("target", ["state", "layer"])
-def test_refit_never_raises_a_layers_calibration_error_and_helps_held_out(teacher, calibration, plan, target) -> None:
+def test_refit_never_raises_a_layers_calibration_error_and_helps_held_out(teacher, calibration, plan) -> None:
     student = prune(teacher, plan).eval()
     many = calibration_set(calibration.velocity, calibration.text, calibration.mask, samples=400, seed=1)
-    again, report = refit(student, teacher, plan, many, target=target, progress=False)
+    again, report = refit(student, teacher, plan, many, progress=False)
     assert len(report.layers) == 3 * 3 + 1
     # conjugate gradients fall monotonically; float32 products round at about one part in a million
     assert all(after <= before + 1e-6 for before, after in zip(report.before, report.after, strict=False))
@@ -104,13 +95,11 @@ def test_refit_of_an_unpruned_model_changes_nothing(teacher, calibration) -> Non
 def test_refit_refuses_strangers(teacher, calibration, plan) -> None:
     with pytest.raises(ParameterError, match="do not match the plan"):
         refit(teacher, teacher, plan, calibration)
-    with pytest.raises(ParameterError, match="'state' or 'layer'"):
-        refit(prune(teacher, plan), teacher, plan, calibration, target="weights")
 
 
 def test_kept_blocks_stand_for_the_removed_ones_after_them(teacher) -> None:
     plan = without_blocks(teacher.sizes, (0, 2))
-    assert [stands_for(plan, i) for i in (0, 1)] == [1, 3]
+    assert [plan.stands_for(i) for i in (0, 1)] == [1, 3]
     matched = matched_features(plan)
     assert matched.student == (0,) and matched.teacher == (1,)
 

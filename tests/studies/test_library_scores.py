@@ -45,7 +45,7 @@ def test_weight_hessian_squares_each_samples_gradient(teacher, calibration):
     found = weight_hessian_scores(teacher, calibration, samples=2)
     expected = 0.0
     for i in range(2):
-        _gradient(teacher, calibration.rows(i, i + 1))
+        _gradient(teacher, calibration.take(slice(i, i + 1)))
         ffn = teacher.blocks[3].ffn
         expected += float((ffn.up.weight * ffn.up.weight.grad).square()[5].sum())
         expected += float((ffn.down.weight * ffn.down.weight.grad).square()[:, 5].sum())
