@@ -109,29 +109,25 @@ def packages(verified: Sequence[Verification], unsafe: pd.DataFrame) -> TableRes
     return TableResult(table, finding)
 
 
-def weights(cost: pd.DataFrame, untuned: Interval, tuned: Interval, average: float, expected_db: float) -> TableResult:
-    """`app.weight_cost` with four choices at the bytes of 4 bits, and what bits by layer gain over uniform ones.
+def weights(cost: pd.DataFrame, gain: Interval, average: float, expected_db: float) -> TableResult:
+    """`app.weight_cost` with two choices at the bytes of 4 bits, and what bits by layer gain over uniform ones.
 
     Args:
-        cost: With rows 16, 4, "mixed", "4 tuned" and "mixed tuned"; the bars are those of the tuned pair.
-        untuned: Gain of bits by layer in decibels.
-        tuned: The same, biases and norms of both tuned.
+        cost: With rows 16, 4 and "mixed".
+        gain: Of bits by layer, in decibels.
         average: Bits a weight of the choice by layer.
         expected_db: From `mixed_bits.expected_gain_db`.
     """
     by_bits = cost.set_index("bits")
-    full, mixed, uniform = (by_bits.loc[b] for b in (16, "mixed tuned", "4 tuned"))
-    median = by_bits["PSNR to torch, median (dB)"]
-    nearer = median["mixed tuned"] - median["4 tuned"]
+    full, mixed, uniform = (by_bits.loc[b] for b in (16, "mixed", 4))
+    nearer = mixed["PSNR to torch, median (dB)"] - uniform["PSNR to torch, median (dB)"]
     lost = full["all attributes right"] - mixed["all attributes right"]
     reached = "reach" if nearer >= MIXED_BAR_DB and lost <= MIXED_BAR_ACCURACY else "miss"
     finding = (
         f"Through float16 packages the worst of {int(full['clips'])} clips is {full['worst clip (dB)']:.0f} dB from "
         f"torch (gate: 35). At the bytes of uniform 4 bits, bits by layer ({average:.2f} on average, "
-        f"{mixed['MB']:.1f} against {uniform['MB']:.1f} MB) are {median['mixed'] - median[4]:+.1f} dB nearer in the "
-        f"median (mean {untuned.value:+.1f}, {untuned.low:+.1f} to {untuned.high:+.1f}), and {nearer:+.1f} dB (mean "
-        f"{tuned.value:+.1f}, {tuned.low:+.1f} to {tuned.high:+.1f}) with biases and norms of both tuned, which moves "
-        f"uniform bits by {median['4 tuned'] - median[4]:+.1f} dB. They lose {lost:.2f} of the judge's accuracy "
+        f"{mixed['MB']:.1f} against {uniform['MB']:.1f} MB) are {nearer:+.1f} dB nearer in the median (mean "
+        f"{gain.value:+.1f}, {gain.low:+.1f} to {gain.high:+.1f}). They lose {lost:.2f} of the judge's accuracy "
         f"against 16 bits: they {reached} the bars (3 dB, .02). The layers' damages, each alone and added up, "
         f"predict {expected_db:+.1f} dB."
     )
