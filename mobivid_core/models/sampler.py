@@ -24,25 +24,15 @@ SOLVERS = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++"}
 
 @dataclass(frozen=True)
 class Sampler:
-    """One way to sample.
+    """One way to sample."""
 
-    Attributes:
-        solver: "euler", "unipc" or "dpm++".
-        steps: Steps.
-        guidance: Guidance scale, 1 is unguided and costs half; or a `Guidance`.
-        grid: "textbook", "diffusers default" (Euler only), or "optimised steps", which are given as `knots`.
-        shift: Time shift of the grid: sigma' = shift sigma / (1 + (shift - 1) sigma).
-        shows_scale: The name has the guidance scale, for tables with more than one.
-        knots: `steps` + 1 noise levels of "optimised steps", 1 first and 0 last.
-    """
-
-    solver: str
+    solver: str  # "euler", "unipc" or "dpm++"
     steps: int
-    guidance: float | Guidance = 1.0
-    grid: str = "textbook"
-    shift: float = 1.0
-    shows_scale: bool = False
-    knots: tuple[float, ...] = ()
+    guidance: float | Guidance = 1.0  # scale, 1 is unguided and costs half; or a `Guidance`
+    grid: str = "textbook"  # "diffusers default" (Euler only), or "optimised steps", which are given as `knots`
+    shift: float = 1.0  # time shift of the grid: sigma' = shift sigma / (1 + (shift - 1) sigma)
+    shows_scale: bool = False  # the name has the guidance scale, for tables with more than one
+    knots: tuple[float, ...] = ()  # `steps` + 1 noise levels of "optimised steps", 1 first and 0 last
 
     def __post_init__(self) -> None:
         if self.grid not in GRIDS:

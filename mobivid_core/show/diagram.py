@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.show.style import PALETTE
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: Notebook number -> title of its box and what comes out of it.
 STATIONS = {
@@ -32,8 +31,6 @@ def _place(index: int) -> tuple[float, float]:
 
 
 def _box(axes: Axes, number: str, place: tuple[float, float], highlighted: bool) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
     title, output = STATIONS[number]
     x, y = place
     looks = {"facecolor": "#EEF3F7", "edgecolor": PALETTE["blue"], "linewidth": 1.0}
@@ -49,13 +46,7 @@ def _box(axes: Axes, number: str, place: tuple[float, float], highlighted: bool)
 
 
 def pipeline_figure(here: str | None = None) -> Figure:
-    """Draw the pipeline, with the notebook of a number, "01" to "07", marked.
-
-    Raises:
-        ParameterError: No notebook has that number.
-    """
-    import matplotlib.pyplot as plt
-
+    """Draw the pipeline, with the notebook of a number, "01" to "07", marked; another is a `ParameterError`."""
     if here is not None and here not in STATIONS:
         raise ParameterError(f"no station {here!r} in the pipeline; there are {', '.join(STATIONS)}")
     figure, axes = plt.subplots(figsize=(8.4, 3.4))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from mobivid_core.data.captions import ATTRIBUTES, caption, label_indices
-
-if TYPE_CHECKING:
-    from mobivid_core.measure.generation import Evaluation
+from mobivid_core.measure.generation import Evaluation
 
 
 def clip_titles(evaluation: Evaluation) -> list[str]:

@@ -12,17 +12,17 @@ import html
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import HTML
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
+from mobivid_core.data.video_io import clip_to_frames, write_video
 from mobivid_core.errors import ParameterError
 from mobivid_core.show.style import DPI
-
-if TYPE_CHECKING:
-    from IPython.display import HTML
-    from matplotlib.figure import Figure
 
 Clips = Tensor | Sequence[Tensor]
 FPS = 8
@@ -53,8 +53,6 @@ def frame_strip(clips: Clips, titles: Sequence[str] | None = None, frames: int =
 
     Wrong shapes, or not one title a clip, are a `ParameterError`.
     """
-    import matplotlib.pyplot as plt
-
     videos = _frames(clips, titles)
     shown = np.linspace(0, len(videos[0]) - 1, min(frames, len(videos[0]))).round().astype(int)
     height, width = videos[0].shape[1:3]
@@ -83,8 +81,6 @@ def player(clips: Clips, titles: Sequence[str] | None = None) -> HTML:
     The videos lie inside the output, under 150 kB: quality gives way where many are shown. Wrong shapes, not one title
     a clip, or too many clips to embed are a `ParameterError`.
     """
-    from IPython.display import HTML
-
     videos = _frames(clips, titles)
     rows = [videos[i : i + _COLUMNS] for i in range(0, len(videos), _COLUMNS)]
     encoded = _encode_within_limit([_tile(row, _COLUMNS) for row in rows])
@@ -105,8 +101,6 @@ def player(clips: Clips, titles: Sequence[str] | None = None) -> HTML:
 
 def save_mp4(path: Path, clip: Clips) -> Path:
     """Write one clip (3, T, H, W), or several tiled side by side, as H.264."""
-    from mobivid_core.data.video_io import write_video
-
     return write_video(path, tile(_several(clip)), fps=FPS, crf=18)
 
 
@@ -116,8 +110,6 @@ def save_webp(path: Path, clip: Clips) -> Path:
     Code hosts and browsers show it as an image, as they do GIF. On our clips it takes a sixth of the bytes of a GIF
     with 128 colours and has a PSNR 3 to 7 dB higher.
     """
-    from PIL import Image
-
     first, *others = map(Image.fromarray, tile(_several(clip)))
     settings = {"duration": round(1000 / FPS), "loop": 0, "quality": 75, "method": 4}
     first.save(path, format="WEBP", save_all=True, append_images=others, **settings)
@@ -140,8 +132,6 @@ def _encode_within_limit(rows: list[np.ndarray]) -> list[str]:
 
 def _mp4_bytes(frames: np.ndarray, crf: int) -> bytes:
     """Frames uint8 (T, H, W, 3) as the bytes of an H.264 file."""
-    from mobivid_core.data.video_io import write_video
-
     with tempfile.TemporaryDirectory() as folder:
         return write_video(Path(folder) / "clip.mp4", frames, fps=FPS, crf=crf).read_bytes()
 
@@ -152,8 +142,6 @@ def _several(clip: Clips) -> Clips:
 
 def _frames(clips: Clips, titles: Sequence[str] | None = None) -> list[np.ndarray]:
     """Frames (T, H, W, 3) of each clip; refuses wrong shapes, and titles that are not one a clip."""
-    from mobivid_core.data.video_io import clip_to_frames
-
     shapes = {tuple(clip.shape) for clip in clips}
     if len(shapes) != 1 or len(next(iter(shapes))) != 4:
         got = tuple(clips.shape) if isinstance(clips, Tensor) else sorted(shapes)

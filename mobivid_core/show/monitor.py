@@ -10,14 +10,11 @@ Outside notebooks nothing is shown; `figure` works there too.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from mobivid_core.show.style import PALETTE
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class LossPlot:
@@ -48,8 +45,6 @@ class LossPlot:
 
     def figure(self) -> Figure:
         """Loss and its running mean against the step."""
-        from matplotlib.figure import Figure
-
         figure = Figure(figsize=(7.0, 3.0), layout="constrained")
         axes = figure.subplots()
         steps, losses = [r["step"] for r in self.rows], [r["loss"] for r in self.rows]

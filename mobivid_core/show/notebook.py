@@ -34,11 +34,7 @@ class Context:
 
 
 def thread_count() -> int:
-    """`$MOBIVID_THREADS` if set, else the number of processors this process may use.
-
-    Raises:
-        ParameterError: The variable is not a whole number above zero.
-    """
+    """`$MOBIVID_THREADS` if set, else the processors this process may use; a bad value is a `ParameterError`."""
     asked = os.environ.get("MOBIVID_THREADS")
     if asked is None:
         usable = getattr(os, "sched_getaffinity", None)

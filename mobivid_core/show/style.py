@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL import Image
 
 #: Okabe-Ito, in the order in which series are drawn.
 PALETTE = {
@@ -81,9 +83,6 @@ def png_bytes(fig: Figure) -> bytes:
     256 colours are enough for lines, text and colour maps, at a third of the size; a figure that needs more
     (photographs) keeps them all.
     """
-    import numpy as np
-    from PIL import Image
-
     whole = _rendered(fig)
     few = whole.quantize(256, dither=Image.Dither.NONE)
     error = np.abs(np.asarray(few.convert("RGB"), dtype=np.int16) - np.asarray(whole, dtype=np.int16)).mean()
@@ -102,8 +101,6 @@ def strip_bytes(fig: Figure) -> bytes:
 
 def shrunk_jpeg(image: Image.Image, limit: int = STRIP_BYTES) -> bytes:
     """JPEG of at most `limit` bytes: quality gives way first, then the size, a tenth of the width at a time."""
-    from PIL import Image
-
     quality, scale, shown = 85, 1.0, image
     while len(data := _jpeg(shown, quality)) > limit:
         if quality > 75:
@@ -116,8 +113,6 @@ def shrunk_jpeg(image: Image.Image, limit: int = STRIP_BYTES) -> bytes:
 
 
 def _rendered(fig: Figure) -> Image.Image:
-    from PIL import Image
-
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return Image.open(buffer).convert("RGB")

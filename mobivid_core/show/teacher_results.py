@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,14 +13,13 @@ from mobivid_core import published
 from mobivid_core.flow.toy import LineMixture
 from mobivid_core.measure import minivbench
 from mobivid_core.measure.bars import TEACHER_BARS, bars_table
+from mobivid_core.measure.curve import fewest_steps
+from mobivid_core.measure.generation import Evaluation
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.measure.minivbench import Scores, Space
 from mobivid_core.measure.trials import verdicts
 from mobivid_core.measure.trust import space_table
 from mobivid_core.show.outcome import FigureResult, TableResult
-
-if TYPE_CHECKING:
-    from mobivid_core.measure.generation import Evaluation
 
 #: Measures that stand beside MiniVBench's total.
 APART = ("all_together", *minivbench.READBACK, *minivbench.PIXELS, *minivbench.DISTANCES)
@@ -144,8 +142,6 @@ def steps_figure(frame: pd.DataFrame, floor: float, space: Space, guidance: str)
 
     `floor` is the distance of the VAE's reconstructions with as many clips, `space` where distances are taken.
     """
-    from mobivid_core.measure.curve import fewest_steps
-
     quick = fewest_steps(frame[frame.steps >= 4])
     fig, axes = plt.subplots(1, 3, figsize=(9.5, 3.2))
     for solver, group in frame.groupby("solver", sort=False):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from mobivid_core.measure.minivbench import QUALITY
@@ -49,8 +50,6 @@ def rate_distortion_figure(curves: pd.DataFrame, sweep: pd.DataFrame, shape: tup
 
 def quality_cost_figure(priced: pd.DataFrame) -> FigureResult:
     """Quality against the denoiser's measured time and counted FLOPs; from `price`."""
-    from matplotlib.ticker import LogLocator
-
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.4))
     costs = ("miniature denoiser, ms", "server TFLOP per forward (paper scale, derived)")
     titles = ("miniature, measured", "cost at paper scale (derived), PSNR in miniature")

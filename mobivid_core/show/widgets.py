@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from mobivid_core.data.video_io import clip_to_frames
@@ -19,7 +22,6 @@ from mobivid_core.errors import MobiVidError, ParameterError
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
-    from matplotlib.figure import Figure
 
 #: Reconstruction errors are small: shown this many times enlarged.
 ERROR_GAIN = 4
@@ -62,8 +64,6 @@ def scrubber(
 
 def _panel(original: Tensor, reconstruction: Tensor, frame: int) -> bytes:
     """PNG of one frame: original, reconstruction, error."""
-    from PIL import Image
-
     at = slice(frame, frame + 1)
     parts = [original[:, at], reconstruction[:, at], error_clip(reconstruction[:, at], original[:, at])]
     pictures = [np.pad(clip_to_frames(part)[0], ((0, 0), (0, 2), (0, 0)), constant_values=255) for part in parts]
@@ -94,8 +94,6 @@ def _ipywidgets() -> ModuleType:
 
 def png_of(figure: Figure) -> bytes:
     """A matplotlib figure as PNG; the figure is closed."""
-    import matplotlib.pyplot as plt
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)

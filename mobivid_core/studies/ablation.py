@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
+from mobivid_core.data.latents import LatentDataset
 from mobivid_core.distill.trajectory import condition_of, teacher_states
 from mobivid_core.measure import intervals
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.recovery import RecoverySettings, TeacherBank, feature_blocks_for, recover
 from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, Reference, output_errors
-
-if TYPE_CHECKING:
-    from mobivid_core.data.latents import LatentDataset
 
 #: Variant -> (settings that change, which clips).
 VARIANTS: Mapping[str, tuple[dict, str]] = {

@@ -166,13 +166,13 @@ class Record:
         return np.stack(found) if len(found) > 1 and all(e is not None for e in found) else None
 
 
-def pruning_bars(record: Record, teacher: str, ours: str = OURS) -> dict[str, Interval]:
+def pruning_bars(record: Record, teacher: str) -> dict[str, Interval]:
     """What `PRUNING_BARS` ask for; nothing from an older record, whose rivals had no refit, or of another teacher."""
     if not record.fresh or record.facts["teacher"] != teacher:
         return {}
     found: dict[str, Interval] = {}
+    mine, plain = (OURS, True), (OURS, False)
     for budget, label in (("0.7", "p70"), ("paper", "paper")):
-        mine, plain = (ours, True), (ours, False)
         found[f"library_{label}"] = record.ratio(budget, mine, record.best(budget, LIBRARY_ARMS))
         found[f"refitted_{label}"] = record.ratio(budget, mine, record.best(budget, LIBRARY_ARMS, refit=True))
         found[f"plan_{label}"] = record.ratio(budget, plain, record.best(budget, LIBRARY_ARMS, refit=False))
@@ -181,9 +181,9 @@ def pruning_bars(record: Record, teacher: str, ours: str = OURS) -> dict[str, In
     liked = record.best("paper", LIBRARY_ARMS, "MiniVBench total", highest=True)
     fastnas = record.best("0.7", ("modelopt FastNAS",), "planning seconds")
     return found | {
-        "before_p70": record.ratio("0.7", (ours, True), taylor, "KD before recovery"),
-        "planning": record.ratio("0.7", (ours, True), fastnas, "planning seconds"),
-        "minivbench": record.gain("paper", (ours, True), liked, "MiniVBench total"),
+        "before_p70": record.ratio("0.7", mine, taylor, "KD before recovery"),
+        "planning": record.ratio("0.7", mine, fastnas, "planning seconds"),
+        "minivbench": record.gain("paper", mine, liked, "MiniVBench total"),
     }
 
 

@@ -13,18 +13,18 @@ import math
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from mobivid_core.artifacts import WEIGHTS, find, read_stamp
 from mobivid_core.command import CommandParser, above_zero, at_least_one, at_least_zero, run_command
 from mobivid_core.errors import CheckpointError
 from mobivid_core.files import write_bytes
+from mobivid_core.measure.intervals import Interval, cells, over_seeds
 from mobivid_core.paths import data_dir
 from mobivid_core.profiles import add_profile
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from mobivid_core.measure.intervals import Interval
 
 #: Options of studies, named as in the record's facts: (flag, type, help).
 OPTIONS: dict[str, tuple[str, Callable, str]] = {
@@ -49,8 +49,6 @@ def record_folder() -> Path:
 
 def teacher_hash(profile: str) -> str:
     """Short hash of the teacher's weights in this profile."""
-    from mobivid_core.artifacts import WEIGHTS, find, read_stamp
-
     return read_stamp(find("teacher", profile).path)["files"][WEIGHTS][:12]
 
 
@@ -88,8 +86,6 @@ def run_study(
     parser.add_out("folder of the record", record_folder())
 
     def record(options: Namespace) -> None:
-        import torch
-
         table, facts = work(options)
         used = {"teacher": teacher_hash(options.profile), "profile": options.profile} if of_teacher else {}
         used |= {name: getattr(options, name) for name in defaults} | facts
@@ -102,9 +98,6 @@ def run_study(
 
 def run_trials(trials: Iterable[tuple[str, Callable[[], dict]]], folder: Path, title: str) -> pd.DataFrame:
     """One row a trial (key of its file, what makes its row); those kept in `folder` are not made again."""
-    import pandas as pd
-    from tqdm import tqdm
-
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for key, make in tqdm(list(trials), desc=title, ascii=True):
@@ -129,8 +122,6 @@ def read_record(place: Path, command: str, columns: Sequence[str] = ()) -> tuple
     Raises:
         CheckpointError: Either file is missing or unreadable, or the table lacks one of `columns`.
     """
-    import pandas as pd
-
     try:
         rows = pd.read_csv(place.with_suffix(".csv"))
         facts = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
@@ -168,8 +159,6 @@ def over_trial(rows: pd.DataFrame, column: str, ours: str, other: str) -> Interv
 
     `ours` and `other` are beginnings of the trials' names.
     """
-    from mobivid_core.measure.intervals import Interval, over_seeds
-
     by_seed = [rows[rows["trial"].str.startswith(name)].groupby("seed")[column].first() for name in (ours, other)]
     pairs = (by_seed[0] / by_seed[1]).dropna().to_numpy()
     if len(pairs) < 2:
@@ -179,10 +168,6 @@ def over_trial(rows: pd.DataFrame, column: str, ours: str, other: str) -> Interv
 
 def beside_trial(table: pd.DataFrame, rows: pd.DataFrame, column: str, first: str) -> pd.DataFrame:
     """A table of trials with `over_trial` of each over the `first`."""
-    import pandas as pd
-
-    from mobivid_core.measure.intervals import cells
-
     over = pd.DataFrame([cells(over_trial(rows, column, trial, first)) for trial in table["trial"]], table.index)
     return pd.concat([table, over.rename(columns={"value": f"over '{first}'"})], axis=1)
 

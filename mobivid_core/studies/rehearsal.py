@@ -160,11 +160,7 @@ def run_measured(words: Sequence[str], allowed: Sequence[int] = (0,)) -> tuple[f
 
 
 def headlines() -> dict[str, float]:
-    """`rehearsal_score_minutes` and `rehearsal_peak_gb` from the record.
-
-    Raises:
-        CheckpointError: There is no record.
-    """
+    """`rehearsal_score_minutes` and `rehearsal_peak_gb` from the record; a `CheckpointError` where there is none."""
     rows, _ = read_record(record_path(), COMMAND)
     seconds = rows.set_index("step")["seconds"]
     return {"rehearsal_score_minutes": float(seconds["score"]) / 60, "rehearsal_peak_gb": float(rows["peak_gb"].max())}

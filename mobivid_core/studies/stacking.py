@@ -59,11 +59,7 @@ def _over(found: Evaluation, first: Evaluation, reference: Reference) -> dict:
 
 
 def load_stacking(teacher: str) -> tuple[pd.DataFrame, str]:
-    """The record, and one sentence on where it comes from; `teacher` is `teacher_hash` of this run.
-
-    Raises:
-        CheckpointError: There is no such record.
-    """
+    """The record, and one sentence on where it comes from (`provenance`); a `CheckpointError` where there is none."""
     rows, facts = read_study(RECORDS["stacking"], "stacking")
     made = f": {facts['tflop']:g} TFLOP of distillation each, {facts['clips']} test captions"
     return rows, provenance(facts, made, teacher)

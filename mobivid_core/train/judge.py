@@ -32,18 +32,14 @@ from mobivid_core.train.judge_clips import VIEW_SIZE, ClipPool, augment
 
 #: Steps on single frames for each step on clips.
 IMAGE_STEPS = 5
+#: Called with each row of the log.
+Progress = Callable[[dict], None]
 #: Shape is the slow one: drawings of one object differ more between artists than some objects do from each other.
 _LOSS_WEIGHTS = {"shape": 2.0, "colour": 0.5, "motion": 1.0, "background": 1.0}
 
 
 def learn_looks(
-    judge: Judge,
-    profile: Profile,
-    *,
-    steps: int,
-    batch: int,
-    seed: int = 0,
-    progress: Callable[[dict], None] | None = None,
+    judge: Judge, profile: Profile, *, steps: int, batch: int, seed: int, progress: Progress | None
 ) -> None:
     """Train the appearance tower on single frames, with heads of its own that are dropped; ten rows of progress."""
     device, sizes = judge.device, tuple(sorted({VIEW_SIZE, profile.size}))
@@ -105,11 +101,7 @@ def _loss(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
 
 
 def train_judge(
-    profile: Profile,
-    *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: Callable[[dict], None] | None = None,
+    profile: Profile, *, seed: int = 0, device: torch.device | str = "cpu", progress: Progress | None = None
 ) -> tuple[Judge, pd.DataFrame]:
     """Train a judge: its appearance tower on single frames, then all of it for `profile.judge_steps` steps on clips.
 
@@ -156,7 +148,7 @@ def publish_judge(
     seed: int = 0,
     folder: Path | None = None,
     device: torch.device | str = "cpu",
-    progress: Callable[[dict], None] | None = None,
+    progress: Progress | None = None,
 ) -> Judge:
     """Train a judge, measure its own accuracy and save it in `folder`, None for the stage `judge` of the run."""
     judge, log = train_judge(profile, seed=seed, device=device, progress=progress)
