@@ -1,6 +1,6 @@
 """Record the cost of the whole chain: `mobivid bench chain laptop smoke`.
 
-The scorecard cannot time the run that it is part of, so the record is written from the runner's stamps once every
+The scorecard cannot time the run that it is part of, so the record is written from the runner's cache once every
 notebook before it has run, and the scorecard (seconds, it only reads) shows it.
 """
 

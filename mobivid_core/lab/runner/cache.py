@@ -1,4 +1,4 @@
-"""Hashes of what each notebook wrote, so that a later run can tell whether all of it is still there.
+"""The runner's cache: hashes of what each notebook wrote, so that a later run can tell whether it is all still there.
 
 A stamp is written in one step after a notebook has succeeded. A run that is killed leaves either the old
 stamp, whose outputs no longer match, or none: in both cases the notebook runs again.
