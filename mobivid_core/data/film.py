@@ -94,14 +94,11 @@ def read_shots(table: Path) -> list[Shot]:
 
 
 def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | None = None) -> FilmClips:
-    """Non-overlapping clips of the film's shots: square centre crops at 24 frames a second.
+    """Non-overlapping clips of the film's shots: square centre crops of `size` (at most 128) pixels, 24 frames/s.
 
-    With a limit, clips are spread over the shots: the middle of every shot comes before a second clip of any.
-    A clip of 17x128x128 takes 3.3 MB; all of `train` is 1.8 GB. `size` is in pixels, at most 128.
-
-    Raises:
-        ParameterError: An unknown split, or a size above the shipped film's.
-        VideoError: No shot is long enough, or a file is missing or cut short.
+    With a limit, clips are spread over the shots: the middle of every shot comes before a second clip of any. A clip
+    of 17x128x128 takes 3.3 MB; all of `train` is 1.8 GB. ParameterError for an unknown split or a larger size,
+    VideoError where no shot is long enough, or a file is missing or cut short.
     """
     if not 0 < size <= FILM_HEIGHT:
         raise ParameterError(f"the shipped film is {FILM_HEIGHT} pixels high, got size={size}; ask for at most that")
