@@ -115,17 +115,19 @@ def _by_opencv(path: Path) -> Iterator[np.ndarray]:
         yield read[1][..., ::-1]
 
 
-def captioned_clips(count: int, *, frames: int, size: int) -> Tensor:
+def captioned_clips(count: int, *, frames: int, size: int, device: torch.device | str = "cpu") -> Tensor:
     """The first `count` captioned clips of the split `train`, (N, 3, T, H, W) uint8, rendered a few at a time."""
-    batches = [range(count)[i : i + 16] for i in range(0, count, 16)]
-    return torch.cat([to_bytes(render_clips("train", part, frames=frames, size=size).clips) for part in batches])
+    step, sizes = 16 if torch.device(device).type == "cpu" else 256, {"frames": frames, "size": size, "device": device}
+    batches = [range(count)[i : i + step] for i in range(0, count, step)]
+    return torch.cat([to_bytes(render_clips("train", part, **sizes).clips) for part in batches])
 
 
-def training_pool(profile: Profile) -> VideoPool:
-    """The film's shots and captioned clips, 30 and 70 % of the draws; a handful of clips where only code is proved."""
-    count = 16 if not profile.meaningful else 1024 if profile.from_shipped else 4096  # 0.9 and 3.4 GB
-    drawn = VideoPool.of(captioned_clips(count, frames=profile.frames, size=profile.size))
-    return film_pool(profile.frames).joined(drawn, FILM_SHARE) if profile.meaningful else drawn
+def training_pool(profile: Profile, count: int | None = None, device: torch.device | str = "cpu") -> VideoPool:
+    """The film's shots and `count` captioned clips, 30 and 70 % of the draws; no film where only code is proved."""
+    if count is None:
+        count = 16 if not profile.meaningful else 1024 if profile.from_shipped else 4096  # 0.9 and 3.4 GB
+    drawn = VideoPool.of(captioned_clips(count, frames=profile.frames, size=profile.size, device=device))
+    return film_pool(profile.frames).to(device).joined(drawn, FILM_SHARE) if profile.meaningful else drawn
 
 
 def to_bytes(clips: Tensor) -> Tensor:

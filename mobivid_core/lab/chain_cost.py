@@ -25,11 +25,7 @@ COMMAND = "mobivid bench chain laptop smoke"
 
 
 def chain_rows(profile: str) -> pd.DataFrame:
-    """Profile, notebook, seconds and peak GB of every notebook before the scorecard, as last run.
-
-    Raises:
-        RunError: A notebook has not been run by the runner at this profile.
-    """
+    """Profile, notebook, seconds and peak GB of every notebook before the scorecard, as last run, or RunError."""
     spent = costs(profile).set_index("notebook")
     chain = [path.stem for path in sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb"))][:-1]
     missing = [name for name in chain if name not in spent.index]

@@ -69,11 +69,7 @@ def stage_states(profile: str) -> dict[str, tuple[int, int, str]]:
 
 
 def collect(notebook: NotebookSource, profile: str, run_id: str) -> tuple[dict[str, str], dict[str, str]]:
-    """What this run wrote: file name -> SHA-256, and headline id -> row.
-
-    Raises:
-        RunError: A registered result is missing, or was written by an earlier run.
-    """
+    """What this run wrote: file name -> SHA-256, and headline id -> row; RunError where a result is not of this run."""
     noted = read_json(registry.registered_path(notebook.name, profile), {})
     expected = notebook.registered()
     missing = [r for r in expected if r.result_id not in noted]

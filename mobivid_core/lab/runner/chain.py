@@ -80,9 +80,8 @@ class Chain:
     def run(self, force: bool = False) -> RunRecord:
         """Run what must be run, or all with `force`; the record is also in `runs/<profile>/manifest.json`.
 
-        Raises:
-            ParameterError: Unknown profile, notebook or parameter.
-            RunError: A notebook failed, a result is missing, the disk is full, or another run is going on.
+        ParameterError tells of an unknown profile, notebook or parameter, RunError of a notebook that failed, a missing
+        result, a full disk, or another run that is going on.
         """
         selected = self.selected()
         parameters = resolve(selected, self.profile, self.given)

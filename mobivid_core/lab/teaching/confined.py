@@ -54,8 +54,7 @@ def without_network() -> tuple[str, ...]:
 def run_confined(notebook: NotebookNode, checks: list[int], limits: Limits) -> list[dict[str, str]]:
     """Run a notebook in a process of its own: status and message of the cells whose places are in `checks`.
 
-    Raises:
-        TeachingError: It took too long, its kernel died, or it could not be run.
+    TeachingError where it took too long, its kernel died, or it could not be run.
     """
     with tempfile.TemporaryDirectory(prefix="mobivid-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
