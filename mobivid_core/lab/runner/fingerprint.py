@@ -20,8 +20,9 @@ from mobivid_core.files import find_files, sha256, tree_hashes
 from mobivid_core.lab.runner.source import NotebookSource
 
 COMPUTING = ("torch", "numpy", "diffusers", "coremltools")
-#: Folder of the shipped data -> modules through which it is read; without such an import it does not count.
+#: Entry of the shipped data -> modules through which it is read; without such an import it does not count.
 READ_THROUGH = {
+    "prepare.py": (),
     "paper": ("published",),
     "benchmarks": ("studies.records",),
     "checkpoints/student": ("distill.student", "pipeline.pipeline"),
