@@ -57,10 +57,7 @@ def clips_dir() -> Path:
 
 @contextmanager
 def shipped_film(*files: str) -> Iterator[None]:
-    """Reading some of the shipped files: see that they are what was shipped, and add the remedy to what is wrong.
-
-    A decoder notices a file that breaks off, not bytes that changed: those would only show in the picture.
-    """
+    """While reading shipped files: see that they are what was shipped, and add the remedy to what is wrong."""
     try:
         yield
         for file in files:
@@ -72,6 +69,7 @@ def shipped_film(*files: str) -> Iterator[None]:
 @cache
 def _as_shipped(path: Path) -> None:
     """Raise VideoError where a file is not the one in `SHA256SUMS` (the format of sha256sum); without a list, pass."""
+    # a decoder notices a file that breaks off, not bytes that changed: those would only show in the picture
     table = path.parent / CHECKSUMS
     known = dict(reversed(line.split()) for line in table.read_text().splitlines()) if table.is_file() else {}
     if path.name in known and sha256(path) != known[path.name]:

@@ -81,11 +81,6 @@ class LatentDataset:
         chosen = torch.randint(len(self), (size,), generator=generator, device=generator.device)
         return self.batch(chosen, generator)
 
-    def to(self, device: torch.device | str) -> LatentDataset:
-        """All tensors on `device`."""
-        names = ("latents", "text", "mask", "caption_of", "null_text", "null_mask")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
-
 
 def latent_dataset(
     vae: MobiVidVAE,

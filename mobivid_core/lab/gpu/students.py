@@ -181,10 +181,7 @@ def compare(place: Place, _seconds: float) -> None:
 
 @torch.no_grad()
 def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[dict]:
-    """Accuracy and distances of generated clips on validation captions: reconstructions first, then a row an arm.
-
-    An arm is (model's folder, guidance, steps or noise levels, solver).
-    """
+    """Rows on validation captions: reconstructions, then arms (folder, guidance, steps or levels, solver)"""
     count, decoder = (384 if place.fast else 8), place.vae(vae)
     labels = [label_of("val", i) for i in range(count)]
     condition = encode_captions([caption(x) for x in labels], place.device)
