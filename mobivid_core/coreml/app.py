@@ -40,8 +40,8 @@ class App:
     def load(cls, folder: Path, tables: dict[str, Tensor], bits: int | str = 16) -> App:
         """Read the packages of a folder made by `export`; an ExportError if one is missing or unreadable.
 
-        `bits` are those of a weight of transformer and decoder, or a choice of `tuned_palettes.mixed_app` ("mixed",
-        "mixed tuned", "4 tuned"); the text encoder keeps 16.
+        `bits` are those of a weight of transformer and decoder, or "mixed" (`mixed_bits.mixed_app`); the text encoder
+        keeps 16.
         """
         text_encoder, decoder = (_files(folder, n, b)[0] for n, b in (("text_encoder", 16), ("decoder", bits)))
         steps = [load_program(part) for part in _files(folder, "dit", bits)]
@@ -119,7 +119,7 @@ def sizes_mb(folder: Path, choices: Iterable[int | str]) -> dict[int | str, floa
 
 def _files(folder: Path, name: str, bits: int | str) -> list[Path]:
     """Packages of a part: the whole, or its chunks in order."""
-    end = "" if bits == 16 else f"_{bits}bit" if isinstance(bits, int) else f"_{bits.replace(' ', '_')}"
+    end = "" if bits == 16 else f"_{bits}bit" if isinstance(bits, int) else f"_{bits}"
     return sorted(folder.glob(f"{name}_part*{end}.mlpackage")) or [folder / f"{name}{end}.mlpackage"]
 
 

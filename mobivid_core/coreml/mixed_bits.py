@@ -1,18 +1,20 @@
 """Mixed weight bits, 2 to 8 by layer: layers with the largest single damage get more, under a byte budget.
 
-Paper: none (it deploys float16, data/paper claim C26); SnapGen++ (arXiv 2601.08303) ships 4.3 bits on average, with
-biases and norms tuned afterwards (`tuned_palettes`). A layer's damage at a number of bits is the squared error that its
-palette alone causes in the part's result: the latents after all steps for the transformer (later steps change an error
-of one step's velocity), the clip for the decoder. Damages are assumed to add up, and each layer has the bits with the
-least damage plus bytes times one price, the price at which the budget is spent (Lagrange). All parts share one budget,
-with their damages in the clip's squared error; most of the decoder's weights need only 2 bits.
+Paper: none (it deploys float16, data/paper claim C26); SnapGen++ (arXiv 2601.08303) ships 4.3 bits on average. A
+layer's damage at a number of bits is the squared error that its palette alone causes in the part's result: the latents
+after all steps for the transformer (later steps change an error of one step's velocity), the clip for the decoder.
+Damages are assumed to add up, and each layer has the bits with the least damage plus bytes times one price, the price
+at which the budget is spent (Lagrange). All parts share one budget, with their damages in the clip's squared error;
+most of the decoder's weights need only 2 bits.
 
-Simplified: one palette a tensor; biases, norms and tensors below 2,048 values keep float16.
+Simplified: one palette a tensor; biases, norms and tensors below 2,048 values keep float16. SnapGen++ tunes biases and
+norms afterwards by self-distillation; here nothing is trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +22,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from mobivid_core.coreml.app import sample
+from mobivid_core.coreml.graphs import Graph
 from mobivid_core.coreml.mil import Program
 from mobivid_core.coreml.packages import Package, load_program
+from mobivid_core.coreml.verify import Verification, verify
+from mobivid_core.coreml.weight_bits import compress_mixed
 from mobivid_core.errors import ExportError, ParameterError
 
 #: Bits of an index that Core ML can read, without the one that is of no use here.
@@ -33,6 +39,8 @@ SMALLEST = 2048
 #: Bits of the uniform palette whose bytes are the budget.
 UNIFORM = 4
 _ROUNDS = 60
+#: Added to the seed of noise, so that no clip here starts from the noise of one that judges the result.
+_SEEDS = 500_000
 
 
 def weights(program: Program) -> dict[str, int]:
@@ -186,3 +194,68 @@ def expected_gain_db(damage: pd.DataFrame) -> float:
     """What the bits that `mixed_for` chose gain over uniform ones if damages add up."""
     chosen = sum(row[row["bits"]] for row in damage.to_dict("records"))
     return float(10 * np.log10(damage[UNIFORM].sum() / chosen))
+
+
+class Mixed(NamedTuple):
+    """What `mixed_app` made."""
+
+    made: list[Verification]  # transformer and decoder
+    average: float  # bits a weight, over both
+    expected_db: float  # what bits by layer gain over uniform ones if the layers' damages add up
+
+
+def mixed_app(
+    parts: Sequence[tuple[Graph, Verification]], tables: dict[str, Tensor], captions: Sequence[str], folder: Path,
+    seed: int = 0,
+) -> Mixed:  # fmt: skip
+    """Transformer and decoder at the bytes of uniform 4 bits, bits by layer: `<part>_mixed.mlpackage` in `folder`.
+
+    Args:
+        parts: Transformer and decoder with their float16 packages, in this order.
+        tables: From `bundle.timestep_tables`.
+        captions: Of the clips on which damage is measured; none of those that judge the result.
+        folder: Gets the packages.
+        seed: Of the clips' noise.
+    """
+    from mobivid_core.models.text import encode_text
+
+    step, decoder = (graph.module for graph, _ in parts)
+    packages = [verified.package for _, verified in parts]
+    shape = parts[0][0].inputs["latents"].shape[1:]
+    noise = torch.randn((len(captions), *shape), generator=torch.Generator().manual_seed(seed + _SEEDS))
+    text, mask = encode_text(list(captions))
+
+    def latents() -> Tensor:
+        return sample(step, noise, text, mask, tables)
+
+    with torch.no_grad():
+        intact = latents()
+        weight = _clip_error(parameters_of(step, load_program(packages[0].path)), latents, intact, decoder)
+    chosen, damage = mixed_for([
+        Part(packages[0], step, latents, weight), Part(packages[1], decoder, lambda: _decoded(decoder, intact)),
+    ])  # fmt: skip
+    made = []
+    for number, ((graph, _), bits) in enumerate(zip(parts, chosen, strict=True)):
+        package = compress_mixed(packages[number], bits, folder / f"{graph.name}_mixed.mlpackage")
+        mine = damage[[part == number for part, _ in damage["layer"]]]
+        made.append(verify(graph, package, bits=average_bits(mine)))
+    return Mixed(made, average_bits(damage), expected_gain_db(damage))
+
+
+def _decoded(decoder: nn.Module, latents: Tensor) -> Tensor:
+    """Clips of (N, C, t, h, w) latents by a decoder that takes one."""
+    return torch.cat([decoder(z) for z in latents.split(1)])
+
+
+def _clip_error(
+    layers: Mapping[str, Tensor], latents: Callable[[], Tensor], intact: Tensor, decoder: nn.Module
+) -> float:
+    """Squared error of the clip for one of the latents, at the errors that uniform bits make in the transformer."""
+    before = {name: weight.detach().clone() for name, weight in layers.items()}
+    for name, weight in layers.items():
+        set_palette(weight, before[name], UNIFORM)
+    changed = latents()
+    for name, weight in layers.items():
+        weight.copy_(before[name])
+    clip_error = (_decoded(decoder, changed) - _decoded(decoder, intact)).square().mean()
+    return float(clip_error / (changed - intact).square().mean())

@@ -54,15 +54,6 @@ def compress_mixed(package: Package, bits: Mapping[str, int], path: Path) -> Pac
     return _rewritten(package, path, optimize.palettize_weights, op_name_configs=layers)
 
 
-def on_palettes(package: Package, path: Path) -> Package:
-    """Store weights that have few distinct values as indices and palette, without any change of value."""
-    import_coremltools()
-    import coremltools.optimize.coreml as optimize
-
-    palettes = optimize.OpPalettizerConfig("unique")
-    return _rewritten(package, path, optimize.palettize_weights, global_config=palettes)
-
-
 def _rewritten(package: Package, path: Path, optimiser: Callable, **config: object) -> Package:
     """A copy of a package after one of coremltools' weight optimisers, which takes `config`."""
     from coremltools.models import MLModel

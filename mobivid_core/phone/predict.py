@@ -23,6 +23,7 @@ from mobivid_core.phone.efficiency import LEVEL, fit_efficiency, fps_interval
 from mobivid_core.phone.fit import Model, advice, buffer_table, package_table, peak_memory, read_model
 from mobivid_core.phone.roofline import clip_stages, seconds_by_kind
 
+
 def predict(model: Model, frames: int, size: tuple[int, int], steps: int, guidance: bool = False) -> dict:
     """Everything that the command shows, for `frames` (1 + a multiple of 8) of a width and height (multiples of 32).
 

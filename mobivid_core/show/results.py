@@ -175,7 +175,7 @@ class Results:
         path, new = self.folder / HEADLINES, [] if row is None else [row]
         with self._locked():
             write_headlines(path, [r for r in read_headlines(path) if r["id"] != result_id] + new)
-        self._note(result_id, "headline", {result_id: "|".join(r.values()) for r in new})
+        self._note(result_id, "headline", {} if row is None else {result_id: "|".join(row.values())})
 
     def forget_others(self, ids: set[str]) -> list[str]:
         """Drop this notebook's results, with their files, that are not among `ids`; returns the ids that went."""
@@ -204,9 +204,7 @@ class Results:
         write_bytes(self.folder / name, data)
         return self.folder / name
 
-    def _register(
-        self, kind: str, result_id: str, result: TableResult | FigureResult, files: Sequence[Path]
-    ) -> None:
+    def _register(self, kind: str, result_id: str, result: TableResult | FigureResult, files: Sequence[Path]) -> None:
         """Show the caption, and enter the result and its files in the manifest."""
         from IPython.display import Markdown, display
 

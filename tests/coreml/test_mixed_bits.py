@@ -10,7 +10,7 @@ import pytest
 import torch
 
 pytest.importorskip("coremltools")
-from mobivid_core.coreml import app, bundle, graphs, mixed_bits, tuned_palettes, verify  # noqa: E402
+from mobivid_core.coreml import app, bundle, graphs, mixed_bits, verify  # noqa: E402
 from mobivid_core.coreml.convert import convert  # noqa: E402
 from mobivid_core.coreml.mil import Program, execute, relative_error  # noqa: E402
 from mobivid_core.coreml.numerics import unsafe_forms  # noqa: E402
@@ -141,38 +141,7 @@ def test_bits_are_the_best_that_trying_all_finds_up_to_one_step() -> None:
         assert best <= found <= 6 * best and found <= damage[4].sum()
 
 
-def test_tuning_gets_nearer_and_moves_no_weight_on_a_palette(tmp_path: Path) -> None:
-    graph, verified = _converted(tmp_path)
-    # Inputs have a mean, so that errors of weights have one, too: that is what a bias can undo.
-    x, other = 2 + torch.randn(2, 16, 5, 64, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        lesson = tuned_palettes.Lesson((x,), graph.module(x), batch=4)
-    program = load_program(verified.package.path)
-    bits = dict.fromkeys(mixed_bits.weights(program), 3)
-    made = {
-        updates: tuned_palettes.tuned_package(
-            graph, verified.package, bits, lesson, tmp_path, f"after_{updates}", updates=updates, seed=0
-        )
-        for updates in (0, 100)
-    }
-    read = {updates: load_program(package.path) for updates, package in made.items()}
-    unseen = {"x": other[:1]}
-    expected = execute(program, unseen)["output"]
-    errors = {u: relative_error(execute(p, unseen)["output"], expected) for u, p in read.items()}
-    assert errors[100] < 0.9 * errors[0]
-    planned = execute(_with_palettes(program, bits), unseen)["output"]
-    assert errors[0] == pytest.approx(relative_error(planned, expected), rel=1e-3)
-    for layer, count in bits.items():
-        stored = [
-            next(o.value for o in p.operations if o.outputs[0].name.removesuffix("_palettized") == layer)
-            for p in read.values()
-        ]
-        assert np.array_equal(*stored) and len(np.unique(stored[0])) <= 2**count
-    assert made[100].megabytes == pytest.approx(made[0].megabytes, rel=0.01) and made[0].megabytes < 0.03
-    assert not list(tmp_path.glob("*draft*"))
-
-
-def test_an_app_gets_four_choices_at_the_bytes_of_four_bits(tmp_path: Path) -> None:
+def test_an_app_gets_bits_by_layer_at_the_bytes_of_four_bits(tmp_path: Path) -> None:
     from mobivid_core.models.text import MAX_LENGTH
 
     torch.manual_seed(0)
@@ -187,11 +156,13 @@ def test_an_app_gets_four_choices_at_the_bytes_of_four_bits(tmp_path: Path) -> N
     both = [(graph, verify.convert_and_verify(graph, tmp_path)) for graph in work]
     before = [{n: p.clone() for n, p in graph.module.state_dict().items()} for graph in work]
     tables = bundle.timestep_tables(model, [1.0, 0.5])
-    made = tuned_palettes.mixed_app(both, tables, ["a red star"], ["a blue ball"], tmp_path, updates=2)
-    names = [f"{part}_{name}" for part in ("dit", "decoder") for name in ("mixed", "mixed_tuned", "4_tuned")]
-    assert [v.package.path.stem for v in made.made] == names and all(v.passed for v in made.made)
-    megabytes = app.sizes_mb(tmp_path, ("mixed", "mixed tuned", "4 tuned"))
-    assert max(megabytes.values()) <= 1.05 * megabytes["4 tuned"]  # headers of 64 bytes
+    for graph, verified in both:
+        verify.compress_and_verify(graph, verified, 4, tmp_path)
+    made = mixed_bits.mixed_app(both, tables, ["a red star"], tmp_path)
+    assert [v.package.path.stem for v in made.made] == ["dit_mixed", "decoder_mixed"]
+    assert all(v.passed for v in made.made)
+    megabytes = app.sizes_mb(tmp_path, ("mixed", 4))
+    assert megabytes["mixed"] <= 1.05 * megabytes[4]  # headers of 64 bytes
     assert made.expected_db > 0 and 2 <= made.average <= 4.5
     for graph, old in zip(work, before, strict=True):  # the 16-bit parts are as they were
         assert all(torch.equal(p, old[n]) for n, p in graph.module.state_dict().items())
