@@ -30,9 +30,7 @@ def test_there_is_something_to_read() -> None:
     shown = {path: {kind for _, data in _outputs(path) for kind in data} for path in numbered}
     assert sum(map(bool, shown.values())) >= 8
     for path, kinds in shown.items():
-        assert {"image/png", "text/html", "text/markdown"} <= kinds, (
-            f"{path.name} shows only {sorted(kinds)}"
-        )
+        assert {"image/png", "text/html", "text/markdown"} <= kinds, f"{path.name} shows only {sorted(kinds)}"
 
 
 @every_notebook

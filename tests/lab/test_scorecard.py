@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -184,10 +185,12 @@ def test_costs_are_those_of_every_round(tmp_path: Path) -> None:
 
 def test_tiling_says_whether_a_gpu_was_measured(tmp_path: Path) -> None:
     rows = pd.DataFrame({"device": ["cpu", "cpu"], "tiles": [1, 2], "seconds": [1.0, 0.9], "peak_mib": [63, 42]})
-    told = ANSWERS["R4.3"](_found(tmp_path, tiled_ffn=rows))
+    gain = pd.DataFrame({"value": [4.0], "low": [1.0], "high": [7.0]}, index=["tiled_ffn_gain_cpu"])
+    told = ANSWERS["R4.3"](replace(_found(tmp_path, tiled_ffn=rows), numbers=gain))
     assert "0.90 of the plain FFN's time and 42 of 63 MiB" in told and "No server GPU was measured" in told
+    assert "it changes the speed by 4.00 [1.00, 7.00] %" in told
     server = rows.assign(device="a GPU")
-    told = ANSWERS["R4.3"](_found(tmp_path, tiled_ffn=pd.concat([rows, server])))
+    told = ANSWERS["R4.3"](replace(_found(tmp_path, tiled_ffn=pd.concat([rows, server])), numbers=gain))
     assert "on a GPU" in told and "No server GPU" not in told
 
 
