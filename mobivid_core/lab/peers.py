@@ -27,10 +27,7 @@ _OURS = (
 
 
 def peers_figure(published: pd.DataFrame, headlines: pd.DataFrame) -> Figure:
-    """Quality against size and against time for published systems, and the miniature in a panel of its own.
-
-    A number that is not known is not drawn.
-    """
+    """Quality against size and time for published systems (as far as known); the miniature in a panel of its own."""
     import matplotlib.pyplot as plt
 
     figure, (size, time, ours) = plt.subplots(1, 3, figsize=(11, 3.8), width_ratios=(1.3, 1, 0.8))

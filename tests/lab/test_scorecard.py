@@ -13,10 +13,19 @@ from matplotlib.colors import to_hex
 
 from mobivid_core import published as book
 from mobivid_core.errors import ParameterError
-from mobivid_core.lab import answers, scorecard
-from mobivid_core.lab.answers import Found
+from mobivid_core.lab import scorecard
 from mobivid_core.lab.peers import verdicts_figure
-from mobivid_core.lab.reviews import QUESTIONS, Question, answer_of, decided, decision, lead, reviews_table
+from mobivid_core.lab.reviews import (
+    ANSWERS,
+    QUESTIONS,
+    Found,
+    Question,
+    answer_of,
+    decided,
+    decision,
+    lead,
+    reviews_table,
+)
 from mobivid_core.lab.rules import CONTRADICTED, SUPPORTED, TESTS, UNANSWERED, UNDECIDED, Rule, evaluate, rules
 from mobivid_core.lab.scorecard import NOT_HERE, judge
 from mobivid_core.measure.intervals import Interval
@@ -195,7 +204,7 @@ def test_the_stack_is_told_with_its_quality(tmp_path: Path) -> None:
     table = pd.DataFrame(places, columns=["compressed", "pruned", "distilled"])
     table["cheaper"] = [11.4, 2.1, 20, 23, 228, 464]
     table["accuracy / teacher (miniature)"] = [1, NAN, NAN, 0.25, 0.929, 0.375]
-    told = answers.ANSWERS["R3.1"](_found(tmp_path, scorecard_stacking=table))
+    told = ANSWERS["R3.1"](_found(tmp_path, scorecard_stacking=table))
     assert "distillation 20.0x at 0.93" in told and "pruning 2.1x at 0.25" in told
     assert "464x and keep 0.375" in told and "would be 0.23" in told
 
@@ -203,17 +212,17 @@ def test_the_stack_is_told_with_its_quality(tmp_path: Path) -> None:
 def test_costs_are_those_of_every_round(tmp_path: Path) -> None:
     rows = pd.DataFrame({"student": ["live", "a (shipped)", "a (shipped)"], "TFLOP (counted)": [1, 10, 30],
                          "seconds": [60, 600, 1800]})  # fmt: skip
-    assert "a 40 TFLOP, 40 minutes" in answers.ANSWERS["R4.1"](_found(tmp_path, distill_cost=rows))
+    assert "a 40 TFLOP, 40 minutes" in ANSWERS["R4.1"](_found(tmp_path, distill_cost=rows))
 
 
 def test_tiling_says_whether_a_gpu_was_measured(tmp_path: Path) -> None:
     rows = pd.DataFrame({"device": ["cpu", "cpu"], "tiles": [1, 2], "seconds": [1.0, 0.9], "peak_mib": [63, 42]})
     gain = pd.DataFrame({"value": [3.5], "low": [-11.0], "high": [27.0]}, index=["tiled_ffn_gain_cpu"])
-    told = answers.ANSWERS["R4.3"](replace(_found(tmp_path, tiled_ffn=rows), numbers=gain))
+    told = ANSWERS["R4.3"](replace(_found(tmp_path, tiled_ffn=rows), numbers=gain))
     assert "0.90 of the plain FFN's time and 42 of 63 MiB" in told and "No server GPU was measured" in told
     assert "chosen on other repeats, it changes the speed by 3.50 [-11.00, 27.00] %" in told
     server = rows.assign(device="a GPU")
-    told = answers.ANSWERS["R4.3"](replace(_found(tmp_path, tiled_ffn=pd.concat([rows, server])), numbers=gain))
+    told = ANSWERS["R4.3"](replace(_found(tmp_path, tiled_ffn=pd.concat([rows, server])), numbers=gain))
     assert "on a GPU" in told and "No server GPU" not in told
 
 
