@@ -49,9 +49,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "grade": ("lab.teaching.grade", "run handed-in exercise notebooks and write a table of grades"),
     },
     "Measure this machine": {
-        "bench speed": ("train.speed", "which speed-ups this machine has"),
-        "bench precision": ("train.precision", "float32 or bfloat16, timed for each kind of layer"),
-        "bench training": ("train.benchmark", "each speed-up alone, then all of them, as a CSV"),
+        "bench speed": ("train.speed", "which speed-ups this machine has; float32 or bfloat16 for each kind of layer"),
         "bench memory": ("train.scale", "memory that training at the paper's size needs"),
         "bench chain": ("lab.chain_cost", "record what the whole chain of notebooks took here"),
     },
@@ -59,7 +57,6 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "study libraries": ("studies.library_benchmark", "our pruning against torch-pruning, modelopt and FastNAS"),
         "study losses": ("studies.loss_record losses", "distillation losses at equal compute"),
         "study compute": ("studies.loss_record compute", "quality against distillation compute"),
-        "study seeds": ("studies.loss_record seeds", "regression and adversarial stage over more seeds"),
         "study heads": ("studies.discriminator_study heads", "where the discriminator's heads are attached"),
         "study share": ("studies.discriminator_study share", "the share of real clips in the adversarial stage"),
         "study speed": ("studies.speed_record", "teacher and students timed once more: speed-ups over runs"),

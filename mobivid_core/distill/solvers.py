@@ -1,9 +1,7 @@
-"""Few-step sampling without training: the baselines that a distilled student has to beat.
+"""Training-free baselines alone: few steps of the guided teacher by known solvers, which live in `flow.sampling`.
 
 Paper: the motivation of step distillation. Better solvers (UniPC, DPM++) of the same guided teacher are free, so the
-student is compared with the best of them, not with plain Euler.
-
-The grid trap of diffusers is described in `models.sampler`.
+student is compared with the best of them, not with plain Euler. The grid trap of diffusers: see `models.sampler`.
 """
 
 from __future__ import annotations

@@ -228,10 +228,7 @@ def _finish(student: MobiVidTransformer3DModel, given: Given, out: Path, *done: 
 
 
 def _grid(options: argparse.Namespace) -> tuple[int, int, int]:
-    try:
-        return latent_grid(options.frames, options.height, options.width)
-    except ValueError as error:
-        raise ParameterError(str(error)) from error
+    return latent_grid(options.frames, options.height, options.width)
 
 
 def _hours(flops: float) -> str:

@@ -55,11 +55,7 @@ def verdict(bar: Bar, interval: Interval) -> str:
 
 
 def bars_table(values: dict[str, Interval], bars: dict[str, Bar] = TEACHER_BARS) -> pd.DataFrame:
-    """Every bar beside what was measured, `values` by the keys of `bars`; one without a value is "not measured".
-
-    Returns:
-        Columns measure, value, low, high, interval (its kind and what varies), n, bar ("at least 0.95"), verdict.
-    """
+    """A row a bar: measure, `intervals.cells`, bar ("at least 0.95"), verdict; without a value "not measured"."""
     rows = [
         {
             "measure": bar.measure,

@@ -33,11 +33,7 @@ _EPSILON = 1e-4
 
 
 def border_ratio(clips: Tensor, patch: int = TOKEN) -> Tensor:
-    """How much more neighbouring pixels differ across token borders than inside tokens.
-
-    Args:
-        clips: (N, 3, T, H, W) in [-1, 1], on any device.
-        patch: Side of a token in pixels.
+    """How much more neighbouring pixels of clips (N, 3, T, H, W) differ across borders of tokens than inside them.
 
     Returns:
         (N,) mean |difference of neighbouring pixels| across borders over the same away from them, both axes together:
@@ -63,14 +59,9 @@ def border_ratio(clips: Tensor, patch: int = TOKEN) -> Tensor:
 
 
 def sharpness(clips: Tensor) -> Tensor:
-    """Energy of the spatial Laplacian: what blur takes away first.
+    """(N,) energy of the spatial Laplacian of clips (N, 3, T, H, W) in [-1, 1]: what blur takes away first.
 
-    Args:
-        clips: (N, 3, T, H, W) in [-1, 1], H and W of 3 pixels or more, on any device.
-
-    Returns:
-        (N,) mean square of the five-point Laplacian over channels, frames and inner pixels, in squared units of
-        [-1, 1]; 0 for constant frames and for linear ramps.
+    Mean square of the five-point Laplacian over channels, frames and inner pixels; 0 for constants and linear ramps.
     """
     _check(clips)
     if min(clips.shape[-2:]) < 3:
@@ -82,10 +73,7 @@ def sharpness(clips: Tensor) -> Tensor:
 
 
 def sharpness_ratio(ours: Tensor, real: Tensor, *, seed: int = 0) -> Interval:
-    """Mean energy (N,) over that of real clips of the same captions: 1 is as sharp, 0 has no detail.
-
-    Clip i of both is for the same caption; the 95 % interval resamples captions.
-    """
+    """Mean energy (N,) over that of real clips of the same captions, in pairs: 1 is as sharp, 0 has no detail."""
     a, b = (torch.as_tensor(x).detach().double().cpu().numpy() for x in (ours, real))
     if a.shape != b.shape or a.ndim != 1:
         raise ParameterError(f"a paired ratio needs one energy a clip on both sides, got {a.shape} and {b.shape}")
@@ -107,16 +95,10 @@ class Faults:
 
 @dataclass(frozen=True)
 class FaultTable:
-    """Border ratio and sharpness of several versions of the same captions' clips.
+    """Border ratio and sharpness of several versions of the same captions' clips."""
 
-    Attributes:
-        table: A row a version, real clips first: clips, n, border_ratio and sharpness (over real clips') with `_low`
-            and `_high`.
-        intervals: {version: {"borders": interval, "sharpness": interval}}, as bars and headlines take them.
-    """
-
-    table: pd.DataFrame
-    intervals: dict[str, dict[str, Interval]]
+    table: pd.DataFrame  # clips, n, border_ratio and sharpness (over real clips') with `_low` and `_high`
+    intervals: dict[str, dict[str, Interval]]  # {version: {"borders": interval, "sharpness": interval}}
 
     def finding(self, name: str) -> str:
         """One sentence for a finding on one version."""
@@ -129,7 +111,7 @@ class FaultTable:
 
 
 def fault_table(versions: Mapping[str, Faults | ClipMeasures], real: Faults | ClipMeasures) -> FaultTable:
-    """Versions of clips beside the real clips, N each, clip i for the same caption in all."""
+    """Versions of clips beside the real clips, which come first; N each, clip i for the same caption in all."""
     rows, by_title = [], {}
     for title, own in {"real clips": real, **versions}.items():
         found = {

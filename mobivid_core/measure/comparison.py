@@ -34,15 +34,9 @@ def mean_ratio(
     ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, name: str,
     *, seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """Ratio of two models' mean scores, with a 95 % interval from resampling clips in pairs.
+    """Ratio of two models' mean scores `name` of `minivbench.dimension_table`, in pairs of clips.
 
-    Args:
-        ours: Measures of the model in the numerator, in the order of `labels`.
-        theirs: Of the model in the denominator, same captions and noises; below one clip in n it counts as one clip.
-        labels: What each caption asked for.
-        reference: As in `minivbench.score`.
-        name: Of `minivbench.dimension_table`, e.g. "all_together" or "total".
-        seed: Seed of the resampling.
+    Both measured the clips of `labels`, with the same noises; a denominator below one clip in n counts as one clip.
     """
     return intervals.ratio(*_both(ours, theirs, labels, reference, name), seed=seed)
 
@@ -50,7 +44,7 @@ def mean_ratio(
 def mean_change(
     ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference
 ) -> Interval:
-    """Difference of two models' shares of clips with every attribute right, in pairs; arguments as `mean_ratio`."""
+    """Difference of two models' shares of clips with every attribute right, as `mean_ratio`."""
     return intervals.difference(*_both(ours, theirs, labels, reference, "all_together"))
 
 
@@ -65,14 +59,9 @@ def _both(
 def distance_ratio(
     ours: ClipMeasures, theirs: ClipMeasures, reference: Reference, *, to: str = "real", seed: int = 0
 ) -> Interval:
-    """Ratio of two models' Frechet distances in the trusted space, clips resampled in pairs.
+    """Ratio of two models' Frechet distances in the reference's trusted space, in pairs of clips.
 
-    Args:
-        ours: Measures of the model in the numerator.
-        theirs: Of the model in the denominator, same captions and noises.
-        reference: Says in which space, and what the distances are from.
-        to: "real" clips, or their "reconstruction" by the codec, which leaves the codec's own faults out.
-        seed: Seed of the resampling.
+    They are `to` "real" clips, or their "reconstruction" by the codec, which leaves the codec's own faults out.
 
     Raises:
         ParameterError: Different numbers of clips, or features that were not measured.
@@ -113,14 +102,14 @@ class Seconds:
 def measure_seconds(
     samplers: dict[str, Callable[[], object]], *, turns: int = 6, clips: int = 1, long: Collection[str] = ()
 ) -> Seconds:
-    """Time several samplers in turns, so that a busy moment hits all of them.
+    """Time samplers, each of which makes `clips` clips when called, in turns: a busy moment hits all of them.
 
     Args:
-        samplers: Each makes `clips` clips when called.
+        samplers: {name: call}.
         turns: Turns, after one call each that is not timed. Six hold a median in 97 of 100 cases.
         clips: Clips made by a call.
-        long: Names of samplers that take so long that a first call is like any other: all of theirs are timed. For each
-            call of theirs the others are called `SHORT_CALLS` times, of which the median counts.
+        long: Names of samplers whose first call is like any other: all of theirs are timed. For each call of theirs the
+            others are called `SHORT_CALLS` times, of which the median counts.
     """
     for name in samplers.keys() - set(long):
         samplers[name]()
@@ -148,29 +137,16 @@ def _check(ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[object]) -
 
 @dataclass(frozen=True)
 class Beside:
-    """What a student's clips are held against, all of the same captions.
+    """What a student's clips are held against, all of the same captions."""
 
-    Attributes:
-        teacher: The guided teacher in full steps, same noises.
-        free: {network evaluations a clip: the best training-free sampler at that many, same noises}; 4 and 8.
-        codec: Measures of the real clips through the VAE.
-        real: Measures of the real clips.
-    """
-
-    teacher: Evaluation
-    free: Mapping[int, Evaluation]
-    codec: ClipMeasures
-    real: ClipMeasures
+    teacher: Evaluation  # guided, in full steps, same noises
+    free: Mapping[int, Evaluation]  # 4 and 8 evaluations a clip: the best training-free sampler, same noises
+    codec: ClipMeasures  # of the real clips through the VAE
+    real: ClipMeasures  # of the real clips
 
 
 def compare(ours: Evaluation, beside: Beside, reference: Reference, *, seed: int = 0) -> dict[str, Interval]:
-    """What `DISTILL_BARS` ask of a student's clips, all on the same captions and noises.
-
-    Args:
-        ours: The student.
-        beside: What it is compared with.
-        reference: As in `evaluate`; says in which space distances are taken.
-        seed: Seed of the resampling.
+    """What `DISTILL_BARS` ask of a student's clips.
 
     Returns:
         Intervals: "accuracy", "total" and "dynamic" over the teacher's; "gain4", "gain8": share of clips with every

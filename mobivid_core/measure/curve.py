@@ -26,18 +26,12 @@ def trace(
     seed: int = 0,
     known: Mapping[Sampler, Evaluation] | None = None,
 ) -> pd.DataFrame:
-    """Quality and time of a model at several ways of sampling, same captions and same noise at each.
+    """Quality and time of a model at several ways of sampling, on the first n captions and the same noise at each.
 
-    Args:
-        evaluator: Prepared with n captions or more.
-        model: The diffusion model.
-        points: Ways of sampling, in the order of the rows.
-        n: Clips a point: the first test captions.
-        seed: Seed of the noise.
-        known: Evaluations already made with the same seed; their first n clips are used again.
+    Of `known` evaluations, made with the same seed, the first n clips are used again.
 
     Returns:
-        solver, steps, guidance, calls, n, the measures of `CURVE` with intervals, and seconds_per_clip.
+        A row a point: solver, steps, guidance, calls, n, the measures of `CURVE` with intervals, seconds_per_clip.
     """
     how, runs = {"n": n, "seed": seed, "keep": 0, "quality": False, "progress": False}, dict(known or {})
     for point in points:

@@ -51,14 +51,9 @@ def caption_diversity(
 ) -> Diversity:
     """Spread of `repeats` generated clips of each of `captions` captions, beside that of real clips.
 
-    Args:
-        make: From `repeats` times one caption and the numbers of their noises to clips (R, 3, T, H, W).
-        reconstruct: Real clips through the VAE, so that both sides carry the codec's error.
-        features: From clips to (R, F).
-        captions: The test captions may not repeat as often: then a `ParameterError` says so.
-        repeats: Clips of each.
-        frames: Frames of a real clip.
-        size: Its height and width in pixels.
+    `make` goes from `repeats` times one caption and the numbers of their noises to clips (R, 3, T, H, W), `reconstruct`
+    from real clips of `frames` and `size` through the VAE, so that both sides carry the codec's error, and `features`
+    from clips to (R, F). Test captions that do not repeat as often are a `ParameterError`.
     """
     generated, real = [], []
     for number, indices in enumerate(repeated_labels(captions, repeats)):

@@ -76,17 +76,9 @@ def ratio_interval(
     ours: np.ndarray | Tensor, theirs: np.ndarray | Tensor, target: np.ndarray | Tensor,
     *, resamples: int = 50, seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """Ratio of two sets' distances from a third, clips of both resampled in pairs.
+    """Ratio of the distances of two sets (N, F) from `target` (M, F), clips of both resampled in pairs.
 
-    Args:
-        ours: (N, F) in the numerator, clip i for the same caption as clip i of `theirs`.
-        theirs: (N, F) in the denominator.
-        target: (M, F).
-        resamples: Bootstrap resamples.
-        seed: Seed of the resampling.
-
-    Returns:
-        (ratio, low, high); the resampled logarithms are moved so that their mean is the value's.
+    Clip i of both is for the same caption. The resampled logarithms are moved so that their mean is the value's.
     """
     distances = _paired((ours, theirs), target, resamples, seed)
     return _log_interval(np.maximum(distances, 1e-9), len(ours))

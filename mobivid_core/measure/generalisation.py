@@ -46,12 +46,7 @@ _PROBE_CAPTIONS = 2 * TRAIN_WORDINGS  # every trained wording twice
 def unseen_gap(evaluation: Evaluation, name: str = "all_together") -> Interval:
     """How much better captions are met whose (shape, colour, motion) was trained than held-out ones.
 
-    Args:
-        evaluation: Clips of both kinds of captions.
-        name: "all_together" or a semantic dimension.
-
-    Raises:
-        ParameterError: The captions are all of one kind.
+    `name` is "all_together" or a semantic dimension. Captions all of one kind are a `ParameterError`.
     """
     values = _right(evaluation, name)
     unseen = np.array([label.unseen for label in evaluation.labels])
@@ -61,11 +56,7 @@ def unseen_gap(evaluation: Evaluation, name: str = "all_together") -> Interval:
 
 
 def paraphrases(runs: Sequence[Evaluation], readable: Sequence[float]) -> pd.DataFrame:
-    """Table of the probed wordings: the same captions and noises, said in each way.
-
-    Args:
-        runs: One evaluation a wording of `PROBED`, in order, of the same captions.
-        readable: For each of these wordings, `readable_share`.
+    """Table of the wordings of `PROBED`, from an evaluation and the `readable_share` of each, of the same captions.
 
     Returns:
         A row a wording: wording, trained (yes or no), example, text_readable, all_together, change (from the mean of
@@ -86,10 +77,7 @@ def paraphrases(runs: Sequence[Evaluation], readable: Sequence[float]) -> pd.Dat
 
 
 def wording_gap(runs: Sequence[Evaluation]) -> Interval:
-    """How much better captions are met in trained wordings than in held-out ones; `runs` as in `paraphrases`.
-
-    Each clip's difference is between its own two means over wordings; the 95 % interval resamples clips.
-    """
+    """How much better clips meet trained wordings than held-out ones, in means over wordings; as `paraphrases`."""
     right, count = _probed(runs), len(PROBED_TRAINED)
     return intervals.difference(right[:count].mean(0), right[count:].mean(0))
 

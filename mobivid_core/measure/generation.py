@@ -90,7 +90,7 @@ class Evaluator:
             n: Evaluated clips and reference clips; None for the profile's `eval_clips`.
             split: "test" for what is reported, "val" to choose settings on; the reference clips are of the same split.
             start: Index of the first caption: a final judgement takes captions that no choice has seen.
-            progress: Show a progress bar.
+            progress: Show a bar.
         """
         n = profile.eval_clips if n is None else n
         reference, real, reconstruction = measured_reference(
@@ -127,25 +127,16 @@ class Evaluator:
         independent: bool | None = None,
         progress: bool = True,
     ) -> Evaluation:
-        """Generate clips for the first `n` captions and score them; a large evaluation is kept (`reference`).
+        """Generate clips for the first `n` captions, None for all, and score them; a large evaluation is kept.
+
+        Sampling is as `Sampler`; None is the profile's teacher. `batch` clips are in memory at once, the first `keep`
+        are kept to look at. An `n` above the evaluator's captions is a `ParameterError`.
 
         Args:
-            model: Called as the diffusion model; see `sample_latents`.
-            n: Clips; None for all the evaluator's captions.
-            steps: Sampling steps; None for the profile's teacher.
-            guidance: Scale of classifier-free guidance, 1 is without, or a `Guidance`; None for the profile's teacher.
-            solver: As in `Sampler`.
-            wording: Word every caption this way; None keeps the test captions' own wordings.
-            seed: Seed of the noise.
-            batch: Clips in memory at once.
-            keep: Clips to keep for looking at.
+            wording: Word every caption this way; None keeps the captions' own wordings.
             quality: False leaves the quality measures out: see `measures.measure`.
             independent: Also measure distances in features of a network that never saw these clips; None where the
                 trusted space is of that network.
-            progress: Show a progress bar.
-
-        Raises:
-            ParameterError: `n` exceeds the evaluator's captions.
         """
         n = len(self.labels) if n is None else n
         if not 1 <= n <= len(self.labels):

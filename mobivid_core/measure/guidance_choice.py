@@ -65,21 +65,9 @@ def choose_guidance(
     seed: int = 0,
     batch: int = 32,
 ) -> GuidanceChoice:
-    """Choose among guidance settings on validation captions; the same noises for each, so the choice is deterministic.
+    """Choose among guidance settings on validation captions, with the same noises for each (`screening.screen`).
 
-    Among the settings whose share of clips with every attribute right is within chance of the best, the one closest
-    to real clips in the trusted space is chosen (`screening.rank`).
-
-    Args:
-        evaluator: Prepared with `split="val"`; all its captions make the final round.
-        model: The diffusion model, on any device.
-        settings: What to try.
-        coarse: Captions of the coarse round, from which `finalists` reach the final one.
-        finalists: See `coarse`.
-        steps: Sampling steps; None for the profile's teacher.
-        solver: As in `Sampler`.
-        seed: Seed of the noises.
-        batch: Clips in memory at once.
+    The evaluator's captions, of `split="val"`, make the final round; `steps` None are the profile's teacher's.
 
     Returns:
         The table has guidance, scale, low, high, rescale, evaluations (of the network, a clip), n, all_together and
@@ -94,13 +82,17 @@ def choose_guidance(
         """From a number of captions to the evaluation; notes the spread of the latents in passing."""
 
         def run(count: int) -> Evaluation:
-            sample, moments = samplers[guidance].on(model, batch=batch), _Moments()
-            run = evaluator.evaluate_sampler(
-                lambda captions, noise: moments.see(sample(captions, noise)),
-                n=count, seed=seed, batch=batch, keep=0, quality=False, progress=False,
-            )  # fmt: skip
-            spreads[guidance] = moments.std()
-            return run
+            sample, seen = samplers[guidance].on(model, batch=batch), []
+
+            def noted(captions: Sequence[str], noise: Tensor) -> Tensor:
+                seen.append(sample(captions, noise))
+                return seen[-1]
+
+            found = evaluator.evaluate_sampler(
+                noted, n=count, seed=seed, batch=batch, keep=0, quality=False, progress=False
+            )
+            spreads[guidance] = _spread(seen)
+            return found
 
         return run
 
@@ -120,26 +112,10 @@ def choose_guidance(
 @torch.no_grad()
 def real_spread(evaluator: Evaluator, n: int) -> float:
     """Standard deviation of the normalised latents of the first n real clips of the evaluator's captions."""
-    moments, profile, vae = _Moments(), evaluator.profile, evaluator.vae
-    for drawn in render_batches(evaluator.split, 0, n, frames=profile.frames, size=profile.size):
-        moments.see(vae.encode_latents(drawn.clips.to(vae.device)))
-    return moments.std()
+    profile, vae = evaluator.profile, evaluator.vae
+    drawn = render_batches(evaluator.split, 0, n, frames=profile.frames, size=profile.size)
+    return _spread([vae.encode_latents(part.clips.to(vae.device)) for part in drawn])
 
 
-class _Moments:
-    """Standard deviation of all elements seen, in one pass."""
-
-    def __init__(self) -> None:
-        self.count, self.sum, self.squares = 0, 0.0, 0.0
-
-    def see(self, latents: Tensor) -> Tensor:
-        """Count a batch in and hand it on."""
-        values = latents.double()
-        self.count += values.numel()
-        self.sum += values.sum().item()
-        self.squares += values.square().sum().item()
-        return latents
-
-    def std(self) -> float:
-        mean = self.sum / self.count
-        return max(self.squares / self.count - mean**2, 0.0) ** 0.5
+def _spread(latents: list[Tensor]) -> float:
+    return torch.cat(latents).double().std(correction=0).item()

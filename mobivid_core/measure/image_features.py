@@ -77,11 +77,9 @@ def load_backbone() -> nn.Module:
 
 @torch.no_grad()
 def image_features(clips: Tensor) -> Tensor:
-    """Pooled features of clips (B, 3, T, H, W) in [-1, 1], the range the network was trained on; T >= 5.
+    """Pooled features of clips (B, 3, T, H, W) in [-1, 1], T >= 5: (B, 4 F) float32 on the CPU.
 
-    Returns:
-        (B, 4 F) float32 on the CPU: over time, the mean of each of F features, its standard deviation, and the mean
-        absolute first and second difference.
+    They are, over time, each feature's mean, standard deviation, and mean absolute first and second difference.
     """
     if clips.ndim != 5 or clips.shape[1] != 3 or clips.shape[2] < 2 * EVERY + 1:
         raise ParameterError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -24,32 +24,21 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class ClipMeasures:
-    """Measures of a set of N clips; those that may be None are blank where not measured.
+    """Measures of a set of N clips, (N,) each unless said; those that may be None are blank where not measured."""
 
-    Attributes:
-        classes: (N, 4) what the judge sees.
-        features: (N, F) the judge's features.
-        imaging: (N, 3) `imaging_statistics`.
-        subject_consistency: (N,), and so on for the other quality dimensions and the warping error.
-        readback: (N, 2) colour and motion as read without a network.
-        image_features: (N, G) features of a network that never saw these clips.
-        borders: (N,) `borders.border_ratio`.
-        sharpness: (N,) `borders.sharpness`.
-    """
-
-    classes: Tensor
-    features: Tensor
-    imaging: Tensor
+    classes: Tensor  # (N, 4) what the judge sees
+    features: Tensor  # (N, F) the judge's features
+    imaging: Tensor  # (N, 3) `imaging_statistics`
     subject_consistency: Tensor
     background_consistency: Tensor
     temporal_flickering: Tensor
     motion_smoothness: Tensor
     dynamic_degree: Tensor
     warping_error: Tensor
-    readback: Tensor | None = None
-    image_features: Tensor | None = None
-    borders: Tensor | None = None
-    sharpness: Tensor | None = None
+    readback: Tensor | None = None  # (N, 2) colour and motion as read without a network
+    image_features: Tensor | None = None  # (N, G) features of a network that never saw these clips
+    borders: Tensor | None = None  # `borders.border_ratio`
+    sharpness: Tensor | None = None  # `borders.sharpness`
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -63,15 +52,6 @@ class ClipMeasures:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
-    def from_columns(cls, columns: dict[str, Tensor]) -> ClipMeasures | None:
-        """From stored columns; None where a file was written by code that measured other things than this."""
-        names = {f.name: f.default for f in fields(cls)}
-        if columns.keys() - names.keys() or not {"borders", "sharpness"} <= columns.keys():
-            return None
-        complete = all(name in columns for name, default in names.items() if default is MISSING)
-        return cls(**columns) if complete else None
-
-    @classmethod
     def join(cls, parts: Iterable[ClipMeasures]) -> ClipMeasures:
         """Concatenate the measures of several batches; what one of them lacks, the whole lacks."""
         parts = list(parts)
@@ -82,14 +62,10 @@ class ClipMeasures:
 
 
 def measure(clips: Tensor, judge: Judge, quality: bool = True, independent: bool = False) -> ClipMeasures:
-    """Measure a batch of clips.
+    """Measure clips (B, 3, T, H, W) in [-1, 1].
 
-    Args:
-        clips: (B, 3, T, H, W) in [-1, 1].
-        judge: A trained judge.
-        quality: False leaves the quality measures blank (NaN) and the read-back out: several times faster, enough for
-            a curve of semantics, distances, borders and sharpness.
-        independent: Also the features of a network that never saw these clips.
+    Without `quality` the quality measures are blank (NaN) and the read-back is left out: several times faster, enough
+    for a curve. `independent` adds the features of a network that never saw these clips.
     """
     classes, features = judge.read(clips)
     second = image_features(clips) if independent else None

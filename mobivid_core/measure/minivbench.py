@@ -51,21 +51,13 @@ DISTANCES: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Space:
-    """A feature space in which distances are taken.
+    """A feature space in which distances are taken."""
 
-    Attributes:
-        title: As shown.
-        column: Its features in `ClipMeasures`.
-        real: Name of the distance from real clips, in `DISTANCES`.
-        reconstruction: Name of the distance from the same clips through the VAE.
-        missed: Damage that its distance from real clips did not see; empty where it passed, None where not tried.
-    """
-
-    title: str
-    column: str
-    real: str
-    reconstruction: str
-    missed: tuple[str, ...] | None = None
+    title: str  # as shown
+    column: str  # its features in `ClipMeasures`
+    real: str  # name of the distance from real clips, in `DISTANCES`
+    reconstruction: str  # name of the distance from the same clips through the VAE
+    missed: tuple[str, ...] | None = None  # damage that the distance from real clips did not see; None: not tried
 
     @property
     def passed(self) -> bool:
@@ -94,27 +86,16 @@ PIXELS: dict[str, str] = {"border_ratio": "borders", "sharpness": "sharpness"}
 
 @dataclass(frozen=True)
 class Reference:
-    """What distances and imaging quality are measured against; made from clips that are not evaluated.
+    """What distances and imaging quality are measured against; made from clips that are not evaluated."""
 
-    Attributes:
-        imaging: Sharpness and noise of real clips.
-        real: (N, F) judge features of real clips.
-        reconstruction: (N, F) judge features of the same clips through the VAE; None before there is one.
-        image_axes: Axes that image features are compared in; None where they are not measured.
-        image_real: (N, K) projected image features of real clips.
-        image_reconstruction: (N, K) of the same clips through the VAE.
-        dropped: Dimensions that failed their test (`trials.failing`) and count in no average.
-        space: Where headline distances are taken (`trust.trusted_space`).
-    """
-
-    imaging: ImagingReference
-    real: Tensor
-    reconstruction: Tensor | None = None
-    image_axes: ImageAxes | None = None
-    image_real: Tensor | None = None
-    image_reconstruction: Tensor | None = None
-    dropped: tuple[str, ...] = ()
-    space: Space = SPACES["judge"]
+    imaging: ImagingReference  # sharpness and noise of real clips
+    real: Tensor  # (N, F) judge features of real clips
+    reconstruction: Tensor | None = None  # (N, F) of the same clips through the VAE; None before there is one
+    image_axes: ImageAxes | None = None  # axes that image features are compared in; None where these are not measured
+    image_real: Tensor | None = None  # (N, K) projected image features of real clips
+    image_reconstruction: Tensor | None = None  # (N, K) of the same clips through the VAE
+    dropped: tuple[str, ...] = ()  # dimensions that failed their test (`trials.failing`) and count in no average
+    space: Space = SPACES["judge"]  # where headline distances are taken (`trust.trusted_space`)
 
 
 @dataclass(frozen=True)
@@ -132,13 +113,7 @@ class Scores:
 
 
 def score(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, *, resamples: int = 200) -> Scores:
-    """Scores of measured clips against the captions they should show.
-
-    Args:
-        measures: N clips.
-        labels: N labels, what each clip's caption asked for.
-        reference: Real clips to compare with.
-        resamples: Bootstrap resamples.
+    """Scores of measured clips against the captions they should show, by a bootstrap of so many `resamples`.
 
     Returns:
         The quality and semantic dimensions on [0, 1], `quality`, `semantic`, `total`, `all_together` (every attribute
@@ -169,8 +144,7 @@ def distance_features(measures: ClipMeasures, reference: Reference, name: str) -
 def space_features(measures: ClipMeasures, reference: Reference, name: str = "real") -> tuple[Tensor, Tensor]:
     """Features (N, F) and (M, F) of the distance from "real" clips, or their "reconstruction", in the trusted space.
 
-    Raises:
-        ParameterError: That space was not measured on the clips, or the reference lacks it.
+    A space that was not measured on the clips, or that the reference lacks, is a `ParameterError`.
     """
     wanted = getattr(reference.space, name)
     pair = distance_features(measures, reference, wanted)

@@ -33,22 +33,15 @@ DYNAMIC_SHARE = 0.25
 
 @dataclass(frozen=True)
 class MotionMeasures:
-    """Per clip, each (B,) float32.
+    """Per clip, each (B,) float32."""
 
-    Attributes:
-        flow: Mean over frames of the largest 5 % of flow lengths, as a share of the shorter side a frame.
-        dynamic: 1 where at least a quarter of the frames move by more than `threshold` (VBench's rule).
-        smoothness: 1 - MAE on [0, 1] between every fourth frame and the one interpolated along the flow from its
-            two neighbours (VBench's formula, on every second).
-        warping_error: Mean absolute difference on [0, 1] of each frame from the next one warped back onto it.
-        action: (B,) int64, the motion that the flow shows, as an index of `VOCABULARY["motion"]`.
-    """
-
-    flow: Tensor
-    dynamic: Tensor
+    flow: Tensor  # mean over frames of the largest 5 % of flow lengths, as a share of the shorter side a frame
+    dynamic: Tensor  # 1 where at least a quarter of the frames move by more than `DYNAMIC_FLOW` (VBench's rule)
+    #: 1 - MAE on [0, 1] between every fourth frame and the one interpolated along the flow from its two neighbours
+    #: (VBench's formula, on every second).
     smoothness: Tensor
-    warping_error: Tensor
-    action: Tensor
+    warping_error: Tensor  # mean absolute difference on [0, 1] of each frame from the next one warped back onto it
+    action: Tensor  # int64, the motion that the flow shows, as an index of `VOCABULARY["motion"]`
 
 
 def temporal_flickering(clips: Tensor) -> Tensor:
@@ -57,7 +50,7 @@ def temporal_flickering(clips: Tensor) -> Tensor:
     return 1 - clips.diff(dim=2).abs().mean((1, 2, 3, 4)) / 2
 
 
-def measure_motion(clips: Tensor, threshold: float = DYNAMIC_FLOW) -> MotionMeasures:
+def measure_motion(clips: Tensor) -> MotionMeasures:
     """Flow-based measures of clips (B, 3, T, H, W) in [-1, 1], T >= 3."""
     _check(clips)
     if clips.shape[2] < 3:
@@ -66,7 +59,7 @@ def measure_motion(clips: Tensor, threshold: float = DYNAMIC_FLOW) -> MotionMeas
     small = F.avg_pool3d(clips.detach().float().cpu(), (1, factor, factor))
     frames = (small.permute(0, 2, 3, 4, 1).numpy() + 1) / 2
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # OpenCV and NumPy let go of the interpreter
-        measured = list(pool.map(lambda clip: _measure_one(clip, threshold), frames))
+        measured = list(pool.map(_measure_one, frames))
     rows = torch.from_numpy(np.array(measured, dtype=np.float32))
     return MotionMeasures(*rows[:, :-1].unbind(1), rows[:, -1].long())
 
@@ -95,27 +88,22 @@ def warp(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
     import cv2
 
     y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
-    return cv2.remap(
-        np.ascontiguousarray(frame, np.float32),
-        x + flow[..., 0],
-        y + flow[..., 1],
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    frame, across, down = np.ascontiguousarray(frame, np.float32), x + flow[..., 0], y + flow[..., 1]
+    return cv2.remap(frame, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _measure_one(frames: np.ndarray, threshold: float) -> tuple[float, ...]:
+def _measure_one(frames: np.ndarray) -> tuple[float, ...]:
     """Measures of one clip (T, H, W, 3) in [0, 1], in the order of `MotionMeasures`."""
     planes = contrast_plane(frames)
     flows = [flow_field(a, b) for a, b in pairwise(planes)]
     side = min(frames.shape[1:3])
     lengths = np.array([_largest(np.linalg.norm(flow, axis=-1)) for flow in flows]) / side
-    dynamic = float((lengths > threshold).sum() >= DYNAMIC_SHARE * len(frames))
+    dynamic = float((lengths > DYNAMIC_FLOW).sum() >= DYNAMIC_SHARE * len(frames))
     errors = [np.abs(warp(b, flow) - a).mean() for a, b, flow in zip(frames[:-1], frames[1:], flows, strict=True)]
     jumps = [
         np.abs(_between(frames, planes, i) - frames[i]).mean() for i in range(1, len(frames) - 1, INTERPOLATED_EVERY)
     ]
-    action = VOCABULARY["motion"].index(read_motion(np.stack(flows), threshold))
+    action = VOCABULARY["motion"].index(read_motion(np.stack(flows), DYNAMIC_FLOW))
     return float(lengths.mean()), dynamic, 1 - float(np.mean(jumps)), float(np.mean(errors)), action
 
 

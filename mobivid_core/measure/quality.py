@@ -47,9 +47,7 @@ def subject_consistency(clips: Tensor, judge: Judge) -> Tensor:
 def background_consistency(clips: Tensor) -> Tensor:
     """Does the background stay put? Exact geometry: backgrounds are still, and objects leave the corners free.
 
-    Returns:
-        (B,) 1 - mean absolute difference on [0, 1] of the four corner squares from those of the first and of
-        the previous frame; 1 for a frozen clip.
+    (B,) 1 - mean absolute difference on [0, 1] of the corner squares from those of the first and the previous frame.
     """
     corners = corner_pixels(clips) / 2
     to_first = (corners[:, :, 1:] - corners[:, :, :1]).abs().mean((1, 2, 3))
@@ -104,11 +102,8 @@ def imaging_statistics(clips: Tensor) -> Tensor:
     fine = (grey - F.interpolate(coarse, (h, w), mode="bilinear")).abs().flatten(1)
     broad = (coarse - F.interpolate(F.avg_pool2d(coarse, 2), coarse.shape[-2:], mode="bilinear")).abs().flatten(1)
     laplacian = (dx[..., 1:, 1:] - dx[..., 1:, :-1] + dy[..., 1:, 1:] - dy[..., :-1, 1:]).abs().flatten(1)
-    values = [
-        _percentile(edges, 0.99),
-        _percentile(laplacian, 0.10),
-        (fine.mean(1) + _EPSILON) / (broad.mean(1) + _EPSILON),
-    ]
+    detail = (fine.mean(1) + _EPSILON) / (broad.mean(1) + _EPSILON)
+    values = [_percentile(edges, 0.99), _percentile(laplacian, 0.10), detail]
     return torch.stack([(v + _EPSILON).log().reshape(b, t).mean(1) for v in values], -1)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -21,10 +22,9 @@ from mobivid_core.models.vae import MobiVidVAE
 
 @torch.no_grad()
 def truncated(pca: MobiVidVAE, clips: Tensor, channels: int, batch: int = 8) -> Tensor:
-    """Clips through a PCA codec of which only the first `channels` channels are kept, clamped to [-1, 1].
+    """Clips through a PCA codec of which only the first `channels` are kept, clamped to [-1, 1].
 
-    Raises:
-        ParameterError: The codec is not linear (width 0), or has fewer channels.
+    A codec that is not linear (width 0), or has fewer channels, is a `ParameterError`.
     """
     if pca.config.width or not 1 <= channels <= pca.config.latent_channels:
         raise ParameterError(
@@ -40,11 +40,9 @@ def truncated(pca: MobiVidVAE, clips: Tensor, channels: int, batch: int = 8) -> 
 
 
 def rate_distortion(pca: MobiVidVAE, clips: Tensor, channels: Sequence[int]) -> pd.DataFrame:
-    """PSNR of held-out clips (N, 3, T, H, W) at several latent sizes of a PCA codec.
+    """PSNR of held-out clips (N, 3, T, H, W) at several latent sizes of a PCA codec, a row a number of `channels`.
 
-    Returns:
-        A row a number of channels: `channels`, `latent_floats` of one clip, `pixels_per_float`, `psnr_db` with its
-        `_low` and `_high`.
+    With `latent_floats` of one clip, `pixels_per_float`, `psnr_db` with its `_low` and `_high`.
     """
     _, steps, height, width = pca.latent_shape(*clips.shape[2:])
     rows = []
@@ -60,7 +58,5 @@ def rate_distortion(pca: MobiVidVAE, clips: Tensor, channels: Sequence[int]) -> 
 
 def channels_at(curve: pd.DataFrame, psnr_db: float) -> float:
     """Channels at which a curve reaches a PSNR, between its points by the logarithm of the channels; NaN outside."""
-    import numpy as np
-
     own = curve.sort_values("psnr_db")
     return float(2 ** np.interp(psnr_db, own.psnr_db, np.log2(own.channels), left=np.nan, right=np.nan))

@@ -23,7 +23,7 @@ from mobivid_core.measure.judge import Judge
 from mobivid_core.measure.measures import ClipMeasures, measure, render_batches
 from mobivid_core.measure.minivbench import SPACES, Reference
 from mobivid_core.measure.quality import ImagingReference, imaging_statistics
-from mobivid_core.measure.trials import TESTED, failing, run_trials
+from mobivid_core.measure.trials import failing, run_trials
 from mobivid_core.measure.trust import trusted_space
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
@@ -60,7 +60,7 @@ def measured_reference(
     judge.eval()
     file = evaluation_folder(profile) / f"{evaluation_key([vae, judge], (split, start, n), profile)}.safetensors"
     stored = read_tensors(file)
-    if stored is None or None in (_unpack("real", stored), _unpack("reconstruction", stored)):
+    if stored is None:
         stored = _measure_real(vae, judge, profile, n, split, start, progress)
         write_bytes(file, save(stored))
     imaging = ImagingReference.fit(stored["reference.imaging"])
@@ -73,20 +73,20 @@ def measured_reference(
         dropped, space = failing(trials), trusted_space(trials)
     features = stored["reference.real"], stored["reference.reconstruction"]
     reference = Reference(imaging, *features, image_axes=axes, **looks, dropped=dropped, space=space)
-    return reference, _unpack("real", stored), _unpack("reconstruction", stored)
+    real, reconstruction = (
+        ClipMeasures(**{k.removeprefix(f"{name}."): v for k, v in stored.items() if k.startswith(f"{name}.")})
+        for name in ("real", "reconstruction")
+    )
+    return reference, real, reconstruction
 
 
 def measured_trials(judge: Judge, profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     """What known damage does to each measure (`trials.effects`), kept; of `TRIAL_CLIPS` clips or `eval_clips`."""
     n = min(TRIAL_CLIPS, profile.eval_clips)
     file = evaluation_folder(profile) / f"trials-{evaluation_key([judge], n, profile)}.csv"
-    if not (file.is_file() and set(_read_trials(file).measure) == set(TESTED)):
+    if not file.is_file():
         frame = run_trials(judge, frames=profile.frames, size=profile.size, n=n, progress=progress)
         write_bytes(file, frame.to_csv(index=False).encode())
-    return _read_trials(file)
-
-
-def _read_trials(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, keep_default_na=False, dtype={"expected": str, "seen": str})
 
 
@@ -117,19 +117,16 @@ def _measure_real(
     return packed | {"reference.imaging": torch.cat(imaging)}
 
 
-def _unpack(name: str, stored: dict[str, Tensor]) -> ClipMeasures | None:
-    """The measures of one set; None where a file was written by code that measured other things."""
-    prefix = f"{name}."
-    return ClipMeasures.from_columns({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
-
-
 def evaluation_folder(profile: Profile) -> Path:
     """Where measures of a run are kept."""
     return runs_dir(profile.name) / "evaluation"
 
 
 def evaluation_key(models: Sequence[nn.Module], settings: object, profile: Profile) -> str:
-    """Hash of all that measures depend on: weights, settings, sizes, and the code that draws, samples and measures."""
+    """Hash of all that measures depend on: weights, settings (by their `repr`), sizes, and the measuring code.
+
+    So a file under this name holds what this code measures, and needs no version of its own.
+    """
     digest = hashlib.sha256(repr((settings, profile.frames, profile.size)).encode())
     for value in (tensor for model in models for tensor in model.state_dict().values()):
         digest.update(value.detach().cpu().numpy().tobytes())
@@ -140,25 +137,19 @@ def evaluation_key(models: Sequence[nn.Module], settings: object, profile: Profi
 
 
 def evaluation_file(models: Sequence[nn.Module], settings: tuple, profile: Profile, n: int) -> Path | None:
-    """Where an evaluation of `n` generated clips is kept; None where it is not worth a file.
-
-    It depends on the models' weights and on `settings`, which their `repr` tells apart.
-    """
+    """Where an evaluation of `n` generated clips is kept; None where it is not worth a file. See `evaluation_key`."""
     if n < FROM_CLIPS:
         return None
     return evaluation_folder(profile) / f"generated-{evaluation_key(models, (n, *settings), profile)}.safetensors"
 
 
 def read_measured(file: Path | None, independent: bool) -> Measured | None:
-    """What `write_measured` left; None without such a file, or where it lacks what is asked for or measured now."""
+    """What `write_measured` left; None without a readable file, or where it lacks the `independent` features."""
     stored = read_tensors(file)
-    if stored is None or not {"seconds", "clips"} <= stored.keys():
+    if stored is None or (independent and "image_features" not in stored):
         return None
     seconds, clips = stored.pop("seconds").tolist(), stored.pop("clips")
-    measures = ClipMeasures.from_columns(stored)
-    if measures is None or (independent and measures.image_features is None):
-        return None
-    return measures, clips, *seconds
+    return ClipMeasures(**stored), clips, *seconds
 
 
 def write_measured(file: Path | None, measured: Measured) -> None:

@@ -77,8 +77,8 @@ def rank(runs: Mapping[Hashable, Evaluation], reference: Reference) -> list[Hash
 def screened_table(found: Screened, reference: Reference, columns: Mapping[Hashable, Mapping]) -> pd.DataFrame:
     """A row a setting: finalists on all captions first, then those that the coarse round dropped.
 
-    `columns` has each setting's leading cells; n, all_together and distance (from real clips, trusted space) with
-    `_low` and `_high`, colour and round ("final" or "coarse") follow.
+    After each setting's cells of `columns`: n, all_together and distance (from real clips, trusted space) with `_low`
+    and `_high`, colour, round ("final" or "coarse").
     """
     rows = []
     dropped = {name: run for name, run in found.coarse.items() if name not in found.final}

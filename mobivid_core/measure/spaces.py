@@ -23,18 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InSpaces:
-    """Generators in both spaces.
+    """Generators in both spaces."""
 
-    Attributes:
-        table: A row a generator and space: clips, distances in, distance, low, high (above the codec's, over the
-            teacher's), interval, n.
-        disagreements: Pairs of generators whose order differs: (nearer in the first space, nearer in the second).
-        rewards: One clause a space: what its distance reacts to, and what it misses.
-    """
-
-    table: pd.DataFrame
-    disagreements: tuple[tuple[str, str], ...]
-    rewards: tuple[str, ...]
+    table: pd.DataFrame  # a row a generator and space, from `in_spaces`
+    disagreements: tuple[tuple[str, str], ...]  # pairs whose order differs: nearer in the first space, in the second
+    rewards: tuple[str, ...]  # one clause a space: what its distance reacts to, and what it misses
 
     def finding(self) -> str:
         """A finding: how many orders differ, and what each space rewards."""
@@ -62,7 +55,7 @@ def in_spaces(
         codec: Measures of the real clips of those captions through the VAE.
         reference: What distances are taken from.
         trials: From `trials.effects`; None where the profile's numbers mean nothing.
-        seed: Seed of the resampling.
+        seed: Of the resampling.
     """
     rows, order = [], {}
     for name, space in SPACES.items():

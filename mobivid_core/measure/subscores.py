@@ -30,18 +30,13 @@ READ = (*ATTRIBUTES, "all")
 def subscores(
     versions: Mapping[str, Tensor], originals: Tensor, labels: Sequence[ClipLabel], judge: Judge, *, looked_at: int = 24
 ) -> pd.DataFrame:
-    """Every sub-score of several versions of the same captioned clips.
+    """Every sub-score of several versions of the same captioned clips (N, 3, T, H, W).
 
-    Args:
-        versions: Name -> clips (N, 3, T, H, W), such as reconstructions by worse and worse codecs.
-        originals: The clips themselves, same shape; scored as the version "original".
-        labels: N labels.
-        judge: A trained judge.
-        looked_at: Quality dimensions (optical flow is slow) are of this many clips; the judge reads all.
+    Quality dimensions (optical flow is slow) are of `looked_at` clips; the judge reads all.
 
     Returns:
-        One row a version: `version`, `psnr_db` (blank for the originals), the judge's accuracy on each attribute and on
-        `all` (with `all_low` and `all_high`), and MiniVBench's quality dimensions on [0, 1].
+        One row a version, the "original" first: `version`, `psnr_db` (blank for the originals), the judge's accuracy on
+        each attribute and on `all` (with `all_low` and `all_high`), and MiniVBench's quality dimensions on [0, 1].
     """
     if len(labels) != len(originals) or any(clips.shape != originals.shape for clips in versions.values()):
         raise ParameterError(
@@ -64,11 +59,10 @@ def subscores(
 
 
 def thresholds(table: pd.DataFrame, kept: float = 0.95) -> pd.DataFrame:
-    """The PSNR below which each sub-score is no longer `kept` of what the originals have.
+    """The PSNR below which each sub-score is no longer `kept` of what the originals have, a row a sub-score.
 
-    Returns:
-        One row a sub-score: `sub-score`, `original`, `lowest` (at the lowest PSNR), and `psnr_db_needed`, between the
-        measured points. It is blank for a score that never falls so far, or that the best version has lost already.
+    `lowest` is at the lowest PSNR, `psnr_db_needed` between the measured points: blank for a score that never falls so
+    far, or that the best version has lost already.
     """
     whole = table.loc[table.version == "original"].iloc[0]
     worse = table.loc[table.version != "original"].sort_values("psnr_db")
@@ -81,18 +75,15 @@ def thresholds(table: pd.DataFrame, kept: float = 0.95) -> pd.DataFrame:
             last = int(np.flatnonzero(~enough)[-1])  # from here up it stays above
             x, y = worse.psnr_db.to_numpy()[last : last + 2], share[last : last + 2]
             needed = float(x[0] + (kept - y[0]) / (y[1] - y[0]) * (x[1] - x[0]))
-        rows.append(
-            {"sub-score": name, "original": whole[name], "lowest": worse[name].iloc[0], "psnr_db_needed": needed}
-        )
-    return pd.DataFrame(rows)
+        rows.append((name, whole[name], worse[name].iloc[0], needed))
+    return pd.DataFrame(rows, columns=["sub-score", "original", "lowest", "psnr_db_needed"])
 
 
 def brief_scores(clips: Tensor, labels: Sequence[ClipLabel], judge: Judge, real: Tensor) -> dict[str, float]:
     """A short row for generated clips (N, 3, T, H, W): what the judge reads, and how far they are from real ones.
 
-    Returns:
-        Accuracy on each attribute and on `all`; `frechet` with `frechet_low` and `frechet_high` (95 %, over clips) from
-        judge features `real` (M, F) of other clips: keep N and M the same in all rows of a table.
+    The judge's accuracy on each attribute and on `all`; `frechet` with `frechet_low` and `frechet_high` from features
+    `real` (M, F) of other clips: keep N and M the same in all rows of a table.
     """
     classes, features = judge.read(clips)
     right = accuracy(classes, label_indices(labels))

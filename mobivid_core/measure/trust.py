@@ -36,11 +36,9 @@ def trusted_space(trials: pd.DataFrame) -> Space:
 
 
 def space_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """What the trials say of each feature space.
+    """What the trials say of each feature space, a row a space.
 
-    Returns:
-        A row a space: space (key of `SPACES`), features (its title), must_move (damage that its distance has to
-        notice), missed, weakest (smallest expected change over the noise), passed ("yes" or "no").
+    space (key of `SPACES`), features (its title), must_move, missed and weakest of `verdicts`, passed ("yes" or "no").
     """
     tested = verdicts(trials).set_index("measure")
     rows = [
@@ -54,8 +52,7 @@ def space_table(trials: pd.DataFrame) -> pd.DataFrame:
 def trust_table(recorded: pd.DataFrame, evaluator: Evaluator) -> pd.DataFrame:
     """The accuracy that was recorded when the judge was trained (`accuracy.csv`), and what is measured now.
 
-    Returns:
-        Columns reader ("judge" or "no network"), clips, the attributes, all; blank where a reader cannot tell.
+    Readers are "judge" and "no network"; attributes that one cannot tell are blank.
     """
     truth = label_indices(evaluator.labels)
     rows = []

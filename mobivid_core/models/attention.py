@@ -25,10 +25,7 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class HeadRMSNorm(nn.Module):
-    """RMS norm of each head's vector, with its own weights.
-
-    It leaves heads independent of each other: `AcrossHeadsRMSNorm` couples them.
-    """
+    """RMS norm of each head's vector, with its own weights: heads stay independent of each other."""
 
     def __init__(self, heads: int, head_dim: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -182,10 +179,7 @@ class Gelu(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, GELU, linear: y = W_down GELU(W_up x + b_up) + b_down.
-
-    GELU is the exact one unless the config says "tanh".
-    """
+    """Linear, `Gelu`, linear: y = W_down GELU(W_up x + b_up) + b_down."""
 
     def __init__(self, hidden: int, width: int, gelu: str = "exact") -> None:
         super().__init__()

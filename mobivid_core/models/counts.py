@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
+from mobivid_core.errors import ParameterError
 from mobivid_core.models.config import DiTConfig
 
 #: Layer kinds in the order of a forward pass.
@@ -46,14 +47,18 @@ class LayerCount:
 
 
 def latent_grid(frames: int, height: int, width: int, ratio: Grid = (8, 32, 32)) -> Grid:
-    """Latent grid (t, h, w) of a clip, its first frame coded alone; a ValueError if it does not divide by the ratio."""
+    """Latent grid (t, h, w) of a clip, its first frame coded alone; a ParameterError names the nearest valid size."""
     time, high, wide = ratio
-    if (frames - 1) % time or height % high or width % wide:
-        raise ValueError(
-            f"a clip of {frames} x {height} x {width} does not fit the ratio {time}x{high}x{wide}: frames must be "
-            f"1 + a multiple of {time}, height a multiple of {high}, width a multiple of {wide}"
+    steps, rows, columns = round((frames - 1) / time), max(1, round(height / high)), max(1, round(width / wide))
+    grid = 1 + max(0, steps), rows, columns
+    nearest = 1 + (grid[0] - 1) * time, rows * high, columns * wide
+    if nearest != (frames, height, width):
+        raise ParameterError(
+            f"a clip of {frames} frames of {height}x{width} does not fit the VAE's {time}x{high}x{wide} compression "
+            f"(frames = 1 + {time}k, height a multiple of {high}, width of {wide}); the nearest valid size is "
+            f"{nearest[0]} frames of {nearest[1]}x{nearest[2]}"
         )
-    return 1 + (frames - 1) // time, height // high, width // wide
+    return grid
 
 
 def dit_counts(

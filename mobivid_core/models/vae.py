@@ -24,6 +24,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
+from mobivid_core.models.counts import latent_grid
 from mobivid_core.models.vae_linear import LinearDecoder, LinearEncoder
 from mobivid_core.models.vae_nets import DecoderNet, EncoderNet
 
@@ -76,20 +77,8 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         return super().from_config({"lapped": False, **config} if isinstance(config, Mapping) else config, **kwargs)
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Latent shape (C, t, h, w) of a clip; a ParameterError names the nearest valid size if it does not divide."""
-        rt, rh, rw = self.config.ratio
-        nearest = (
-            1 + max(0, round((frames - 1) / rt)) * rt,
-            max(1, round(height / rh)) * rh,
-            max(1, round(width / rw)) * rw,
-        )
-        if nearest != (frames, height, width):
-            raise ParameterError(
-                f"a clip of {frames} frames of {height}x{width} does not fit the VAE's {rt}x{rh}x{rw} compression "
-                f"(frames = 1 + {rt}k, height a multiple of {rh}, width of {rw}); the nearest valid size is "
-                f"{nearest[0]} frames of {nearest[1]}x{nearest[2]}"
-            )
-        return self.config.latent_channels, 1 + (frames - 1) // rt, height // rh, width // rw
+        """Latent shape (C, t, h, w) of a clip; errors as `latent_grid`."""
+        return self.config.latent_channels, *latent_grid(frames, height, width, self.config.ratio)
 
     @apply_forward_hook
     def encode(self, clip: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:

@@ -54,11 +54,11 @@ class LTXStyleVAE(nn.Module):
         )  # fmt: skip
         self.encoder, self.decoder = nets.encoder, nets.decoder
         self.channels = latent_channels
-        self.linear_encoder = copy.deepcopy(pca.linear_encoder) if pca is not None else None
-        self.linear_decoder = copy.deepcopy(pca.linear_decoder) if pca is not None else None
+        self.linear_encoder = self.linear_decoder = None
         self.register_buffer("latents_mean", torch.zeros(latent_channels))
         self.register_buffer("latents_std", torch.ones(latent_channels))
         if pca is not None:
+            self.linear_encoder, self.linear_decoder = map(copy.deepcopy, (pca.linear_encoder, pca.linear_decoder))
             for last in (self.encoder.conv_out, self.decoder.conv_out):
                 nn.init.zeros_(last.conv.weight)
                 nn.init.zeros_(last.conv.bias)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mobivid_core.command import CommandParser, at_least_one, run_command
-from mobivid_core.errors import ParameterError
 from mobivid_core.models.counts import Grid, latent_grid
 from mobivid_core.phone.devices import NEURAL_ENGINE, Device, load_devices
 from mobivid_core.phone.efficiency import LEVEL, fit_efficiency, fps_interval
@@ -34,10 +33,7 @@ def predict(model: Model, frames: int, size: tuple[int, int], steps: int, guidan
     Raises:
         ParameterError: A size that the VAE's ratio does not divide.
     """
-    try:
-        grid = latent_grid(frames, size[1], size[0])
-    except ValueError as error:
-        raise ParameterError(str(error)) from error
+    grid = latent_grid(frames, size[1], size[0])
     phones = [d for d in load_devices() if d.engine == NEURAL_ENGINE and d.tflops]
     return {
         "seconds": _seconds(model, grid, frames, steps, guidance, phones),

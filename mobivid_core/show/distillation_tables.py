@@ -18,7 +18,7 @@ from mobivid_core.distill.regression import chord_errors
 from mobivid_core.distill.student import STUDENTS
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import Trajectories
-from mobivid_core.measure import minivbench
+from mobivid_core.measure import intervals, minivbench
 from mobivid_core.measure.bars import bars_table
 from mobivid_core.measure.comparison import DISTILL_BARS, Seconds
 from mobivid_core.measure.diversity import Diversity
@@ -83,13 +83,10 @@ def standing_table(students: Mapping[str, nn.Module], teacher: nn.Module, fresh:
 def quality_table(
     rows: Mapping[str, Scores], shown: Sequence[str], spread: Mapping[str, Diversity], asked: Sequence[str]
 ) -> TableResult:
-    """Every MiniVBench dimension, intervals for the first ones, and how varied the clips of one caption are.
+    """Every MiniVBench dimension, with intervals those `shown` first, and how varied the clips of one caption are.
 
-    Args:
-        rows: {title: scores}, reference rows first.
-        shown: Measures that come first, with intervals.
-        spread: {title: diversity}, of some rows.
-        asked: Titles of teacher, pruned student and distilled teacher.
+    `rows` are {title: scores}, reference rows first; `asked` has the titles of teacher, pruned student and distilled
+    teacher.
     """
     table = minivbench.table(dict(rows), [*shown, "dynamic_degree", *OTHERS])
     table = table.drop(columns=[f"{name}_{end}" for name in OTHERS for end in ("low", "high")])
@@ -183,11 +180,9 @@ class Timed:
     flops: Mapping[str, float]  # of one evaluation of each on the miniature
 
     def table(self, equal: str, recorded: str) -> TableResult:
-        """Seconds a clip beside counted ratios.
+        """Seconds a clip beside counted ratios; `equal` names the teacher's cheapest equal among the samplers.
 
-        Args:
-            equal: Name of the teacher's cheapest equal among the samplers.
-            recorded: What recorded runs add, one sentence or blank.
+        `recorded` is what recorded runs add to the finding, one sentence or blank.
         """
         full, grid = next(iter(self.samplers)), latent_grid(49, 384, 512)
         whole, half = (dit_flops(sizes, grid)["total"] for sizes in (SERVER, MOBILE))
@@ -196,10 +191,8 @@ class Timed:
         for batch, seconds in self.seconds.items():
             table = seconds.table().assign(batch=batch, evaluations=[s.evaluations for s in self.samplers.values()])
             ratios = [seconds.faster(full, name) for name in self.samplers]
-            table["faster, measured"] = [r.value for r in ratios]
-            table["low"], table["high"] = [r.low for r in ratios], [r.high for r in ratios]
-            table["interval"] = [f"{r.kind}, {r.over}" for r in ratios]
-            table["n"] = [r.n for r in ratios]
+            faster_of = pd.DataFrame(map(intervals.cells, ratios)).rename(columns={"value": "faster, measured"})
+            table = pd.concat([table, faster_of], axis=1)
             table["than the equal"] = [seconds.faster(equal, name).value for name in self.samplers]
             for title, one in (("miniature", self.flops), ("paper scale", paper)):
                 work = pd.Series([one[name] * s.evaluations for name, s in self.samplers.items()])
@@ -218,14 +211,9 @@ class Timed:
 
 
 def paper_table(faster: float, steps: int, depths: Sequence[int], blocks: int, share: float) -> TableResult:
-    """The paper's claims on distillation beside what was done here.
+    """The paper's claims on distillation beside what was done here: the distilled teacher is so many times `faster`.
 
-    Args:
-        faster: Measured speed-up of the distilled teacher.
-        steps: Of the teacher.
-        depths: Blocks that the discriminator reads.
-        blocks: Of the teacher.
-        share: Of synthetic clips in the discriminator's real batch.
+    The teacher takes `steps`; the discriminator reads its blocks `depths`, and a real batch has a synthetic `share`.
     """
     rows = [claim(i) for i in ("C03", "C23", "C24", "C30", "C31")]
     table = pd.DataFrame([{"claim": r["claim"], "paper": r["value"], "paper's evidence": r["evidence"]} for r in rows])
@@ -258,13 +246,9 @@ def live_table(
 def bars_of_students(
     beside: Mapping[str, Mapping[str, Interval]], speeds: Mapping[str, Interval], origin: str, n: int
 ) -> TableResult:
-    """Every bar that was set for the two students beside what they reached on test captions.
+    """Every bar that was set for the two students ("shipped" or "live") beside what they reached on n test captions.
 
-    Args:
-        beside: {stage: from `compare`, with "diversity"}.
-        speeds: {stage: times faster than the teacher}.
-        origin: "shipped" or "live".
-        n: Captions.
+    `beside` has {stage: from `compare`, with "diversity"}, `speeds` {stage: times faster than the teacher}.
     """
     parts = [bars_table(dict(beside[k]) | {"speed": speeds[k]}, DISTILL_BARS[k]) for k in STUDENTS]
     met = [part["verdict"].str.startswith("met").sum() for part in parts]

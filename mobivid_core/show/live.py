@@ -49,15 +49,9 @@ def numbers(
     cfg: DiTConfig, devices: Sequence[Device], efficiency: Efficiency, *, sizes: Sequence[tuple[int, int]], frames: int,
     decoder_tflop: float,
 ) -> dict:  # fmt: skip
-    """What the script computes from.
+    """What the script computes from; `sizes` (widths and heights) begin with the paper's, at which other values start.
 
-    Args:
-        cfg: Uniform sizes at which the planner starts.
-        devices: With known peaks and bandwidths.
-        efficiency: Start of the slider, and its interval.
-        sizes: Widths and heights to choose from; the first is the paper's.
-        frames: Of the first clip.
-        decoder_tflop: The decoder's cost at the first size; it grows with the clip.
+    The planner starts at uniform `cfg`; devices have known peaks and bandwidths.
     """
     low, high = efficiency.interval()
     return {

@@ -27,11 +27,9 @@ def clip_titles(evaluation: Evaluation) -> list[str]:
 
 
 def few_steps_curves(frame: pd.DataFrame, distance: str) -> Figure:
-    """Distance and share of right clips against few steps, with and without guidance; the first row is dashed.
+    """The column `distance`, and the share of right clips, against few steps with and without guidance.
 
-    Args:
-        frame: From `few_steps_table`; the full sampler first.
-        distance: Name of the distance's column.
+    `frame` is from `few_steps_table`; its first row, the full sampler, is dashed.
     """
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
     labels = {distance: "Frechet distance (lower is better)", "all_together": "clips with all attributes right (share)"}

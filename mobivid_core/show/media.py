@@ -49,15 +49,9 @@ def _tile(videos: list[np.ndarray], columns: int) -> np.ndarray:
 
 
 def frame_strip(clips: Clips, titles: Sequence[str] | None = None, frames: int = 6) -> Figure:
-    """Draw each clip as a row of evenly spaced frames, first and last included.
+    """Draw each clip (3, T, H, W) as a row of evenly spaced frames, first and last included, below its title.
 
-    Args:
-        clips: (N, 3, T, H, W) in [-1, 1], or N clips (3, T, H, W).
-        titles: One title a clip, above its row.
-        frames: Frames shown, at most T.
-
-    Raises:
-        ParameterError: Wrong shapes, or not one title a clip.
+    Wrong shapes, or not one title a clip, are a `ParameterError`.
     """
     import matplotlib.pyplot as plt
 
@@ -84,17 +78,10 @@ def frame_strip(clips: Clips, titles: Sequence[str] | None = None, frames: int =
 
 
 def player(clips: Clips, titles: Sequence[str] | None = None) -> HTML:
-    """Play clips side by side, in step with one another within a row of four.
+    """Play clips (3, T, H, W) side by side, in step with one another within a row of four, above their titles.
 
-    Args:
-        clips: (N, 3, T, H, W) in [-1, 1], or N clips (3, T, H, W).
-        titles: One caption a clip, below it.
-
-    Returns:
-        An HTML output with the videos inside it, under 150 kB: quality gives way where many clips are shown.
-
-    Raises:
-        ParameterError: Wrong shapes, not one title a clip, or too many clips to embed.
+    The videos lie inside the output, under 150 kB: quality gives way where many are shown. Wrong shapes, not one title
+    a clip, or too many clips to embed are a `ParameterError`.
     """
     from IPython.display import HTML
 

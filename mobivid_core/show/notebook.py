@@ -58,12 +58,7 @@ def _profile_of(profile: object, seed: object) -> Profile:
 
 
 def start(name: str, profile: str, seed: int) -> Context:
-    """Check the parameters, set seeds, threads and style, and print what runs here.
-
-    Args:
-        name: Stem of this notebook's file name, e.g. "03_sensitivity_analysis".
-        profile: The notebook's PROFILE.
-        seed: The notebook's SEED.
+    """Check the parameters, set seeds, threads and style, and print what runs here; `name` is the file's stem.
 
     Raises:
         ParameterError: A parameter of the wrong type or range.

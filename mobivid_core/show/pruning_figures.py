@@ -86,8 +86,7 @@ def kept_widths(plans: dict[str, PruningPlan]) -> Figure:
 def size_against_loss(table: pd.DataFrame) -> Figure:
     """KD loss after recovery against parameters left: one line an arm over its budgets, named at its left end.
 
-    Args:
-        table: From `arms_table`; "mild: " and "halfway: " before an arm's name are other budgets of the same arm.
+    In `arms_table`, "mild: " and "halfway: " before an arm's name are other budgets of the same arm.
     """
     fig, ax = plt.subplots(figsize=(FIGURE_SIZE[0], 4.2))
     refitted = table[~table["arm"].str.startswith("no refit")]

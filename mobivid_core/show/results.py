@@ -58,14 +58,10 @@ class Results:
 
         Args:
             result_id: Lower-case identifier, unique in the project; a literal.
-            fig: The figure; or a result that brings all that follows.
-            finding: One sentence that says what the figure shows.
-            evidence: Evidence class of its numbers.
-            paper_item: The paper's table or figure that it stands beside.
-            data: The numbers drawn.
+            fig: The figure; or a result that brings all that follows, explained there.
 
         Raises:
-            ParameterError: A bad id or an unknown evidence class.
+            ParameterError: A bad id, an unknown evidence class or no finding.
             RunError: The files cannot be written.
         """
         import matplotlib.pyplot as plt
@@ -106,10 +102,9 @@ class Results:
         self, result_id: str, clips: torch.Tensor, *, finding: str, evidence: str, titles: Sequence[str] | None = None,
         paper_item: str | None = None,
     ) -> None:  # fmt: skip
-        """Show clips as a player with a static strip below, and write `<id>.mp4`, `.webp` and `.jpg`.
+        """Show clips (B, 3, T, H, W), with a title each, as a player with a static strip below; see `figure`.
 
-        Clips are (B, 3, T, H, W) in [-1, 1], with a title each; the animated image keeps the first four. The other
-        arguments and the errors are those of `figure`.
+        Writes `<id>.mp4`, `.webp` (the first four clips) and `.jpg`.
         """
         import matplotlib.pyplot as plt
         import torch
@@ -138,19 +133,10 @@ class Results:
         self, result_id: str, value: float | Interval | None, unit: str = "", n: int | None = None,
         evidence: str = "measured",
     ) -> None:  # fmt: skip
-        """Record a headline number in `headlines.csv` (upsert by id).
+        """Record a headline number, or interval, in `headlines.csv` in place of an earlier one; errors as `figure`.
 
-        Args:
-            result_id: As in `figure`.
-            value: The number; with an interval, which says what it is over and how many. None says that it could not
-                be had: an earlier run's value goes.
-            unit: Of the value.
-            n: Number of samples behind it; None for the interval's own.
-            evidence: Evidence class.
-
-        Raises:
-            ParameterError: A bad id, an unknown evidence class, or a value that is not finite.
-            RunError: The file cannot be written.
+        `n` is the number of samples behind it, None for the interval's own. A value of None says that it could not be
+        had: an earlier run's goes. One that is not finite is a `ParameterError`.
         """
         self._check(result_id, evidence, "a headline has no finding")
         if value is None:

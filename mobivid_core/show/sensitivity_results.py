@@ -35,12 +35,9 @@ def damage_map(exact: Scores) -> FigureResult:
 
 
 def estimator_table(exact: Scores, estimates: Mapping[str, Scores], influence: np.ndarray) -> TableResult:
-    """Rank correlation of every estimator with exact removal, and what it costs.
+    """Rank correlation of every estimator, `OURS` among them, with exact removal, and what it costs.
 
-    Args:
-        exact: From `exact_sensitivity`.
-        estimates: {name: scores on the same units}; `OURS` must be among them.
-        influence: (n,) block influence, which scores blocks only.
+    The block `influence` (n,) scores blocks only.
     """
     rows: list[dict[str, object]] = [
         {"estimator": "exact, one at a time", "forward passes": exact.passes, "seconds": exact.seconds,

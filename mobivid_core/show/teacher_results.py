@@ -220,14 +220,9 @@ def beyond_table(gap: Interval, wording_gap: Interval, diversity: Interval, clip
 
 
 def time_table(full: Evaluation, steps: int, plain: Evaluation, quick: Evaluation, few_steps: int) -> TableResult:
-    """Seconds a clip: sampling, the same in plain float32, decoding.
+    """Seconds a clip: sampling (`full`, in `steps`), the same in plain float32, decoding.
 
-    Args:
-        full: The teacher's evaluation at `steps`.
-        steps: Of `full`.
-        plain: In plain float32 at `few_steps`.
-        quick: The same clips with this machine's speed-ups.
-        few_steps: Of `plain` and `quick`.
+    `plain` float32 and `quick`, with this machine's speed-ups, are of the same clips in `few_steps`.
     """
     sampling, decoding = full.seconds_per_clip, full.decode_seconds_per_clip
     agree = (plain.measures.classes == quick.measures.classes).float().mean().item()
@@ -245,13 +240,9 @@ def time_table(full: Evaluation, steps: int, plain: Evaluation, quick: Evaluatio
 
 
 def teacher_bars(values: dict[str, Interval], clips: int, sampled: str, told: str) -> TableResult:
-    """The teacher against bars that were set before it was trained.
+    """The teacher's `values`, {key of `TEACHER_BARS`: interval}, against bars that were set before it was trained.
 
-    Args:
-        values: {key of `TEACHER_BARS`: interval}.
-        clips: How many were evaluated.
-        sampled: Steps and guidance, as shown.
-        told: Names the space of distances.
+    `sampled` tells steps and guidance, `told` the space of distances.
     """
     bars = bars_table(values)
     return TableResult(

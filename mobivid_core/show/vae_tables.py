@@ -11,9 +11,8 @@ from torch import Tensor
 
 from mobivid_core.data.captions import ClipLabel
 from mobivid_core.measure.intervals import Interval
-from mobivid_core.measure.reconstruction import masked_psnr, paired_gain, summarise
+from mobivid_core.measure.reconstruction import masked_psnr, paired_gain, summarise, vmaf_missing
 from mobivid_core.measure.subscores import thresholds
-from mobivid_core.measure.vmaf import vmaf_missing
 from mobivid_core.models.counts import Grid
 from mobivid_core.phone.references import light_decoder_counts, ltx_decoder_counts
 from mobivid_core.published import claim, vaes
@@ -143,13 +142,9 @@ def motion_by_ratio_table(by_ratio: pd.DataFrame) -> TableResult:
 
 
 def regions_table(rebuilt: Tensor, clips: Tensor, masks: Tensor, labels: Sequence[ClipLabel]) -> TableResult:
-    """PSNR inside the object and on the background, for still and moving clips.
+    """PSNR of rebuilt clips (N, 3, T, H, W) inside the object, where `masks` (N, T, H, W) are True, and outside it.
 
-    Args:
-        rebuilt: (N, 3, T, H, W) in [-1, 1].
-        clips: The originals, same shape.
-        masks: (N, T, H, W) bool, True on the object.
-        labels: N labels.
+    Means of still and of moving clips.
     """
     inside, outside = masked_psnr(rebuilt, clips, masks), masked_psnr(rebuilt, clips, ~masks)
     content = ["still" if label.motion == "still" else "moving" for label in labels]

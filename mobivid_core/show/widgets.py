@@ -38,9 +38,9 @@ def scrubber(
     """Pick a clip and a codec (or a sampler), scrub through original, reconstruction and error.
 
     Args:
-        originals: (N, 3, T, H, W) in [-1, 1].
+        originals: (N, 3, T, H, W) in [-1, 1], a title each.
         reconstructions: Name of a codec -> its reconstructions, same shape.
-        titles: One a clip.
+        titles: See `originals`.
         choice: What the second menu chooses.
         sides: What the first two pictures are called.
 

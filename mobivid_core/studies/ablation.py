@@ -37,12 +37,8 @@ def teacher_samples(
     rows = torch.arange(count)
     condition = condition_of(data, rows)
     noise = torch.randn(data.latents[rows].shape, generator=torch.Generator().manual_seed(seed))
-    parts = [
-        teacher_states(teacher, condition.take(part), noise[part], steps=steps, guidance=guidance, solver="unipc")[
-            :, -1
-        ]
-        for part in rows.split(32)
-    ]
+    how = {"steps": steps, "guidance": guidance, "solver": "unipc"}
+    parts = [teacher_states(teacher, condition.take(part), noise[part], **how)[:, -1] for part in rows.split(32)]
     made = torch.cat(parts).to(data.latents.dtype)
     return replace(data, latents=made, caption_of=data.caption_of[rows], labels=data.labels[:count])
 
@@ -67,13 +63,10 @@ def recovery_ablation(
     held_out: Reference,
     settings: RecoverySettings,
 ) -> pd.DataFrame:
-    """Every variant of the recovery of a cut (and refitted) student from the same start, for the same steps.
+    """Every variant of the recovery of a cut (and refitted) student from the same start: a row each.
 
     `generated` is from `teacher_samples`, and the real clips of its captions come first in `real`; no variant sees
-    `held_out`; `settings` give steps, batch and seed of all.
-
-    Returns:
-        Columns recovery, clips, KD recovered, low, high, interval, n (over held-out clips).
+    `held_out`, whose clips the KD loss and its interval are over.
     """
     count = len(generated)
     few = replace(real, latents=real.latents[:count], caption_of=real.caption_of[:count], labels=real.labels[:count])

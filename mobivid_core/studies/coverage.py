@@ -163,11 +163,9 @@ def experiments() -> dict[str, tuple[Experiment, str]]:
 
 
 def simulate(draws: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """How often each kind of interval holds the truth, in so many experiments of each.
+    """How often each kind of interval holds the truth, in so many experiments of each: a row a kind.
 
-    Returns:
-        A row a kind: interval, size, draws, held (share of draws whose interval held the truth), and low and high, the
-        Wilson interval of that share.
+    held is the share of draws whose interval held the truth, low and high its Wilson interval.
     """
     rows = []
     for number, (name, (experiment, size)) in enumerate(experiments().items()):

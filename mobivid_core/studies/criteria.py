@@ -54,6 +54,11 @@ def criteria(
     }
 
 
+def task_loss(model: MobiVidTransformer3DModel, batch: CalibrationSet) -> Tensor:
+    """Flow-matching loss of the data, summed over the batch."""
+    return (forward(model, batch)[0] - batch.velocity).square().flatten(1).mean(1).sum()
+
+
 def weight_taylor_scores(model: MobiVidTransformer3DModel, calibration: CalibrationSet) -> Scores:
     """Sum of |w dL/dw| over the weights of each unit."""
     began = time.perf_counter()
@@ -106,8 +111,8 @@ def _gradients(
         for p in weights:
             p.requires_grad_(True)
         for _, batch in calibration.batches(size):
-            loss = (forward(model, batch)[0] - batch.velocity).square().flatten(1).mean(1).sum()
-            for p, g in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+            found = torch.autograd.grad(task_loss(model, batch), weights, allow_unused=True)
+            for p, g in zip(weights, found, strict=True):
                 total[p] = total[p] if g is None else add(total[p], g)
     finally:
         for p, needed in zip(weights, before, strict=True):

@@ -105,13 +105,7 @@ def generated(
 
 @dataclass(frozen=True)
 class OneEach:
-    """What one denoiser per VAE generated.
-
-    Attributes:
-        table: A row a VAE: VAE, channels, tokens, steps, GFLOP per forward, PSNR and Frechet distance of its
-            reconstructions, and `brief_scores` of generated clips.
-        right: {VAE: (N,) 1 where a generated clip shows all that its caption asked for}.
-    """
+    """What one denoiser per VAE generated: a row a VAE, and {VAE: (N,) 1 where a clip shows all that was asked for}."""
 
     table: pd.DataFrame
     right: dict[str, np.ndarray]
@@ -119,14 +113,12 @@ class OneEach:
     def channels_gain(self) -> tuple[str, str, Interval]:
         """Among VAEs of the fewest tokens: what fewer channels gain in clips with every attribute right.
 
-        Tokens and training compute are the same, so only the channels of a token and the codec's error differ.
+        Tokens and training compute are the same, so only the channels of a token and the codec's error differ. Only one
+        VAE with so few tokens is a `ParameterError`.
 
         Returns:
-            (the best VAE with fewer channels, the VAE with most, difference of shares with its 95 % interval over the
-            same captions). The best is picked on these captions, which favours it where several are tried.
-
-        Raises:
-            ParameterError: Only one VAE has so few tokens.
+            (the best VAE with fewer channels, the VAE with most, difference of shares over the same captions). The best
+            is picked on these captions, which favours it where several are tried.
         """
         same = self.table[self.table["tokens"] == self.table["tokens"].min()].sort_values("channels")
         if len(same) < 2:
@@ -148,16 +140,10 @@ def one_each(
     codecs: Mapping[str, MobiVidVAE], lessons: Captioned, asked: Captioned, judge: Judge, real: Tensor,
     *, tflop: float, seed: int = 0,
 ) -> OneEach:  # fmt: skip
-    """Train one denoiser on each VAE's latents with the same compute, and score what it generates.
+    """Train one denoiser on each VAE's latents with the same `tflop`, and score what it generates.
 
-    Args:
-        codecs: {title: VAE}.
-        lessons: Clips (M, 3, T, H, W) uint8 to train on, with their labels.
-        asked: Clips (N, 3, T, H, W) uint8 whose captions are generated for.
-        judge: A trained judge.
-        real: (N, F) judge features of other real clips.
-        tflop: Training compute of each.
-        seed: Seed of weights, draws and noise.
+    Clips are (N, 3, T, H, W) uint8 with their labels: `lessons` to train on, `asked` whose captions are generated for.
+    `real` are (N, F) judge features of other real clips; `seed` is of weights, draws and noise.
     """
     rows, right = [], {}
     clips, labels = to_float(asked[0]), asked[1]

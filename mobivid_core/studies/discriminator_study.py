@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -22,11 +21,12 @@ from torch import nn
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.discriminator import TeacherDiscriminator, default_depths
 from mobivid_core.distill.trainer import Distiller
-from mobivid_core.measure.intervals import Interval, cells, over_seeds
+from mobivid_core.measure.intervals import Interval
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import get_profile
 from mobivid_core.show.outcome import TableResult
+from mobivid_core.studies import records
 from mobivid_core.studies.distillation_bench import FOUR, Bench
 from mobivid_core.studies.records import provenance, read_study, run_study, run_trials
 
@@ -94,15 +94,8 @@ _MEASURE = "Frechet / start"
 
 
 def over_trial(rows: pd.DataFrame, ours: str, other: str) -> Interval:
-    """Distance of one trial over another's, paired by seed: geometric mean and t interval; of one seed no interval.
-
-    `ours` and `other` are beginnings of the trials' names.
-    """
-    by_seed = [rows[rows["trial"].str.startswith(name)].groupby("seed")[_MEASURE].first() for name in (ours, other)]
-    pairs = (by_seed[0] / by_seed[1]).dropna().to_numpy()
-    if len(pairs) < 2:
-        return Interval(pairs.mean(), np.nan, np.nan, kind="no interval", over="seeds", n=len(pairs))
-    return over_seeds(pairs, logs=True)
+    """Distance of one trial over another's, paired by seed: `records.over_trial`."""
+    return records.over_trial(rows, _MEASURE, ours, other)
 
 
 def mixed_over_either(rows: pd.DataFrame) -> Interval:
@@ -116,9 +109,7 @@ def study_table(rows: pd.DataFrame, source: str, name: str) -> TableResult:
     columns = [c for c in ("all together", _MEASURE, "accuracy / start", "D(real) - D(student)") if c in rows]
     table = rows.groupby("trial", sort=False)[columns].mean().reset_index()
     first = CONTROL if name == "heads" else ALONE[0]
-    ratios = [over_trial(rows, trial, first) for trial in table["trial"]]
-    for column in ("value", "low", "high", "interval", "n"):
-        table[f"over '{first}'" if column == "value" else column] = [cells(r)[column] for r in ratios]
+    table = records.beside_trial(table, rows, _MEASURE, first)
     clear = table.loc[(table["high"] < 1) | (table["low"] > 1), "trial"]
     spread = table[_MEASURE].max() - table[_MEASURE].min()
     return TableResult(

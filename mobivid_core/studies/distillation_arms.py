@@ -59,17 +59,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """A trained arm: averaged weights, the sampler that fits its loss, student updates, seconds, counted FLOPs.
+    """A trained arm."""
 
-    `recoveries` counts the returns to a good state after non-finite values.
-    """
-
-    student: nn.Module
-    sample: CaptionSampler
-    updates: int
+    student: nn.Module  # averaged weights
+    sample: CaptionSampler  # the sampler that fits its loss
+    updates: int  # of the student
     seconds: float
-    flops: float
-    recoveries: int
+    flops: float  # counted
+    recoveries: int  # returns to a good state after non-finite values
 
 
 def matching_update(costs: DistillCosts, s: DistillSettings) -> float:
@@ -131,27 +128,18 @@ def run_arm(
     trajectories: Trajectories,
     stages: Sequence[Stage],
     costs: DistillCosts,
-    *,
-    synthetic_share: float = 0.5,
-    progress: bool = False,
 ) -> ArmResult:
     """Train the stages one after the other, each from the averaged student of the one before; `start` is copied."""
     student, updates, seconds, recoveries = start, 0, 0.0, 0
     for stage in stages:
         s, contest = stage.settings, None
-        if s.adversarial_weight > 0:
-            if stage.term == "matching":
-                contest = make_matching(teacher, trajectories, s)
-            else:
-                contest = make_contest(teacher, dataset, trajectories, s, synthetic_share)
-        distiller = Distiller(
-            copy.deepcopy(student).requires_grad_(True),
-            trajectories,
-            s,
-            contest=contest,
-            anchor=consistency_loss if stage.consistent else None,
-        )
-        student = distiller.run(progress=progress, title=stage.term if contest else "anchor")
+        if s.adversarial_weight > 0 and stage.term == "matching":
+            contest = make_matching(teacher, trajectories, s)
+        elif s.adversarial_weight > 0:
+            contest = make_contest(teacher, dataset, trajectories, s)
+        anchor, copied = consistency_loss if stage.consistent else None, copy.deepcopy(student).requires_grad_(True)
+        distiller = Distiller(copied, trajectories, s, contest=contest, anchor=anchor)
+        student = distiller.run()
         updates, seconds = updates + distiller.step, seconds + distiller.log[-1]["seconds"]
         recoveries += distiller.recoveries
     own = consistency_sampler if stages[-1].consistent else Sampler("euler", STUDENT_STEPS).on

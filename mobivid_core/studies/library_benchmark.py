@@ -73,28 +73,18 @@ RECIPE = hashlib.sha256(repr(_RECIPE).encode()).hexdigest()[:6]
 
 @dataclass(frozen=True)
 class Setting:
-    """What every arm shares."""
+    """What every arm shares; a `Reference` has the teacher's answers on its clips."""
 
     teacher: MobiVidTransformer3DModel
-    #: Clips of calibration and recovery.
-    train: LatentDataset
-    #: Samples of scores and refit.
-    calibration: CalibrationSet
-    #: Teacher answers that choices are made on.
-    probe: Reference
-    #: Teacher answers that rates are chosen on.
-    choice: Reference
-    #: Teacher answers that earlier records, and the choice of arms after them, were judged on.
-    held_out: Reference
-    #: Teacher answers on clips that no choice has seen: the final judgement.
-    fresh: Reference
-    #: Test captions that no choice has seen, and the judge.
-    evaluator: Evaluator
-    #: The paper's counts.
-    targets: Targets
-    #: Steps of the recovery, and clips of one.
-    steps: int
-    batch: int
+    train: LatentDataset  # clips of calibration and recovery
+    calibration: CalibrationSet  # samples of scores and refit
+    probe: Reference  # that choices are made on
+    choice: Reference  # that rates are chosen on
+    fresh: Reference  # clips that no choice has seen: the final judgement
+    evaluator: Evaluator  # test captions that no choice has seen, and the judge
+    targets: Targets  # the paper's counts
+    steps: int  # of the recovery
+    batch: int  # clips of a step
 
     @classmethod
     def load(cls, profile: Profile, steps: int, clips: int) -> Setting:
@@ -105,10 +95,8 @@ class Setting:
         teacher.requires_grad_(False)
         sizes = {"frames": profile.frames, "size": profile.size, "cache": runs_dir(profile.name) / "latents"}
         train = latent_dataset(vae, split="train", count=min(profile.train_clips, 1024), **sizes)
-        held = latent_dataset(vae, split="val", count=profile.calibration_clips, **sizes)
         calibration = calibration_from(train, samples=CALIBRATION * profile.calibration_clips, seed=0)
         probe = reference(teacher, calibration.first(max(4, profile.calibration_clips // 4)))
-        held_out = reference(teacher, calibration_from(held, seed=1))
         others = latent_dataset(vae, split="val", count=2 * profile.calibration_clips, **sizes)
         half = torch.arange(profile.calibration_clips, 2 * profile.calibration_clips)
         unseen = replace(others, latents=others.latents[half], caption_of=others.caption_of[half])
@@ -117,8 +105,8 @@ class Setting:
         fresh = reference(teacher, calibration_from(new, seed=3))
         evaluator = Evaluator.prepare(vae, judge, profile, n=clips, start=FRESH_START, progress=False)
         batch = max(4, profile.batch // 2)
-        answers = probe, choice, held_out, fresh
-        return cls(teacher, train, calibration, *answers, evaluator, Targets.of(profile.mobile), steps, batch)
+        targets = Targets.of(profile.mobile)
+        return cls(teacher, train, calibration, probe, choice, fresh, evaluator, targets, steps, batch)
 
     def bank(self, seed: int) -> TeacherBank:
         """Recovery batches with the teacher's answers and the states of all its blocks, kept for every arm."""
@@ -189,7 +177,7 @@ def recovered(
 def measured(
     s: Setting, chosen: LibraryPlan, start: MobiVidTransformer3DModel, student: MobiVidTransformer3DModel, seed: int
 ) -> dict:
-    """What an arm's row says, on clips and captions that no choice has seen (and once on those of earlier records)."""
+    """What an arm's row says, on clips and captions that no choice has seen."""
     score = s.evaluator.evaluate(student, steps=8, solver="unipc", seed=seed, keep=0, progress=False).scores
     errors = output_errors(student, s.fresh)
     return {
@@ -199,7 +187,6 @@ def measured(
         "KD before recovery": float(output_errors(start, s.fresh).mean()),
         "KD recovered": float(errors.mean()),
         "MiniVBench total": float(score["total"]),
-        "KD recovered, earlier clips": float(output_errors(student, s.held_out).mean()),
         "errors": [round(float(e), 6) for e in errors],
     }
 

@@ -34,7 +34,8 @@ from mobivid_core.prune.costs import parameter_cost
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.calibration import CalibrationSet
-from mobivid_core.sensitivity.kd import BATCH, Reference, forward, output_errors
+from mobivid_core.sensitivity.kd import BATCH, Reference, output_errors
+from mobivid_core.studies.criteria import task_loss
 
 IMPORTANCES = ("magnitude", "Taylor", "Hessian")
 #: Halvings of the interval of pruning ratios; 2^-12 of the units is a fraction of a neuron a layer.
@@ -111,11 +112,11 @@ def torch_pruning_plan(
         chosen = calibration if count is None else calibration.first(count)
         if importance == "Taylor":
             for _, batch in chosen.batches(BATCH):
-                _task_loss(work, batch).sum().backward()
+                task_loss(work, batch).backward()
         elif importance == "Hessian":
             for _, batch in chosen.batches(1):
                 work.zero_grad()
-                _task_loss(work, batch).sum().backward()
+                task_loss(work, batch).backward()
                 score.accumulate_grad(work)
         plan = _at_budget(lambda ratio, w=work, s=score: _torch_pruning_kept(tp, w, s, ratio), model, budget)
         error = float(output_errors(prune(model, plan).eval(), against).mean())
@@ -127,11 +128,6 @@ def torch_pruning_plan(
     )
 
 
-def _task_loss(model: MobiVidTransformer3DModel, batch: CalibrationSet) -> Tensor:
-    """(B,) flow-matching loss."""
-    return (forward(model, batch)[0] - batch.velocity).square().flatten(1).mean(1)
-
-
 def _torch_pruning_kept(tp: Any, model: MobiVidTransformer3DModel, score: Any, ratio: float) -> PruningPlan:
     """What one global pruning ratio leaves, as indices."""
     shadow, sizes = _Shadow(model), model.sizes
@@ -140,18 +136,11 @@ def _torch_pruning_kept(tp: Any, model: MobiVidTransformer3DModel, score: Any, r
         count = attention.to_q.out_features // sizes.head_dim
         heads |= dict.fromkeys((attention.to_q, attention.to_k, attention.to_v), count)
         output.append(attention.to_out)
+    inputs = torch.randn(1, 4, sizes.hidden), torch.randn(1, 4, sizes.hidden)
     pruner = tp.pruner.BasePruner(
-        shadow,
-        (torch.randn(1, 4, sizes.hidden), torch.randn(1, 4, sizes.hidden)),
-        importance=score,
-        global_pruning=True,
-        pruning_ratio=ratio,
-        num_heads=heads,
-        prune_num_heads=True,
-        prune_head_dims=False,
-        head_pruning_ratio=ratio,
-        ignored_layers=output,
-    )
+        shadow, inputs, importance=score, global_pruning=True, pruning_ratio=ratio, ignored_layers=output,
+        num_heads=heads, prune_num_heads=True, prune_head_dims=False, head_pruning_ratio=ratio,
+    )  # fmt: skip
     gone: dict[nn.Module, set[int]] = {}
     for group in pruner.step(interactive=True):
         for dependency, indices in group:
@@ -201,19 +190,15 @@ def fastnas_plan(model: MobiVidTransformer3DModel, against: Reference, budget: f
     began = time.perf_counter()
     work, batch = copy.deepcopy(model).eval(), against.calibration.first(1)
     share = budget / parameter_cost(model.sizes).total(model.sizes)
-    settings = {
-        "data_loader": [(batch.noisy, batch.timestep, batch.text, batch.mask)],
-        "score_func": lambda candidate: -float(output_errors(candidate, against).mean()),
-    }
+    inputs, limit = (batch.noisy, batch.timestep, batch.text, batch.mask), {"params": f"{100 * share:.3f}%"}
+
+    def score(candidate: nn.Module) -> float:
+        return -float(output_errors(candidate, against).mean())
+
+    config = {"data_loader": [inputs], "score_func": score}
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            narrowed, _ = mtp.prune(
-                model=work,
-                mode="fastnas",
-                constraints={"params": f"{100 * share:.3f}%"},
-                dummy_input=(batch.noisy, batch.timestep, batch.text, batch.mask),
-                config=settings,
-            )
+            narrowed, _ = mtp.prune(work, mode="fastnas", constraints=limit, dummy_input=inputs, config=config)
     except (ValueError, RuntimeError, AssertionError) as error:
         raise BudgetError(f"FastNAS found no model of {share:.0%} of the parameters: {error}") from error
     ffn = tuple(_rows_of(new.ffn.up, old.ffn.up) for new, old in zip(narrowed.blocks, model.blocks, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,25 +49,15 @@ Row = tuple[str, bool]
 
 @dataclass(frozen=True)
 class Record:
-    """A recorded benchmark.
+    """A recorded benchmark."""
 
-    Attributes:
-        rows: One row an arm, budget and seed; `refused` says why an arm could not meet the budget.
-        facts: Date, versions, teacher, settings.
-        errors: KD error of each clip by (arm, budget, refit, seed); empty in older records.
-    """
-
-    rows: pd.DataFrame
-    facts: dict
-    errors: dict[tuple, np.ndarray] = field(default_factory=dict)
+    rows: pd.DataFrame  # one row an arm, budget and seed; `refused` says why an arm could not meet the budget
+    facts: dict  # date, versions, teacher, settings
+    errors: dict[tuple, np.ndarray]  # KD error of each clip by (arm, budget, refit, seed); empty in older records
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Record:
-        """Read the record.
-
-        Raises:
-            CheckpointError: It is missing, or not such a record.
-        """
+        """Read the record; a `CheckpointError` says that it is missing, or not such a record."""
         rows, facts = read_study(RECORD, "libraries", COLUMNS, folder)
         if "refit" not in rows:  # an older record refitted our arms alone, and said so in their names
             rows = rows.assign(refit=rows["arm"].str.startswith("ours"), arm=rows["arm"].str.removesuffix(", refit"))
@@ -129,14 +119,9 @@ class Record:
         self, budget: str, arms: tuple[str, ...], column: str = "KD recovered", *, highest: bool = False,
         refit: bool | None = None,
     ) -> Row:  # fmt: skip
-        """The arm of these kinds with the lowest (or highest) mean of a column, and whether it was refitted.
+        """The arm with the lowest (or highest) mean of a column at budget "0.7" or "paper", and whether refitted.
 
-        Args:
-            budget: "0.7" or "paper".
-            arms: Beginnings of their names.
-            column: What is compared.
-            highest: Look for the highest.
-            refit: Only rows with, only rows without; None for the better of both, in the arms' favour.
+        `arms` are beginnings of names; `refit` None takes the better of both, in the arms' favour.
         """
         rows = self.measured(budget)
         rows = rows[rows["arm"].str.startswith(arms)]

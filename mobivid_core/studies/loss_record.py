@@ -3,34 +3,31 @@
 Paper: not part of it; answers R4.1 (what distillation costs, and what its losses buy).
 
 * losses: every arm of `mobivid_core.studies.distillation_arms` at one budget, over seeds;
-* compute: quality against the budget, regression alone and with the adversarial stage;
-* seeds: the same two arms at one budget, over more seeds.
+* compute: quality against the budget, regression alone and with the adversarial stage.
 
 A trial takes minutes. Interrupted, the command goes on with the trials that are missing.
 """
 
 from __future__ import annotations
 
-import math
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from mobivid_core.measure.intervals import Interval, cells, over_seeds
+from mobivid_core.measure.intervals import Interval
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import get_profile
 from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION
 from mobivid_core.studies.distillation_bench import Bench, Trial
-from mobivid_core.studies.records import provenance, read_study, run_study, run_trials
+from mobivid_core.studies.records import beside_trial, over_trial, provenance, read_study, run_study, run_trials
 
-RECORDS = {name: f"distill_{name}" for name in ("losses", "compute", "seeds")}
+RECORDS = {name: f"distill_{name}" for name in ("losses", "compute")}
 #: Seeds of a study, where the command line says nothing else.
-SEEDS = {"losses": 3, "compute": 1, "seeds": 5}
+SEEDS = {"losses": 3, "compute": 1}
 NEEDED = ["trial", "seed", "TFLOP (counted)", "all together", "Frechet", "Frechet / start"]
 
 
@@ -53,7 +50,7 @@ class LossRecord:
 
     @classmethod
     def load(cls, name: str, teacher: str, folder: Path | None = None) -> LossRecord:
-        """Read the record of "losses", "compute" or "seeds".
+        """Read the record of "losses" or "compute".
 
         `teacher` is `teacher_hash` of this run; `folder` None means the project's records.
         """
@@ -68,27 +65,14 @@ class LossRecord:
         table = grouped.mean(numeric_only=True).drop(columns=["seed", "low", "high"], errors="ignore")
         table.insert(0, "seeds", grouped.size())
         table["lowest Frechet"], table["highest Frechet"] = grouped["Frechet"].min(), grouped["Frechet"].max()
-        trials = table.index.get_level_values("trial")
-        if trials.is_unique:  # one budget: a ratio to the regression at the same compute means something
-            blank = {"value": np.nan, "low": np.nan, "high": np.nan, "interval": "", "n": np.nan}
-            over = [cells(ratio) if ratio else blank for ratio in (self.over(trial) for trial in trials)]
-            for column in blank:
-                name = f"over '{REGRESSION}'" if column == "value" else column
-                table[name] = [found[column] for found in over]
-        return table.reset_index().drop(columns="budget")
+        table = table.reset_index().drop(columns="budget")
+        # one budget: a ratio to the regression at the same compute means something
+        return beside_trial(table, self.rows, "Frechet", REGRESSION) if table["trial"].is_unique else table
 
     def over(self, trial: str, other: str = REGRESSION) -> Interval | None:
-        """Frechet distance of `trial` over `other`'s, paired by seed: geometric mean, 95 % interval over seeds.
-
-        Returns:
-            (ratio, low, high); None where fewer than two seeds have both.
-        """
-        logs = [
-            rows.drop_duplicates("seed", keep="last").set_index("seed")["Frechet"].map(math.log)
-            for rows in (self.rows[self.rows["trial"] == name] for name in (trial, other))
-        ]
-        differences = (logs[0] - logs[1]).dropna()
-        return over_seeds(np.exp(differences.to_numpy()), logs=True) if len(differences) > 1 else None
+        """Frechet distance of `trial` over `other`'s (`over_trial`); None where fewer than two seeds have both."""
+        found = over_trial(self.rows, "Frechet", trial, other)
+        return found if found.n > 1 else None
 
     def growth(self) -> str:
         """One sentence: how the Frechet distance of each trial changes from its smallest to its largest budget."""

@@ -56,20 +56,10 @@ def train_sweep(
     batch: int = 4,
     crop: int = 64,
 ) -> list[SweepPoint]:
-    """Fit and train every point of both sweeps; a point that both share is trained once.
+    """Fit and train every point of both sweeps on clips (N, 3, T, H, W) uint8; one that both share is trained once.
 
-    Args:
-        pool: Training clips (N, 3, T, H, W) uint8.
-        ratios: Compression ratios.
-        like: (ratio, channels) whose floats per pixel the first sweep keeps.
-        width: Width of the convolutional nets.
-        steps: Training steps of each VAE.
-        seed: Seed of weights and crops: every VAE sees the same crops.
-        batch: Crops a step.
-        crop: Side of a crop in pixels.
-
-    Returns:
-        Points in the order of the ratios, the first sweep before the second.
+    The first sweep, in the order of the ratios, keeps the floats per pixel of `like`, a (ratio, channels). `width` is
+    of the convolutional nets; every VAE takes `steps` of `batch` crops of `crop` x `crop` pixels, the same ones.
     """
     points: list[SweepPoint] = []
     trained: dict[tuple, MobiVidVAE] = {}
@@ -90,15 +80,9 @@ def train_sweep(
 
 
 def sweep_table(points: Sequence[SweepPoint], held_out: Mapping[str, Tensor]) -> pd.DataFrame:
-    """What every point reconstructs of held-out clips.
+    """What every point reconstructs of held-out clips, {name of the data: (N, 3, T, H, W)} of one size.
 
-    Args:
-        points: From `train_sweep`.
-        held_out: Name of the data -> clips (N, 3, T, H, W) in [-1, 1], of one size.
-
-    Returns:
-        One row a point: `sweep`, `ratio`, `channels`, `tokens`, `latent floats`; for each data PCA's PSNR,
-        the trained VAE's with its 95 % interval over clips, and its SSIM.
+    One row a point; for each data PCA's PSNR, the trained VAE's with its 95 % interval over clips, and its SSIM.
     """
     rows, seen = [], {}
     for point in points:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -71,9 +72,6 @@ def run_study(
         defaults: {option of `OPTIONS`: its default}; they become facts of the record.
         arguments: Words after the subcommand.
         of_teacher: Whether the record is of a profile's teacher.
-
-    Returns:
-        The exit status.
     """
     parser = CommandParser(f"study {next(iter(records))}" if len(records) == 1 else "study", about)
     if len(records) > 1:
@@ -126,15 +124,10 @@ def write_record(place: Path, table: pd.DataFrame, facts: dict) -> None:
 
 
 def read_record(place: Path, command: str, columns: Sequence[str] = ()) -> tuple[pd.DataFrame, dict]:
-    """(table, facts) of a record.
-
-    Args:
-        place: Path without suffix.
-        command: What makes the record again.
-        columns: Which it must have.
+    """(table, facts) of a record at a path without suffix, which `command` makes again.
 
     Raises:
-        CheckpointError: Either file is missing or unreadable, or the table lacks a column.
+        CheckpointError: Either file is missing or unreadable, or the table lacks one of `columns`.
     """
     import pandas as pd
 
@@ -158,13 +151,9 @@ def read_study(
 
 
 def provenance(facts: dict, made: str, teacher: str, rows: pd.DataFrame | None = None) -> str:
-    """One sentence on where a record comes from.
+    """One sentence on where a record comes from: date, how it was `made`, whose it is, and the space of distances.
 
-    Args:
-        facts: Of the record.
-        made: How it was made, after the date.
-        teacher: `teacher_hash` of this run; a record of another teacher is said loudly.
-        rows: A table with distances, of which the feature space is told; older records have the judge's.
+    `teacher` is `teacher_hash` of this run; of `rows` with distances the feature space is told.
     """
     whose = "this teacher" if facts["teacher"] == teacher else "ANOTHER TEACHER than this run's"
     space = ""
@@ -172,6 +161,30 @@ def provenance(facts: dict, made: str, teacher: str, rows: pd.DataFrame | None =
         told = rows["distances in"].iloc[0] if "distances in" in rows else "the judge's features"
         space = f"; distances in {told}"
     return f"Recorded on {facts['date']}{made}, on {whose}{space}."
+
+
+def over_trial(rows: pd.DataFrame, column: str, ours: str, other: str) -> Interval:
+    """A column of one trial over another's, paired by seed: geometric mean and t interval; of one seed no interval.
+
+    `ours` and `other` are beginnings of the trials' names.
+    """
+    from mobivid_core.measure.intervals import Interval, over_seeds
+
+    by_seed = [rows[rows["trial"].str.startswith(name)].groupby("seed")[column].first() for name in (ours, other)]
+    pairs = (by_seed[0] / by_seed[1]).dropna().to_numpy()
+    if len(pairs) < 2:
+        return Interval(pairs.mean(), math.nan, math.nan, kind="no interval", over="seeds", n=len(pairs))
+    return over_seeds(pairs, logs=True)
+
+
+def beside_trial(table: pd.DataFrame, rows: pd.DataFrame, column: str, first: str) -> pd.DataFrame:
+    """A table of trials with `over_trial` of each over the `first`."""
+    import pandas as pd
+
+    from mobivid_core.measure.intervals import cells
+
+    over = pd.DataFrame([cells(over_trial(rows, column, trial, first)) for trial in table["trial"]], table.index)
+    return pd.concat([table, over.rename(columns={"value": f"over '{first}'"})], axis=1)
 
 
 def current(name: str, profile: str, value: Interval | None) -> Interval | None:

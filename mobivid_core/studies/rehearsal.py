@@ -72,21 +72,10 @@ def record_path() -> Path:
 def rehearse(
     work: Path, *, blocks: int = BLOCKS, heads: int = HEADS, samples: int = 3, probes: int = 1, clip: Clip | None = None
 ) -> tuple[pd.DataFrame, dict]:
-    """Run every step in a folder.
+    """Run every step in a folder, which gets about 7 GB at full size: (a row a step, facts of machine and settings).
 
-    Args:
-        work: Gets about 7 GB at full size.
-        blocks: Fewer than `BLOCKS` for a trial.
-        heads: Fewer than `HEADS` for a trial.
-        samples: Of scoring.
-        probes: Of scoring.
-        clip: What all steps work on.
-
-    Returns:
-        (rows with step, seconds, peak_gb, tflop; facts of the machine and the settings).
-
-    Raises:
-        RunError: A step failed; quotes its last line.
+    A trial has fewer `blocks` and `heads`; `samples` and `probes` are of scoring. A step that fails is a `RunError`
+    with its last line.
     """
     from mobivid_core.ltx.layout import ltx_sizes
 

@@ -1,15 +1,11 @@
-"""Benchmark of the training loop against a plain one, on this machine, in one run.
+"""The training loop against a plain one, on this machine, in one run: `accelerated()`, which notebook 02 shows.
 
-    mobivid bench training    # each speed-up alone, then all, as a CSV
-    accelerated()          # in Python: the plain loop and all speed-ups, in under a minute
-
-Every arm trains the miniature teacher on the same random batches in a process of its own, because the allocator reads
-its settings at start. The plain arm is what one writes first: float32, eager, torch's AdamW with its defaults.
+Both arms train the miniature teacher on the same random batches, each in a process of its own, because the allocator
+reads its settings at start. The plain arm is what one writes first: float32, eager, torch's AdamW with its defaults.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -21,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 import pandas as pd
 import torch
 
-from mobivid_core.command import CommandParser, above_zero, at_least_one, run_command
 from mobivid_core.errors import TrainingError
 from mobivid_core.memory import GLIBC_ENVIRONMENT
 from mobivid_core.models.config import MINI_SERVER, SMOKE_SERVER, DiTConfig
@@ -43,7 +38,6 @@ class Arm:
     bf16: bool = False  # bfloat16 autocast, attention written out
     compiled: bool = False
     fused: bool = False  # AdamW in one fused kernel
-    threads: int = 0  # 0 for one a usable core
     processes: int = 1  # processes that share each batch, with one thread each
 
 
@@ -56,18 +50,7 @@ def everything(plan: SpeedPlan) -> Arm:
     return Arm("all together", malloc, plan.bf16, plan.compiled, fused=True, processes=plan.threads)
 
 
-def arms(plan: SpeedPlan) -> list[Arm]:
-    """Plain, each speed-up that this machine has alone, and all of them."""
-    together = everything(plan)
-    alone = [Arm("one thread", threads=1), Arm("fused AdamW", fused=True)]
-    alone += [Arm("allocator", malloc=True)] * together.malloc
-    alone += [Arm("bfloat16", bf16=True)] * plan.bf16
-    alone += [Arm("compiled blocks", compiled=True)] * plan.compiled
-    alone += [Arm("a process for each core", processes=plan.threads)] * (plan.threads > 1)
-    return [PLAIN, *alone, together]
-
-
-def compare(chosen: list[Arm], *, sizes: str = "mini", batch: int = 64, seconds: float = 6.0) -> pd.DataFrame:
+def compare(chosen: Sequence[Arm], *, sizes: str = "mini", batch: int = 64, seconds: float = 6.0) -> pd.DataFrame:
     """Time each arm, for `seconds` of measured steps after warm-up and compiling; the first is the ratios' baseline.
 
     Returns:
@@ -99,7 +82,7 @@ def _measure(arm: Arm, sizes: str, batch: int, seconds: float) -> dict[str, obje
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(project_root()), environment.get("PYTHONPATH")]))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(arm.processes)]
     done = subprocess.run(
-        [sys.executable, *launcher * (arm.processes > 1), "-m", "mobivid_core", "bench", "training", "--arm", request],
+        [sys.executable, *launcher * (arm.processes > 1), "-m", __name__, request],
         env=environment | (GLIBC_ENVIRONMENT if arm.malloc else {}),
         capture_output=True,
         text=True,
@@ -118,7 +101,7 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
     from mobivid_core.train.distributed import average_gradients, processes, split, total
 
     state = processes()
-    torch.set_num_threads(1 if arm.processes > 1 else arm.threads or usable_cores())
+    torch.set_num_threads(1 if arm.processes > 1 else usable_cores())
     torch.manual_seed(0)
     model = MobiVidTransformer3DModel.from_sizes(sizes)
     if arm.compiled:
@@ -157,27 +140,8 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
     return row | {"start_s": round(start_s, 2), "loss": loss}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: measure, print and write a CSV; returns the exit status."""
-    parser = CommandParser("bench training", main.__doc__)
-    parser.add_argument("--arm", help=argparse.SUPPRESS)
-    parser.add_argument("--sizes", choices=SIZES, default="mini")
-    parser.add_argument("--batch", type=at_least_one, default=64)
-    parser.add_argument("--seconds", type=above_zero, default=10.0, help="of measured steps in each arm")
-    parser.add_out("CSV file to write", file=True)
-    return run_command(_command, parser, arguments)
-
-
-def _command(options: argparse.Namespace) -> None:
-    if options.arm:
-        request = json.loads(options.arm)
-        row = _run(Arm(**request["arm"]), SIZES[request["sizes"]], request["batch"], request["seconds"])
-        if os.environ.get("RANK", "0") == "0":
-            print(json.dumps(row))
-        return
-    plan = SpeedPlan.detect()
-    print(plan)
-    frame = compare(arms(plan), sizes=options.sizes, batch=options.batch, seconds=options.seconds)
-    print(frame.round(3).to_string(index=False))
-    if options.out:
-        frame.to_csv(options.out, index=False)
+if __name__ == "__main__":  # an arm's own process
+    asked = json.loads(sys.argv[1])
+    found = _run(Arm(**asked["arm"]), SIZES[asked["sizes"]], asked["batch"], asked["seconds"])
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(found))

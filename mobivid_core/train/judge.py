@@ -45,10 +45,7 @@ def learn_looks(
     seed: int = 0,
     progress: Callable[[dict], None] | None = None,
 ) -> None:
-    """Train the appearance tower on single frames, with heads of its own that are dropped afterwards.
-
-    `progress` is called with {"image_step", "image_loss"} ten times.
-    """
+    """Train the appearance tower on single frames, with heads of its own that are dropped; ten rows of progress."""
     device, sizes = judge.device, tuple(sorted({VIEW_SIZE, profile.size}))
     pool = ClipPool(1, sizes, 6144 if profile.meaningful else 4 * batch, fresh=0.4, device=device)
     rng, generator = np.random.default_rng([seed, 1]), torch.Generator().manual_seed(seed + 1)
@@ -116,8 +113,8 @@ def train_judge(
 ) -> tuple[Judge, pd.DataFrame]:
     """Train a judge: its appearance tower on single frames, then all of it for `profile.judge_steps` steps on clips.
 
-    Returns the judge in evaluation mode and its log: step, loss, val_<attribute>, val_all; `progress` got each row. A
-    TrainingError tells of a loss that became non-finite.
+    Returns it in evaluation mode, and its log (step, loss, val_<attribute>, val_all), each row of which `progress` got.
+    A loss that becomes non-finite is a `TrainingError`.
     """
     torch.manual_seed(seed)
     steps, batch = profile.judge_steps, min(32, profile.batch)
@@ -186,11 +183,7 @@ def publish_judge(
     device: torch.device | str = "cpu",
     progress: Callable[[dict], None] | None = None,
 ) -> Judge:
-    """Train a judge, measure its own accuracy and save it.
-
-    In `folder`; None publishes it as the stage `judge` of the profile's run. `progress` is called with each row of the
-    log.
-    """
+    """Train a judge, measure its own accuracy and save it in `folder`, None for the stage `judge` of the run."""
     judge, log = train_judge(profile, seed=seed, device=device, progress=progress)
     measured = measure(judge, frames=profile.frames, size=profile.size, clips=512 if profile.meaningful else 16)
     with artifacts.publish("judge", profile.name) if folder is None else nullcontext(folder) as place:

@@ -29,7 +29,6 @@ class ClipPool:
     render_sizes: tuple[int, ...] = (64, 128)  # sizes to render at before pooling to 64 x 64, taken in turn
     capacity: int = 1024  # clips kept, as bytes
     fresh: float = 0.2  # share of a batch that is rendered for it
-    split: str = "judge"
     device: torch.device | str = "cpu"  # where clips are rendered; they are kept on the CPU
 
     def __post_init__(self) -> None:
@@ -49,7 +48,7 @@ class ClipPool:
     def _render(self, slots: list[int]) -> None:
         size = self.render_sizes[(self.rendered // max(1, len(slots))) % len(self.render_sizes)]
         indices = range(self.rendered, self.rendered + len(slots))
-        drawn = render_clips(self.split, indices, frames=self.frames, size=size, device=self.device)
+        drawn = render_clips("judge", indices, frames=self.frames, size=size, device=self.device)
         seen = F.adaptive_avg_pool3d(drawn.clips, (self.frames, VIEW_SIZE, VIEW_SIZE)).cpu()
         self._clips[slots] = ((seen + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         self._labels[slots] = label_indices(drawn.labels)

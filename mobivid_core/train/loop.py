@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,10 @@ from tqdm import tqdm
 from mobivid_core.errors import ParameterError, TrainingError
 from mobivid_core.train.distributed import SplitLoss, agreed, average_gradients, processes, shard, split, total, whole
 from mobivid_core.train.muon import Muon, faster_in_bfloat16
-from mobivid_core.train.schedule import Clock, Schedule
+from mobivid_core.train.schedule import Schedule
 from mobivid_core.train.state import Keeper
 
 _MOST_BAD_STEPS = 10
-#: Shorter runs print no estimate: the progress bar will do.
-_LONG_RUN = 1000
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class TrainSettings(Schedule):
 class TrainResult:
     """What a training run left."""
 
-    averaged: nn.Module  # the model with averaged weights (the model itself where none were kept)
+    averaged: nn.Module  # the model with averaged weights (the model itself where none were kept); may be in shards
     log: list[dict[str, float]] = field(default_factory=list)  # rows `step, loss, ..., seconds`
     seconds: float = 0.0  # wall time spent training, all resumed parts together
     ended: str = ""  # why `on_log` ended the run early; empty otherwise
@@ -67,13 +66,10 @@ Loss = Callable[[int, torch.Generator], "Tensor | dict[str, Tensor]"]
 
 @dataclass(frozen=True)
 class Player:
-    """A model and what trains it, where two are trained in one run.
+    """A model and what trains it, where two are trained in one run; see `train`.
 
-    Attributes:
-        model: Trained in place.
-        loss: As for `train`.
-        settings: Of an opponent they say rates, moment decays, clipping and seed; the run's length, log and states are
-            the first model's, and an opponent is neither averaged nor sharded.
+    The settings of an opponent say rates, moment decays, clipping and seed; the run's length, log and states are the
+    first model's, and an opponent is neither averaged nor sharded.
     """
 
     model: nn.Module
@@ -99,15 +95,12 @@ def train(
         loss: Called with (step, generator); returns a scalar, or a dict whose `loss` is minimised and whose
             other entries are logged. It should call `model` itself. A `SplitLoss` may also be split over
             processes and micro-batches.
-        settings: See `TrainSettings`.
+        settings: Of the run.
         folder: Where `state.safetensors` and `log.csv` are kept; None keeps nothing.
         title: Shown beside the progress bar.
-        progress: Show a progress bar, and for long runs an estimate of the time they take.
+        progress: Show a progress bar, with the time left.
         on_log: Called with each row of the log, in the first process; text that it returns ends the run there.
         opponent: A second model, moved in the same steps. Its terms are logged too, its state is kept beside.
-
-    Returns:
-        The averaged model (in shards if `settings.sharded`), the log and the seconds.
 
     Raises:
         ParameterError: The loss cannot be split as the settings or the processes ask.
@@ -132,10 +125,10 @@ def train(
         range(start, settings.steps), title, settings.steps, initial=start, disable=not (progress and first),
         mininterval=2.0, ascii=True,
     )  # fmt: skip
-    clock = Clock(keeper.seconds, start)
+    began = time.perf_counter() - keeper.seconds  # earlier parts of the run count
     model.train()
     done, bad, whole_run, ended = start, 0, False, ""
-    spent_s = _spent(clock, settings)
+    spent_s = _spent(began, settings)
     try:
         for step in bar:
             if settings.position(step, spent_s) >= settings.steps:
@@ -146,16 +139,14 @@ def train(
                 raise TrainingError(_diverged(title, bad, step, folder, settings))
             if settings.ema and finite:
                 _average(averaged, model, min(settings.ema, (1 + step) / (10 + step)))
-            done, spent_s = step + 1, _spent(clock, settings)
+            done, spent_s = step + 1, _spent(began, settings)
             if step % settings.log_every == 0 or settings.position(done, spent_s) >= settings.steps:
-                row = {"step": done, **terms, "seconds": round(clock.seconds, 2)}
+                row = {"step": done, **terms, "seconds": round(time.perf_counter() - began, 2)}
                 keeper.log.append(row)
                 bar.set_postfix_str(f"loss {terms['loss']:.4f}", refresh=False)
                 ended = (on_log(row) if on_log and first else None) or ""
                 if total({"ended": float(bool(ended))})["ended"]:
                     break
-            if clock.tick(done) and progress and first and settings.steps >= _LONG_RUN:
-                bar.write(f"{title}: {clock.estimate(done, settings)}")
             if not bad:
                 keeper.save_if_due(done)
         whole_run = True
@@ -168,14 +159,14 @@ def train(
         for module in modules.values():
             module.to(home)
     model.eval()
-    return TrainResult(averaged.eval(), keeper.log, clock.seconds, ended)
+    return TrainResult(averaged.eval(), keeper.log, time.perf_counter() - began, ended)
 
 
-def _spent(clock: Clock, schedule: Schedule) -> float:
-    """Seconds spent, the same in all processes: they follow the first one's clock."""
+def _spent(began: float, schedule: Schedule) -> float:
+    """Seconds since `began`, the same in all processes: they follow the first one's clock."""
     if schedule.seconds is None:
         return 0.0
-    return total({"spent": clock.seconds if processes().is_main_process else 0.0})["spent"]
+    return total({"spent": time.perf_counter() - began if processes().is_main_process else 0.0})["spent"]
 
 
 def _set_rates(optimizers: Optimizers, share: float) -> None:

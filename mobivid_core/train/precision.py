@@ -6,7 +6,7 @@ slower and more. The library's version counts too. Timing takes a tenth of a sec
 `runs/precision.json`. It counts one thread's processor time, because threads that wait for each other on a busy machine
 once made attention look a thousand times slower than it is, and emulated bfloat16 the better choice.
 
-`mobivid bench precision` prints what this machine gets.
+`mobivid bench speed` prints what this machine gets.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobivid_core.command import CommandParser, run_command
 from mobivid_core.errors import RunError
 from mobivid_core.files import read_json, write_json
 from mobivid_core.models.config import MINI_SERVER
@@ -173,10 +172,10 @@ def timed(work: Work, clock: Callable[[], float] = time.thread_time) -> Seconds:
 def _kept(kind: str, file: Path) -> Seconds:
     """The timing of one kind: from `file`, else measured now and written there."""
     machine = _machine()
-    records = _read(file)
-    found = records.get(machine, {}).get(kind)
-    if _valid(found):
-        return found[0], found[1]
+    with contextlib.suppress(LookupError, TypeError, ValueError):  # not timed yet, or a strange file
+        single, half = _read(file)[machine][kind]
+        if 0 < single < math.inf and 0 < half < math.inf:
+            return single, half
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # else the clock misses what other threads do
     try:
@@ -191,21 +190,11 @@ def _kept(kind: str, file: Path) -> Seconds:
 
 
 def _read(file: Path) -> dict[str, dict[str, object]]:
-    """All timings; none where the file is missing or torn."""
+    """All timings; none where the file is missing, torn or strange."""
     try:
-        records = read_json(file, {})
-    except (RunError, OSError):
+        return {machine: dict(record) for machine, record in read_json(file, {}).items()}
+    except (RunError, OSError, AttributeError, TypeError, ValueError):
         return {}
-    well_formed = isinstance(records, dict) and all(isinstance(record, dict) for record in records.values())
-    return records if well_formed else {}
-
-
-def _valid(found: object) -> bool:
-    return (
-        isinstance(found, list)
-        and len(found) == 2
-        and all(isinstance(value, float) and 0 < value < math.inf for value in found)
-    )
 
 
 def _machine() -> str:
@@ -222,13 +211,3 @@ def _machine() -> str:
     told += [os.environ.get(variable, "") for variable in _ISA_VARIABLES]
     digest = hashlib.sha256("|".join(told).encode()).hexdigest()[:8]
     return f"{name}, {platform.system()} {digest}, torch {torch.__version__}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: what this machine gets, for each kind of layer; returns the exit status."""
-    return run_command(_say, CommandParser("bench precision", main.__doc__), arguments)
-
-
-def _say(options: argparse.Namespace) -> None:
-    for name, kinds in {"transformer": DIT, "VAE and judge": CONVOLUTIONAL, "Muon": MUON}.items():
-        print(f"{name}: {choose(kinds)}")

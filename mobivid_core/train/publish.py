@@ -31,10 +31,7 @@ def publish_vae(profile: Profile, *, seed: int = 0) -> MobiVidVAE:
 def publish_teacher(
     profile: Profile, vae: MobiVidVAE, *, seed: int = 0, on_log: Callable[[dict[str, float]], None] | None = None
 ) -> MobiVidTransformer3DModel:
-    """Train the teacher of a profile on one VAE's latents; interrupted, it resumes.
-
-    `on_log` is called with each row of the log, e.g. a `LossPlot`.
-    """
+    """Train the teacher of a profile on one VAE's latents; interrupted, it resumes. `on_log`: e.g. a `LossPlot`."""
     folder = runs_dir(profile.name) / "training" / "teacher" if profile.meaningful else None
     data = latent_dataset(
         vae, split="train", count=profile.train_clips, frames=profile.frames, size=profile.size,

@@ -59,11 +59,10 @@ def memory_table(
     clips: int = 1,
     grid: tuple[int, int, int] = PAPER_GRID,
 ) -> pd.DataFrame:
-    """GiB per GPU under FSDP2, for `clips` clips a GPU and micro-batch.
+    """GiB per GPU under FSDP2, for `clips` clips a GPU and micro-batch: one row a number of GPUs.
 
-    Returns:
-        One row a number of GPUs: `gpus`, the parts of the state, `gathered` (two blocks in bfloat16 at a time),
-        `activations` with and without checkpointing, and both totals.
+    The parts of the state, `gathered` (two blocks in bfloat16 at a time), `activations` with and without checkpointing,
+    and both totals.
     """
     model, used = meta_model(sizes), activations(sizes, grid)
     parameters = sum(p.numel() for p in model.parameters())

@@ -7,7 +7,8 @@
   block is compiled and serves all.
 - **Threads**: one for each core that this process may use, not one for each hyperthread.
 
-`mobivid bench speed` prints what this machine gets; `mobivid_core.train.benchmark` measures it.
+`mobivid bench speed` prints what this machine gets, and the precision for each kind of layer; `train.benchmark`
+measures it.
 Simplified: flushing denormals is left out (weights do not get that small in these runs).
 """
 
@@ -31,7 +32,7 @@ from mobivid_core.command import CommandParser, run_command
 from mobivid_core.flow.path import predicted_velocity
 from mobivid_core.flow.sampling import in_bfloat16
 from mobivid_core.memory import GLIBC_ENVIRONMENT
-from mobivid_core.train.precision import DIT, choose
+from mobivid_core.train.precision import CONVOLUTIONAL, DIT, MUON, choose
 
 _RELAUNCHED = "MOBIVID_RELAUNCHED"
 
@@ -146,5 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(options: argparse.Namespace) -> None:
         relaunch()
         print(SpeedPlan.detect())
+        for name, kinds in {"transformer": DIT, "VAE and judge": CONVOLUTIONAL, "Muon": MUON}.items():
+            print(f"{name}: {choose(kinds)}")
 
     return run_command(say, CommandParser("bench speed", main.__doc__), arguments)

@@ -44,11 +44,7 @@ def train_teacher(
     progress: bool = True,
     on_log: Callable[[dict[str, float]], None] | None = None,  # called with each row of the log, e.g. a `LossPlot`
 ) -> tuple[MobiVidTransformer3DModel, TrainResult]:
-    """Train a teacher from random weights on encoded clips and captions.
-
-    Returns:
-        The model with averaged weights, and the training log.
-    """
+    """Train a teacher from random weights on encoded clips and captions: with averaged weights, and the log."""
     torch.manual_seed(seed)
     model = MobiVidTransformer3DModel.from_sizes(sizes)
     if compiled:

@@ -70,11 +70,7 @@ def train_vae(
     device: torch.device | str = "cpu",  # where to train; the pool is moved there
     seconds: float | None = None,  # training time, as another end beside `steps`: a rented GPU's
 ) -> tuple[MobiVidVAE, TrainResult]:
-    """Train one VAE.
-
-    Returns:
-        The VAE with averaged weights and normalisation statistics, on the device, and the training log.
-    """
+    """Train one VAE: with averaged weights and normalisation statistics, on the device, and the training log."""
     pool = (pool if isinstance(pool, VideoPool) else VideoPool.of(pool)).to(device)
     torch.manual_seed(seed)
     vae = MobiVidVAE(tuple(ratio), channels, width, encoder_width=encoder_width).to(device)

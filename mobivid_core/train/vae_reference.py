@@ -31,11 +31,7 @@ def train_ltx_style(
     muon_rate: float = 4e-3,  # peak rate of Muon, as in `train_vae`
     progress: bool = True,
 ) -> tuple[LTXStyleVAE, TrainResult]:
-    """Train an LTX-style VAE at 8x32x32.
-
-    Returns:
-        The VAE with averaged weights and normalised latents, and the training log.
-    """
+    """Train an LTX-style VAE at 8x32x32: with averaged weights and normalised latents, and the training log."""
     pool = pool if isinstance(pool, VideoPool) else VideoPool.of(pool)
     torch.manual_seed(seed)
     vae = LTXStyleVAE(channels, widths, pca)

@@ -9,8 +9,8 @@ import torch
 from mobivid_core.data.render import RenderedClips
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure.borders import Faults, border_ratio, fault_table, sharpness, sharpness_ratio
-from mobivid_core.measure.damage import blurred, token_grid
 from mobivid_core.measure.measures import ClipMeasures, measure
+from mobivid_core.measure.trials import blurred, token_grid
 
 
 def _ramp(slope: float, step: float, size: int = 64, patch: int = 32) -> torch.Tensor:

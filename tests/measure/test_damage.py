@@ -3,10 +3,9 @@
 import torch
 
 from mobivid_core.data.render import RenderedClips
-from mobivid_core.measure import damage
-from mobivid_core.measure.damage import DAMAGES
+from mobivid_core.measure import trials as damage
 from mobivid_core.measure.quality import corner_pixels
-from mobivid_core.measure.trials import TESTED
+from mobivid_core.measure.trials import DAMAGES, TESTED
 
 
 def test_every_damage_keeps_the_shape_and_range(real: RenderedClips) -> None:

@@ -8,7 +8,7 @@ import torch
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.guidance import Guidance
 from mobivid_core.measure.generation import Evaluator
-from mobivid_core.measure.guidance_choice import _Moments, choose_guidance, real_spread
+from mobivid_core.measure.guidance_choice import choose_guidance, real_spread
 from mobivid_core.measure.minivbench import Scores
 from mobivid_core.measure.screening import rank, screen
 from mobivid_core.profiles import get_profile
@@ -55,11 +55,7 @@ def test_test_captions_are_not_for_choosing(evaluator: Evaluator, model: torch.n
         choose_guidance(dataclasses.replace(evaluator, split="test"), model)
 
 
-def test_moments_in_parts_are_those_of_the_whole(evaluator: Evaluator) -> None:
-    x, moments = torch.randn(40, 3) * 2 + 1, _Moments()
-    for part in x.split(7):
-        assert moments.see(part) is part
-    assert moments.std() == pytest.approx(x.double().std(correction=0).item())
+def test_real_latents_have_a_spread(evaluator: Evaluator) -> None:
     assert real_spread(evaluator, N) > 0.3  # latents are normalised on other clips
 
 

@@ -5,9 +5,9 @@ import torch
 
 from mobivid_core.data.render import RenderedClips
 from mobivid_core.errors import CheckpointError, ParameterError
-from mobivid_core.measure.damage import frozen, noisy, shuffled_frames
 from mobivid_core.measure.frechet import FrechetTarget
 from mobivid_core.measure.image_features import ImageAxes, image_features, load_backbone
+from mobivid_core.measure.trials import frozen, noisy, shuffled_frames
 
 FEATURES = 16 + 24 + 40 + 112  # channels of the blocks that are pooled
 

@@ -9,12 +9,11 @@ import torch
 from mobivid_core.data.captions import label_indices
 from mobivid_core.data.render import label_of
 from mobivid_core.measure import trials
-from mobivid_core.measure.damage import COLLAPSE, DAMAGES
 from mobivid_core.measure.image_features import ImageAxes
 from mobivid_core.measure.measures import ClipMeasures
 from mobivid_core.measure.minivbench import Reference, score
 from mobivid_core.measure.quality import ImagingReference
-from mobivid_core.measure.trials import TESTED, effects, failing, verdicts
+from mobivid_core.measure.trials import COLLAPSE, DAMAGES, TESTED, effects, failing, verdicts
 
 N = 40
 LABELS = [label_of("test", i) for i in range(N)]

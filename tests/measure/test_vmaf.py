@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mobivid_core.errors import MobiVidError, ParameterError
-from mobivid_core.measure import vmaf as module
-from mobivid_core.measure.vmaf import vmaf, vmaf_missing
+from mobivid_core.measure import reconstruction as module
+from mobivid_core.measure.reconstruction import vmaf, vmaf_missing
 
 
 @pytest.fixture

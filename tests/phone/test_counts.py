@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mobivid_core.errors import ParameterError
 from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, MOBILE, SERVER, SMOKE_MOBILE, DiTConfig
 from mobivid_core.models.counts import (
     block_flops_split,
@@ -147,5 +148,5 @@ def test_module_counts_of_a_convolution() -> None:
 
 
 def test_a_clip_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="48 x 384 x 512"):
+    with pytest.raises(ParameterError, match="48 frames of 384x512 .* nearest valid size is 49 frames of 384x512"):
         latent_grid(48, 384, 512)

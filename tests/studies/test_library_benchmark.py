@@ -23,7 +23,7 @@ OWN = ("ours: any level, one queue", "ours: scores with take-over, one queue")
 def setting(teacher, calibration):
     against = reference(teacher, calibration.first(16))
     shared = {"train": None, "evaluator": None, "targets": Targets(3, 2, 16), "steps": 1, "batch": 4}
-    answers = dict.fromkeys(("probe", "choice", "held_out", "fresh"), against)
+    answers = dict.fromkeys(("probe", "choice", "fresh"), against)
     return Setting(teacher, calibration=calibration, **answers, **shared)
 
 
@@ -35,7 +35,7 @@ def test_our_arms_meet_the_budget_and_gain_from_the_refit(setting, name):
     plain, cut = prepared(setting, chosen, repair=False)
     repaired, student = prepared(setting, chosen, repair=True)
     assert plain == chosen and cut.sizes == prune(setting.teacher, chosen.plan).sizes
-    assert output_errors(student, setting.held_out).mean() < output_errors(cut, setting.held_out).mean()
+    assert output_errors(student, setting.fresh).mean() < output_errors(cut, setting.fresh).mean()
     assert repaired.seconds > chosen.seconds > 0  # the refit counts as planning
 
 
@@ -45,10 +45,10 @@ def test_an_arm_below_its_floor_is_refused(setting):
 
 
 def test_rates_are_chosen_on_clips_of_their_own(setting, tmp_path, monkeypatch):
-    """Each rate's error differs between the clips of the choice and the held-out ones: only the former may count."""
-    choice, held_out = object(), object()
-    s = replace(setting, choice=choice, held_out=held_out)
-    best = {id(choice): RATES[2], id(held_out): RATES[0]}
+    """Each rate's error differs between the clips of the choice and the fresh ones: only the former may count."""
+    choice, fresh = object(), object()
+    s = replace(setting, choice=choice, fresh=fresh)
+    best = {id(choice): RATES[2], id(fresh): RATES[0]}
     monkeypatch.setattr(library_benchmark, "prepared", lambda s, chosen, repair: (chosen, repair))
     monkeypatch.setattr(library_benchmark, "recovered", lambda s, chosen, start, bank, rate: rate)
     monkeypatch.setattr(

@@ -31,7 +31,6 @@ def test_trials_of_each_study():
     assert {t.arm for t in trials("losses", 8.0, 3)} == set(ARMS) and len(trials("losses", 8.0, 3)) == 15
     compute = trials("compute", 8.0, 1)
     assert sorted({t.tflop for t in compute}) == [1.0, 2.0, 4.0, 8.0] and {t.arm for t in compute} == {REGRESSION, BOTH}
-    assert {t.seed for t in trials("seeds", 8.0, 5)} == set(range(5))
 
 
 def test_interrupted_study_goes_on_with_what_is_missing(tmp_path):

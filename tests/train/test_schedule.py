@@ -1,8 +1,8 @@
-"""Schedules by steps and by time; estimates."""
+"""Schedules by steps and by time."""
 
 import pytest
 
-from mobivid_core.train.schedule import Clock, Schedule, duration
+from mobivid_core.train.schedule import Schedule
 
 
 def test_a_held_rate_does_not_depend_on_the_length_of_the_run():
@@ -22,12 +22,3 @@ def test_time_moves_the_rate_as_steps_do():
 
 def test_warm_up_goes_by_steps():
     assert Schedule(1000, seconds=10.0, warmup=5).rate(0, 0.01) == pytest.approx(0.2)
-
-
-def test_estimate_of_the_time_left():
-    assert [duration(s) for s in (12.4, 300, 7_380)] == ["12 s", "5 min", "2 h 03 min"]
-    clock = Clock(5.0, 0)
-    assert [clock.tick(n) for n in range(1, 14)] == [False] * 12 + [True]
-    clock._marks = [0.0, 20.0]
-    assert clock.estimate(13, Schedule(100)) == "2 s a step; the 87 steps left take about 3 min"
-    assert clock.estimate(13, Schedule(100, seconds=65.0)) == "2 s a step; it ends by time, in about 60 s"

@@ -12,7 +12,7 @@ from mobivid_core.memory import GLIBC_ENVIRONMENT
 from mobivid_core.models.config import SMOKE_SERVER
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.train import benchmark, speed
-from mobivid_core.train.benchmark import PLAIN, Arm, arms, compare
+from mobivid_core.train.benchmark import PLAIN, Arm, compare, everything
 from mobivid_core.train.precision import Precision
 from mobivid_core.train.speed import Accelerated, SpeedPlan, cpp_compiler, has_amx_bf16, malloc_is_set
 
@@ -34,8 +34,7 @@ def test_a_bare_machine_gets_nothing_and_is_told_why(bare):
     assert not (plan.malloc or plan.bf16 or plan.compiled) and plan.threads >= 1
     for reason in ("not glibc", "2.0 times slower than float32", "no C++ compiler found"):
         assert reason in str(plan)
-    several = ["a process for each core"] * (plan.threads > 1)
-    assert [arm.name for arm in arms(plan)] == [PLAIN.name, "one thread", "fused AdamW", *several, "all together"]
+    assert everything(plan) == Arm("all together", fused=True, processes=plan.threads)
 
 
 def test_each_part_is_on_where_its_condition_holds(bare):
