@@ -6,7 +6,7 @@ four evaluations are four unguided steps or two guided ones, and four guided ste
 
 Solver, guidance, time shift and searched noise levels are crossed on validation captions. Which grid suits a solver at
 a guidance is decided by its error to the full sampler of the same guidance (no decoding, `knots.search_knots`); which
-solver and guidance make the best clips is decided by decoded clips (`screening.screen`). Reported numbers are then
+solver and guidance make the best clips is decided by decoded clips (`screen`). Reported numbers are then
 measured on test captions.
 """
 
@@ -24,7 +24,7 @@ from mobivid_core.flow.guidance import Guidance, as_guidance
 from mobivid_core.measure import minivbench
 from mobivid_core.measure.comparison import distance_ratio, mean_change
 from mobivid_core.measure.generation import Evaluation, Evaluator
-from mobivid_core.measure.screening import COARSE, check_validation, rank, screen, screened_table
+from mobivid_core.measure.guidance_choice import COARSE, check_validation, rank, screen, screened_table
 from mobivid_core.models.sampler import SOLVERS, Sampler
 
 #: Network evaluations at which students are compared: their own four, and four guided steps.

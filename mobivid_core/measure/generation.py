@@ -84,18 +84,12 @@ class Evaluator:
         """Measure the real clips and their reconstructions; later notebooks of a run reuse what is kept.
 
         Args:
-            vae: A trained VAE.
-            judge: A trained judge.
-            profile: Sizes.
             n: Evaluated clips and reference clips; None for the profile's `eval_clips`.
             split: "test" for what is reported, "val" to choose settings on; the reference clips are of the same split.
             start: Index of the first caption: a final judgement takes captions that no choice has seen.
-            progress: Show a bar.
         """
         n = profile.eval_clips if n is None else n
-        reference, real, reconstruction = measured_reference(
-            vae, judge, profile, n, split=split, start=start, progress=progress
-        )
+        reference, real, reconstruction = measured_reference(vae, judge, profile, n, split, start, progress)
         labels = [label_of(split, i) for i in range(start, start + n)]
         return cls(vae, judge, profile, reference, real, reconstruction, labels, split)
 
@@ -121,7 +115,6 @@ class Evaluator:
         solver: str = "euler",
         wording: int | None = None,
         seed: int = 0,
-        batch: int = 32,
         keep: int = 8,
         quality: bool = True,
         independent: bool | None = None,
@@ -129,8 +122,8 @@ class Evaluator:
     ) -> Evaluation:
         """Generate clips for the first `n` captions, None for all, and score them; a large evaluation is kept.
 
-        Sampling is as `Sampler`; None is the profile's teacher. `batch` clips are in memory at once, the first `keep`
-        are kept to look at. An `n` above the evaluator's captions is a `ParameterError`.
+        Sampling is as `Sampler`, None the profile's teacher; the first `keep` clips stay to look at. An `n` above the
+        evaluator's captions is a `ParameterError`.
 
         Args:
             wording: Word every caption this way; None keeps the captions' own wordings.
@@ -149,8 +142,8 @@ class Evaluator:
             settings = (self.split, caption(self.labels[0]), *way, wording, seed, keep, *kind)
             file = evaluation_file([self.vae, self.judge, model], settings, self.profile, n)
         return self.evaluate_sampler(
-            sampler.on(model, batch=batch), n=n, wording=wording, seed=seed, batch=batch, keep=keep,
-            quality=quality, independent=independent, progress=progress, file=file,
+            sampler.on(model), n=n, wording=wording, seed=seed, keep=keep, quality=quality, independent=independent,
+            progress=progress, file=file,
         )  # fmt: skip
 
     def evaluate_sampler(
@@ -206,11 +199,9 @@ class Evaluator:
                 clips = self.decode(part)
                 decoding += time.perf_counter() - began
                 parts.append(measure(clips, self.judge, quality, independent))
-                if sum(map(len, kept)) < keep:
+                if not kept or sum(map(len, kept)) < keep:
                     kept.append(clips)
-        shape = (0, 3, self.profile.frames, self.profile.size, self.profile.size)
-        clips = torch.cat(kept)[:keep] if kept else torch.empty(shape)
-        return ClipMeasures.join(parts), clips, seconds / n, decoding / n
+        return ClipMeasures.join(parts), torch.cat(kept)[:keep], seconds / n, decoding / n
 
     def noise(self, indices: Sequence[int], seed: int = 0) -> Tensor:
         """Starting noise (B, C, t, h, w) of some clips, each a function of (seed, index)."""

@@ -90,14 +90,11 @@ def image_features(clips: Tensor) -> Tensor:
     frames = F.adaptive_avg_pool2d(seen.transpose(1, 2).flatten(0, 1), SIDE).contiguous(
         memory_format=torch.channels_last
     )
-    rows = torch.cat([_look(part) for part in frames.split(_FRAMES)]).reshape(b, t, -1)
+    net = load_backbone()
+    looks = [[x.mean((2, 3)) for x in stage_features(net, part)] for part in frames.split(_FRAMES)]
+    rows = torch.cat([torch.cat(stages, 1) for stages in looks]).reshape(b, t, -1)
     first = rows.diff(dim=1)
     return torch.cat([rows.mean(1), rows.std(1), first.abs().mean(1), first.diff(dim=1).abs().mean(1)], 1)
-
-
-def _look(frames: Tensor) -> Tensor:
-    """(N, 3, side, side) to (N, F), the spatial means after each of `STAGES`, one after another."""
-    return torch.cat([x.mean((2, 3)) for x in stage_features(load_backbone(), frames)], 1)
 
 
 def stage_features(net: nn.Module, frames: Tensor) -> list[Tensor]:

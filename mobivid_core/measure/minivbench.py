@@ -39,14 +39,6 @@ QUALITY: dict[str, tuple[float, float]] = {
 WEIGHTS = {name: 0.5 if name == "dynamic_degree" else 1.0 for name in QUALITY}
 #: Semantic dimensions, each the judge's accuracy on one attribute of the caption.
 SEMANTIC: dict[str, str] = {"object_class": "shape", "color": "colour", "action": "motion", "scene": "background"}
-#: Distances, and where their features lie in `ClipMeasures` and in `Reference`: the judge's features, and those of a
-#: network that never saw these clips.
-DISTANCES: dict[str, tuple[str, str]] = {
-    "frechet_real": ("features", "real"),
-    "frechet_reconstruction": ("features", "reconstruction"),
-    "image_frechet_real": ("image_features", "image_real"),
-    "image_frechet_reconstruction": ("image_features", "image_reconstruction"),
-}
 
 
 @dataclass(frozen=True)
@@ -70,12 +62,19 @@ class Space:
         return f"{self.title} (trials of the measures: {tried})"
 
 
-#: The feature spaces of `DISTANCES`; `trust.trusted_space` chooses the one that headlines and bars are taken from.
+#: The judge's features, and those of a network that never saw these clips; `trust.trusted_space` chooses the space that
+#: headlines and bars are taken from.
 SPACES: dict[str, Space] = {
     "judge": Space("the judge's features", "features", "frechet_real", "frechet_reconstruction"),
     "image": Space(
         "features of an ImageNet network", "image_features", "image_frechet_real", "image_frechet_reconstruction"
     ),
+}
+#: Distances, and where their features lie in `ClipMeasures` and in `Reference`.
+DISTANCES: dict[str, tuple[str, str]] = {
+    name: (space.column, name.replace("frechet_", ""))
+    for space in SPACES.values()
+    for name in (space.real, space.reconstruction)
 }
 #: What needs no network at all: {measure: attribute of the caption}. Reported beside the judge's, not in the total.
 READBACK: dict[str, str] = {"color_pixels": "colour", "action_flow": "motion"}

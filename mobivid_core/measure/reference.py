@@ -42,14 +42,7 @@ Measured = tuple[ClipMeasures, Tensor, float, float]
 
 
 def measured_reference(
-    vae: MobiVidVAE,
-    judge: Judge,
-    profile: Profile,
-    n: int,
-    *,
-    split: str = "test",
-    start: int = 0,
-    progress: bool = True,
+    vae: MobiVidVAE, judge: Judge, profile: Profile, n: int, split: str, start: int, progress: bool
 ) -> tuple[Reference, ClipMeasures, ClipMeasures]:
     """Measure n real clips of a split, the same clips through the VAE, and n other clips as the reference of distances.
 

@@ -47,15 +47,10 @@ def in_spaces(
     *,
     seed: int = 0,
 ) -> InSpaces:
-    """Every generator's distance above the codec's, over the teacher's, in every space that was measured.
+    """Every generator's distance above the codec's, over that of the row `teacher`, in every space that was measured.
 
-    Args:
-        runs: {title: clips of the same captions, measured with `independent=True`}.
-        teacher: Title of the row that the others are held against.
-        codec: Measures of the real clips of those captions through the VAE.
-        reference: What distances are taken from.
-        trials: From `trials.effects`; None where the profile's numbers mean nothing.
-        seed: Of the resampling.
+    `runs` are {title: clips of the same captions, measured with `independent=True`}, `codec` measures of their real
+    clips through the VAE; `trials` from `trials.effects`, None where the profile's numbers mean nothing.
     """
     rows, order = [], {}
     for name, space in SPACES.items():

@@ -212,19 +212,18 @@ def effects(
             else:
                 before, low, high = intervals.mean(table[name], resamples=resamples)
                 change = intervals.difference(spoilt[name], table[name], resamples=resamples)
-                noise = max((high - low) / 2, _least_noise(table[name]))
+                # clips that all score alike have an interval without width: a share then has the grain of one clip
+                noise = max((high - low) / 2, 1 / n if np.isin(table[name], (0, 1)).all() else 1e-4)
             rows.append((damage.name, name, before, before + change[0], *change, noise))
     frame = pd.DataFrame(rows, columns=["damage", "measure", "intact", "damaged", "change", "low", "high", "noise"])
     return _judged(frame)
 
 
 def verdicts(frame: pd.DataFrame) -> pd.DataFrame:
-    """Which measures moved whenever they should have, from `effects`.
+    """Which measures moved whenever they should have, from `effects`: a row a measure.
 
-    Returns:
-        A row a measure: measure, must_move (damages it exists for), missed (those that it did not see), weakest (the
-        smallest of the expected changes over the noise), verdict: "kept", "dropped" from the averages, or "marked"
-        where it never counted in one.
+    must_move (damages it exists for), missed (those that it did not see), weakest (the smallest of the expected changes
+    over the noise), verdict: "kept", "dropped" from the averages, or "marked" where it never counted in one.
     """
     rows = []
     for name, group in frame[frame.expected != ""].groupby("measure", sort=False):
@@ -239,11 +238,6 @@ def failing(frame: pd.DataFrame) -> tuple[str, ...]:
     """Measures that missed a damage they exist for, from `effects`; those of the averages are left out of them."""
     table = verdicts(frame)
     return tuple(table.measure[table.verdict != "kept"])
-
-
-def _least_noise(values: np.ndarray) -> float:
-    """Clips that all score alike have an interval without width: a share then has the grain of one clip."""
-    return 1 / len(values) if np.isin(values, (0, 1)).all() else 1e-4
 
 
 def _judged(frame: pd.DataFrame) -> pd.DataFrame:

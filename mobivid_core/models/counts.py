@@ -9,10 +9,11 @@ Conventions, here and nowhere else:
   normalisation, softmax, GELU and additions are left out (under 1 % of the time budget at 1,344 tokens);
 * attention counts both products (scores and weighted sum) in full: torch's counter needs the math backend for that;
 * counts are for one forward pass at batch 1; guidance doubles them;
-* bytes are of float16 unless said otherwise.
+* bytes are of float16.
 
-Simplified: peak activation bytes assume that element-wise operations are fused into their neighbours and that the
-residual stream stays in memory; `traffic_bytes` reads every weight once and each layer's input and output once.
+Simplified: peak activation bytes assume that element-wise operations are fused into their neighbours, that attention's
+scores are never stored whole, and that the residual stream stays in memory; `traffic_bytes` reads every weight once and
+each layer's input and output once.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mobivid_core.models.config import DiTConfig
 KINDS = ("patch", "caption", "timestep", "self_attention", "cross_attention", "ffn", "modulation")
 #: Width of the sinusoidal timestep embedding (diffusers' `Timesteps`, as in LTX-Video).
 TIMESTEP_CHANNELS = 256
+_BYTES = 2  # of a float16 number
 Grid = tuple[int, int, int]
 
 
@@ -65,19 +67,15 @@ def dit_counts(
     cfg: DiTConfig,  # sizes; heads and FFN widths may differ from block to block
     grid: Grid,  # latent grid (t, h, w); one token a cell
     text_tokens: int,  # length of the text sequence, padding included
-    *,
-    bytes_per_value: int = 2,  # 2 for float16, 4 for float32
-    fused_attention: bool = True,  # the scores are never stored (True) or stored whole (False)
-    tiles: int = 1,  # tiles over the FFN's hidden axis; changes only the FFN's peak memory
 ) -> dict[str, LayerCount]:
     """Counts of a DiT per layer kind, with their "total"; `params` and `flops` equal the module's own to the unit."""
-    tokens, size = grid[0] * grid[1] * grid[2], bytes_per_value
-    counts = _outer_counts(cfg, tokens, text_tokens, size)
+    tokens = grid[0] * grid[1] * grid[2]
+    counts = _outer_counts(cfg, tokens, text_tokens)
     self_attention, cross_attention, ffn = LayerCount(), LayerCount(), LayerCount()
     for heads_self, heads_cross, width in zip(cfg.self_heads, cfg.cross_heads, cfg.ffn_widths, strict=True):
-        self_attention += _attention(cfg, heads_self, tokens, tokens, size, fused_attention)
-        cross_attention += _attention(cfg, heads_cross, tokens, text_tokens, size, fused_attention)
-        ffn += _ffn(cfg.hidden, width, tokens, size, tiles)
+        self_attention += _attention(cfg, heads_self, tokens, tokens)
+        cross_attention += _attention(cfg, heads_cross, tokens, text_tokens)
+        ffn += _ffn(cfg.hidden, width, tokens)
     counts |= {"self_attention": self_attention, "cross_attention": cross_attention, "ffn": ffn}
     counts = {kind: counts[kind] for kind in KINDS}
     return counts | {"total": sum(counts.values(), LayerCount())}
@@ -112,45 +110,45 @@ def clip_flops(forward_flops: int, *, steps: int, guidance: bool) -> int:
     return forward_flops * steps * (2 if guidance else 1)
 
 
-def linear_count(rows: int, fan_in: int, fan_out: int, size: int = 2) -> LayerCount:
-    """A linear layer with bias on `rows` rows; `size` bytes a value."""
-    params = fan_in * fan_out + fan_out
-    moved = rows * (fan_in + fan_out)
-    return LayerCount(params, 2 * rows * fan_in * fan_out, params * size, moved * size, (params + moved) * size)
+def linear_count(rows: int, fan_in: int, fan_out: int) -> LayerCount:
+    """A linear layer with bias on `rows` rows."""
+    params, moved = fan_in * fan_out + fan_out, rows * (fan_in + fan_out)
+    sizes = (_BYTES * n for n in (params, moved, params + moved))
+    return LayerCount(params, 2 * rows * fan_in * fan_out, *sizes)
 
 
-def _outer_counts(cfg: DiTConfig, tokens: int, text_tokens: int, size: int) -> dict[str, LayerCount]:
+def _weights(params: int) -> LayerCount:
+    """Weights that no matrix product takes."""
+    return LayerCount(params=params, weight_bytes=_BYTES * params, traffic_bytes=_BYTES * params)
+
+
+def _outer_counts(cfg: DiTConfig, tokens: int, text_tokens: int) -> dict[str, LayerCount]:
     """Everything outside the blocks' attention and FFN."""
     h, c = cfg.hidden, cfg.in_channels
-    tables = 6 * h * cfg.blocks + 2 * h
     return {
-        "patch": linear_count(tokens, c, h, size) + linear_count(tokens, h, c, size),
-        "caption": linear_count(text_tokens, cfg.text_dim, h, size) + linear_count(text_tokens, h, h, size),
-        "timestep": linear_count(1, TIMESTEP_CHANNELS, h, size)
-        + linear_count(1, h, h, size)
-        + linear_count(1, h, 6 * h, size),
-        "modulation": LayerCount(params=tables, weight_bytes=tables * size, traffic_bytes=tables * size),
+        "patch": linear_count(tokens, c, h) + linear_count(tokens, h, c),
+        "caption": linear_count(text_tokens, cfg.text_dim, h) + linear_count(text_tokens, h, h),
+        "timestep": linear_count(1, TIMESTEP_CHANNELS, h) + linear_count(1, h, h) + linear_count(1, h, 6 * h),
+        "modulation": _weights(6 * h * cfg.blocks + 2 * h),
     }
 
 
-def _attention(cfg: DiTConfig, heads: int, queries: int, keys: int, size: int, fused: bool) -> LayerCount:
+def _attention(cfg: DiTConfig, heads: int, queries: int, keys: int) -> LayerCount:
     """One attention layer: q, k, v, out with bias, and q/k RMS-norm weights."""
     h, width = cfg.hidden, heads * cfg.head_dim
-    linears = (
-        linear_count(queries, h, width, size) + linear_count(keys, h, width, size)
-        + linear_count(keys, h, width, size) + linear_count(queries, width, h, size)
-    )  # fmt: skip
-    norms = LayerCount(params=2 * width, weight_bytes=2 * width * size, traffic_bytes=2 * width * size)
-    scores = heads * queries * keys
+    rows = ((queries, h, width), (keys, h, width), (keys, h, width), (queries, width, h))
+    linears = sum((linear_count(*row) for row in rows), LayerCount())
     # Residual stream and its normalised copy, then q, k, v and the heads' output side by side.
-    peak = (2 * queries * h + 2 * (queries + keys) * width + (0 if fused else scores)) * size
-    moved = (2 * (queries + keys) * width + (0 if fused else 2 * scores)) * size
-    products = LayerCount(flops=4 * scores * cfg.head_dim, peak_bytes=peak, traffic_bytes=moved)
-    return linears + norms + products
+    moved = 2 * (queries + keys) * width
+    peak = _BYTES * (2 * queries * h + moved)
+    products = LayerCount(
+        flops=4 * heads * queries * keys * cfg.head_dim, peak_bytes=peak, traffic_bytes=_BYTES * moved
+    )
+    return linears + _weights(2 * width) + products
 
 
-def _ffn(hidden: int, width: int, tokens: int, size: int, tiles: int) -> LayerCount:
-    """Linear, GELU, linear; in tiles over the hidden axis only 1/tiles of the hidden activation is alive."""
-    both = linear_count(tokens, hidden, width, size) + linear_count(tokens, width, hidden, size)
-    peak = (3 * tokens * hidden + tokens * -(-width // tiles)) * size
+def _ffn(hidden: int, width: int, tokens: int) -> LayerCount:
+    """Linear, GELU, linear."""
+    both = linear_count(tokens, hidden, width) + linear_count(tokens, width, hidden)
+    peak = _BYTES * (3 * tokens * hidden + tokens * width)
     return LayerCount(both.params, both.flops, both.weight_bytes, peak, both.traffic_bytes)

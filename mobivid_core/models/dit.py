@@ -247,7 +247,8 @@ class MobiVidTransformer3DModel(ModelMixin, ConfigMixin):
         vectors, embedded = self.time_modulation(timestep) if modulation is None else modulation
         states = {}
         for i, block in enumerate(self.blocks):
-            units = None if gates is None else _block_gates(gates, i)
+            # of block i: self heads, cross heads, neurons, the block
+            units = gates and (gates.self_heads[i], gates.cross_heads[i], gates.ffn[i], gates.blocks[..., i])
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = self._gradient_checkpointing_func(block, x, text, vectors, table, mask, units)
             else:
@@ -295,8 +296,3 @@ def _attention_mask(mask: Tensor) -> Tensor:
     """(B, L) text mask -> (B, 1, 1, L) for attention; integers become bool, floats stay additive."""
     mask = mask if mask.is_floating_point() else mask.bool()
     return mask[:, None, None, :]
-
-
-def _block_gates(gates: Gates, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gates of block i: self heads, cross heads, neurons, the block."""
-    return gates.self_heads[i], gates.cross_heads[i], gates.ffn[i], gates.blocks[..., i]

@@ -79,12 +79,7 @@ def load_text_encoder() -> PreTrainedModel:
 
 
 def encode_text(captions: Sequence[str], max_length: int = MAX_LENGTH) -> tuple[Tensor, Tensor]:
-    """Encode captions into padded token states, each once: they are kept. "" is the unconditional input of guidance.
-
-    A caption longer than L = `max_length` tokens, the two special ones included, is cut, with a warning.
-
-    Returns:
-        States (N, L, 384) float32, zero at padding, and mask (N, L) bool, True at real tokens.
+    """Encode captions as `token_states`, each once: they are kept. "" is the unconditional input of guidance.
 
     Raises:
         CheckpointError: The encoder's package is missing.

@@ -112,13 +112,9 @@ def packages(verified: Sequence[Verification], unsafe: pd.DataFrame) -> TableRes
 
 
 def weights(cost: pd.DataFrame, gain: Interval, average: float, expected_db: float) -> TableResult:
-    """`app.weight_cost` with two choices at the bytes of 4 bits, and what bits by layer gain over uniform ones.
+    """`app.weight_cost`, with rows 16, 4 and "mixed", and what bits by layer `gain` over uniform ones, in decibels.
 
-    Args:
-        cost: With rows 16, 4 and "mixed".
-        gain: Of bits by layer, in decibels.
-        average: Bits a weight of the choice by layer.
-        expected_db: From `mixed_bits.expected_gain_db`.
+    The choice by layer has so many bits a weight on `average`; `expected_db` is from `mixed_bits.expected_gain_db`.
     """
     by_bits = cost.set_index("bits")
     full, mixed, uniform = (by_bits.loc[b] for b in (16, "mixed", 4))

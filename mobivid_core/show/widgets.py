@@ -35,18 +35,10 @@ def scrubber(
     originals: Tensor, reconstructions: Mapping[str, Tensor], titles: Sequence[str], *, choice: str = "codec",
     sides: tuple[str, str] = ("original", "reconstruction"),
 ) -> VBox:  # fmt: skip
-    """Pick a clip and a codec (or a sampler), scrub through original, reconstruction and error.
+    """Pick a clip of `originals` (N, 3, T, H, W) and its reconstruction; scrub through both and the error.
 
-    Args:
-        originals: (N, 3, T, H, W) in [-1, 1], a title each.
-        reconstructions: Name of a codec -> its reconstructions, same shape.
-        titles: See `originals`.
-        choice: What the second menu chooses.
-        sides: What the first two pictures are called.
-
-    Raises:
-        ParameterError: Shapes or the number of titles do not fit.
-        MobiVidError: ipywidgets is not installed.
+    `choice` is what the second menu chooses, a codec or a sampler; `sides` are the names of the first two pictures.
+    Shapes or titles that do not fit are a `ParameterError`.
     """
     if not reconstructions or any(clips.shape != originals.shape for clips in reconstructions.values()):
         raise ParameterError(f"every reconstruction must have the originals' shape {tuple(originals.shape)}")
@@ -81,12 +73,7 @@ def _panel(original: Tensor, reconstruction: Tensor, frame: int) -> bytes:
 
 
 def picture_picker(pictures: Mapping[str, bytes], label: str) -> VBox:
-    """One of several PNGs (`png_of`) at a time, chosen by name from a menu with a label beside it.
-
-    Raises:
-        ParameterError: No picture.
-        MobiVidError: ipywidgets is not installed.
-    """
+    """One of several PNGs (`png_of`) at a time, chosen by name from a menu; no picture is a `ParameterError`."""
     if not pictures:
         raise ParameterError("nothing to pick from: give at least one picture")
     widgets = _ipywidgets()
@@ -97,6 +84,7 @@ def picture_picker(pictures: Mapping[str, bytes], label: str) -> VBox:
 
 
 def _ipywidgets() -> ModuleType:
+    """A `MobiVidError` says how to install what is missing."""
     try:
         import ipywidgets
     except ImportError as error:

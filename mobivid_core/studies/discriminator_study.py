@@ -27,7 +27,7 @@ from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import get_profile
 from mobivid_core.show.outcome import TableResult
 from mobivid_core.studies import records
-from mobivid_core.studies.distillation_bench import FOUR, Bench
+from mobivid_core.studies.distillation_arms import FOUR, Bench
 from mobivid_core.studies.records import provenance, read_study, run_study, run_trials
 
 #: Trial -> (settings that change, how its discriminator is built, synthetic share).

@@ -1,7 +1,7 @@
 """Ways to distil, at equal counted compute: regression, adversarial, both, consistency, distribution matching.
 
 Paper: adversarial step distillation only. The other arms answer question R4.1: what does the adversarial term buy that
-a cheaper or better known loss does not?
+a cheaper or better known loss does not? Recorded trials share a `Bench`: models, trajectories, test captions.
 """
 
 from __future__ import annotations
@@ -9,23 +9,29 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from torch import nn
 
+from mobivid_core import artifacts
+from mobivid_core.data.latents import LatentDataset, latent_dataset
 from mobivid_core.distill.consistency import consistency_loss, consistency_sampler
 from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.matching import make_matching
-from mobivid_core.distill.recipe import make_contest
+from mobivid_core.distill.recipe import Recipe, costs_of, make_contest, teacher_trajectories
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trainer import Distiller
-from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories
+from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories, tensors_digest
 from mobivid_core.errors import ParameterError
+from mobivid_core.measure.comparison import distance_ratio, mean_ratio
+from mobivid_core.measure.generation import Evaluation, Evaluator
+from mobivid_core.measure.judge import Judge
+from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.text import CaptionSampler
-
-if TYPE_CHECKING:
-    from mobivid_core.data.latents import LatentDataset
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.paths import runs_dir
+from mobivid_core.profiles import Profile
 
 REGRESSION, ADVERSARIAL, BOTH = "regression only", "adversarial only", "regression, then both"
 CONSISTENCY, MATCHING = "consistency", "regression, then distribution matching"
@@ -34,6 +40,8 @@ ARMS = (REGRESSION, ADVERSARIAL, BOTH, CONSISTENCY, MATCHING)
 MATCHING_WEIGHT = 0.25
 #: Rate of the network that follows the student's samples: a whole denoiser, not light heads.
 MATCHING_NETWORK_RATE = 1e-4
+#: Four unguided steps: how students sample.
+FOUR = Sampler("euler", STUDENT_STEPS)
 
 
 @dataclass(frozen=True)
@@ -142,5 +150,79 @@ def run_arm(
         student = distiller.run()
         updates, seconds = updates + distiller.step, seconds + distiller.log[-1]["seconds"]
         recoveries += distiller.recoveries
-    own = consistency_sampler if stages[-1].consistent else Sampler("euler", STUDENT_STEPS).on
+    own = consistency_sampler if stages[-1].consistent else FOUR.on
     return ArmResult(student, own(student), updates, seconds, sum(x.flops(costs) for x in stages), recoveries)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm at one budget with one seed."""
+
+    arm: str
+    tflop: float
+    seed: int
+
+
+class Bench:
+    """Models, trajectories of the guided teacher (UniPC in eight steps) and test captions that all trials share.
+
+    Each trial starts from `start`: a stage ("student", "pruned"), or a folder with a transformer.
+    """
+
+    def __init__(self, profile: Profile, start: str, *, trajectories: int, clips: int) -> None:
+        found = {stage: artifacts.find(stage, profile.name).path for stage in ("vae", "judge", "teacher")}
+        place = artifacts.find(start, profile.name).path if start in artifacts.STAGES else Path(start)
+        self.start = artifacts.load_model(MobiVidTransformer3DModel, place)
+        self.teacher = artifacts.load_model(MobiVidTransformer3DModel, found["teacher"]).requires_grad_(False)
+        vae = artifacts.load_model(MobiVidVAE, found["vae"])
+        run = runs_dir(profile.name)
+        sizes = {"frames": profile.frames, "size": profile.size}
+        self.data = latent_dataset(vae, split="train", count=trajectories, cache=run / "latents", **sizes)
+        recipe = Recipe.for_profile(profile, clips=trajectories)
+        self.recipe = replace(recipe, teacher_steps=8, solver="unipc")
+        self.trajectories = teacher_trajectories(
+            self.teacher, self.data, self.recipe, cache=run / "distill" / "trajectories", progress=True
+        )
+        self.costs = costs_of(self.start, self.teacher, self.trajectories)
+        judge = artifacts.load_model(Judge, found["judge"])
+        self.clips, self.evaluator = clips, Evaluator.prepare(vae, judge, profile, n=clips, progress=False)
+        self.before = self.score(FOUR.on(self.start))
+
+    def score(self, sample: CaptionSampler) -> Evaluation:
+        """Evaluation of a sampler on the first test captions, always with the same noises."""
+        return self.evaluator.evaluate_sampler(sample, n=self.clips, keep=0, progress=False)
+
+    def key(self, trial: object) -> str:
+        """Short hash of everything that a trial depends on; the trial itself must have a `repr` that tells it apart."""
+        weights = (*self.start.state_dict().values(), *self.teacher.state_dict().values())
+        return tensors_digest(repr((trial, self.recipe, self.clips)), weights)
+
+    def train(self, trial: Trial) -> ArmResult:
+        """Train one trial."""
+        first, second = (
+            replace(s, seed=trial.seed + i) for i, s in enumerate((self.recipe.regression, self.recipe.adversarial))
+        )
+        stages = arm_stages(trial.arm, 1e12 * trial.tflop, self.costs, first, second)
+        return run_arm(self.start, self.teacher, self.data, self.trajectories, stages, self.costs)
+
+    def judged(self, sample: CaptionSampler, seed: int) -> dict:
+        """Cells of a trial's row: scores of its sampler, distance and accuracy over those of the start."""
+        after, reference = self.score(sample), self.evaluator.reference
+        over = distance_ratio(after.measures, self.before.measures, reference, seed=seed)
+        right = mean_ratio(after.measures, self.before.measures, after.labels, reference, "all_together")
+        return {
+            "all together": float(after.scores["all_together"]),
+            "motion": float(after.scores["action"]),
+            "dynamic degree": float(after.scores["dynamic_degree"]),
+            "Frechet": float(after.scores[reference.space.real]),
+            **dict(zip(("Frechet / start", "low", "high"), over, strict=True)),
+            "accuracy / start": right[0],
+            "distances in": reference.space.title,
+        }
+
+    def run(self, trial: Trial) -> dict:
+        """Train and score one trial."""
+        done = self.train(trial)
+        counted = {"TFLOP (counted)": done.flops / 1e12, "updates": done.updates, "seconds": done.seconds}
+        judged = self.judged(done.sample, trial.seed)
+        return {"trial": trial.arm, "seed": trial.seed, **counted, **judged, "recoveries": done.recoveries}

@@ -90,7 +90,6 @@ def torch_pruning_plan(
     """torch-pruning's global choice of heads and neurons within a parameter budget; the model is left as it is.
 
     Args:
-        model: The teacher.
         calibration: Clips whose flow-matching loss gives the gradients.
         budget: Parameters.
         importance: One of `IMPORTANCES`.

@@ -21,8 +21,7 @@ import pandas as pd
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import get_profile
-from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION
-from mobivid_core.studies.distillation_bench import Bench, Trial
+from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION, Bench, Trial
 from mobivid_core.studies.records import beside_trial, over_trial, provenance, read_study, run_study, run_trials
 
 RECORDS = {name: f"distill_{name}" for name in ("losses", "compute")}

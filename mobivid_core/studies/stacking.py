@@ -21,8 +21,7 @@ from mobivid_core.measure.generation import Evaluation
 from mobivid_core.measure.minivbench import Reference
 from mobivid_core.models.sampler import Sampler
 from mobivid_core.profiles import get_profile
-from mobivid_core.studies.distillation_arms import REGRESSION
-from mobivid_core.studies.distillation_bench import FOUR, Bench, Trial
+from mobivid_core.studies.distillation_arms import FOUR, REGRESSION, Bench, Trial
 from mobivid_core.studies.records import provenance, read_study, run_study
 
 RECORDS = {"stacking": "distill_stacking"}

@@ -51,15 +51,12 @@ def everything(plan: SpeedPlan) -> Arm:
 
 
 def compare(chosen: Sequence[Arm], *, sizes: str = "mini", batch: int = 64, seconds: float = 6.0) -> pd.DataFrame:
-    """Time each arm, for `seconds` of measured steps after warm-up and compiling; the first is the ratios' baseline.
+    """Time each arm, for `seconds` of measured steps after warm-up and compiling; a failed one is a `TrainingError`.
 
     Returns:
         One row an arm: `arm`, `seconds_per_step` (median), `cpu_s_per_step` (processor time of all threads, which
         other programs disturb less), `steps`, `start_s` (first steps, compiling included), `loss` after the same
         number of steps in all arms, and `speedup` over the first arm.
-
-    Raises:
-        TrainingError: An arm's process failed.
     """
     frame = pd.DataFrame([_measure(arm, sizes, batch, seconds) for arm in chosen])
     frame["speedup"] = frame["seconds_per_step"].iloc[0] / frame["seconds_per_step"]

@@ -137,31 +137,6 @@ def train_judge(
     return judge.eval(), pd.DataFrame(rows)
 
 
-def model_card(log: pd.DataFrame, measured: pd.DataFrame, profile: Profile) -> str:
-    """Text of the README.md that lies beside a shipped judge."""
-    table = "\n".join(
-        f"| {row.clips} | " + " | ".join(f"{getattr(row, a):.4f}" for a in (*ATTRIBUTES, "all")) + " |"
-        for row in measured.itertuples()
-    )
-    return f"""# Judge
-
-Reads shape, colour, motion and background back from a clip; its features give the Frechet distance.
-Trained by `mobivid train judge --profile scratch` for {int(log.step.iloc[-1])} steps on clips
-and {IMAGE_STEPS} times as many on single frames before, rendered from the split `judge` (seeds that no generator
-trains on) and lightly degraded.
-`log.csv` is its training log. Weights: MIT, as the code; sprites: emoji of several artists (data/sprites/LICENCE.txt).
-
-Accuracy (evidence: measured):
-
-| clips | {" | ".join((*ATTRIBUTES, "all"))} |
-|---|---|---|---|---|---|
-{table}
-
-`val` shares its sprites with training (other seeds, trainable triples); `test` has the drawings of an artist never seen
-in training and held-out triples in every second clip, so it is the honest row.
-"""
-
-
 def measure(judge: Judge, *, frames: int, size: int, clips: int = 512) -> pd.DataFrame:
     """The judge's own accuracy on clean clips of `val` and `test`: one row a split."""
     rows = []
@@ -190,7 +165,6 @@ def publish_judge(
         artifacts.save_model(judge, place)
         log.to_csv(place / "log.csv", index=False)
         measured.to_csv(place / "accuracy.csv", index=False)
-        (place / "README.md").write_text(model_card(log, measured, profile), encoding="utf-8")
     if folder is not None:
         artifacts.write_stamp(folder, "judge")
     return judge

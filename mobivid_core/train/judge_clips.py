@@ -61,17 +61,13 @@ def augment(clips: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[
     A mirrored clip swaps left and right, a reversed one also swaps up and down, growing and shrinking.
     """
     clips, labels = clips.clone(), labels.clone()
-    motion = ATTRIBUTES.index("motion")
+    motion, names = ATTRIBUTES.index("motion"), VOCABULARY["motion"]
     for axis, swap in ((4, _MIRRORED), (2, _REVERSED)):
         chosen = torch.rand(len(clips), generator=generator) < 0.5
         clips[chosen] = clips[chosen].flip(axis)
-        labels[chosen, motion] = _swap_table(swap)[labels[chosen, motion]]
+        turned = torch.tensor([names.index(swap.get(name, name)) for name in names])
+        labels[chosen, motion] = turned[labels[chosen, motion]]
     return torch.stack([_degrade(clip, generator) for clip in clips]), labels
-
-
-def _swap_table(swap: dict[str, str]) -> Tensor:
-    names = VOCABULARY["motion"]
-    return torch.tensor([names.index(swap.get(name, name)) for name in names])
 
 
 def _degrade(clip: Tensor, generator: torch.Generator) -> Tensor:

@@ -169,13 +169,6 @@ def _spent(began: float, schedule: Schedule) -> float:
     return total({"spent": time.perf_counter() - began if processes().is_main_process else 0.0})["spent"]
 
 
-def _set_rates(optimizers: Optimizers, share: float) -> None:
-    """Every learning rate to a share of its peak."""
-    for optimizer in optimizers.values():
-        for group in optimizer.param_groups:
-            group["lr"] = share * group["peak"]
-
-
 def _check_loss(loss: Loss | SplitLoss, settings: TrainSettings, title: str) -> None:
     count = processes().num_processes
     if (count > 1 or settings.accumulate > 1) and not isinstance(loss, SplitLoss):
@@ -212,7 +205,9 @@ def _round(turns: list[tuple[Player, Optimizers]], step: int, spent_s: float) ->
     """
     terms, finite = {}, True
     for player, optimizers in turns:
-        _set_rates(optimizers, player.settings.rate(step, spent_s))
+        rate = player.settings.rate(step, spent_s)
+        for group in (group for optimizer in optimizers.values() for group in optimizer.param_groups):
+            group["lr"] = rate * group["peak"]
         found, good = _gradients(player, step)
         terms, finite = terms | found, finite and good
     if finite:

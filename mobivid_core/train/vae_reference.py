@@ -27,8 +27,6 @@ def train_ltx_style(
     crop: int = 64,  # side of a crop in pixels, a multiple of 32
     frames: int = 17,  # frames of a window
     seed: int = 0,
-    learning_rate: float = 1e-3,  # peak rate of AdamW, as in `train_vae`
-    muon_rate: float = 4e-3,  # peak rate of Muon, as in `train_vae`
     progress: bool = True,
 ) -> tuple[LTXStyleVAE, TrainResult]:
     """Train an LTX-style VAE at 8x32x32: with averaged weights and normalised latents, and the training log."""
@@ -42,7 +40,7 @@ def train_ltx_style(
         decoded = vae.decode_raw(disturbed(mean, LATENT_NOISE, generator))
         return codec_loss(clips, mean, decoded)
 
-    settings = codec_settings(steps, seed, muon_not=("conv_out",), learning_rate=learning_rate, muon=muon_rate)
+    settings = codec_settings(steps, seed, muon_not=("conv_out",))
     result = train(vae, loss, settings, title="LTX-style VAE", progress=progress)
     side = min(min(video.shape[2:]) for video in pool.videos) // 32 * 32
     sample = pool.draw(min(len(pool), 64), frames, side, torch.Generator().manual_seed(seed), augment=False)

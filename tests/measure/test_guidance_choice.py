@@ -8,9 +8,8 @@ import torch
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.guidance import Guidance
 from mobivid_core.measure.generation import Evaluator
-from mobivid_core.measure.guidance_choice import choose_guidance, real_spread
+from mobivid_core.measure.guidance_choice import choose_guidance, rank, real_spread, screen
 from mobivid_core.measure.minivbench import Scores
-from mobivid_core.measure.screening import rank, screen
 from mobivid_core.profiles import get_profile
 
 PROFILE = get_profile("smoke")
@@ -31,7 +30,7 @@ def model(evaluator: Evaluator, recalling) -> torch.nn.Module:
 def test_the_guidance_that_makes_real_latents_is_chosen(evaluator: Evaluator, model: torch.nn.Module) -> None:
     """At gain 1/2 the velocity stops half-way: guidance 2 makes up for it exactly, 8 quadruples the latents."""
     settings = (0.5, 2.0, 8.0, Guidance(8.0, 0.0, 0.4))
-    found = choose_guidance(evaluator, model, settings=settings, steps=4, batch=5)
+    found = choose_guidance(evaluator, model, settings=settings, steps=4)
     assert found.best == Guidance(2.0) and found.table["guidance"][0] == "2"
     rows = found.table.set_index("guidance")
     assert rows.loc["2", "spread"] == pytest.approx(1, abs=0.02)

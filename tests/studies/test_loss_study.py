@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from mobivid_core.errors import CheckpointError
-from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION
-from mobivid_core.studies.distillation_bench import Trial
+from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION, Trial
 from mobivid_core.studies.loss_record import LossRecord, trials
 from mobivid_core.studies.records import run_trials
 
