@@ -43,7 +43,6 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Data": {
         "data check": ("data.folder", "which videos of a folder would be used or skipped, and why"),
-        "data prepare": ("data.prepare", "make the shipped clips and pictures again from their sources"),
     },
     "Teach": {
         "teaching": ("lab.teaching.editions", "write the exercise notebooks, student or instructor edition"),
@@ -90,14 +89,7 @@ def page(first: str = "") -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand.
-
-    Args:
-        arguments: Words after the program's name; None takes the process's own.
-
-    Returns:
-        The subcommand's exit status; 0 after a help page, 2 after a subcommand that does not exist.
-    """
+    """Run a subcommand and return its exit status; 0 after a help page, 2 after a subcommand that does not exist."""
     quiet_start()
     words = list(sys.argv[1:] if arguments is None else arguments)
     for length in (2, 1):

@@ -136,9 +136,7 @@ def _remedy(folder: Path) -> str:
 def find(stage: str, profile: str) -> Artifact:
     """The artefact of `stage`: the run's own at this profile if there is a complete one, else the shipped one.
 
-    Raises:
-        ProfileError: Unknown profile.
-        CheckpointError: Unknown stage, neither exists, or a file that the stamp lists is gone.
+    CheckpointError where neither exists, or a file that the stamp lists is gone.
     """
     ours, shipped = run_path(stage, profile), shipped_path(stage)
     for path, origin in ((ours, "run"), (shipped, "shipped")):
@@ -160,9 +158,7 @@ def find(stage: str, profile: str) -> Artifact:
 def publish(stage: str, profile: str) -> Iterator[Path]:
     """Write a stage's artefact: yields an empty folder that takes its place only if nothing raised.
 
-    Raises:
-        CheckpointError: Unknown stage, or nothing was written into the folder.
-        RunError: No space left, or the runs folder is read-only.
+    CheckpointError where nothing was written into it; for a full or read-only disk see `disk_errors`.
     """
     target = run_path(stage, profile)
     with disk_errors(f"the {stage} artefact in {target}"):
@@ -207,10 +203,7 @@ def _short(path: Path) -> str:
 
 
 def save_model(model: torch.nn.Module, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Save a diffusers-style model as `config.json` and safetensors.
-
-    Floating-point weights are stored as `dtype` (shipped ones are float16); None keeps theirs.
-    """
+    """Save a diffusers-style model as `config.json` and safetensors; `dtype` converts floating-point weights."""
     import torch
     from safetensors.torch import save
 
@@ -231,9 +224,7 @@ def load_model(cls: type[Model], folder: Path, variant: str | None = None) -> Mo
 
     If the folder, or the artefact folder around it, is stamped, both files are checked against the stamp first.
     `variant` is a name inside the weights' file name, e.g. "fp16", as `save_pretrained(variant=...)` writes it.
-
-    Raises:
-        CheckpointError: A file is missing, truncated or corrupt, or does not fit the class.
+    CheckpointError where a file is missing, truncated or corrupt, or does not fit the class.
     """
     import torch
     from safetensors import SafetensorError

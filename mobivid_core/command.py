@@ -61,16 +61,12 @@ def run_command(
     arguments: Sequence[str] | None = None,
     *,
     failed: tuple[type[MobiVidError], ...] = (),
-    interrupted: str = "interrupted",
+    interrupted: str = "interrupted",  # what Ctrl-C says
 ) -> int:
     """Parse, work, and turn what goes wrong into one line and the exit status; `work` returns one, or None for 0.
 
-    Args:
-        failed: Errors that are no mistake of the user, but the work's own failure: status 1, the message as it is.
-        interrupted: What Ctrl-C says.
-
-    Raises:
-        SystemExit: From the parser, after a bad argument (2) or `--help` (0).
+    `failed` errors are no mistake of the user, but the work's own failure: status 1, the message as it is. The parser
+    raises SystemExit after a bad argument (2) or `--help` (0).
     """
     with contextlib.suppress(AttributeError, ValueError):  # a name that the terminal cannot show is no failure
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -32,11 +32,7 @@ _DAY_S = 24 * 3600
 
 @contextlib.contextmanager
 def disk_errors(what: str) -> Iterator[None]:
-    """Turn a full disk or a read-only folder into one clear error about `what` is being written.
-
-    Raises:
-        RunError: No space is left, the quota is used up, or the place may not be written.
-    """
+    """Turn a full disk, a used-up quota or a read-only folder into one RunError about `what` is being written."""
     try:
         yield
     except OSError as error:

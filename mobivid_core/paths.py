@@ -40,13 +40,9 @@ def user_path(given: str | Path) -> Path:
 
 
 def project_root() -> Path:
-    """Folder that holds `notebooks/` and `data/`.
+    """Folder of `notebooks/` and `data/`: `$MOBIVID_ROOT`, or that above the installed package (an editable install).
 
-    Returns:
-        `$MOBIVID_ROOT` if set, else the folder above the installed package (an editable install).
-
-    Raises:
-        MobiVidError: The folder found holds no `data/paper`, so it is not a MobiVid checkout.
+    MobiVidError where it holds no `data/paper`, so it is not a MobiVid checkout.
     """
     given = os.environ.get("MOBIVID_ROOT")
     root = user_path(given) if given else Path(__file__).resolve().parents[1]

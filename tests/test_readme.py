@@ -52,6 +52,8 @@ def test_the_table_rounds_and_links() -> None:
     table = readme.headline_table([row | {"notebook": "01_vae_compression", "n": "3", "profile": "laptop"}])
     expected = "| new number | 12,346 dB | 0.123 to 2 | measured | [01](notebooks/01_vae_compression.ipynb) |"
     assert table.splitlines()[-1] == expected
+    bare = readme.headline_table([row | {"notebook": "01_vae_compression", "n": "3", "low": "", "high": ""}])
+    assert "| 12,346 dB | none (n = 3) | measured |" in bare  # a median of three is told as one of three
     assert "No headline numbers yet" in readme.headline_table([])
 
 

@@ -114,6 +114,13 @@ def expand_dims(x: Tensor, axes: object) -> Tensor:
     return x
 
 
+def concat(values: list[Tensor], axis: int, interleave: bool = False) -> Tensor:
+    """Pieces one after the other along an axis."""
+    if interleave:
+        raise ExportError("concat with interleave is not in the executor")
+    return torch.cat([as_tensor(v) for v in values], int(axis))
+
+
 def split(x: Tensor, axis: int, num_splits: int | None = None, split_sizes: object = None) -> list[Tensor]:
     """Pieces along an axis."""
     sizes = ints(split_sizes) if split_sizes is not None else x.shape[axis] // num_splits
@@ -207,7 +214,7 @@ OPERATIONS: dict[str, Callable[..., Tensor | list[Tensor]]] = {
     "transpose": lambda x, perm: x.permute(ints(perm)),
     "squeeze": lambda x, axes=None: x.squeeze(_axes(x, axes)),
     "expand_dims": expand_dims,
-    "concat": lambda values, axis, interleave=False: torch.cat([as_tensor(v) for v in values], int(axis)),
+    "concat": concat,
     "stack": lambda values, axis: torch.stack([as_tensor(v) for v in values], int(axis)),
     "split": split,
     "slice_by_index": slice_by_index,

@@ -40,10 +40,8 @@ def captioned_clips(
     """Read captioned videos one by one: from a folder with `captions.csv` or `.tar` shards, or one shard.
 
     The clips of each usable video come in name order (shards: in their own order), `size` pixels square, at most
-    `per_file` of a video. `report` is told what was used, and what was skipped and why.
-
-    Raises:
-        ParameterError: The source is neither, its captions lack a column, or webdataset is missing.
+    `per_file` of a video. `report` is told what was used, and what was skipped and why. ParameterError where the source
+    is neither, its captions lack a column, or webdataset is missing.
     """
     for name, path, captions in captioned_videos(source, report):
         try:

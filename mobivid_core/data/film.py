@@ -57,10 +57,7 @@ def clips_dir() -> Path:
 
 @contextmanager
 def shipped_film(*files: str) -> Iterator[None]:
-    """Reading some of the shipped files: see that they are what was shipped, and add the remedy to what is wrong.
-
-    A decoder notices a file that breaks off, not bytes that changed: those would only show in the picture.
-    """
+    """While reading shipped files: see that they are what was shipped, and add the remedy to what is wrong."""
     try:
         yield
         for file in files:
@@ -72,6 +69,7 @@ def shipped_film(*files: str) -> Iterator[None]:
 @cache
 def _as_shipped(path: Path) -> None:
     """Raise VideoError where a file is not the one in `SHA256SUMS` (the format of sha256sum); without a list, pass."""
+    # a decoder notices a file that breaks off, not bytes that changed: those would only show in the picture
     table = path.parent / CHECKSUMS
     known = dict(reversed(line.split()) for line in table.read_text().splitlines()) if table.is_file() else {}
     if path.name in known and sha256(path) != known[path.name]:
@@ -94,14 +92,11 @@ def read_shots(table: Path) -> list[Shot]:
 
 
 def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | None = None) -> FilmClips:
-    """Non-overlapping clips of the film's shots: square centre crops at 24 frames a second.
+    """Non-overlapping clips of the film's shots: square centre crops of `size` (at most 128) pixels, 24 frames/s.
 
-    With a limit, clips are spread over the shots: the middle of every shot comes before a second clip of any.
-    A clip of 17x128x128 takes 3.3 MB; all of `train` is 1.8 GB. `size` is in pixels, at most 128.
-
-    Raises:
-        ParameterError: An unknown split, or a size above the shipped film's.
-        VideoError: No shot is long enough, or a file is missing or cut short.
+    With a limit, clips are spread over the shots: the middle of every shot comes before a second clip of any. A clip
+    of 17x128x128 takes 3.3 MB; all of `train` is 1.8 GB. ParameterError for an unknown split or a larger size,
+    VideoError where no shot is long enough, or a file is missing or cut short.
     """
     if not 0 < size <= FILM_HEIGHT:
         raise ParameterError(f"the shipped film is {FILM_HEIGHT} pixels high, got size={size}; ask for at most that")

@@ -109,11 +109,8 @@ def clips_from_folder(
     Each video is cut into shots; each shot into non-overlapping clips, its middle first, at most `per_file` spread over
     the shots. Files faster than 24 frames a second lose frames; slower ones keep their rate, so that their motion looks
     faster. What counts is a file's content, not its name. Subfolders and links are searched, in name order; names that
-    begin with a dot are passed over. `size` is height and width in pixels, or one number for a square.
-
-    Raises:
-        ParameterError: Not a folder, or a count below 1.
-        VideoError: No file of the folder gave a clip; the message lists the reasons.
+    begin with a dot are passed over. `size` is height and width in pixels, or one number for a square. VideoError where
+    no file gave a clip; the message lists the reasons.
     """
     found, report = _read(user_path(folder), frames, size, per_file)
     return torch.stack([frames_to_clip(clip.pixels) for clip in found]), report
@@ -126,11 +123,8 @@ def folder_pool(
 
     Where several files give clips, whole files go to `test` (files often hold one scene many times); a single file is
     split by shot. Every fifth is tested, and at least one. At most `limit` clips are kept, spread over the files; 2048
-    of 17x128x128 take 1.7 GB.
-
-    Raises:
-        ParameterError: Not a folder, or a count below 1.
-        VideoError: No clips, or all of one shot of one file, so that nothing would be left to measure on.
+    of 17x128x128 take 1.7 GB. VideoError too where all clips are of one shot of one file: nothing would be left to
+    measure on.
     """
     if limit < 2:
         raise ParameterError(f"limit must be at least 2, one clip to train on and one to measure, got {limit}")

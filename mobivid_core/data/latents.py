@@ -81,11 +81,6 @@ class LatentDataset:
         chosen = torch.randint(len(self), (size,), generator=generator, device=generator.device)
         return self.batch(chosen, generator)
 
-    def to(self, device: torch.device | str) -> LatentDataset:
-        """All tensors on `device`."""
-        names = ("latents", "text", "mask", "caption_of", "null_text", "null_mask")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
-
 
 def latent_dataset(
     vae: MobiVidVAE,
@@ -98,17 +93,18 @@ def latent_dataset(
     cache: Path | None = None,
     progress: bool = True,
 ) -> LatentDataset:
-    """Render, encode and caption clips `start` to `start + count` of a split.
+    """Render, encode and caption clips `start` to `start + count` of a split, on the VAE's device.
 
     The folder `cache` keeps the latents, by the content of the VAE and the request; None keeps none.
     """
     file = cache / f"{split}-{_key(vae, split, start, count, frames, size)}.safetensors" if cache else None
-    latents = (read_tensors(file) or {}).get("latents")
+    latents, indices = (read_tensors(file) or {}).get("latents"), range(start, start + count)
     if latents is None:
-        latents = _encode(vae, split, range(start, start + count), frames, size, progress)
+        latents = _encode(vae, split, indices, frames, size, progress)
         if file:
             write_bytes(file, save({"latents": latents}))
-    return with_captions(latents, [label_of(split, i) for i in range(start, start + count)])
+    batch = 64 if vae.device.type == "cpu" else 2048
+    return with_captions(latents, [label_of(split, i) for i in indices], device=vae.device, batch=batch)
 
 
 def with_captions(
@@ -144,11 +140,7 @@ def captioned_latents(
 
 
 def encode_many(captions: list[str], device: torch.device | str = "cpu", batch: int = 64) -> tuple[Tensor, Tensor]:
-    """`encode_text` in half precision, without its cache: a dataset's captions are many, and each is kept once.
-
-    Returns:
-        States (N, L, D) float16, zero at padding, and mask (N, L) bool, on the device.
-    """
+    """States (N, L, D) float16, zero at padding, and mask (N, L) bool: `encode_text` for many, without its cache."""
     states = torch.zeros(len(captions), MAX_LENGTH, TEXT_DIM, dtype=torch.float16, device=device)
     mask = torch.zeros(len(captions), MAX_LENGTH, dtype=torch.bool, device=device)
     tokenizer, encoder = load_tokenizer(), load_text_encoder().to(device)
@@ -169,11 +161,12 @@ def spread_wordings(own: int, count: int) -> list[int]:
 @torch.no_grad()
 def _encode(vae: MobiVidVAE, split: str, indices: range, frames: int, size: int, progress: bool) -> Tensor:
     vae.eval()
-    latents = torch.empty(len(indices), *vae.latent_shape(frames, size, size), dtype=torch.float16)
-    starts = range(0, len(indices), _BATCH)
+    batch, sizes = _BATCH if vae.device.type == "cpu" else 8 * _BATCH, {"frames": frames, "size": size}
+    latents = torch.empty(len(indices), *vae.latent_shape(frames, size, size), dtype=torch.float16, device=vae.device)
+    starts = range(0, len(indices), batch)
     for i in tqdm(starts, desc=f"encoding {split} clips", disable=not progress, ascii=True, mininterval=2):
-        clips = render_clips(split, indices[i : i + _BATCH], frames=frames, size=size).clips
-        latents[i : i + _BATCH] = vae.encode_latents(clips)
+        clips = render_clips(split, indices[i : i + batch], **sizes, device=vae.device).clips
+        latents[i : i + batch] = vae.encode_latents(clips)
     return latents
 
 

@@ -46,20 +46,8 @@ class VideoPool:
         return VideoPool([*self.videos, *other.videos], torch.cat(weights))
 
     def to(self, device: torch.device | str) -> VideoPool:
-        """The same pool with its videos on a device; each stored tensor that they are pieces of is copied once."""
-        if all(video.device == torch.device(device) for video in self.videos):
-            return self
-        moved: dict[int, Tensor] = {}
-        for video in self.videos:
-            key = video.untyped_storage().data_ptr()
-            if key not in moved:
-                whole = torch.empty(0, dtype=torch.uint8).set_(video.untyped_storage())
-                moved[key] = whole.to(device)
-        videos = [
-            moved[video.untyped_storage().data_ptr()].as_strided(video.shape, video.stride(), video.storage_offset())
-            for video in self.videos
-        ]
-        return VideoPool(videos, self.weights)
+        """The same pool with its videos on a device."""
+        return VideoPool([video.to(device) for video in self.videos], self.weights)
 
     def draw(self, batch: int, frames: int, crop: int, generator: torch.Generator, *, augment: bool = True) -> Tensor:
         """Random windows, float32 (B, 3, T, crop, crop) in [-1, 1], on the pool's device.
@@ -70,25 +58,12 @@ class VideoPool:
         """
         which = torch.multinomial(self.weights, batch, replacement=True, generator=generator).tolist()
         chances = torch.rand(batch, 6, generator=generator).tolist()
-        videos = [self.videos[n] for n in which]
-        windows = [_window(video, frames, crop, row, augment) for video, row in zip(videos, chances, strict=True)]
-        gather = _cut if self.device.type == "cpu" else _gather
-        return to_float(gather(videos, windows, frames, crop))
+        rows = zip(which, chances, strict=True)
+        return to_float(torch.stack([_window(self.videos[n], frames, crop, row, augment) for n, row in rows]))
 
 
-@dataclass(frozen=True)
-class _Window:
-    """Where a window lies in its video: frames start, start + speed, ..., and whether it is turned around."""
-
-    start: int
-    speed: int
-    top: int
-    left: int
-    mirrored: bool
-    backwards: bool
-
-
-def _window(video: Tensor, frames: int, crop: int, chance: list[float], augment: bool) -> _Window:
+def _window(video: Tensor, frames: int, crop: int, chance: list[float], augment: bool) -> Tensor:
+    """The window (3, frames, crop, crop) of a video (3, T, H, W) that six numbers in [0, 1) choose."""
     length, height, width = video.shape[1:]
     if length < frames or min(height, width) < crop:
         raise ParameterError(
@@ -96,51 +71,13 @@ def _window(video: Tensor, frames: int, crop: int, chance: list[float], augment:
             f"{crop}x{crop}; leave it out, or train on smaller windows"
         )
     speed = 2 if augment and chance[0] < 0.25 and length > 2 * (frames - 1) else 1
+    span = speed * (frames - 1) + 1
     start, top, left = (
-        int(u * (room + 1))
-        for u, room in zip(chance[1:4], (length - 1 - speed * (frames - 1), height - crop, width - crop), strict=True)
+        int(u * (room + 1)) for u, room in zip(chance[1:4], (length - span, height - crop, width - crop), strict=True)
     )
-    mirrored, backwards = (augment and u < 0.5 for u in chance[4:])
-    return _Window(start, speed, top, left, mirrored, backwards)
-
-
-def _cut(videos: Sequence[Tensor], windows: Sequence[_Window], frames: int, crop: int) -> Tensor:
-    """Windows one by one, as slices: (B, 3, frames, crop, crop) uint8."""
-    cut = []
-    for video, w in zip(videos, windows, strict=True):
-        times = slice(w.start, w.start + w.speed * (frames - 1) + 1, w.speed)
-        clip = video[:, times, w.top : w.top + crop, w.left : w.left + crop]
-        turned = [axis for axis, turn in ((-1, w.mirrored), (1, w.backwards)) if turn]
-        cut.append(clip.flip(turned) if turned else clip)
-    return torch.stack(cut)
-
-
-def _gather(videos: Sequence[Tensor], windows: Sequence[_Window], frames: int, crop: int) -> Tensor:
-    """The same by one gather from each tensor that videos are pieces of: a GPU would wait for the slices' kernels."""
-    device, rows = videos[0].device, {}
-    for i, video in enumerate(videos):
-        rows.setdefault(video.untyped_storage().data_ptr(), []).append(i)
-    parts, order = [], []
-    for members in rows.values():
-        # a pixel's place in the storage is a sum of one term an axis; a turned axis starts at its end, and goes back
-        first, steps = [], []
-        for i in members:
-            video, w = videos[i], windows[i]
-            colour, time, row, column = video.stride()
-            at = video.storage_offset() + w.start * time + w.top * row + w.left * column
-            at += w.backwards * w.speed * (frames - 1) * time + w.mirrored * (crop - 1) * column
-            first.append(at)
-            steps.append((colour, (-1 if w.backwards else 1) * w.speed * time, row, (-1 if w.mirrored else 1) * column))
-        place = torch.tensor(first).to(device).view(-1, 1, 1, 1, 1)
-        strides = torch.tensor(steps).to(device).T.reshape(4, -1, 1, 1, 1, 1)
-        for axis, size in enumerate((3, frames, crop, crop)):
-            shape = [1] * 5
-            shape[axis + 1] = size
-            place = place + torch.arange(size, device=device).view(shape) * strides[axis]
-        whole = torch.empty(0, dtype=torch.uint8, device=device).set_(videos[members[0]].untyped_storage())
-        parts.append(whole[place])
-        order += members
-    return torch.cat(parts)[torch.tensor(order).argsort().to(device)]
+    clip = video[:, start : start + span : speed, top : top + crop, left : left + crop]
+    turned = [axis for axis, u in ((-1, chance[4]), (1, chance[5])) if augment and u < 0.5]
+    return clip.flip(turned) if turned else clip
 
 
 def film_pool(frames: int = 17) -> VideoPool:
@@ -178,17 +115,19 @@ def _by_opencv(path: Path) -> Iterator[np.ndarray]:
         yield read[1][..., ::-1]
 
 
-def captioned_clips(count: int, *, frames: int, size: int) -> Tensor:
+def captioned_clips(count: int, *, frames: int, size: int, device: torch.device | str = "cpu") -> Tensor:
     """The first `count` captioned clips of the split `train`, (N, 3, T, H, W) uint8, rendered a few at a time."""
-    batches = [range(count)[i : i + 16] for i in range(0, count, 16)]
-    return torch.cat([to_bytes(render_clips("train", part, frames=frames, size=size).clips) for part in batches])
+    step, sizes = 16 if torch.device(device).type == "cpu" else 256, {"frames": frames, "size": size, "device": device}
+    batches = [range(count)[i : i + step] for i in range(0, count, step)]
+    return torch.cat([to_bytes(render_clips("train", part, **sizes).clips) for part in batches])
 
 
-def training_pool(profile: Profile) -> VideoPool:
-    """The film's shots and captioned clips, 30 and 70 % of the draws; a handful of clips where only code is proved."""
-    count = 16 if not profile.meaningful else 1024 if profile.from_shipped else 4096  # 0.9 and 3.4 GB
-    drawn = VideoPool.of(captioned_clips(count, frames=profile.frames, size=profile.size))
-    return film_pool(profile.frames).joined(drawn, FILM_SHARE) if profile.meaningful else drawn
+def training_pool(profile: Profile, count: int | None = None, device: torch.device | str = "cpu") -> VideoPool:
+    """The film's shots and `count` captioned clips, 30 and 70 % of the draws; no film where only code is proved."""
+    if count is None:
+        count = 16 if not profile.meaningful else 1024 if profile.from_shipped else 4096  # 0.9 and 3.4 GB
+    drawn = VideoPool.of(captioned_clips(count, frames=profile.frames, size=profile.size, device=device))
+    return film_pool(profile.frames).to(device).joined(drawn, FILM_SHARE) if profile.meaningful else drawn
 
 
 def to_bytes(clips: Tensor) -> Tensor:

@@ -168,10 +168,9 @@ def _trajectories(motions: list[str], u: np.ndarray, frames: int) -> tuple[np.nd
 def paint(
     scenes: Scenes, size: int = 128, device: torch.device | str = "cpu", chunk: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Make pixels of B scenes of T frames; `chunk` clips are painted together, None for what suits the device.
+    """Clips (B, 3, T, H, W) float32 in [-1, 1], masks (B, T, H, W) and boxes (B, T, 4) of B scenes, on the device.
 
-    Returns:
-        Clips (B, 3, T, H, W) float32 in [-1, 1], masks (B, T, H, W) bool and boxes (B, T, 4) float32, on the device.
+    `chunk` clips are painted together, None for what suits the device.
     """
     device = torch.device(device)
     shape = (len(scenes), scenes.extents.shape[1], size, size)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -49,39 +48,26 @@ def clip_to_frames(clip: Tensor) -> np.ndarray:
     return pixels.round().to(torch.uint8).permute(1, 2, 3, 0).contiguous().numpy()
 
 
-def read_video(
-    path: Path | str,
-    *,
-    size: tuple[int, int] | None = None,
-    first_frame: int = 0,
-    max_frames: int | None = None,
-    max_fps: float | None = None,
-) -> np.ndarray:
-    """Read a video file of any container and codec that FFmpeg decodes, whole or in part, as uint8 (T, H, W, 3) RGB.
-
-    Args:
-        size: Height and width to deliver: scaled to cover, then cropped centrally. None keeps the file's own.
-        first_frame: Frames to skip at the start (after rate reduction).
-        max_frames: Frames to deliver at most.
-        max_fps: Drop frames down to this rate, by time stamps from the first frame on. A slower file keeps its rate:
-            no frame is invented; in one of variable rate, a picture is held for as long as the file holds it.
-
-    Raises:
-        VideoError: The file is missing, has no decodable video, or ends before `first_frame`.
-    """
-    stop = None if max_frames is None else first_frame + max_frames
-    frames = list(islice(iterate_frames(path, size=size, max_fps=max_fps), first_frame, stop))
-    if not frames:
-        raise VideoError(f"{Path(path).name}: no frame at or after frame {first_frame}")
-    return np.stack(frames)
+def read_video(path: Path | str, *, size: tuple[int, int] | None = None, max_fps: float | None = None) -> np.ndarray:
+    """All frames of a file, uint8 (T, H, W, 3); arguments and errors as `iterate_frames`."""
+    return np.stack(list(iterate_frames(path, size=size, max_fps=max_fps)))
 
 
 def iterate_frames(
     path: Path | str, *, size: tuple[int, int] | None = None, max_fps: float | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of a file one by one, uint8 (H, W, 3), so that long files need little memory.
+    """Yield the frames of a file one by one, uint8 (H, W, 3) RGB, so that long files need little memory.
 
-    Arguments and errors as `read_video`. A file that breaks off is an error, not a short video.
+    Any container and codec that FFmpeg decodes. A file that breaks off is an error, not a short video.
+
+    Args:
+        path: The file.
+        size: Height and width to deliver: scaled to cover, then cropped centrally. None keeps the file's own.
+        max_fps: Drop frames down to this rate, by time stamps from the first frame on. A slower file keeps its rate:
+            no frame is invented; in one of variable rate, a picture is held for as long as the file holds it.
+
+    Raises:
+        VideoError: The file is missing or damaged, or has no decodable video.
     """
     path = Path(path)
     yielded = 0
@@ -128,11 +114,7 @@ def write_video(
     preset: str = "medium",  # x264's effort
     key_frames: int = 250,  # frames between key frames at most, where reading by seeking can start
 ) -> Path:
-    """Write frames (uint8 (T, H, W, 3)) or a clip (float (3, T, H, W)) to a file.
-
-    Raises:
-        VideoError: Not frames, or a file name that does not fit the codec.
-    """
+    """Write frames (uint8 (T, H, W, 3)) or a clip (float (3, T, H, W)); VideoError for others, or another suffix."""
     path = Path(path)
     pixels = clip_to_frames(frames) if isinstance(frames, Tensor) else frames
     if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or not len(pixels):

@@ -22,11 +22,7 @@ COLUMNS = ("notebook", "widget", "changed", "console_errors")
 
 
 def browser_record(folder: Path | None = None) -> tuple[pd.DataFrame, dict]:
-    """The last complete run: a row a step (did it change what is shown, errors on the console), and its facts.
-
-    Raises:
-        CheckpointError: The record is missing, unreadable or lacks a column.
-    """
+    """The last complete run: a row a step (did it change what is shown, errors on the console), and its facts."""
     return read_record((folder or record_folder()) / RECORD, COMMAND, COLUMNS)
 
 

@@ -1,6 +1,6 @@
 """Record the cost of the whole chain: `mobivid bench chain laptop smoke`.
 
-The scorecard cannot time the run that it is part of, so the record is written from the runner's stamps once every
+The scorecard cannot time the run that it is part of, so the record is written from the runner's cache once every
 notebook before it has run, and the scorecard (seconds, it only reads) shows it.
 """
 
@@ -25,11 +25,7 @@ COMMAND = "mobivid bench chain laptop smoke"
 
 
 def chain_rows(profile: str) -> pd.DataFrame:
-    """Profile, notebook, seconds and peak GB of every notebook before the scorecard, as last run.
-
-    Raises:
-        RunError: A notebook has not been run by the runner at this profile.
-    """
+    """Profile, notebook, seconds and peak GB of every notebook before the scorecard, as last run, or RunError."""
     spent = costs(profile).set_index("notebook")
     chain = [path.stem for path in sorted(notebooks_dir().glob("[0-9][0-9]_*.ipynb"))][:-1]
     missing = [name for name in chain if name not in spent.index]

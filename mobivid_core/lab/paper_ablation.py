@@ -52,10 +52,8 @@ def stacked_costs(device: Device) -> pd.DataFrame:
 
 
 def with_quality(costs: pd.DataFrame, stacking: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `stacked_costs` with the miniature's measured ratios; blank means not trained here.
-
-    Undistilled rows in few steps of the stacking record are left out.
-    """
+    """The rows of `stacked_costs` with the miniature's measured ratios; blank means not trained here."""
+    # undistilled rows in few steps are left out
     full = ~stacking["distilled"] & stacking["sampler"].str.contains(", guided")
     kept = stacking[full | stacking["distilled"]].assign(compressed=True)
     columns = ["accuracy / teacher", "accuracy low", "accuracy high"]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mobivid_core.lab.rules import TESTED
 from mobivid_core.phone.latent_costs import pareto
 from mobivid_core.show.style import EVIDENCE_COLOURS, PALETTE
 
@@ -28,10 +27,7 @@ _OURS = (
 
 
 def peers_figure(published: pd.DataFrame, headlines: pd.DataFrame) -> Figure:
-    """Quality against size and against time for published systems, and the miniature in a panel of its own.
-
-    A number that is not known is not drawn.
-    """
+    """Quality against size and time for published systems (as far as known); the miniature in a panel of its own."""
     import matplotlib.pyplot as plt
 
     figure, (size, time, ours) = plt.subplots(1, 3, figsize=(11, 3.8), width_ratios=(1.3, 1, 0.8))
@@ -63,7 +59,7 @@ def verdicts_figure(counts: pd.DataFrame) -> Figure:
 
     rows = counts.assign(name=counts["class"] + ": " + counts["verdict"]).iloc[::-1]
     figure, axes = plt.subplots(figsize=(7, 0.3 * len(rows) + 1))
-    tested = rows["class"] == TESTED
+    tested = rows["tests"] > 0  # a trend without a number, or without its interval, was not put to a test
     axes.barh(rows["name"], rows["claims"], color=[PALETTE["blue"] if t else "0.75" for t in tested])
     axes.set(xlabel="claims (blue: put to a test; grey: not)")
     return figure

@@ -41,7 +41,7 @@ def headline_names() -> dict[str, str]:
 
 
 def headline_table(rows: list[dict[str, str]]) -> str:
-    """Markdown table of headline rows; says so plainly if there is none."""
+    """Markdown table of headline rows, or a sentence if there is none; a number without an interval says its n."""
     if not rows:
         return "*No headline numbers yet: they appear after the first `make reproduce`.*"
     names = headline_names()
@@ -49,7 +49,8 @@ def headline_table(rows: list[dict[str, str]]) -> str:
     for row in rows:
         meaning = names.get(row["id"], row["id"].replace("_", " "))
         over = f" ({row['interval']}, n = {row['n']})" if row.get("interval") else ""
-        interval = f"{_short(row['low'])} to {_short(row['high'])}{over}" if row["low"] and row["high"] else ""
+        bare = f"none (n = {row['n']})" if row.get("n") else ""
+        interval = f"{_short(row['low'])} to {_short(row['high'])}{over}" if row["low"] and row["high"] else bare
         value = f"{_short(row['value'])} {row['unit']}".strip()
         link = f"[{row['notebook'][:2]}](notebooks/{row['notebook']}.ipynb)"
         lines.append(f"| {meaning} | {value} | {interval} | {row['evidence']} | {link} |")

@@ -7,15 +7,18 @@ value at which the answer would turn (`QUESTIONS`). The other answers say what w
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mobivid_core import published as book
-from mobivid_core.lab.answers import ANSWERS, Found, MissingResult
 from mobivid_core.lab.rules import UNANSWERED
 from mobivid_core.lab.scorecard import names_item
+from mobivid_core.paths import figures_dir
+from mobivid_core.show.results import headlines, manifest
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,193 @@ QUESTIONS: dict[str, Question] = {
 SPEAKING = 2
 
 
+class MissingResult(LookupError):
+    """A table that an answer needs has not been registered: it is not given yet, rather than from half of them."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Registered results of a profile: the folder of their files, their manifest, headline rows by id."""
+
+    folder: Path
+    entries: Mapping[str, dict[str, Any]]
+    numbers: pd.DataFrame
+
+    @classmethod
+    def of(cls, profile: str) -> Found:
+        """Everything that was registered at a profile."""
+        rows = headlines(profile).set_index("id")
+        return cls(figures_dir(profile), manifest(profile), rows)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A registered table."""
+        file = self.folder / f"{name}.csv"
+        if name not in self.entries or not file.is_file():
+            raise MissingResult(name)
+        return pd.read_csv(file)
+
+    def headline(self, name: str) -> pd.Series | None:
+        """A headline's row; None if it has not been recorded."""
+        return self.numbers.loc[name] if name in self.numbers.index else None
+
+    def number(self, name: str) -> str:
+        """A headline with its interval as text."""
+        row = self.headline(name)
+        if row is None:
+            raise MissingResult(name)
+        ends = "" if pd.isna(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
+        return f"{row['value']:.2f}{ends}"
+
+
+def single_levels(found: Found) -> str:
+    """R1.2: head-only and FFN-only arms."""
+    floors = found.table("prune_budget_floors").set_index("levels")["floor, B"]
+    table = found.table("prune_arms").set_index("arm")
+    arms, sizes = table["KD recovered"], table.loc[table.index.str.startswith("mild: "), "share"]
+    mild = {name.removeprefix("mild: "): value for name, value in arms.items() if name.startswith("mild: ")}
+    told = ", ".join(f"{name} {value:.3f}" for name, value in sorted(mild.items(), key=lambda item: item[1]))
+    return (
+        f"Head-only and FFN-only pruning cannot reach the mobile size: without any head {floors['heads']:.2f} B "
+        f"parameters are left, without any FFN neuron {floors['ffn']:.2f} B. At {sizes.min():.0%} to "
+        f"{sizes.max():.0%} of the parameters, where each level can compete, the KD losses after the same refit and "
+        f"recovery are {told}; at the mobile size the tri-level cut has "
+        f"{found.number('prune_kd_over_block_only_paper')} of block-only's."
+    )
+
+
+def motion(found: Found) -> str:
+    """R1.3: dynamic degree and motion smoothness."""
+    rows = found.table("distill_quality")
+    rows = rows[rows["clips"].str.contains("teacher|student")].drop_duplicates("clips")
+    told = "; ".join(f"{r.clips} {r.motion_smoothness:.3f} and {r.dynamic_degree:.2f}" for r in rows.itertuples())
+    effects = found.table("teacher_damage_effects")
+    noise = effects[(effects["measure"] == "dynamic_degree") & effects["damage"].str.contains("noise")]
+    most = noise.loc[noise["change"].idxmax()] if len(noise) and noise["change"].notna().any() else None
+    under = "" if most is None else f" (by {most['change']:+.2f} under {most['damage']})"
+    return (
+        f"Motion smoothness and dynamic degree: {told}. Dynamic degree changes under noise on real clips{under}, so a "
+        "high value says little by itself; the share of clips with the asked motion is in the same table."
+    )
+
+
+def discriminator(found: Found) -> str:
+    """R1.4: teacher features against features from scratch."""
+    trials = found.table("distill_heads")
+    column, names = "Frechet / start", trials["trial"]
+    means = trials.groupby("trial", sort=False)[column].mean()
+    control = means["no adversarial term"]
+    teacher = means[names[names.str.startswith("teacher features")].iloc[0]]
+    seeds = int(trials["n"].max())
+    return (
+        f"Distance after the trial over before it, mean of {seeds} seed(s): heads on teacher features {teacher:.3f}, "
+        f"on the same network with random weights {means['network with random weights']:.3f}, without a discriminator "
+        f"{control:.3f}. The spread over all discriminators is {means.max() - means.min():.3f}; whether teacher "
+        "features matter is decided only where the interval over seeds leaves out 1."
+    )
+
+
+def devices(found: Found) -> str:
+    """R2.1: more devices."""
+    rows = found.table("device_predictions").dropna(subset=["frames/s"])
+    twice = rows["device"].duplicated(keep=False)
+    names = rows["device"].where(~twice, rows["device"] + " " + rows["chip"])
+    told = ", ".join(f"{name} {fps:.0f}" for name, fps in zip(names, rows["frames/s"], strict=True))
+    error = found.headline("device_loo_workload_error")
+    missed = "" if error is None else f" and misses a workload left out of the fit by {error['value']:.0%} (median)"
+    return (
+        f"Predicted frames/s: {told}. No phone was at hand: the model is fitted to published speeds of two "
+        f"image U-Nets and one image transformer{missed}."
+    )
+
+
+def stack(found: Found) -> str:
+    """R3.1: each part alone and all together."""
+    rows = found.table("scorecard_stacking").set_index(["compressed", "pruned", "distilled"])
+    accuracy = rows["accuracy / teacher (miniature)"]
+    alone = {"pruning": (True, True, False), "distillation": (True, False, True)}
+    saved = {"compression": (True, False, False), "pruning": (False, True, False), "distillation": (False, False, True)}
+    times = {name: f"{name} {rows.loc[place, 'cheaper']:.1f}x" for name, place in saved.items()}
+    kept = {name: f" at {accuracy[alone[name]]:.2f} of the teacher's accuracy" for name in ("pruning", "distillation")}
+    told = ", ".join(text + kept.get(name, "") for name, text in times.items())
+    every = (True, True, True)
+    product = accuracy[alone["pruning"]] * accuracy[alone["distillation"]]
+    return (
+        f"Alone each part saves work (FLOPs at paper scale; accuracy on the miniature after short, equal trainings): "
+        f"{told}. Stacked they save {rows.loc[every, 'cheaper']:.0f}x and keep {accuracy[every]:.3f} of the teacher's "
+        f"accuracy, where the product of pruning's and distillation's alone would be {product:.2f}."
+    )
+
+
+def compute(found: Found) -> str:
+    """R4.1: how long distillation trains."""
+    rows = found.table("distill_cost")
+    shipped = rows[rows["student"] != "live"]
+    totals = (shipped if len(shipped) else rows).groupby("student", sort=False)[["TFLOP (counted)", "seconds"]].sum()
+    told = "; ".join(
+        f"{name.removesuffix(' (shipped)')} {r['TFLOP (counted)']:,.0f} TFLOP, {r['seconds'] / 60:.0f} minutes"
+        for name, r in totals.iterrows()
+    )
+    growth = found.entries.get("distill_compute", {}).get("finding", "")
+    return f"Training of the students, all rounds together: {told} on this project's processor. {growth}".strip()
+
+
+def tiling(found: Found) -> str:
+    """R4.3: is the memory bottleneck the phone's alone."""
+    rows = found.table("tiled_ffn")
+    told = []
+    for device, part in rows.groupby("device", sort=False):
+        plain, best = part[part["tiles"] == 1].iloc[0], part.loc[part["seconds"].idxmin()]
+        where = "this processor" if device == "cpu" else device
+        told.append(
+            f"on {where} the best of {len(part)} tilings ({best['tiles']:.0f}) "
+            f"takes {best['seconds'] / plain['seconds']:.2f} of the plain FFN's time and {best['peak_mib']:.0f} of "
+            f"{plain['peak_mib']:.0f} MiB"
+        )
+    servers = [d for d in rows["device"].unique() if d != "cpu"]
+    other = "" if servers else (
+        " No server GPU was measured: a GPU's library already tiles a matrix product in its own cache, so a gain there "
+        "is not to be expected from this experiment, nor excluded by it."
+    )  # fmt: skip
+    gain = found.number("tiled_ffn_gain_cpu")
+    return f"Tiling the FFN: {'; '.join(told)}; chosen on other repeats, it changes the speed by {gain} %.{other}"
+
+
+def shares(found: Found) -> str:
+    """R4.4: the share of synthetic clips."""
+    rows = found.table("distill_share")
+    means = rows.groupby("trial", sort=False)["Frechet / start"].mean()
+    told = ", ".join(f"{name.removesuffix(' synthetic')} {value:.3f}" for name, value in means.items())
+    number = found.headline("mixed_data_over_either")
+    decided = "one seed: no interval over seeds"
+    if number is not None:
+        decided = f"half and half over the better of either alone: {found.number('mixed_data_over_either')}"
+    return (
+        f"Distance over the start's by share of synthetic clips in the discriminator's real batch: {told}. "
+        f"The shares differ by at most {means.max() - means.min():.3f} ({decided})."
+    )
+
+
+#: Question -> what writes its answer.
+ANSWERS: dict[str, Callable[[Found], str]] = {
+    "R1.2": single_levels,
+    "R1.3": motion,
+    "R1.4": discriminator,
+    "R2.1": devices,
+    "R2.3": lambda found: "The code of this project, all of it; none was released with the paper.",
+    "R3.1": stack,
+    "R4.1": compute,
+    "R4.3": tiling,
+    "R4.4": shares,
+}
+
+
 def reviews_table(profile: str) -> pd.DataFrame:
     """Every reviewer question with two sentences of answer and the registered results behind them.
 
-    Sentences come from `answers.ANSWERS`; of a question without one, from the leading sentences of the findings of
-    its results, or of results whose `paper_item` names it, as in `paper_item="Table 4, R1.2"`.
-
-    Returns:
-        One row a question: id, ask, answer (or what is still to do), decided (by which number, "open" where its
-        interval holds the turning value, blank where no number can), shown in (notebook and results).
+    Sentences come from `ANSWERS`; of a question without one, from the leading sentences of the findings of its results,
+    or of results whose `paper_item` names it, as in `paper_item="Table 4, R1.2"`. One row a question: id, ask, answer
+    (or what is still to do), decided (by which number, "open" where its interval holds the turning value, blank where
+    no number can), shown in (notebook and results).
     """
     found = Found.of(profile)
     rows = []

@@ -33,6 +33,7 @@ TESTS = {
 }  # fmt: skip
 TESTED = "trend"
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+NO_INTERVAL = f"{UNDECIDED}: no interval"
 UNANSWERED = "not answered yet"
 #: The words of a verdict, by class: (holds, does not).
 WORDS = {
@@ -79,7 +80,7 @@ class Rule:
             decimals = len(published.partition(".")[2])
             return right if round(value, decimals) == float(published) else wrong
         if math.isnan(low) or math.isnan(high):
-            return f"{UNDECIDED}: no interval"
+            return NO_INTERVAL
         if self.test == "covers":
             return right if low <= self.target <= high else wrong
         least, most = (low, high) if self.test == "at least" else (-high, -low)

@@ -15,7 +15,17 @@ import pandas as pd
 from mobivid_core import published as book
 from mobivid_core.artifacts import shipped_path
 from mobivid_core.files import read_json
-from mobivid_core.lab.rules import CONTRADICTED, SUPPORTED, TESTED, UNANSWERED, UNDECIDED, Rule, evaluate, rules
+from mobivid_core.lab.rules import (
+    CONTRADICTED,
+    NO_INTERVAL,
+    SUPPORTED,
+    TESTED,
+    UNANSWERED,
+    UNDECIDED,
+    Rule,
+    evaluate,
+    rules,
+)
 from mobivid_core.paths import runs_dir
 from mobivid_core.show.results import headlines, manifest
 
@@ -134,11 +144,13 @@ def costs(profile: str) -> pd.DataFrame:
 def count_verdicts(claims: pd.DataFrame) -> pd.DataFrame:
     """Rows of `claims_table` by class and verdict, counted; two claims that rest on one number are one test.
 
-    `tests` are distinct numbers with an interval; 0 where the class tests nothing.
+    `tests` are distinct numbers with an interval; 0 where the class tests nothing. A number without an interval is
+    undecided for another reason than one whose interval holds the target: it has a row of its own.
     """
-    decidable = ~claims["verdict"].str.startswith((UNANSWERED, f"{UNDECIDED}: no interval"))
+    decidable = ~claims["verdict"].str.startswith((UNANSWERED, NO_INTERVAL))
     numbers = claims["id"].map(lambda claim: rules()[claim].headline).where(decidable)
-    frame = claims.assign(verdict=claims["verdict"].str.split(":").str[0], number=numbers)
+    words = claims["verdict"].str.split(":").str[0].mask(claims["verdict"] == NO_INTERVAL, NO_INTERVAL)
+    frame = claims.assign(verdict=words, number=numbers)
     rows = [
         (kind, verdict, len(part), part["number"].nunique() if kind == TESTED else 0)
         for (kind, verdict), part in frame.groupby(["class", "verdict"], sort=False)
@@ -156,7 +168,8 @@ def finding(claims: pd.DataFrame) -> str:
     return (
         f"Of {len(claims)} claims {tested(claims)} were tested on the miniature: {by.get(SUPPORTED, 0)} supported, "
         f"{by.get(CONTRADICTED, 0)} contradicted, {by.get(UNDECIDED, 0)} undecided. Not tested: {listed}; "
-        f"{by.get(UNANSWERED, 0)} trends have no number yet."
+        f"{by.get(NO_INTERVAL, 0)} trend(s) have a number without an interval, {by.get(UNANSWERED, 0)} have no number "
+        "yet."
     )
 
 

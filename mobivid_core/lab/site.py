@@ -114,11 +114,9 @@ def fetched(site: Path) -> dict[str, list[str]]:
 
 
 def build(target: Path) -> Path:
-    """Build the site; it replaces `target` when it is complete. Returns the first page.
+    """Build the site, which replaces `target` when it is complete; returns the first page.
 
-    Raises:
-        MobiVidError: jupyter-book 1.x or the offline MathJax is not installed.
-        RunError: The build failed, or a page would fetch something from the network.
+    MobiVidError tells of what is not installed, RunError of a failed build or a page that would fetch something.
     """
     missing = [name for name in ("jupyter_book", "sphinx-mathjax-offline") if find_spec(name) is None]
     if missing:

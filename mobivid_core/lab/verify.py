@@ -1,8 +1,11 @@
 """Compare a run with the committed results: `mobivid verify`, after `make reproduce`.
 
 Every headline number and table that the run registered (`runs/<profile>/registered`) is set beside the one committed in
-git; `mobivid_core/lab/tolerances.py` says how far each may lie. Exit codes: 0 all within, 1 one is outside or
-nothing can be compared, 2 a bad argument.
+git. Runs are bit-identical on one machine at one number of threads. Elsewhere sums are rounded in another order,
+training amplifies that, and seconds are another processor's: each kind of number has its own tolerance. Headlines for
+which the evidence class does not say enough have theirs in `show/headline_table.csv`, with the reason.
+
+Exit codes: 0 all within, 1 one is outside or nothing can be compared, 2 a bad argument.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import argparse
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +25,9 @@ from mobivid_core.command import CommandParser, run_command
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.files import read_json, sha256
 from mobivid_core.lab.runner.record import git
-from mobivid_core.lab.tolerances import EXACT, of_headline, table_is_exact
 from mobivid_core.paths import figures_dir, project_root, runs_dir
 from mobivid_core.profiles import add_profile, get_profile
+from mobivid_core.show.headlines import headline_table
 from mobivid_core.show.results import HEADLINE_COLUMNS, HEADLINES, MANIFEST
 
 WITHIN, OUTSIDE, NOT_RUN, NEW = "within", "OUTSIDE", "not run", "new"
@@ -30,6 +35,64 @@ WITHIN, OUTSIDE, NOT_RUN, NEW = "within", "OUTSIDE", "not run", "new"
 Committed = Callable[[str], str | None]
 #: The tolerance of a table whose numbers are not compared: they are measured, and have no tolerance each.
 COLUMNS_ONLY = "same columns"
+#: Notebooks whose tables repeat what others measured: their evidence class is that of the arithmetic alone.
+RESTATING = ("07_scorecard",)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A rule that compares a number with the committed one."""
+
+    # "exact": equal to five digits (six are recorded). "interval": inside the committed interval, or within `size`
+    # (relative) of the value. "relative": within `size` of it. "factor": at most `size` times it, at least its
+    # `size`-th part. "at_most": at most `size` times it; less is better. "points": within `size`, absolute.
+    kind: str
+    size: float = 0.0
+
+    def holds(self, ours: float, committed: float, low: float | None = None, high: float | None = None) -> bool:
+        """Whether `ours` is close enough to the committed value and its interval `low` to `high`."""
+        if self.kind == "exact":
+            return math.isclose(ours, committed, rel_tol=1e-5, abs_tol=1e-12)
+        if self.kind == "factor":
+            return committed != 0 and 1 / self.size <= ours / committed <= self.size
+        if self.kind == "at_most":
+            return ours <= self.size * committed
+        if self.kind == "points":
+            return abs(ours - committed) <= self.size
+        inside = self.kind == "interval" and low is not None and high is not None and low <= ours <= high
+        return inside or abs(ours - committed) <= self.size * abs(committed)
+
+    def __str__(self) -> str:
+        return {
+            "exact": "exact",
+            "interval": f"interval or {self.size:.0%}",
+            "relative": f"{self.size:.0%}",
+            "factor": f"factor {self.size:g}",
+            "at_most": f"at most {self.size:g} x",
+            "points": f"+- {self.size:g}",
+        }[self.kind]
+
+
+EXACT = Tolerance("exact")
+#: Measured numbers with an interval: the interval says what other clips would give, 5 % what another processor may.
+WITH_INTERVAL = Tolerance("interval", 0.05)
+#: Measured numbers without one, where nothing else is stated; a test allows none of the notebooks' to fall here.
+MEASURED = Tolerance("relative", 0.15)
+
+
+def of_headline(row: dict[str, str]) -> Tolerance:
+    """The tolerance of a row of `headlines.csv`: its own, else that of its evidence class."""
+    if own := headline_table().get(row["id"], {}).get("tolerance"):
+        kind, _, size = own.partition(" ")
+        return Tolerance(kind, float(size or 0))
+    if row["evidence"] != "measured":
+        return EXACT
+    return WITH_INTERVAL if row["low"] and row["high"] else MEASURED
+
+
+def table_is_exact(evidence: str, notebook: str) -> bool:
+    """True for a table of counts, arithmetic or quoted numbers; of measured ones only the columns are compared."""
+    return evidence != "measured" and notebook not in RESTATING
 
 
 class Line(NamedTuple):
@@ -43,12 +106,9 @@ class Line(NamedTuple):
 
 
 def committed_reader(against: str | None) -> Committed:
-    """Reader of the committed results: of a git revision or a folder of figures.
+    """Reader of the committed results, of a git revision or a folder of figures; RunError where there are none.
 
     None takes git's HEAD, or the checkout's `figures/` where git cannot tell and the run wrote elsewhere.
-
-    Raises:
-        RunError: There are no committed results to be read.
     """
 
     def from_folder(folder: Path) -> Committed:
@@ -79,9 +139,7 @@ def committed_reader(against: str | None) -> Committed:
 def compare(profile: str, committed: Committed, only: Sequence[str] = ()) -> list[Line]:
     """Set every registered result of the run beside the committed one; `only` has numbers of notebooks, such as "03".
 
-    Raises:
-        ParameterError: An unknown profile, or one whose numbers mean nothing.
-        RunError: Nothing has been run.
+    ParameterError tells of a profile whose numbers mean nothing, RunError that nothing has been run.
     """
     if not get_profile(profile).meaningful:
         raise ParameterError(f"the numbers of profile {profile!r} mean nothing; run and compare profile 'laptop'")

@@ -11,6 +11,7 @@ Simplified: plain torch products on this device. What the Neural Engine gains al
 
 from __future__ import annotations
 
+import statistics
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobivid_core.errors import ParameterError
+from mobivid_core.measure.intervals import Interval, speed
 from mobivid_core.phone.turns import alternating_seconds
 
 
@@ -58,11 +60,15 @@ class TileTiming:
     """One point of the tile sweep."""
 
     tiles: int
-    seconds: float  # median wall time of one FFN
-    fastest: float  # of the repeats: the one least disturbed by other programs
+    repeats: tuple[float, ...]  # wall seconds of one FFN; all tile counts take turns
     hidden_mib: float  # hidden activation alive at once, from the shapes (derived)
     peak_mib: float  # largest sum of living tensors that the FFN made (measured)
     max_error: float  # largest absolute difference from the plain FFN, relative to its largest output
+
+    @property
+    def seconds(self) -> float:
+        """Median of the repeats."""
+        return statistics.median(self.repeats)
 
 
 class PeakMemory(TorchDispatchMode):
@@ -113,10 +119,20 @@ def measure_tiles(
             errors[tiles] = ((y - plain).abs().max() / plain.abs().max()).item()
         seconds = alternating_seconds({tiles: partial(_finished, x, up, down, tiles) for tiles in tile_counts}, repeats)
     alive = {t: tokens * max(b - a for a, b in tile_bounds(width, t)) * x.element_size() for t in tile_counts}
-    return [
-        TileTiming(t, sorted(seconds[t])[repeats // 2], min(seconds[t]), alive[t] / 2**20, peaks[t] / 2**20, errors[t])
-        for t in tile_counts
-    ]
+    return [TileTiming(t, tuple(seconds[t]), alive[t] / 2**20, peaks[t] / 2**20, errors[t]) for t in tile_counts]
+
+
+def chosen_tiles(timings: Sequence[TileTiming]) -> tuple[TileTiming, Interval]:
+    """The fastest number of tiles, and the per cent that it gains over the first of `timings`, the plain FFN.
+
+    The first third of the repeats chooses and the others judge: the best of several noisy times, judged by those very
+    times, would gain even where tiling does nothing.
+    """
+    plain, *tiled = timings
+    choosing = max(1, len(plain.repeats) // 3)
+    best = min(tiled, key=lambda t: statistics.median(t.repeats[:choosing]))
+    gain = speed([plain.repeats[choosing:]], [best.repeats[choosing:]])
+    return best, Interval(*(100 * (x - 1) for x in gain), kind=gain.kind, over=gain.over, n=gain.n)
 
 
 def working_set(

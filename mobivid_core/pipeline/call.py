@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
-from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
@@ -167,8 +167,4 @@ def check_output_type(output_type: object) -> None:
 
 def as_frames(clips: Tensor, output_type: OutputType) -> np.ndarray | Tensor | list[list[Image]]:
     """Clips (B, 3, T, H, W) in [-1, 1] as frames of the asked type."""
-    frames = ((clips.float() + 1) / 2).transpose(1, 2)
-    if output_type == "pt":
-        return frames
-    array = frames.permute(0, 1, 3, 4, 2).cpu().numpy()
-    return array if output_type == "np" else [VaeImageProcessor.numpy_to_pil(clip) for clip in array]
+    return VideoProcessor().postprocess_video(clips.float(), output_type)

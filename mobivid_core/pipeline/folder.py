@@ -49,11 +49,7 @@ class LocalPipeline(DiffusionPipeline):
             dtype: Convert the models to this type (float32 if None), or name -> type with "default" for the others.
             torch_dtype: The older name of `dtype`.
             variant: Take the weights that were saved under this name, e.g. "fp16".
-            vae: Used instead of the folder's; so are the other components.
-            transformer: See `vae`.
-            scheduler: See `vae`.
-            tokenizer: See `vae`.
-            text_encoder: See `vae`.
+            vae, transformer, scheduler, tokenizer, text_encoder: Used instead of the folder's.
 
         Raises:
             CheckpointError: The folder is no saved pipeline, or a part is missing or corrupt.
@@ -82,10 +78,8 @@ class LocalPipeline(DiffusionPipeline):
     ) -> None:
         """Write model_index.json and one folder a component; a packaged text encoder is left out.
 
-        `variant` is put into the names of the weights, e.g. "fp16"; `from_pretrained` asks for it.
-
-        Raises:
-            ParameterError: Pickles were asked for by `safe_serialization=False`.
+        `variant` is put into the names of the weights, e.g. "fp16"; `from_pretrained` asks for it. ParameterError where
+        `safe_serialization=False` asks for pickles.
         """
         if not safe_serialization:
             raise ParameterError("safe_serialization=False would write pickles; only safetensors are supported")

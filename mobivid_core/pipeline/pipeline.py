@@ -131,11 +131,9 @@ class MobiVidPipeline(LocalPipeline):
         return cls(vae, transformer, make_scheduler("euler"), distilled=card)
 
     def encode_prompt(self, prompt: str | list[str]) -> tuple[Tensor, Tensor]:
-        """Token states of N captions, or of one.
+        """States (N, L, D) of captions in the transformer's type, zero at padding, and mask (N, L) bool, on its device.
 
-        Returns:
-            States (N, L, D) in the transformer's type, zero at padding, and mask (N, L) bool, on the pipeline's device:
-            a call takes them as `prompt_embeds` and `prompt_attention_mask`.
+        A call takes them as `prompt_embeds` and `prompt_attention_mask`.
         """
         encoder, device = self.text_encoder, self._execution_device
         states, mask = token_states(as_prompts(prompt), self.tokenizer, encoder, device=device)
@@ -150,11 +148,6 @@ class MobiVidPipeline(LocalPipeline):
     def num_timesteps(self) -> int:
         """Steps of the call in progress."""
         return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        """Set `_interrupt` in a callback to leave out the steps that are left."""
-        return self._interrupt
 
     @torch.no_grad()
     def __call__(
@@ -200,7 +193,7 @@ class MobiVidPipeline(LocalPipeline):
             output_type: "np", "pt", "pil" or "latent"; see `MobiVidPipelineOutput`.
             return_dict: False returns (frames,).
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step; may return a dict with
-                other ones.
+                other ones, and set `_interrupt` on the pipeline to leave out the steps that are left.
             bf16: Sample and decode in bfloat16 (steps and guidance stay in the pipeline's type): other clips by less
                 than a grey level on average. None: where it is faster on this machine, which is timed once.
             num_videos_per_prompt: Clips of each prompt.

@@ -19,7 +19,7 @@ from mobivid_core.models.config import MOBILE, SERVER, SMOKE_MOBILE
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.phone import predictions
 from mobivid_core.phone.devices import find_device
-from mobivid_core.phone.efficiency import fit_efficiency
+from mobivid_core.phone.efficiency import Efficiency, fit_efficiency
 from mobivid_core.phone.roofline import Stage, clip_stages
 
 GRID = (7, 12, 16)
@@ -116,6 +116,32 @@ def test_predictions_keep_evidence_and_blanks() -> None:
     assert table.loc[(table["chip"] == "A18 Pro") & (table["engine"] == "GPU"), "frames/s"].isna().all()
     known = table.dropna(subset=["frames/s"])
     assert (known["low"] < known["frames/s"]).all() and (known["frames/s"] < known["at most (bandwidth)"]).all()
+
+
+CERTAIN = Efficiency(math.log(0.25), 0.0, 9, 3, 7)
+
+
+def test_every_prediction_has_the_decoder_in_it() -> None:
+    """At 25 % of 17.5 TFLOP/s, 8 TFLOP of passes and 2 of the decoder take 10 / 4.375 s."""
+    stages = [Stage("transformer", 2.0, 0.01, 4)]
+    given = {"decoder_tflop": (2.0, 2.0), "gpu_efficiency": 0.25}
+    table = predictions.prediction_table(stages, CERTAIN, 49, weights_gb=1.92, **given).set_index("chip")
+    assert table.loc["A18 Pro", "frames/s"].max() == pytest.approx(49 * 4.375 / 10)
+    assert table.loc["A100", "frames/s"] == pytest.approx(49 * 0.25 * 312 / 10)
+    rows = [("mobile", "derived", 1e9, 4)]
+    one = predictions.table_one(
+        rows, {"mobile": stages}, frames=49, published={}, efficiency=CERTAIN, gpu=find_device("A100", "GPU"),
+        phone=find_device("A18 Pro"), **given,
+    )  # fmt: skip
+    assert one["iPhone predicted"].item() == pytest.approx(49 * 4.375 / 10)
+
+
+def test_stage_seconds_are_given_at_both_ends() -> None:
+    fit, phone = fit_efficiency(), find_device("A18 Pro")
+    table = predictions.stage_table([Stage("transformer", 2.0, 0.0, 4)], [phone], fit)["A18 Pro (s)"]
+    low, high = fit.interval()
+    for name, share in (("in all", fit.typical), ("in all, fastest", high), ("in all, slowest", low)):
+        assert table[name] == pytest.approx(8 / (share * 17.5))
 
 
 def test_sweep_is_monotone_and_meets_the_widget() -> None:

@@ -10,6 +10,7 @@ from scipy import special
 from torch import Tensor
 
 from mobivid_core.coreml.mil_ops import OPERATIONS
+from mobivid_core.errors import ExportError
 
 R = torch.Generator().manual_seed(0)
 X, Y = torch.randn(2, 3, 4, 5, generator=R), torch.randn(2, 3, 4, 5, generator=R)
@@ -215,3 +216,17 @@ def test_operations_do_what_they_say(name: str) -> None:
             theirs = theirs if isinstance(theirs, Tensor) else torch.from_numpy(np.array(theirs))
             torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=1e-5, atol=1e-5)
             assert ours.dtype.is_floating_point == theirs.dtype.is_floating_point
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("concat", {"values": [X, Y], "axis": 1, "interleave": True}),
+        ("gather", {"x": X, "indices": INDICES, "axis": 1, "batch_dims": 1}),
+        ("gather_nd", {"x": X, "indices": INDICES[None], "batch_dims": 1}),
+        ("conv", {"x": X, "weight": KERNEL, "pad_type": "same"}),
+    ],
+)
+def test_what_is_not_computed_is_refused(name: str, arguments: dict) -> None:
+    with pytest.raises(ExportError, match="is not in the executor"):
+        OPERATIONS[name](**arguments)

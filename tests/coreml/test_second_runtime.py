@@ -62,6 +62,15 @@ def test_compare_reports_the_worst_clip_and_refuses_a_wrong_app() -> None:
         second_runtime.compare(apps, lambda _, noise: noise, pairs, frames=17)
 
 
+def test_speeds_are_torchs_seconds_over_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"torch": [3.0, 4.0, 5.0], "float32": [2.0] * 3, "int8": [1.0] * 3}
+    monkeypatch.setattr(second_runtime, "alternating_seconds", lambda work, repeats: seconds)
+    apps = {name: _Scaled({}, {"factor": torch.tensor(1.0)}, 1.0) for name in ("float32", "int8")}
+    table, speeds = second_runtime.compare(apps, lambda _, noise: noise, [("a", torch.ones(4))], frames=17, runs=2)
+    assert speeds["float32"].value == pytest.approx(2) and speeds["int8"].value == pytest.approx(4)
+    assert table["ms a clip"].tolist() == [4000, 2000, 1000]  # the median
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="text_encoder.onnx is missing"):
         OnnxApp.load(tmp_path, {}, threads=1)

@@ -59,14 +59,6 @@ def test_resizing_covers_and_crops_centrally(tmp_path):
     assert picture[:, 1:-1, 1:-1].min() >= 254
 
 
-def test_parts_of_a_file(tmp_path):
-    frames = noise(12)
-    write_video(tmp_path / "clip.mkv", frames, lossless=True)
-    assert np.array_equal(read_video(tmp_path / "clip.mkv", first_frame=3, max_frames=4), frames[3:7])
-    with pytest.raises(VideoError, match="no frame at or after frame 12"):
-        read_video(tmp_path / "clip.mkv", first_frame=12)
-
-
 @pytest.mark.parametrize(("fps", "kept"), [(48, 12), (30, 20), (24, 24), (10, 24)])
 def test_fast_files_lose_frames_and_slow_ones_gain_none(tmp_path, fps, kept):
     write_video(tmp_path / "clip.mkv", noise(24), fps=fps, lossless=True)

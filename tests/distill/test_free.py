@@ -19,6 +19,7 @@ from mobivid_core.distill.solvers import Sampler
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.guidance import Guidance
 from mobivid_core.measure.generation import Evaluator
+from mobivid_core.measure.intervals import Interval
 
 SHAPE = (4, 2, 2, 2)
 N = 8
@@ -84,6 +85,26 @@ def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(
     assert found.sampler == ladder[1] and found.saved == 16 and found.sampler.name in found.finding()
     none = cheapest_equal(evaluator, timid, full, [Sampler("euler", 40, 5.0)])
     assert none.sampler is full and none.saved == 1 and "No cheaper" in none.finding()
+
+
+@pytest.mark.parametrize(
+    ("change", "ratio", "equal"),
+    [
+        ((-0.1, -0.2, 0.0), (1.1, 1.0, 1.3), "yes"),  # both intervals just reach "no difference"
+        ((-0.1, -0.2, -0.01), (1.0, 0.9, 1.1), "no"),  # less accurate beyond chance
+        ((0.0, -0.1, 0.1), (1.2, 1.01, 1.4), "no"),  # farther from real clips beyond chance
+    ],
+)
+def test_equal_is_what_neither_interval_excludes(
+    evaluator: Evaluator, timid: torch.nn.Module, monkeypatch, change: tuple, ratio: tuple, equal: str
+) -> None:
+    from mobivid_core.distill import free
+
+    known = {"kind": "95 % bootstrap", "over": "pairs of clips", "n": N}
+    monkeypatch.setattr(free, "mean_change", lambda *_: Interval(*change, **known))
+    monkeypatch.setattr(free, "distance_ratio", lambda *_, **__: Interval(*ratio, **known))
+    found = cheapest_equal(evaluator, timid, Sampler("euler", 4, 5.0), [Sampler("euler", 1, 5.0)])
+    assert found.table["equal"].tolist() == [equal] and (found.sampler is found.full) == (equal == "no")
 
 
 def test_samplers_are_judged_side_by_side(evaluator: Evaluator, timid: torch.nn.Module) -> None:

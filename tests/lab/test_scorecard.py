@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from mobivid_core import published as book
 from mobivid_core.errors import ParameterError
-from mobivid_core.lab import answers, scorecard
-from mobivid_core.lab.answers import Found
-from mobivid_core.lab.reviews import QUESTIONS, Question, answer_of, decided, decision, lead, reviews_table
+from mobivid_core.lab import scorecard
+from mobivid_core.lab.peers import verdicts_figure
+from mobivid_core.lab.reviews import (
+    ANSWERS,
+    QUESTIONS,
+    Found,
+    Question,
+    answer_of,
+    decided,
+    decision,
+    lead,
+    reviews_table,
+)
 from mobivid_core.lab.rules import CONTRADICTED, SUPPORTED, TESTS, UNANSWERED, UNDECIDED, Rule, evaluate, rules
 from mobivid_core.lab.scorecard import NOT_HERE, judge
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.show.results import Results
+from mobivid_core.show.style import PALETTE
 
 NAN = float("nan")
 
@@ -107,6 +121,33 @@ def test_only_trends_with_an_interval_count_as_tested(runs: Path) -> None:
     assert claims.set_index("id").loc["C01", "verdict"] == "model agrees"
 
 
+def _claims(*rows: tuple[str, str, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["id", "class", "verdict"])
+
+
+def test_two_claims_on_one_number_are_one_test_without_an_interval_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"C1": "x", "C2": "x", "C3": "y", "C4": "z", "C5": "w", "C6": "p"}
+    known = {claim: Rule(claim, "trend", "at least", name, "0", "why") for claim, name in numbers.items()}
+    monkeypatch.setattr(scorecard, "rules", lambda: known)
+    claims = _claims(
+        ("C1", "trend", SUPPORTED), ("C2", "trend", SUPPORTED),
+        ("C3", "trend", f"{UNDECIDED}: the interval holds the target"), ("C4", "trend", f"{UNDECIDED}: no interval"),
+        ("C5", "trend", f"{UNANSWERED}: w has not been recorded"), ("C6", "prediction", "model agrees"),
+    )  # fmt: skip
+    assert scorecard.tested(claims) == 2  # x and y
+    told = scorecard.finding(claims)
+    assert "2 supported, 0 contradicted, 1 undecided" in told
+    assert told.endswith("1 trend(s) have a number without an interval, 1 have no number yet.")
+
+
+def test_only_what_was_tested_is_drawn_as_tested() -> None:
+    rows = [("trend", SUPPORTED, 2, 1), ("trend", UNANSWERED, 1, 0), ("prediction", "model agrees", 1, 0)]
+    figure = verdicts_figure(pd.DataFrame(rows, columns=["class", "verdict", "claims", "tests"]))
+    last, middle, first = (to_hex(bar.get_facecolor()) for bar in figure.axes[0].patches)  # drawn from below
+    plt.close(figure)
+    assert first == PALETTE["blue"].lower() != middle == last
+
+
 def test_c30_and_c31_say_how_far_they_are_followed() -> None:
     assert "adversarial updates" in scorecard.how_followed("C30")
     assert scorecard.how_followed("C28") == ""
@@ -148,6 +189,7 @@ def test_an_interval_decides_where_it_leaves_the_turning_value_out(low: float, h
     numbers = pd.DataFrame({"value": [1.0], "low": [low], "high": [high]}, index=["x"])
     assert decision(Question((), "x", 1.0), Found(Path(), {}, numbers)).split(":")[0] == word
     assert decision(Question((), "y", 1.0), Found(Path(), {}, numbers)) == ""
+    assert decided(pd.DataFrame({"decided": [f"{word}: x", ""]})) == (word == "decided")
 
 
 def _found(tmp_path: Path, **tables: pd.DataFrame) -> Found:
@@ -162,7 +204,7 @@ def test_the_stack_is_told_with_its_quality(tmp_path: Path) -> None:
     table = pd.DataFrame(places, columns=["compressed", "pruned", "distilled"])
     table["cheaper"] = [11.4, 2.1, 20, 23, 228, 464]
     table["accuracy / teacher (miniature)"] = [1, NAN, NAN, 0.25, 0.929, 0.375]
-    told = answers.ANSWERS["R3.1"](_found(tmp_path, scorecard_stacking=table))
+    told = ANSWERS["R3.1"](_found(tmp_path, scorecard_stacking=table))
     assert "distillation 20.0x at 0.93" in told and "pruning 2.1x at 0.25" in told
     assert "464x and keep 0.375" in told and "would be 0.23" in told
 
@@ -170,15 +212,17 @@ def test_the_stack_is_told_with_its_quality(tmp_path: Path) -> None:
 def test_costs_are_those_of_every_round(tmp_path: Path) -> None:
     rows = pd.DataFrame({"student": ["live", "a (shipped)", "a (shipped)"], "TFLOP (counted)": [1, 10, 30],
                          "seconds": [60, 600, 1800]})  # fmt: skip
-    assert "a 40 TFLOP, 40 minutes" in answers.ANSWERS["R4.1"](_found(tmp_path, distill_cost=rows))
+    assert "a 40 TFLOP, 40 minutes" in ANSWERS["R4.1"](_found(tmp_path, distill_cost=rows))
 
 
 def test_tiling_says_whether_a_gpu_was_measured(tmp_path: Path) -> None:
     rows = pd.DataFrame({"device": ["cpu", "cpu"], "tiles": [1, 2], "seconds": [1.0, 0.9], "peak_mib": [63, 42]})
-    told = answers.ANSWERS["R4.3"](_found(tmp_path, tiled_ffn=rows))
+    gain = pd.DataFrame({"value": [3.5], "low": [-11.0], "high": [27.0]}, index=["tiled_ffn_gain_cpu"])
+    told = ANSWERS["R4.3"](replace(_found(tmp_path, tiled_ffn=rows), numbers=gain))
     assert "0.90 of the plain FFN's time and 42 of 63 MiB" in told and "No server GPU was measured" in told
+    assert "chosen on other repeats, it changes the speed by 3.50 [-11.00, 27.00] %" in told
     server = rows.assign(device="a GPU")
-    told = answers.ANSWERS["R4.3"](_found(tmp_path, tiled_ffn=pd.concat([rows, server])))
+    told = ANSWERS["R4.3"](replace(_found(tmp_path, tiled_ffn=pd.concat([rows, server])), numbers=gain))
     assert "on a GPU" in told and "No server GPU" not in told
 
 

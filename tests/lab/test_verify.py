@@ -11,7 +11,7 @@ import pytest
 
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.lab import verify
-from mobivid_core.lab.tolerances import EXACT, MEASURED, RESTATING, WITH_INTERVAL, Tolerance, of_headline
+from mobivid_core.lab.verify import EXACT, MEASURED, RESTATING, WITH_INTERVAL, Tolerance, of_headline
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.paths import project_root
 from mobivid_core.show.headlines import headline_table

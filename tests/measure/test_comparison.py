@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from mobivid_core.data.render import label_of
 from mobivid_core.distill.recipe import Recipe
 from mobivid_core.distill.student import STUDENTS
 from mobivid_core.errors import ParameterError
+from mobivid_core.measure import comparison
 from mobivid_core.measure.bars import bars_table
 from mobivid_core.measure.comparison import (
     DISTILL_BARS,
@@ -146,6 +148,18 @@ def test_speed_ratio_of_known_times():
     turns = []
     measure_seconds({"x": lambda: turns.append("x"), "y": lambda: turns.append("y")}, turns=2, long=["x"])
     assert turns == ["y", *2 * ["x", *5 * "y"]]  # y once untimed
+
+
+def test_seconds_are_a_clip_and_a_disturbed_short_call_does_not_count(monkeypatch):
+    now, lasted = [0.0], {"long": iter([40, 48]), "short": iter([900, *(1, 1, 50, 1, 1), *(60, 2, 2, 2, 2)])}
+    monkeypatch.setattr(comparison, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def call(name):
+        now[0] += next(lasted[name])
+
+    samplers = {name: lambda name=name: call(name) for name in lasted}
+    made = measure_seconds(samplers, turns=2, clips=4, long=["long"])
+    assert made.taken == {"long": [10.0, 12.0], "short": [0.25, 0.5]}  # the first short call warms up, untimed
 
 
 def test_smallest_and_largest_profiles_have_a_recipe():

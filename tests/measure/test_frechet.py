@@ -3,7 +3,13 @@ import pytest
 from scipy.linalg import sqrtm
 
 from mobivid_core.errors import ParameterError
-from mobivid_core.measure.frechet import FrechetTarget, distance_interval, frechet_distance, ratio_interval
+from mobivid_core.measure.frechet import (
+    FrechetTarget,
+    distance_interval,
+    excess_ratio_interval,
+    frechet_distance,
+    ratio_interval,
+)
 
 
 def _rows(n: int, width: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -50,6 +56,9 @@ def test_ratios_mirror() -> None:
     assert 1 < low <= value <= high
     assert ratio_interval(near, far, target)[0] * value == pytest.approx(1)
     assert ratio_interval(near, near, target) == pytest.approx((1, 1, 1))
+    a, b, floor = (frechet_distance(x, target) for x in (far, near + 1, near))
+    assert value == pytest.approx(a / floor)  # of all clips, not the mean of the resamples
+    assert excess_ratio_interval(far, near + 1, near, target).value == pytest.approx((a - floor) / (b - floor))
 
 
 def test_mistakes_are_named() -> None:

@@ -6,13 +6,14 @@ import math
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure import intervals
 from mobivid_core.measure.intervals import Interval
-from mobivid_core.studies.coverage import experiments, simulate
+from mobivid_core.studies.coverage import experiments, simulate, worst
 
 DRAWS = 400
 #: Two in ten thousand counts of a true 95 % lie further off than this.
@@ -79,6 +80,39 @@ def test_crossed_intervals_see_both_seeds_and_clips() -> None:
         intervals.crossed(np.ones((1, 9)))
 
 
+def test_crossed_intervals_are_the_analysis_of_variance_by_hand() -> None:
+    # Row means 3 and 5, column means 1.5, 4 and 6.5, residuals of .5, 0 and -.5: mean squares 6, 12.5 and .5.
+    table = np.array([[1.0, 3.0, 5.0], [2.0, 5.0, 8.0]])
+    degrees = (6 + 12.5 - 0.5) ** 2 / (6**2 / 1 + 12.5**2 / 2 + 0.5**2 / 2)
+    half = stats.t.ppf(0.975, degrees) * math.sqrt((6 + 12.5 - 0.5) / 6)
+    found = intervals.crossed(table)
+    assert found == pytest.approx((4, 4 - half, 4 + half)) and found.n == 2  # seeds, not values
+    logs = intervals.crossed(np.exp(table), logs=True)
+    assert logs == pytest.approx(np.exp([4, 4 - half, 4 + half]))
+    # Column means are equal: clips vary less than the rest (0 against 1), so the two seeds alone are left.
+    assert intervals.crossed([[1.0, 2.0], [5.0, 4.0]]) == pytest.approx(intervals.over_seeds([1.5, 4.5]))
+
+
+def test_centred_draws_are_students_around_the_value() -> None:
+    draws = np.array([1.0, 2.0, 4.0, 5.0])  # three degrees of freedom, variance 10 / 3; four clips widen it by 4 / 3
+    half = 3.182446 * math.sqrt(10 / 3 * 4 / 3)
+    assert intervals.from_draws(9.0, draws, n=4, centred=True) == pytest.approx((9, 9 - half, 9 + half))
+
+
+def test_pairs_leave_out_what_both_sides_share() -> None:
+    scores = np.linspace(0.1, 0.9, 30)
+    assert intervals.difference(scores + 0.05, scores) == pytest.approx((0.05, 0.05, 0.05))
+    assert intervals.ratio(0.4 * scores, scores) == pytest.approx((0.4, 0.4, 0.4))
+
+
+def test_unpaired_shares_are_newcombes_example() -> None:
+    ours, theirs = np.arange(70) < 56, np.arange(80) < 48
+    found = intervals.unpaired_difference(ours, theirs)
+    assert found == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)  # Newcombe (1998), table II, example a, method 10
+    assert intervals.unpaired_difference(theirs, ours) == pytest.approx((-0.2, -0.3339, -0.0524), abs=5e-5)
+    assert found.n == 70
+
+
 def test_pairs_of_right_and_wrong() -> None:
     a, b = np.array([1.0] * 90 + [0.0] * 10), np.array([1.0] * 80 + [0.0] * 20)
     change = intervals.difference(a, b)
@@ -87,6 +121,9 @@ def test_pairs_of_right_and_wrong() -> None:
     assert change == pytest.approx((0.1, middle - half, middle + half), abs=1e-6)
     quotient = intervals.ratio(a, b)
     assert quotient.value == pytest.approx(90 / 80) and quotient.low < 9 / 8 < quotient.high
+    # 80 pairs right in both, 10 and 0 discordant, half a pair added to each: 91 over 81
+    middle, half = math.log(91 / 81), 1.959964 * math.sqrt(11 / (91 * 81))
+    assert quotient[1:] == pytest.approx((math.exp(middle - half), math.exp(middle + half)), rel=1e-6)
     reverse = intervals.ratio(b, a)
     assert (1 / reverse.high, 1 / reverse.low) == pytest.approx((quotient.low, quotient.high))
     same = intervals.difference(a, a)
@@ -101,6 +138,9 @@ def test_speeds_of_one_run_say_so() -> None:
     one = intervals.speed(slow, fast)
     assert one == pytest.approx((11, 9, 30)) and one.over == "repeats in one run"
     assert one.kind == "97 % of the median"  # 1 - 2 / 2^6
+    eight = intervals.speed([range(1, 9)], [[1.0] * 8])
+    # The second smallest of eight misses the median in 2 * 9 / 256 of all cases, 7 %: the ends are the extremes.
+    assert eight == pytest.approx((math.sqrt(4 * 5), 1, 8)) and eight.kind == "99 % of the median"
     three = intervals.speed(slow * 3, fast * 3)
     assert three.over == "runs" and three == pytest.approx((11, 11, 11))
     assert intervals.speed([[2.0]], [[1.0]]).kind == "0 % of the median"
@@ -117,6 +157,11 @@ def test_rank_correlations() -> None:
     assert math.isnan(intervals.rank_correlation(a, np.ones(30)).value)
     with pytest.raises(ParameterError, match="at least 3"):
         intervals.rank_correlation([1, 2], [1, 2])
+
+
+def test_the_worst_kind_is_the_one_that_held_least() -> None:
+    table = pd.DataFrame({"held": [0.96, 0.9, 0.99], "draws": 100})
+    assert worst(table) == intervals.share(90, 100) and worst(table).n == 100
 
 
 def test_nothing_has_no_interval() -> None:

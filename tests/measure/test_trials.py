@@ -116,6 +116,8 @@ def test_repeated_clips_move_distances_and_shuffled_captions_move_semantics(refe
     assert frame.loc[(COLLAPSE, "frechet_real"), "change"] > 0
     assert frame.loc[("another caption's clip", "all_together"), "change"] < -0.8
     assert frame.loc[("another caption's clip", "motion_smoothness"), "change"] == 0
+    # the same clips in the same resamples: no luck of the draw is left in a distance that did not change
+    assert frame.loc[("another caption's clip", "frechet_real"), ["change", "low", "high"]].tolist() == [0, 0, 0]
 
 
 def test_no_measure_left_makes_no_average(reference: Reference) -> None:

@@ -108,6 +108,7 @@ def test_each_chip_and_workload_counts_once_among_the_errors() -> None:
         errors = leave_one_out(by).groupby(by)["error"].median()
         assert table.loc[f"each {by} in turn", "median error"] == pytest.approx(errors.median())
         assert table.loc[f"each {by} in turn", "n"] == len(errors)
+        assert table.loc[f"each {by} in turn", "largest error"] == errors.max()
 
 
 def test_a_disputed_peak_is_a_case_of_its_own_and_widens_the_interval() -> None:
@@ -115,6 +116,9 @@ def test_a_disputed_peak_is_a_case_of_its_own_and_widens_the_interval() -> None:
     cases, interval = fps_cases(stages, phone, 49, decoder_tflop=(1.0, 8.0))
     nominal, other, same_chip = (row for row in cases.itertuples())
     assert cases["TFLOP/s"].iloc[:2].tolist() == [phone.tflops, phone.other_tflops]
+    # The chip's own anchor is one of three workloads, and reaches less of a higher peak: a third of that in the mean.
+    falls = math.log(nominal._3 / other._3)
+    assert falls == pytest.approx(math.log(phone.other_tflops / phone.tflops) / 3)
     assert interval.value == nominal._4 and interval.low == min(nominal.low, other.low)
     assert interval.high == max(nominal.high, other.high) > nominal.high
     # The chip's own anchor needs no peak: its speed in FLOPs, over the clip's.
@@ -141,6 +145,13 @@ def test_an_unknown_decoder_is_drawn_over_its_whole_range() -> None:
     ends = [49 / (clip_seconds(stages, chip, 0.25) + tflop / (0.25 * chip.tflops)) for tflop in (8.0, 4.5, 1.0)]
     middle, low, high = fps_interval(stages, chip, certain, 49, level=0.98, decoder_tflop=(1.0, 8.0))
     assert (low, middle, high) == pytest.approx(tuple(ends), rel=0.03)
+
+
+def test_the_prediction_is_the_median_of_its_draws() -> None:
+    """A decoder of 1 to 9 TFLOP alone, at 10 TFLOP/s: the median is at 5; the mean, ln 9 / 8, is a third higher."""
+    certain = Efficiency(0.0, 0.0, 9, 3, 7)
+    found = fps_interval([], CHIP, certain, 1, decoder_tflop=(1.0, 9.0))
+    assert found == pytest.approx((10 / 5, 10 / 8.2, 10 / 1.8), rel=0.03)  # 4,000 draws
 
 
 def test_required_efficiency_inverts_the_prediction() -> None:

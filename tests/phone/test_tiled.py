@@ -7,7 +7,9 @@ from torch import nn
 from mobivid_core.errors import ParameterError
 from mobivid_core.phone.tiled import (
     PeakMemory,
+    TileTiming,
     accelerators,
+    chosen_tiles,
     measure_tiles,
     tile_bounds,
     tiled_ffn,
@@ -57,6 +59,17 @@ def test_more_tiles_need_less_memory_and_same_result() -> None:
     assert [r.hidden_mib for r in rows] == [64 * 256 * 4 / k / 2**20 for k in (1, 2, 4, 8)]
     assert all(a.peak_mib > b.peak_mib for a, b in zip(rows, rows[1:], strict=False))
     assert max(r.max_error for r in rows) < 1e-5  # float32 with 256 terms: 1e-7 * sqrt(256), with room
+
+
+def test_tiles_are_chosen_on_other_repeats_than_judge_them() -> None:
+    def timing(tiles: int, *repeats: float) -> TileTiming:
+        return TileTiming(tiles, repeats, 1.0, 1.0, 0.0)
+
+    plain = timing(1, *[1.0] * 9)
+    # two tiles look best in the first three repeats only; four would win if the judging repeats chose
+    best, gain = chosen_tiles([plain, timing(2, *[0.5] * 3, *[1.25] * 6), timing(4, *[0.9] * 3, *[0.8] * 6)])
+    assert best.tiles == 2 and gain.n == 6
+    assert (gain.value, gain.low, gain.high) == pytest.approx((-20, -20, -20))
 
 
 def test_working_set_is_arithmetic() -> None:

@@ -151,6 +151,9 @@ def test_arms_report_every_stage(teacher, calibration, data) -> None:
     assert list(table["arm"]) == ["a", "b"] and (table["low"] <= table["KD recovered"]).all()
     assert table["KD refitted"].isna().tolist() == [False, True]
     assert table["KD refitted"][0] < table["KD pruned"][0]
+    for row, result in zip(table.itertuples(), results, strict=True):
+        assert torch.equal(torch.from_numpy(result.recovered), output_errors(result.model, held_out))
+        assert row._4 == pytest.approx(result.pruned.mean()) and row._6 == pytest.approx(result.recovered.mean())
     value, low, high = ratio(results[0].recovered, results[0].recovered)
     assert value == low == high == 1
 
@@ -160,6 +163,18 @@ def test_sigmas_are_stratified_over_the_training_law() -> None:
     ours, drawn = stratified_sigmas(2000, generator), sample_sigmas(200_000, generator)
     for q in (0.1, 0.5, 0.9):
         assert float(ours.quantile(q)) == pytest.approx(float(drawn.quantile(q)), abs=5e-3)  # 200,000 draws: 0.001
+
+
+def test_refit_makes_up_for_blocks_removed_in_front(teacher, calibration) -> None:
+    """Without block 0, block 1 is fitted to the teacher's state after both: not to what it makes of the raw input."""
+    plan = without_blocks(teacher.sizes, (1, 2, 3))
+    cut = prune(teacher, plan).eval()
+    student, _ = refit(cut, teacher, plan, calibration, progress=False)
+    with torch.no_grad():
+        inputs = (calibration.noisy, calibration.timestep, calibration.text, calibration.mask)
+        ours, plain = (model(*inputs, feature_blocks=(0,)).features[0] for model in (student, cut))
+        after = teacher(*inputs, feature_blocks=(1,)).features[0]
+    assert (ours - after).square().mean() < 0.9 * (plain - after).square().mean()
 
 
 def test_refit_makes_up_for_removed_blocks(teacher, calibration) -> None:

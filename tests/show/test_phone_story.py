@@ -1,11 +1,13 @@
 """Findings of notebook 06 follow their tables: bars are judged, covered and missed anchors told apart."""
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
 pytest.importorskip("coremltools")
 from mobivid_core.measure.intervals import Interval  # noqa: E402
-from mobivid_core.phone import efficiency  # noqa: E402
+from mobivid_core.models.counts import latent_grid  # noqa: E402
+from mobivid_core.phone import efficiency, references  # noqa: E402
 from mobivid_core.show import phone_story, phone_verdict  # noqa: E402
 
 
@@ -31,3 +33,28 @@ def test_the_left_out_transformer_is_called_covered_or_missed() -> None:
     finding = phone_verdict.left_out(efficiency.left_out_errors()).finding
     assert ("covers" if held["low"] <= held["efficiency"] <= held["high"] else "misses") in finding
     assert f"{100 * held['efficiency']:.1f} %" in finding
+
+
+GRID = (7, 12, 16)
+
+
+def test_table_one_gives_the_servers_own_speed_back_and_guides_its_rivals() -> None:
+    share = phone_verdict.implied_share(GRID, 49, 40)
+    # 40 guided steps of 4.896 TFLOP, 6.4 of 49 frames a second, on 312 TFLOP/s
+    assert share == pytest.approx(80 * 4.896 * 6.4 / 49 / 312, rel=1e-3)
+    found = phone_verdict.table_one(GRID, 49, (40, 4), (512, 384), (1.0, 8.0), share, efficiency.fit_efficiency())
+    table = found.frame.set_index("model")
+    assert table.loc["Ours-Server", "A100 predicted"] == pytest.approx(6.4, rel=0.01)  # some products wait for memory
+    rivals = {"LTX": references.ltx_transformer_counts(GRID),
+              "Wan2.1": references.wan_transformer_counts(latent_grid(49, 384, 512, (4, 8, 8)))}  # fmt: skip
+    for name, counts in rivals.items():
+        assert table.loc[name, "TFLOP a clip"] == pytest.approx(80 * counts.flops / 1e12)
+
+
+@pytest.mark.parametrize(("low", "high", "place"), [(10, 20, "inside"), (16, 20, "outside"), (5, 14, "outside")])
+def test_the_published_speed_lies_inside_both_ends_or_outside(low: float, high: float, place: str) -> None:
+    speed = Interval(15.5, low, high, kind="80 % prediction", over="published workloads", n=3)
+    row = {"device": "phone", "chip": "A18 Pro", "engine": "Neural Engine", "frames/s": 15.5, "low": 4, "high": 80}
+    found = phone_verdict.rates(pd.DataFrame([row]), speed)
+    plt.close(found.fig)
+    assert f"the published 15 lies {place} an interval whose ends are {high / low:.0f}-fold apart" in found.finding

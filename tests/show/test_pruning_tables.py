@@ -49,6 +49,8 @@ def test_the_finding_separates_plan_and_repair() -> None:
     assert "without the refit random units have 2.00 and block-only 1.50 times" in told
     assert "with the refit random units have 1.20 and block-only 2.00 times" in told
     assert "takes the paper's cut to 0.25 of its loss" in told
+    small = {"mild: head-only": 0.01, "halfway: block-only": 0.02}  # larger models: not of the paper's size
+    assert ArmsCompared(_results(levels | small), 1e6).best == PAPERS_CUT
     assert compared.best == PAPERS_CUT and compared.over(PAPERS_CUT, BLOCKS_ONLY).value == pytest.approx(0.5)
     told = compared.arms(7).finding
     assert "after 7 equal steps" in told and "0.50 of block-only's" in told and "one seed of recovery" in told

@@ -72,6 +72,8 @@ def test_headlines_are_replaced_by_id_and_sorted(results: Results) -> None:
         'share,0.75,0.300642,0.954413,,4,"95 % Wilson, clips",measured,smoke,01_vae_compression',
     ]
     assert registry.headlines("smoke").set_index("id").loc["psnr", "value"] == pytest.approx(21.1235)
+    results.headline("share", share(3, 4), n=2)  # what is given counts: such as captions of which clips were made
+    assert registry.headlines("smoke").set_index("id").loc["share", "n"] == 2
 
 
 def test_a_headline_that_could_not_be_had_leaves_none_of_an_earlier_run(

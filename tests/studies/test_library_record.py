@@ -88,6 +88,27 @@ def test_plan_and_repair_are_two_claims(record):
     assert {"interval", "n"} <= set(table.columns)
 
 
+def test_every_bar_is_the_ratio_that_its_words_say(record):
+    """By hand from `rows`: losses of seed 0 and 1 are v and v + .02, with v halved by the refit."""
+    loss = lambda v: np.array([v, v + 0.02])  # noqa: E731
+    ratio = lambda a, b: np.exp(np.log(loss(a) / loss(b)).mean())  # noqa: E731
+    expected = {"library": ratio(0.1, 0.2), "refitted": ratio(0.1, 0.2), "plan": ratio(0.2, 0.4)}
+    expected["single"] = ratio(0.1, 0.15)  # block-only, refitted like ours
+    found = {name: bar.value for name, bar in pruning_bars(record, "abc").items()}
+    for name, value in expected.items():
+        assert found[f"{name}_p70"] == found[f"{name}_paper"] == pytest.approx(value), name
+    assert found["before_p70"] == pytest.approx(0.2 / 0.4)  # right after the cut: twice v, Taylor's refitted row
+    assert found["planning"] == pytest.approx(11 / 5)  # 10 v and 10 for the refit, over FastNAS's without
+    assert found["minivbench"] == pytest.approx((1 - 0.1) - (1 - 0.2))
+
+
+def test_pairs_are_of_the_same_seed_whatever_the_order_of_rows(tmp_path, record):
+    shuffled = written(tmp_path, rows().sample(frac=1, random_state=3), FRESH)
+    first = shuffled.rows[shuffled.rows["arm"] == OURS].groupby(["budget", "refit"])["seed"].first()
+    assert first.nunique() > 1  # some start with seed 1
+    assert pruning_bars(shuffled, "abc") == pruning_bars(record, "abc")
+
+
 def test_seeds_are_crossed_with_clips_where_the_record_has_them(tmp_path, record):
     draw = np.random.default_rng(0).uniform(0.1, 0.3, size=(4, 8))
     keys = [(arm, seed) for arm in (OURS, "torch-pruning Taylor") for seed in (0, 1)]

@@ -8,6 +8,7 @@ import torch
 from mobivid_core.data.pool import to_bytes
 from mobivid_core.data.render import render_clips
 from mobivid_core.errors import ParameterError
+from mobivid_core.measure.intervals import difference
 from mobivid_core.measure.judge import Judge
 from mobivid_core.models.config import MOBILE, SERVER, SMOKE_SERVER
 from mobivid_core.models.counts import dit_flops
@@ -118,4 +119,5 @@ def test_the_gain_of_fewer_channels_is_paired_and_at_equal_tokens():
     found = OneEach(table.assign(all=[right[name].mean() for name in table["VAE"]]), right)
     best, wide, (gain, low, high) = found.channels_gain()
     assert (best, wide, gain) == ("z32", "z128", 0.25) and low < gain < high
+    assert found.channels_gain()[2] == difference(right["z32"], right["z128"])
     assert "z32 against z128: +0.25" in found.finding(0.15)

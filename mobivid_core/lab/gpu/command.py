@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from mobivid_core.command import CommandParser, above_zero, at_least_zero, device_name, not_negative, run_command
+from mobivid_core.command import CommandParser, above_zero, device_name, run_command
 from mobivid_core.errors import ParameterError
 from mobivid_core.profiles import add_profile, get_profile
 
@@ -32,10 +32,6 @@ SCHEDULE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-#: Options of single stages; one that is left out keeps the stage's own default.
-STAGE_OPTIONS = {"start": str, "to": str, "weight": not_negative, "rate": above_zero, "seed": at_least_zero}
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the verb that was asked for; returns the exit status."""
     parser = CommandParser("gpu", __doc__)
@@ -52,8 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("--only", nargs="*", default=[], choices=SCHEDULE, help="these; what they need must be there")
     stage.add_argument("stage")
     stage.add_argument("--seconds", type=above_zero, default=60.0)
-    for option, kind in STAGE_OPTIONS.items():
-        stage.add_argument(f"--{option}", type=kind, default=argparse.SUPPRESS)
+    for folder in ("start", "to"):  # one that is left out keeps the stage's own default
+        stage.add_argument(f"--{folder}", default=argparse.SUPPRESS)
     for verb, work in ((packing, _pack), (running, _run), (stage, _stage)):
         verb.set_defaults(work=work)
     return run_command(lambda options: options.work(options), parser, arguments)
@@ -80,7 +76,7 @@ def _stage(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     sizes = {} if device.type != "cpu" else {"clips": 48, "trajectories": 16, "batch": 4}
     place = Place(options.out, get_profile(options.profile), device, **sizes)
-    own = {name: value for name, value in vars(options).items() if name in STAGE_OPTIONS}
+    own = {name: value for name, value in vars(options).items() if name in ("start", "to")}
     began = time.perf_counter()
     STAGES[options.stage](place, options.seconds, **own)
     print(f"{options.stage}: {time.perf_counter() - began:.1f} s", flush=True)

@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mobivid_core.artifacts import load_model, save_model
-from mobivid_core.data.latents import LatentDataset, with_captions
-from mobivid_core.data.pool import FILM_SHARE, VideoPool, film_pool, to_bytes
+from mobivid_core.data.latents import LatentDataset, latent_dataset
+from mobivid_core.data.pool import training_pool
 from mobivid_core.data.render import render_clips
 from mobivid_core.files import write_json
 from mobivid_core.measure.borders import border_ratio, sharpness
+from mobivid_core.measure.reconstruction import psnr, reconstruct
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.profiles import Profile
@@ -89,7 +90,7 @@ def codec(place: Place, seconds: float) -> None:
     """Train the VAE on film and captioned clips that lie on the device."""
     p = place.profile
     vae, result = train_vae(
-        _pool(place, 8192 if place.fast else 24),
+        training_pool(p, 8192 if place.fast else 24, place.device),
         ratio=p.vae_ratio,
         channels=p.vae_channels,
         width=p.vae_width,
@@ -106,7 +107,7 @@ def sharpen(place: Place, seconds: float) -> None:
     """Make the decoder crisp; the encoder stays, so latents made before stay valid."""
     vae, result = sharpen_decoder(
         place.vae(),
-        _pool(place, 4096 if place.fast else 8),
+        training_pool(place.profile, 4096 if place.fast else 8, place.device),
         device=place.device,
         batch=16 if place.fast else 2,
         crop=place.profile.size,
@@ -115,26 +116,14 @@ def sharpen(place: Place, seconds: float) -> None:
     _keep_vae(place, "vae-sharp", vae, result)
 
 
-def _pool(place: Place, count: int) -> VideoPool:
-    """Captioned clips, and on a GPU the film, as bytes on the device."""
-    sizes = {"frames": place.profile.frames, "size": place.profile.size, "device": place.device}
-    step = min(count, 256)
-    drawn = [to_bytes(render_clips("train", range(i, i + step), **sizes).clips) for i in range(0, count, step)]
-    pool = VideoPool.of(torch.cat(drawn))
-    return film_pool(place.profile.frames).to(place.device).joined(pool, FILM_SHARE) if place.fast else pool
-
-
-@torch.no_grad()
 def _keep_vae(place: Place, name: str, vae: MobiVidVAE, result: TrainResult) -> None:
     """Save a VAE in half precision, with its log, PSNR, borders and sharpness on clips of `val`."""
     save_model(vae.cpu(), place.root / name, torch.float16)
     place.log(name, result.log)
     clips = render_clips("val", range(64 if place.fast else 4), size=place.profile.size, device=place.device).clips
-    vae = place.vae(name)
-    out = torch.cat([vae(part) for part in clips.split(16)]).clamp(-1, 1)
-    error = (out - clips).square().mean((1, 2, 3, 4))
+    out = reconstruct(place.vae(name), clips, batch=16)
     measured = {
-        "psnr_db": float((10 * torch.log10(4 / error)).mean()),
+        "psnr_db": float(psnr(out, clips).mean()),
         "borders": float(border_ratio(out).mean()),
         "real_borders": float(border_ratio(clips).mean()),
         "sharpness": float(sharpness(out).mean() / sharpness(clips).mean()),
@@ -143,17 +132,10 @@ def _keep_vae(place: Place, name: str, vae: MobiVidVAE, result: TrainResult) -> 
     write_json(place.root / f"{name}.json", measured)
 
 
-@torch.no_grad()
 def latents(place: Place, _seconds: float) -> None:
-    """Render, encode and caption clips; captions are encoded on the device."""
-    vae, sizes = place.vae(), {"frames": place.profile.frames, "size": place.profile.size, "device": place.device}
-    parts, labels = [], []
-    step = 512 if place.fast else 16
-    for start in range(0, place.clips, step):
-        drawn = render_clips("train", range(start, min(start + step, place.clips)), **sizes)
-        parts.append(torch.cat([vae.encode_latents(c) for c in drawn.clips.split(128)]).half())
-        labels += drawn.labels
-    data = with_captions(torch.cat(parts), labels, device=place.device, batch=2048)
+    """Render, encode and caption clips."""
+    sizes = {"count": place.clips, "frames": place.profile.frames, "size": place.profile.size}
+    data = latent_dataset(place.vae(), split="train", **sizes, progress=False)
     tensors = {name: value for name, value in vars(data).items() if name != "labels"}
     save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, place.root / "latents.safetensors")
     print(f"latents: {tuple(data.latents.shape)}, {len(data.text)} captions", flush=True)

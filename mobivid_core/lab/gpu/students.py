@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mobivid_core.artifacts import load_model, save_model
 from mobivid_core.data.captions import caption, label_indices
-from mobivid_core.data.latents import LatentDataset, encode_many
+from mobivid_core.data.latents import LatentDataset
 from mobivid_core.data.pool import to_bytes
 from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.distill.own_states import collect_own_states, joined
@@ -29,7 +29,9 @@ from mobivid_core.measure.frechet import frechet_distance
 from mobivid_core.measure.image_features import ImageAxes
 from mobivid_core.measure.judge import Judge, accuracy
 from mobivid_core.measure.measures import ClipMeasures, measure
+from mobivid_core.measure.reconstruction import reconstruct
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.text import encode_captions
 
 
 def guidance(place: Place, _seconds: float) -> None:
@@ -137,35 +139,28 @@ def _plain(model: torch.nn.Module, place: Place) -> MobiVidTransformer3DModel:
 
 
 def contest(
-    place: Place,
-    seconds: float,
-    start: str = "distilled-regression",
-    to: str = "distilled-adversarial",
-    weight: float = 0.1,
-    seed: int = 0,
-    rate: float = 2e-4,
+    place: Place, seconds: float, start: str = "distilled-regression", to: str = "distilled-adversarial"
 ) -> None:
-    """The adversarial stage from a regression student; weight 0 is its control: as long, on the anchor alone."""
+    """The adversarial stage from a regression student."""
     data = place.dataset()
     paths = walked(place, data)
     model = place.model("teacher").eval().requires_grad_(False)
     settings = DistillSettings(
         ENDLESS,
         batch=128 if place.fast else 4,
-        rate=rate,
+        rate=2e-4,
         rate_warmup=50,
-        adversarial_weight=weight,
+        adversarial_weight=0.1,
         discriminator_warmup=300 if place.fast else 2,
         discriminator_rate=5e-4,
         gradient_steps=2,
         r1_weight=0.001,
         ema=0.995,
         snapshot_every=5000 if place.fast else 10,
-        seed=seed,
         seconds=seconds,
     )
     (done,) = run_stages(place.model(start), model, data, paths, (settings,))
-    made = {"start": start, "weight": weight, "rate": rate, "seed": seed, "seconds": seconds}
+    made = {"start": start, "weight": 0.1, "rate": 2e-4, "seed": 0, "seconds": seconds}
     save_student(_plain(done.averaged, place).cpu(), place.root / to, made, torch.float16)
     place.log(to, done.log[:: max(1, len(done.log) // 200)])
     print(f"{to}: {len(done.log)} updates, {done.log[-1]}", flush=True)
@@ -186,19 +181,14 @@ def compare(place: Place, _seconds: float) -> None:
 
 @torch.no_grad()
 def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[dict]:
-    """Accuracy and distances of generated clips on validation captions: reconstructions first, then a row an arm.
-
-    An arm is (model's folder, guidance, steps or noise levels, solver).
-    """
+    """Rows on validation captions: reconstructions, then arms (folder, guidance, steps or levels, solver)"""
     count, decoder = (384 if place.fast else 8), place.vae(vae)
     labels = [label_of("val", i) for i in range(count)]
-    text, mask = encode_many([caption(x) for x in labels], place.device)
-    null_text, null_mask = encode_many([""], place.device)
-    condition = Condition(text.float(), mask, null_text.float(), null_mask)
+    condition = encode_captions([caption(x) for x in labels], place.device)
     shape = decoder.latent_shape(place.profile.frames, place.profile.size, place.profile.size)
     noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(5)).to(place.device)
     real = render_clips("val", range(50_000, 50_000 + count), size=place.profile.size, device=place.device).clips
-    again = torch.cat([decoder(part) for part in real.split(32)]).clamp(-1, 1)
+    again = reconstruct(decoder, real, batch=32)
     judge = load_model(Judge, place.root / "judge").to(place.device).eval()
     seen = _measured(real, judge)
     rows = [_row("reconstructions", _measured(again, judge), seen)]

@@ -18,7 +18,7 @@ import mobivid_core
 from mobivid_core import artifacts
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.files import clear_leftovers, disk_errors, sha256
-from mobivid_core.lab.runner import stamps
+from mobivid_core.lab.runner import cache
 from mobivid_core.lab.runner.fingerprint import changed, fingerprint
 from mobivid_core.lab.runner.kernel import MemoryWatch, execute, own_kernel
 from mobivid_core.lab.runner.record import RunRecord, changed_results, expected_seconds
@@ -53,7 +53,7 @@ class Chain:
 
     def parts(self, notebook: NotebookSource, parameters: dict) -> dict[str, str]:
         """Hash of each part that `notebook` depends on, as things are now."""
-        results = stamps.content_of_others(notebook.name, self.profile)
+        results = cache.content_of_others(notebook.name, self.profile)
         artefacts, folder = self._artefacts_before(notebook), own_folder(notebook, parameters)
         return fingerprint(notebook, parameters, self.package, self.data, artefacts, results, folder)
 
@@ -61,28 +61,27 @@ class Chain:
         """Stage -> digest of what notebooks before this one made."""
         makers = dict(artifacts.MADE_BY)
         for other in read_chain(self.notebooks):
-            stamp = stamps.read(other.name, self.profile)
+            stamp = cache.read(other.name, self.profile)
             makers |= dict.fromkeys(stamp.stages, other.name) if stamp else {}
-        states = stamps.stage_states(self.profile)
+        states = cache.stage_states(self.profile)
         return {s: state[2] for s, state in states.items() if makers[s] < notebook.name}
 
     def why(self, notebook: NotebookSource, parameters: dict) -> str:
         """Why `notebook` must run, in words; empty if it need not."""
-        stamp = stamps.read(notebook.name, self.profile)
+        stamp = cache.read(notebook.name, self.profile)
         if stamp is None:
             return "not run yet"
         differences = changed(stamp.parts, self.parts(notebook, parameters))
         if differences:
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             return "changed: " + ", ".join(differences[:3]) + more
-        return stamps.lost(stamp, self.profile)
+        return cache.lost(stamp, self.profile)
 
     def run(self, force: bool = False) -> RunRecord:
         """Run what must be run, or all with `force`; the record is also in `runs/<profile>/manifest.json`.
 
-        Raises:
-            ParameterError: Unknown profile, notebook or parameter.
-            RunError: A notebook failed, a result is missing, the disk is full, or another run is going on.
+        ParameterError tells of an unknown profile, notebook or parameter, RunError of a notebook that failed, a missing
+        result, a full disk, or another run that is going on.
         """
         selected = self.selected()
         parameters = resolve(selected, self.profile, self.given)
@@ -116,7 +115,7 @@ class Chain:
                 reason = "forced" if force else self.why(notebook, given)
                 if not reason:
                     self.say(f"{head}  unchanged, skipped")
-                    record.done(stamps.read(notebook.name, self.profile), "cached")
+                    record.done(cache.read(notebook.name, self.profile), "cached")
                     continue
                 self.say(f"{head}  running ({reason}){_estimate(expected[i:])}")
                 record.running(notebook.name)
@@ -135,10 +134,10 @@ class Chain:
             self.say(line)
         return record
 
-    def _run_one(self, notebook: NotebookSource, parameters: dict, run_id: str) -> stamps.Stamp:
-        target = stamps.executed_path(notebook.name, self.profile)
+    def _run_one(self, notebook: NotebookSource, parameters: dict, run_id: str) -> cache.Stamp:
+        target = cache.executed_path(notebook.name, self.profile)
         going, failed = target.with_suffix(".running.ipynb"), target.with_suffix(".failed.ipynb")
-        before = stamps.stage_states(self.profile)
+        before = cache.stage_states(self.profile)
         parts = self.parts(notebook, parameters)  # taken before: an edit during the run must count as a change
         began = time.monotonic()
         with disk_errors(str(target)):
@@ -146,18 +145,18 @@ class Chain:
             with MemoryWatch() as memory:
                 self._execute(notebook, going, failed, parameters)
             seconds = time.monotonic() - began
-            files, headlines = stamps.collect(notebook, self.profile, run_id)
+            files, headlines = cache.collect(notebook, self.profile, run_id)
             going.replace(target)
             failed.unlink(missing_ok=True)
         ids = {result.result_id for result in notebook.registered()}
         for result in Results(notebook=notebook.name, profile=self.profile).forget_others(ids):
             self.say(f"      removed {result}, which this notebook no longer registers")
-        after = stamps.stage_states(self.profile)
-        stamp = stamps.Stamp(
+        after = cache.stage_states(self.profile)
+        stamp = cache.Stamp(
             notebook.name, parts, run_id, round(seconds, 1), round(memory.peak_bytes / 1e6, 1), sha256(target),
             files, headlines, stages={s: state[2] for s, state in after.items() if before.get(s) != state},
         )  # fmt: skip
-        stamps.write(stamp, self.profile)
+        cache.write(stamp, self.profile)
         return stamp
 
     def _execute(self, notebook: NotebookSource, going: Path, failed: Path, parameters: dict) -> None:

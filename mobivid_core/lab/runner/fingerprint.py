@@ -1,8 +1,8 @@
 """Hashes of everything that a notebook's results depend on; unchanged hashes mean no rerun.
 
-A notebook depends on its code cells (not its prose), its parameters, the package modules it imports (found
-in the syntax tree, transitively, imports inside functions included), the data and artefacts it reads,
-the files of a folder given as the parameter FOLDER, and the versions of the libraries that compute.
+A notebook depends on its code cells (not its prose), its parameters, the package modules it imports (transitively,
+imports inside functions included), the data and artefacts it reads, the files of a folder given as the parameter
+FOLDER, and the versions of the libraries that compute.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import platform
 from collections.abc import Collection, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 from mobivid_core.errors import RunError
@@ -20,8 +21,9 @@ from mobivid_core.files import find_files, sha256, tree_hashes
 from mobivid_core.lab.runner.source import NotebookSource
 
 COMPUTING = ("torch", "numpy", "diffusers", "coremltools")
-#: Folder of the shipped data -> modules through which it is read; without such an import it does not count.
+#: Entry of the shipped data -> modules through which it is read; without such an import it does not count.
 READ_THROUGH = {
+    "prepare.py": (),
     "paper": ("published",),
     "benchmarks": ("studies.records",),
     "checkpoints/student": ("distill.student", "pipeline.pipeline"),
@@ -41,51 +43,15 @@ def module_files(trees: Iterable[ast.Module], package: Path) -> dict[str, Path]:
 
     Keys are dotted module names without the package's own; its `__init__` is "".
     """
-    found: dict[str, Path] = {}
-    waiting = [name for tree in trees for name in _imported(tree, package.name, "")]
-    while waiting:
-        for module, path in _resolve(waiting.pop(), package):
-            if module in found:
-                continue
-            found[module] = path
-            inside = module if path.name == "__init__.py" else module.rpartition(".")[0]
-            try:
-                tree = ast.parse(path.read_text(encoding="utf-8"))
-            except SyntaxError as error:
-                raise RunError(f"{path} is not valid Python: {error}") from error
-            waiting += _imported(tree, package.name, inside)
-    return dict(sorted(found.items()))
-
-
-def _imported(tree: ast.Module, package: str, inside: str) -> set[str]:
-    """Names below the package that a tree imports; `inside` is the package relative imports start from."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = [package, *filter(None, inside.split("."))]
-                parents = parents[: len(parents) - node.level + 1]
-                base = ".".join([*parents, base]).rstrip(".")
-            # `from a import b`: b is a module or a name inside a; `_resolve` tries both.
-            names |= {f"{base}.{alias.name}" for alias in node.names} | {base}
-    return {n.removeprefix(package).removeprefix(".") for n in names if n == package or n.startswith(package + ".")}
-
-
-def _resolve(name: str, package: Path) -> list[tuple[str, Path]]:
-    """The module `name` and the packages around it, as far as they exist as files."""
-    parts = name.split(".") if name else []
-    resolved = []
-    for depth in range(len(parts) + 1):
-        module = ".".join(parts[:depth])
-        base = package.joinpath(*parts[:depth])
-        for path in (base / "__init__.py", base.with_suffix(".py")):
-            if path.is_file() and (depth or path.name == "__init__.py"):
-                resolved.append((module, path))
-                break
-    return resolved
+    finder = ModuleFinder([str(package.parent)])  # there alone: libraries are not looked into
+    main = finder.add_module("__main__")
+    try:
+        for tree in trees:
+            finder.scan_code(compile(tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), main)
+    except SyntaxError as error:
+        raise RunError(f"{error.filename} is not valid Python: {error}") from error
+    own = {n: m.__file__ for n, m in finder.modules.items() if n.split(".")[0] == package.name and m.__file__}
+    return {name.removeprefix(package.name).removeprefix("."): Path(file) for name, file in sorted(own.items())}
 
 
 def versions(libraries: Iterable[str]) -> dict[str, str]:

@@ -8,7 +8,6 @@ whether or not its environment was activated.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import platform
@@ -29,19 +28,14 @@ POLL_SECONDS = 0.1
 @contextlib.contextmanager
 def own_kernel(run_id: str) -> Iterator[None]:
     """While active, the kernel name python3 means the interpreter that runs this; it knows the run's id."""
+    from ipykernel.kernelspec import write_kernel_spec
+
     allocator = GLIBC_ENVIRONMENT if platform.libc_ver()[0] == "glibc" else {}
-    spec = {
-        # The kernel warns about its local socket on every start; real errors still show.
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"],
-        "display_name": "Python 3",
-        "language": "python",
-        "env": {RUN_ID_VARIABLE: run_id, "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0", **allocator},
-    }
+    environment = {RUN_ID_VARIABLE: run_id, "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0", **allocator}
     before = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory(prefix="mobivid-kernel-") as folder:
-        place = Path(folder) / "kernels" / "python3"
-        place.mkdir(parents=True)
-        (place / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+        # The kernel warns about its local socket on every start; real errors still show.
+        write_kernel_spec(Path(folder) / "kernels" / "python3", {"env": environment}, ["--log-level=ERROR"])
         os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
         try:
             yield

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.files import read_json, write_json, write_text
 from mobivid_core.lab import readme
-from mobivid_core.lab.runner import stamps
+from mobivid_core.lab.runner import cache
 from mobivid_core.lab.runner.chain import Chain
 from mobivid_core.lab.runner.record import EXPECTED
 from mobivid_core.lab.runner.source import INJECTED_TAG, KERNEL, cell_hash
@@ -40,12 +40,12 @@ def check_committable(chain: Chain) -> None:
 def commit_outputs(chain: Chain) -> None:
     """Copy the outputs of the selected notebooks in place, and what each cost, and update the README."""
     for notebook in chain.selected():
-        copy_outputs(notebook.path, stamps.executed_path(notebook.name, chain.profile))
+        copy_outputs(notebook.path, cache.executed_path(notebook.name, chain.profile))
         chain.say(f"{notebook.name}: outputs copied into {notebook.path}")
     path = project_root() / "figures" / EXPECTED
     known = read_json(path, {})
     for notebook in chain.selected():
-        seconds = stamps.read(notebook.name, chain.profile).seconds
+        seconds = cache.read(notebook.name, chain.profile).seconds
         # Rounded: an estimate, and a file that does not change with every run.
         known.setdefault(chain.profile, {})[notebook.name] = max(10, round(seconds, -1))
     write_json(path, known)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mobivid_core.files import read_json, write_json
+from mobivid_core.lab.runner.cache import Stamp, read
 from mobivid_core.lab.runner.fingerprint import COMPUTING, versions
-from mobivid_core.lab.runner.stamps import Stamp, read
 from mobivid_core.paths import project_root, runs_dir
 from mobivid_core.profiles import get_profile
 from mobivid_core.show.notebook import thread_count

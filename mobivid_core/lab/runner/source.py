@@ -114,11 +114,7 @@ def read_notebook(path: Path) -> NotebookSource:
 
 
 def read_chain(folder: Path) -> list[NotebookSource]:
-    """The numbered notebooks of `folder`, in order.
-
-    Raises:
-        RunError: There is none, one cannot be read, or two register the same result id.
-    """
+    """The numbered notebooks of `folder`; RunError where there is none, or two register the same result id."""
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise RunError(f"no numbered notebooks (such as 01_name.ipynb) in {folder}")
@@ -171,8 +167,7 @@ def parse_value(text: str) -> Any:
 def resolve(notebooks: Sequence[NotebookSource], profile: str, given: Sequence[tuple[str, str]]) -> list[dict]:
     """Parameters for each notebook: the profile, and what was `given` (name, text) and the notebook declares.
 
-    Raises:
-        ParameterError: A name that no notebook declares, a value of another type, or PROFILE given as a parameter.
+    ParameterError tells of a name that no notebook declares, a value of another type, or PROFILE given as a parameter.
     """
     known = [declared(notebook) for notebook in notebooks]
     chosen: list[dict[str, Any]] = [{"PROFILE": profile} if "PROFILE" in names else {} for names in known]

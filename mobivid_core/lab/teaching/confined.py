@@ -54,8 +54,7 @@ def without_network() -> tuple[str, ...]:
 def run_confined(notebook: NotebookNode, checks: list[int], limits: Limits) -> list[dict[str, str]]:
     """Run a notebook in a process of its own: status and message of the cells whose places are in `checks`.
 
-    Raises:
-        TeachingError: It took too long, its kernel died, or it could not be run.
+    TeachingError where it took too long, its kernel died, or it could not be run.
     """
     with tempfile.TemporaryDirectory(prefix="mobivid-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -125,6 +124,7 @@ def _confine(limits: Limits) -> None:
 
 
 def _execute(folder: Path) -> dict:
+    from ipykernel.kernelspec import make_ipkernel_cmd
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from nbclient import NotebookClient
@@ -134,8 +134,8 @@ def _execute(folder: Path) -> dict:
         """This interpreter, whatever else is called python3 on the machine."""
 
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
-            return KernelSpec(argv=argv, display_name="Python 3", language="python")
+            command = make_ipkernel_cmd(extra_arguments=["--log-level=ERROR"])
+            return KernelSpec(argv=command, display_name="Python 3", language="python")
 
     request = json.loads((folder / _REQUEST).read_text(encoding="utf-8"))
     limits = Limits(**request["limits"])

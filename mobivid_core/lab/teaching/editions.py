@@ -81,11 +81,7 @@ def _gap(function: ast.FunctionDef, lines: list[str]) -> str:
 def write_editions(edition: str, out: Path) -> list[Path]:
     """Write one edition of every master into a folder, which is made if missing; returns the files.
 
-    Files that this function wrote and nobody has worked in are replaced; anything else in the folder is refused.
-
-    Raises:
-        ParameterError: Unknown edition.
-        TeachingError: A master is malformed, or `out` holds other files.
+    Files that this function wrote and nobody has worked in are replaced; anything else there is a TeachingError.
     """
     if edition not in EDITIONS:
         raise ParameterError(f"unknown edition {edition!r}; the editions are {' and '.join(EDITIONS)}")

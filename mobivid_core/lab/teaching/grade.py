@@ -33,8 +33,7 @@ Row = dict[str, str]
 def grade_notebook(handed_in: NotebookNode, master: Master, limits: Limits) -> list[Row]:
     """Run a student's notebook with the master's checks: a row an exercise (exercise, status, message).
 
-    Raises:
-        TeachingError: A check cell was deleted, a cell took too long, or the kernel died.
+    TeachingError tells of a check cell that was deleted, a cell that took too long, or a kernel that died.
     """
     places = find_checks(handed_in, master)
     for place, exercise in zip(places, master.exercises, strict=True):

@@ -36,11 +36,7 @@ class Found:
 
 
 def find_hand_ins(folder: Path, masters: Sequence[Master]) -> Found:
-    """Look for hand-ins in a folder and its subfolders: notebooks named after a master, e.g. `ana/ex02_flow.ipynb`.
-
-    Raises:
-        TeachingError: It is no folder, or holds neither a hand-in nor anything like one.
-    """
+    """Hand-ins in a folder and its subfolders: notebooks named after a master, e.g. `ana/ex02_flow.ipynb`."""
     if not folder.is_dir():
         raise TeachingError(f"{folder} is no folder; give the one that holds the handed-in notebooks")
     hand_ins, stray, hidden = [], [], 0
@@ -65,11 +61,7 @@ def find_hand_ins(folder: Path, masters: Sequence[Master]) -> Found:
 
 
 def read_hand_in(path: Path) -> NotebookNode:
-    """Cells of a handed-in file, of any version of the format, as a fresh notebook without outputs.
-
-    Raises:
-        TeachingError: What the file is instead of a notebook.
-    """
+    """A handed-in file of any version of the format without outputs; TeachingError says what it is instead."""
     try:
         size = path.stat().st_size
         data = path.read_bytes() if size <= MAX_BYTES else b""
@@ -81,12 +73,9 @@ def read_hand_in(path: Path) -> NotebookNode:
 
 
 def find_checks(notebook: NotebookNode, master: Master) -> list[int]:
-    """Places of a hand-in's check cells, one an exercise.
+    """Places of a hand-in's check cells, one an exercise; TeachingError where one is missing or no code any more.
 
     They are found by id; where an editor renewed the ids, by their source; else by their tag, if none is missing.
-
-    Raises:
-        TeachingError: One is missing, or is no code cell any more.
     """
     tagged = [i for i, cell in enumerate(notebook.cells) if "check" in cell.metadata.get("tags", [])]
     in_order = len(tagged) == len(master.exercises)

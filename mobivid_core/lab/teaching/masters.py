@@ -65,12 +65,7 @@ def read_masters(folder: Path | None = None) -> list[Master]:
 
 
 def read_master(path: Path) -> Master:
-    """Read and check one master.
-
-    Raises:
-        TeachingError: It is no notebook, a cell is not Python, tags do not match, or a cell outside a check needs
-            what a solution defines.
-    """
+    """Read one master; TeachingError where it is none, is no Python, has wrong tags, or needs a solution's names."""
     try:
         cells = tuple(nbformat.read(path, as_version=4).cells)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError) as error:

@@ -16,7 +16,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mobivid_core.errors import ParameterError, ProfileError, RunError
-from mobivid_core.lab.runner import stamps
+from mobivid_core.lab.runner import cache
 from mobivid_core.lab.runner.chain import Chain
 
 SETUP = """
@@ -99,7 +99,7 @@ def test_lost_or_changed_outputs_are_made_again(toy: Toy, runs: Path) -> None:
     headlines = runs / "smoke" / "figures" / "headlines.csv"
     headlines.write_text(headlines.read_text().replace("toy_two,2", "toy_two,9"))
     assert toy.statuses() == ["cached", "run"]
-    stamps.executed_path("01_first", "smoke").unlink()
+    cache.executed_path("01_first", "smoke").unlink()
     assert toy.statuses() == ["run", "cached"]
 
 
@@ -161,7 +161,7 @@ def test_artefacts_of_earlier_notebooks_are_inputs_and_own_ones_outputs(toy: Toy
     publish = "from mobivid_core import artifacts\nwith artifacts.publish('plan', PROFILE) as folder:\n    "
     toy.notebook("01_first", "one", publish + "(folder / 'a.json').write_text(str(one.VALUE))")
     assert toy.statuses() == ["run", "run"]
-    assert stamps.read("01_first", "smoke").stages.keys() == {"plan"}
+    assert cache.read("01_first", "smoke").stages.keys() == {"plan"}
     assert toy.statuses() == ["cached", "cached"]
     toy.module("one", "VALUE = 7\n")  # another artefact: the later notebook must follow
     assert toy.statuses() == ["run", "run"]

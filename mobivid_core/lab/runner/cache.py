@@ -1,4 +1,4 @@
-"""Hashes of what each notebook wrote, so that a later run can tell whether all of it is still there.
+"""The runner's cache: hashes of what each notebook wrote, so that a later run can tell whether it is all still there.
 
 A stamp is written in one step after a notebook has succeeded. A run that is killed leaves either the old
 stamp, whose outputs no longer match, or none: in both cases the notebook runs again.
@@ -69,11 +69,7 @@ def stage_states(profile: str) -> dict[str, tuple[int, int, str]]:
 
 
 def collect(notebook: NotebookSource, profile: str, run_id: str) -> tuple[dict[str, str], dict[str, str]]:
-    """What this run wrote: file name -> SHA-256, and headline id -> row.
-
-    Raises:
-        RunError: A registered result is missing, or was written by an earlier run.
-    """
+    """What this run wrote: file name -> SHA-256, and headline id -> row; RunError where a result is not of this run."""
     noted = read_json(registry.registered_path(notebook.name, profile), {})
     expected = notebook.registered()
     missing = [r for r in expected if r.result_id not in noted]

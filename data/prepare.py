@@ -1,9 +1,9 @@
 """Rebuild the shipped inputs from their sources; not needed to run MobiVid.
 
-    mobivid data prepare film BBB.mp4          -> data/clips
-    mobivid data prepare sprites ICON_FOLDER   -> data/sprites
-    mobivid data prepare preview .             -> data/captioned.webp, from what the others made
-    mobivid data prepare photos IMAGE_FOLDER   -> data/backgrounds (and the film's frames, made soft)
+    python data/prepare.py film BBB.mp4          -> data/clips
+    python data/prepare.py sprites ICON_FOLDER   -> data/sprites
+    python data/prepare.py preview .             -> data/captioned.webp, from what the others made
+    python data/prepare.py photos IMAGE_FOLDER   -> data/backgrounds (and the film's frames, made soft)
 
 Sources: the film as in moviepy 2.2.1's source package (1280x720, sha256 475fbbf3...), the npm packages
 `@iconify-json/*` of `SETS`, scikit-image's `skimage/data` folder. Licences: data/README.md.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -255,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "photos": (prepare_photos, "backgrounds"),
         "preview": (prepare_preview, "."),
     }
-    parser = CommandParser("data prepare", __doc__)
+    parser = CommandParser("", __doc__, prog="data/prepare.py")
     parser.add_argument("kind", choices=makers)
     parser.add_argument("source", type=given_path)
     parser.add_out("folder to write (default: the one in data/)")
@@ -269,3 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         make(options.source, folder)
 
     return run_command(prepare, parser, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
