@@ -36,7 +36,7 @@ def trace(
     how, runs = {"n": n, "seed": seed, "keep": 0, "quality": False, "progress": False}, dict(known or {})
     for point in points:
         if point not in runs:
-            runs[point] = evaluator.evaluate_sampler(point.on(model), **how)
+            runs[point] = evaluator.run(model, point, **how)
     rows = [evaluator.score(runs[point].measures[:n], runs[point].labels[:n]) for point in points]
     distance = evaluator.reference.space.reconstruction
     names = [distance if name == "distance" else name for name in CURVE]

@@ -131,19 +131,35 @@ class Evaluator:
             independent: Also measure distances in features of a network that never saw these clips; None where the
                 trusted space is of that network.
         """
+        return self.run(
+            model, self.way(steps, guidance, solver), n=n, wording=wording, seed=seed, keep=keep, quality=quality,
+            independent=independent, progress=progress,
+        )  # fmt: skip
+
+    def run(
+        self,
+        model: nn.Module,
+        sampler: Sampler,
+        *,
+        n: int | None = None,
+        wording: int | None = None,
+        seed: int = 0,
+        keep: int = 8,
+        quality: bool = True,
+        independent: bool | None = None,
+        progress: bool = True,
+    ) -> Evaluation:
+        """`evaluate` by any sampler."""
         n = len(self.labels) if n is None else n
         if not 1 <= n <= len(self.labels):
             raise ParameterError(f"n is {n}; this evaluator was prepared with {len(self.labels)} captions")
-        sampler, file = self.way(steps, guidance, solver), None
-        if quality:
-            # what the plan computes, not its reasons: those hold timings, which are others elsewhere
-            kind = type(model).__qualname__, getattr(getattr(model, "plan", None), "computes", None)
-            way = sampler.steps, sampler.guidance.key, sampler.solver
-            settings = (self.split, caption(self.labels[0]), *way, wording, seed, keep, *kind)
-            file = evaluation_file([self.vae, self.judge, model], settings, self.profile, n)
+        # what the plan computes, not its reasons: those hold timings, which are others elsewhere
+        kind = type(model).__qualname__, getattr(getattr(model, "plan", None), "computes", None)
+        way = sampler.solver, as_guidance(sampler.guidance).key, tuple(sampler.sigmas().tolist())
+        settings = (self.split, caption(self.labels[0]), *way, wording, seed, keep, quality, *kind)
         return self.evaluate_sampler(
             sampler.on(model), n=n, wording=wording, seed=seed, keep=keep, quality=quality, independent=independent,
-            progress=progress, file=file,
+            progress=progress, file=evaluation_file([self.vae, self.judge, model], settings, self.profile, n),
         )  # fmt: skip
 
     def evaluate_sampler(

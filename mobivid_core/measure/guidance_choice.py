@@ -78,13 +78,13 @@ def rank(runs: Mapping[Hashable, Evaluation], reference: Reference) -> list[Hash
     """Settings from best to worst: those whose accuracy is within chance of the best one by distance, then the rest.
 
     Accuracy saturates and a distance does not: among settings that meet their captions equally well, the one closest
-    to real clips (in the trusted space) is better. The rest follow by accuracy.
+    to the codec's clips (in the trusted space) is better. The rest follow by accuracy.
     """
     best = max(run.scores["all_together"] for run in runs.values())
     close = [name for name, run in runs.items() if run.scores.values["all_together"][2] >= best]
     rest = [name for name in runs if name not in close]
     return [
-        *sorted(close, key=lambda name: runs[name].scores[reference.space.real]),
+        *sorted(close, key=lambda name: runs[name].scores[reference.space.reconstruction]),
         *sorted(rest, key=lambda name: -runs[name].scores["all_together"]),
     ]
 
@@ -92,7 +92,7 @@ def rank(runs: Mapping[Hashable, Evaluation], reference: Reference) -> list[Hash
 def screened_table(found: Screened, reference: Reference, columns: Mapping[Hashable, Mapping]) -> pd.DataFrame:
     """A row a setting: finalists on all captions first, then those that the coarse round dropped.
 
-    After each setting's cells of `columns`: n, all_together and distance (from real clips, trusted space) with `_low`
+    After each setting's cells of `columns`: n, all_together and distance (from the codec's clips) with `_low`
     and `_high`, colour, round ("final" or "coarse").
     """
     rows = []
@@ -101,7 +101,7 @@ def screened_table(found: Screened, reference: Reference, columns: Mapping[Hasha
         for name in rank(runs, reference) if runs else ():
             scores = runs[name].scores
             row: dict[str, object] = {**columns[name], "n": scores.n}
-            for title, key in (("all_together", "all_together"), ("distance", reference.space.real)):
+            for title, key in (("all_together", "all_together"), ("distance", reference.space.reconstruction)):
                 row[title], row[f"{title}_low"], row[f"{title}_high"] = scores.values[key]
             rows.append(row | {"colour": scores["color"], "round": stage})
     return pd.DataFrame(rows)

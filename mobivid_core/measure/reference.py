@@ -36,7 +36,7 @@ TRIAL_CLIPS = 96
 #: Folders of the package that draw, sample and measure: their code is part of what kept measures depend on.
 MEASURING_CODE = ("measure", "data", "flow", "models", "pipeline")
 #: Evaluations of fewer clips are quickly made again.
-FROM_CLIPS = 128
+FROM_CLIPS = 64
 #: Measured clips, the first of them to look at, and seconds a clip of sampling and of decoding.
 Measured = tuple[ClipMeasures, Tensor, float, float]
 

@@ -56,11 +56,11 @@ def in_spaces(
     for name, space in SPACES.items():
         there = replace(reference, space=space)
         for title, run in runs.items():
-            if distance_features(run.measures, there, space.real) is None:
+            if distance_features(run.measures, there, space.reconstruction) is None:
                 continue
             found = above_floor(run.measures, runs[teacher].measures, codec, there, seed=seed)
             interval = f"{found.kind}, {found.over}"
-            rows.append((title, space.title, run.scores[space.real], *found, interval, found.n))
+            rows.append((title, space.title, run.scores[space.reconstruction], *found, interval, found.n))
             order.setdefault(name, {})[title] = found.value
     columns = ["clips", "distances in", "distance", "above the codec / teacher's", "low", "high", "interval", "n"]
     return InSpaces(pd.DataFrame(rows, columns=columns), _disagreements(order), _rewards(trials))

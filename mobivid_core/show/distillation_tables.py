@@ -235,7 +235,7 @@ def live_table(
     """The pruned model as it came and after each live stage."""
     how = {"n": n, "seed": seed, "keep": 0, "quality": False, "progress": False}
     found: dict[str, Evaluation] = {
-        title: evaluator.evaluate_sampler(sampler.on(model), **how) for title, (model, sampler) in rows.items()
+        title: evaluator.run(model, sampler, **how) for title, (model, sampler) in rows.items()
     }
     return TableResult(
         minivbench.table({title: e.scores for title, e in found.items()}, shown),

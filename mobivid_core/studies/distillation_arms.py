@@ -214,7 +214,7 @@ class Bench:
             "all together": float(after.scores["all_together"]),
             "motion": float(after.scores["action"]),
             "dynamic degree": float(after.scores["dynamic_degree"]),
-            "Frechet": float(after.scores[reference.space.real]),
+            "Frechet": float(after.scores[reference.space.reconstruction]),
             **dict(zip(("Frechet / start", "low", "high"), over, strict=True)),
             "accuracy / start": right[0],
             "distances in": reference.space.title,

@@ -83,6 +83,9 @@ def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(
     found = cheapest_equal(evaluator, timid, full, ladder)
     assert found.table["evaluations"].tolist() == [1, 2] and found.table["equal"].tolist() == ["no", "yes"]
     assert found.sampler == ladder[1] and found.saved == 16 and found.sampler.name in found.finding()
+    assert found.table["n"].tolist() == [N, N]
+    halved = cheapest_equal(evaluator, timid, full, ladder, coarse=N - 1)
+    assert halved.sampler == ladder[1] and halved.table["n"].tolist() == [N - 1, N]
     none = cheapest_equal(evaluator, timid, full, [Sampler("euler", 40, 5.0)])
     assert none.sampler is full and none.saved == 1 and "No cheaper" in none.finding()
 
@@ -92,7 +95,7 @@ def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(
     [
         ((-0.1, -0.2, 0.0), (1.1, 1.0, 1.3), "yes"),  # both intervals just reach "no difference"
         ((-0.1, -0.2, -0.01), (1.0, 0.9, 1.1), "no"),  # less accurate beyond chance
-        ((0.0, -0.1, 0.1), (1.2, 1.01, 1.4), "no"),  # farther from real clips beyond chance
+        ((0.0, -0.1, 0.1), (1.2, 1.01, 1.4), "no"),  # farther from the codec's clips beyond chance
     ],
 )
 def test_equal_is_what_neither_interval_excludes(

@@ -53,8 +53,8 @@ def measures(right: int, seed: int = 0, shift: float = 0.0) -> ClipMeasures:
 @pytest.fixture()
 def reference() -> Reference:
     g = torch.Generator().manual_seed(9)
-    features = torch.randn(200, 3, generator=g)
-    return Reference(ImagingReference.fit(torch.rand(40, 3, generator=g) + 0.1), features, features)
+    codec = torch.randn(200, 3, generator=g)
+    return Reference(ImagingReference.fit(torch.rand(40, 3, generator=g) + 0.1), codec + 9, codec)
 
 
 def test_ratio_of_accuracies(reference):
@@ -71,6 +71,7 @@ def test_ratio_of_distances(reference):
     assert 1 < low < value < high
     inverse = distance_ratio(near, far, reference)
     assert inverse[0] * value == pytest.approx(1)
+    assert distance_ratio(measures(40, 1, shift=9.0), near, reference, to="real")[0] < 0.1 < value
 
 
 def test_what_lies_above_the_floor(reference):

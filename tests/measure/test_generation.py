@@ -215,7 +215,7 @@ def test_a_large_evaluation_is_kept_and_taken_up_again(evaluator: Evaluator, tmp
     again = evaluator.evaluate(_Still(), **ask)
     assert again.scores.values == first.scores.values and torch.equal(again.clips, first.clips)
     assert evaluator.evaluate(_Still(), **{**ask, "independent": False}).seconds_per_clip == first.seconds_per_clip
-    for other in ({"seed": 1}, {"steps": 3}):
+    for other in ({"seed": 1}, {"steps": 3}, {"solver": "unipc"}, {"quality": False}):
         with pytest.raises(pytest.fail.Exception):
             evaluator.evaluate(_Still(), **(ask | other))
     file.write_bytes(file.read_bytes()[:100])

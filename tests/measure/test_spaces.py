@@ -23,7 +23,7 @@ class Run:
 
 
 def _measures(judge: float, image: float, g: torch.Generator) -> ClipMeasures:
-    """Clips that lie so far from the real ones in the judge's and in the image features."""
+    """Clips that lie so far from the codec's in the judge's and in the image features."""
     ones = torch.ones(N)
     base = torch.randn(N, 4, generator=g)
     return ClipMeasures(
@@ -37,11 +37,12 @@ def setting() -> tuple[Reference, dict[str, Run], ClipMeasures]:
     g = torch.Generator().manual_seed(0)
     far = torch.randn(300, 4, generator=g)
     axes = ImageAxes.fit(far)
+    near = torch.randn(300, 4, generator=g)
     reference = Reference(
-        ImagingReference.fit(torch.rand(40, 3, generator=g) + 0.1), torch.randn(300, 4, generator=g), image_axes=axes,
-        image_real=axes.project(far),
+        ImagingReference.fit(torch.rand(40, 3, generator=g) + 0.1), near + 9, near, image_axes=axes,
+        image_real=axes.project(far + 9), image_reconstruction=axes.project(far),
     )  # fmt: skip
-    scores = {space.real: 1.0 for space in SPACES.values()}
+    scores = {space.reconstruction: 1.0 for space in SPACES.values()}
     shifts = {"teacher": (1.0, 1.0), "a": (1.5, 3.0), "b": (3.0, 1.5)}
     return reference, {k: Run(_measures(*v, g), scores) for k, v in shifts.items()}, _measures(0.3, 0.3, g)
 
