@@ -13,7 +13,7 @@ measured on test captions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from torch import nn
@@ -29,6 +29,8 @@ from mobivid_core.models.sampler import SOLVERS, Sampler
 
 #: Network evaluations at which students are compared: their own four, and four guided steps.
 BUDGETS = (4, 8)
+#: Noise levels that guidance within an interval guides: sigma above the first, up to the second.
+INTERVAL = (0.2, 0.8)
 #: Validation captions of the search of grids: an error of latents varies less than a share of right clips.
 GRID_CAPTIONS = 24
 #: Relative difference of distances that arithmetic alone makes: the same clips on two ways do not differ.
@@ -57,10 +59,10 @@ class FreeBaseline:
 
 
 def guidances(full: float | Guidance) -> tuple[Guidance, ...]:
-    """Settings to try: none, half of the full guidance's excess over none, the full one, and that below sigma .8."""
+    """Settings to try: none, 2, half of the full one's excess over none, the full one, its scale within an interval."""
     guidance = as_guidance(full)
-    milder = Guidance((1 + guidance.scale) / 2)
-    return tuple(dict.fromkeys((Guidance(1.0), milder, guidance, Guidance(guidance.scale, 0.0, 0.8))))
+    milder = replace(guidance, scale=(1 + guidance.scale) / 2)
+    return tuple(dict.fromkeys((Guidance(1.0), Guidance(2.0), milder, guidance, Guidance(guidance.scale, *INTERVAL))))
 
 
 def most_steps(guidance: float | Guidance, evaluations: int, solver: str = "euler") -> int:

@@ -6,9 +6,12 @@ student is compared with the best of them, not with plain Euler. The grid trap o
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from mobivid_core.distill.trajectory import student_sigmas
+from mobivid_core.flow.guidance import Guidance, as_guidance
 from mobivid_core.flow.sampling import shift_sigmas
 from mobivid_core.models.sampler import Sampler, default_grid
 
@@ -28,17 +31,18 @@ def grid_table(steps: int = 4, shift: float = 3.0) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def euler_samplers(guidance: float) -> list[Sampler]:
+def euler_samplers(guidance: float | Guidance) -> list[Sampler]:
     """1, 2, 4 and 8 Euler steps with and without guidance: the failure that distillation has to repair."""
     return [Sampler("euler", n, g) for n in (1, 2, 4, 8) for g in (1.0, guidance)]
 
 
-def baselines(guidance: float, steps: int = 4) -> list[Sampler]:
+def baselines(guidance: float | Guidance, steps: int = 4) -> list[Sampler]:
     """The training-free baselines at the student's step count, each at half the guidance as well, and the grid traps.
 
     Few steps bear less guidance than many: at the full scale a baseline is understated.
     """
-    milder, solvers = (1 + guidance) / 2, ("unipc", "dpm++", "euler")
+    guidance, solvers = as_guidance(guidance), ("unipc", "dpm++", "euler")
+    milder = replace(guidance, scale=(1 + guidance.scale) / 2)
     return [
         *(Sampler(solver, steps, guidance) for solver in solvers),
         *(Sampler(solver, steps, milder, shows_scale=True) for solver in solvers),

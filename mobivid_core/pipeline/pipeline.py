@@ -55,6 +55,7 @@ from mobivid_core.pipeline.call import (
     whole_number,
 )
 from mobivid_core.pipeline.folder import LocalPipeline
+from mobivid_core.profiles import get_profile
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,8 +63,8 @@ if TYPE_CHECKING:
 
 #: Clips decoded together: bounds memory, changes no result.
 _DECODE_BATCH = 8
-#: How a transformer that was not distilled is sampled if the call says nothing: the paper's server.
-_TEACHER = {"steps": 40, "guidance": 3.0}
+#: How a transformer that was not distilled is sampled if the call says nothing: as the chain samples its teacher.
+_TEACHER = {"steps": 40, "guidance": get_profile("laptop").guidance}
 
 
 class MobiVidPipeline(LocalPipeline):

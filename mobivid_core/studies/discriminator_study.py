@@ -1,38 +1,50 @@
-"""Recorded trials of the adversarial stage: `mobivid study heads`.
+"""Recorded trials of the discriminator: `mobivid study heads` and `mobivid study share`.
 
-Paper: its discriminator ablation (Table 5; R1.4) and the real : synthetic share (R4.4). Each trial takes the same
-student, trajectories, seeds and number of updates and changes one thing. A trial takes minutes, so the notebook shows
-the record in `data/benchmarks/`; interrupted, the command goes on with the trials that are missing.
+Paper: its discriminator ablation (Table 5; R1.4) and the real : synthetic share (R4.4). A discriminator can teach only
+what it tells apart. Each trial trains the heads alone, as the adversarial stage warms them up, against one fixed
+student; then they judge pairs of held-out clips of the same caption, one of them the student's. Trials share student,
+trajectories, seeds and number of updates, and change one thing. Interrupted, the command goes on with those missing.
+
+Simplified: the student stands still, so a trial says what a discriminator knows, not what a student learns from it.
 """
 
 from __future__ import annotations
 
-import copy
+import math
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from mobivid_core.data.latents import LatentDataset
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.discriminator import TeacherDiscriminator, default_depths
-from mobivid_core.distill.trainer import Distiller
-from mobivid_core.measure.intervals import Interval
+from mobivid_core.distill.regression import unroll
+from mobivid_core.distill.settings import DistillSettings
+from mobivid_core.distill.trajectory import Trajectories, step_generator
+from mobivid_core.flow.path import interpolate, normal
+from mobivid_core.measure.intervals import Interval, cells, over_seeds
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import get_profile
 from mobivid_core.show.outcome import TableResult
-from mobivid_core.studies import records
-from mobivid_core.studies.distillation_arms import FOUR, Bench
+from mobivid_core.studies.distillation_arms import Bench
 from mobivid_core.studies.records import provenance, read_study, run_study, run_trials
 
-#: Trial -> (settings that change, how its discriminator is built, synthetic share).
-Trial = tuple[dict, Callable[[nn.Module], TeacherDiscriminator], float]
+#: Trial -> (settings that change, how its discriminator is built from teacher and seed, synthetic share).
+Trial = tuple[dict, Callable[..., TeacherDiscriminator], float]
 RECORDS = {name: f"distill_{name}" for name in ("heads", "share")}
+#: Noise levels at which a pair is judged; the clip with the higher mean logit is called real.
+LEVELS = (0.2, 0.4, 0.6, 0.8)
+#: Trials that claims and questions are about.
+SCRATCH, MIXED = "network with random weights", "50% synthetic"
+ALONE = ("0% synthetic", "100% synthetic")
+REAL, TEACHERS, BOTH = "told from real clips", "told from the teacher's", "pairs told apart"
 
 
 def _untrained(teacher: nn.Module) -> nn.Module:
@@ -45,36 +57,86 @@ def _untrained(teacher: nn.Module) -> nn.Module:
 
 def trials(name: str, blocks: int) -> dict[str, Trial]:
     """The trials of the study "heads" or "share" with a teacher of so many blocks."""
-    depths, last = default_depths(blocks), blocks - 1
+    plain, depths, last = TeacherDiscriminator, default_depths(blocks), blocks - 1
     if name == "share":
-        return {f"{share:.0%} synthetic": ({}, TeacherDiscriminator, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
+        return {f"{share:.0%} synthetic": ({}, plain, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
     return {
-        f"teacher features, blocks {', '.join(map(str, depths))}": ({}, TeacherDiscriminator, 0.5),
-        "no adversarial term": ({"adversarial_weight": 0.0}, TeacherDiscriminator, 0.5),
-        "network with random weights": ({}, lambda t: TeacherDiscriminator(_untrained(t)), 0.5),
-        "one early block": ({}, lambda t: TeacherDiscriminator(t, (depths[0],)), 0.5),
-        "one late block": ({}, lambda t: TeacherDiscriminator(t, (last,)), 0.5),
-        "spatial heads": ({}, lambda t: TeacherDiscriminator(t, kind="spatial"), 0.5),
-        "low noise levels only": ({"renoise_high": 0.4}, TeacherDiscriminator, 0.5),
-        "relativistic loss": ({"loss": "relativistic"}, TeacherDiscriminator, 0.5),
+        f"teacher features, blocks {', '.join(map(str, depths))}": ({}, plain, 0.5),
+        SCRATCH: ({}, lambda teacher: plain(_untrained(teacher)), 0.5),
+        "one early block": ({}, partial(plain, depths=(depths[0],)), 0.5),
+        "one late block": ({}, partial(plain, depths=(last,)), 0.5),
+        "spatial heads": ({}, partial(plain, kind="spatial"), 0.5),
+        "low noise levels only": ({"renoise_high": 0.4}, plain, 0.5),
+        "relativistic loss": ({"loss": "relativistic"}, plain, 0.5),
     }
 
 
-def _row(bench: Bench, title: str, trial: Trial, updates: int, seed: int) -> dict:
-    """Train and score one trial."""
+def train_heads(contest: Contest, student: nn.Module) -> None:
+    """Train the contest's heads alone against a student that stands still, `settings.steps` updates."""
+    s, heads = contest.settings, contest.heads
+    optimizer = torch.optim.AdamW(heads.parameters(), s.discriminator_rate, (0.0, 0.99), weight_decay=0.0)
+    for step in range(s.steps):
+        loss, _ = contest.heads_loss(student, step_generator(s.seed, step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(heads.parameters(), s.clip_norm)
+        optimizer.step()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Held-out clips of the same captions, as latents (N, C, t, h, w) each."""
+
+    real: Tensor
+    teachers: Tensor  # samples of the guided teacher
+    students: Tensor  # samples of the student from the teacher's noises
+    text: Tensor  # (N, L, D)
+    mask: Tensor  # (N, L)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, student: nn.Module, held_out: LatentDataset, walked: Trajectories, batch: int = 64) -> Pairs:
+        """Real clips, the ends of the teacher's trajectories, and the student's samples from their noises."""
+        condition, noise = walked.condition, walked.states[:, 0]
+        rows = torch.arange(len(walked)).split(batch)
+        students = torch.cat([unroll(student, condition.take(part), noise[part]) for part in rows])
+        real, _, _ = held_out.batch(torch.arange(len(walked)))
+        return cls(real, walked.endpoints, students, condition.text, condition.mask)
+
+    @torch.no_grad()
+    def told_apart(self, heads: TeacherDiscriminator, seed: int, batch: int = 64) -> dict[str, float]:
+        """Shares of pairs in which the student's clip has the lower logit: beside real clips, the teacher's, both.
+
+        Both clips of a pair are re-noised with the same noise, at each of `LEVELS`.
+        """
+        right: dict[str, list[Tensor]] = {REAL: [], TEACHERS: []}
+        for number, rows in enumerate(torch.arange(len(self.text)).split(batch)):
+            noise = normal(self.real[rows].shape, step_generator(seed, 1, number), self.real.device)
+            real, teachers, students = (
+                self._logit(heads, kind[rows], noise, rows) for kind in (self.real, self.teachers, self.students)
+            )
+            right[REAL].append(real > students)
+            right[TEACHERS].append(teachers > students)
+        found = {name: float(torch.cat(parts).float().mean()) for name, parts in right.items()}
+        return found | {BOTH: sum(found.values()) / 2}
+
+    def _logit(self, heads: TeacherDiscriminator, clips: Tensor, noise: Tensor, rows: Tensor) -> Tensor:
+        """(B,) mean logits over heads, tokens and noise levels."""
+        sigmas = [torch.full((len(clips),), level, device=clips.device) for level in LEVELS]
+        caption = self.text[rows], self.mask[rows]
+        return sum(heads(interpolate(clips, noise, s), s, *caption).mean(dim=1) for s in sigmas)
+
+
+def run_trial(
+    student: nn.Module, teacher: nn.Module, pool: RealPool, pairs: Pairs, settings: DistillSettings, trial: Trial
+) -> dict[str, float]:
+    """Train the heads of one trial and judge them: what `Pairs.told_apart` gives."""
     changes, build, share = trial
-    base = replace(bench.recipe.adversarial, steps=updates, discriminator_warmup=max(2, updates // 3), seed=seed)
-    settings, contest = replace(base, **changes), None
-    if settings.adversarial_weight > 0:
-        torch.manual_seed(seed)
-        contest = Contest(build(bench.teacher), RealPool(bench.data, bench.trajectories, share), settings)
-    student = copy.deepcopy(bench.start).requires_grad_(True)
-    distiller = Distiller(student, bench.trajectories, settings, contest=contest)
-    distiller.run()
-    last = pd.DataFrame(distiller.log).tail(10)
-    apart = float((last["real_logit"] - last["fake_logit"]).mean())
-    judged = bench.judged(FOUR.on(distiller.averaged), seed)
-    return {"trial": title, "seed": seed, **judged, "D(real) - D(student)": apart}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        heads = build(teacher).to(pool.trajectories.device)
+    train_heads(Contest(heads, replace(pool, synthetic_share=share), replace(settings, **changes)), student)
+    return pairs.told_apart(heads.eval(), settings.seed)
 
 
 def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.DataFrame, str]:
@@ -82,41 +144,41 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
 
     `teacher` is `teacher_hash` of this run; `folder` None means the project's records.
     """
-    rows, facts = read_study(RECORDS[name], name, folder=folder)
-    made = f": {facts['updates']} updates from the student that shipped then, {facts['clips']} test captions"
-    return rows, provenance(facts, f"{made}, {facts['seeds']} seed(s)", teacher, rows)
+    rows, facts = read_study(RECORDS[name], name, (REAL, TEACHERS, BOTH), folder)
+    made = f": {facts['updates']} updates against the student that shipped then, {facts['clips']} test captions"
+    return rows, provenance(facts, f"{made}, {facts['seeds']} seed(s)", teacher)
 
 
-#: Trials that claims and questions are about.
-CONTROL, SCRATCH, MIXED = "no adversarial term", "network with random weights", "50% synthetic"
-ALONE = ("0% synthetic", "100% synthetic")
-_MEASURE = "Frechet / start"
+def gain_over(rows: pd.DataFrame, ours: str, other: str) -> Interval:
+    """Pairs told apart by one trial less those by another, paired by seed; of one seed no interval.
 
-
-def over_trial(rows: pd.DataFrame, ours: str, other: str) -> Interval:
-    """Distance of one trial over another's, paired by seed: `records.over_trial`."""
-    return records.over_trial(rows, _MEASURE, ours, other)
+    `ours` and `other` are beginnings of the trials' names.
+    """
+    ours, other = (rows[rows["trial"].str.startswith(name)].groupby("seed")[BOTH].first() for name in (ours, other))
+    gains = (ours - other).dropna().to_numpy()
+    if len(gains) < 2:
+        return Interval(gains.mean(), math.nan, math.nan, kind="no interval", over="seeds", n=len(gains))
+    return over_seeds(gains)
 
 
 def mixed_over_either(rows: pd.DataFrame) -> Interval:
-    """Half real, half synthetic over the better of the two alone."""
-    means = rows.groupby("trial")[_MEASURE].mean()
-    return over_trial(rows, MIXED, min(ALONE, key=lambda name: means[name]))
+    """Gain of half real, half synthetic over the better of the two alone."""
+    means = rows.groupby("trial")[BOTH].mean()
+    return gain_over(rows, MIXED, max(ALONE, key=lambda name: means[name]))
 
 
 def study_table(rows: pd.DataFrame, source: str, name: str) -> TableResult:
     """What `load_study` gave for the study `name` as a table with its finding."""
-    columns = [c for c in ("all together", _MEASURE, "accuracy / start", "D(real) - D(student)") if c in rows]
-    table = rows.groupby("trial", sort=False)[columns].mean().reset_index()
-    first = CONTROL if name == "heads" else ALONE[0]
-    table = records.beside_trial(table, rows, _MEASURE, first)
-    clear = table.loc[(table["high"] < 1) | (table["low"] > 1), "trial"]
-    spread = table[_MEASURE].max() - table[_MEASURE].min()
+    table = rows.groupby("trial", sort=False)[[REAL, TEACHERS, BOTH]].mean().reset_index()
+    first = table["trial"].iloc[0]
+    over = pd.DataFrame([cells(gain_over(rows, trial, first)) for trial in table["trial"]], table.index)
+    table = pd.concat([table, over.rename(columns={"value": f"gain over '{first}'"})], axis=1)
+    clear = table.loc[(table["high"] < 0) | (table["low"] > 0), "trial"]
     return TableResult(
         table,
-        f"Distance after the trial over that of its start: from {table[_MEASURE].min():.3f} to "
-        f"{table[_MEASURE].max():.3f}, a spread of {spread:.3f}; {len(clear)} of {len(table) - 1} trials differ from "
-        f"'{first}' beyond chance over seeds. {source}",
+        f"Held-out pairs told apart after equal training, from {table[BOTH].min():.0%} to {table[BOTH].max():.0%} "
+        f"(chance: 50%); {len(clear)} of {len(table) - 1} trials differ from '{first}' beyond chance over seeds. "
+        f"{source}",
         "recorded",
         "Table 5, R1.4" if name == "heads" else "R4.4",
     )
@@ -124,14 +186,23 @@ def study_table(rows: pd.DataFrame, source: str, name: str) -> TableResult:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
-    return run_study(RECORDS, __doc__, _work, {"updates": 64, "clips": 64, "seeds": 3}, arguments)
+    defaults = {"start": "student", "updates": 150, "clips": 256, "trajectories": 2048, "seeds": 3}
+    return run_study(RECORDS, __doc__, _work, defaults, arguments)
 
 
 def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
-    profile, updates = get_profile(options.profile), options.updates
-    bench = Bench(profile, "student", trajectories=8 * profile.batch, clips=options.clips)
+    profile = get_profile(options.profile)
+    bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips)
+    held_out = bench.latents("test", options.clips)
+    pairs = Pairs.of(bench.start, held_out, bench.walked(held_out))
+    pool = RealPool(bench.data, bench.trajectories)
+
+    def row(title: str, trial: Trial, seed: int) -> dict:
+        settings = replace(bench.recipe.adversarial, steps=options.updates, seed=seed)
+        return {"trial": title, "seed": seed} | run_trial(bench.start, bench.teacher, pool, pairs, settings, trial)
+
     made = (
-        (bench.key((title, updates, seed)), partial(_row, bench, title, trial, updates, seed))
+        (bench.key((title, options.updates, seed, LEVELS)), partial(row, title, trial, seed))
         for title, trial in trials(options.study, bench.teacher.sizes.blocks).items()
         for seed in range(options.seeds)
     )

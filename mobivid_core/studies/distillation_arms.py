@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from torch import nn
@@ -170,23 +171,41 @@ class Bench:
     """
 
     def __init__(self, profile: Profile, start: str, *, trajectories: int, clips: int) -> None:
-        found = {stage: artifacts.find(stage, profile.name).path for stage in ("vae", "judge", "teacher")}
+        self.profile, self.clips = profile, clips
         place = artifacts.find(start, profile.name).path if start in artifacts.STAGES else Path(start)
         self.start = artifacts.load_model(MobiVidTransformer3DModel, place)
-        self.teacher = artifacts.load_model(MobiVidTransformer3DModel, found["teacher"]).requires_grad_(False)
-        vae = artifacts.load_model(MobiVidVAE, found["vae"])
-        run = runs_dir(profile.name)
-        sizes = {"frames": profile.frames, "size": profile.size}
-        self.data = latent_dataset(vae, split="train", count=trajectories, cache=run / "latents", **sizes)
+        self.teacher = self._model(MobiVidTransformer3DModel, "teacher").requires_grad_(False)
+        self.vae = self._model(MobiVidVAE, "vae")
+        self.data = self.latents("train", trajectories)
         recipe = Recipe.for_profile(profile, clips=trajectories)
         self.recipe = replace(recipe, teacher_steps=8, solver="unipc")
-        self.trajectories = teacher_trajectories(
-            self.teacher, self.data, self.recipe, cache=run / "distill" / "trajectories", progress=True
-        )
+        self.trajectories = self.walked(self.data)
         self.costs = costs_of(self.start, self.teacher, self.trajectories)
-        judge = artifacts.load_model(Judge, found["judge"])
-        self.clips, self.evaluator = clips, Evaluator.prepare(vae, judge, profile, n=clips, progress=False)
-        self.before = self.score(FOUR.on(self.start))
+
+    def _model(self, kind: type[nn.Module], stage: str) -> nn.Module:
+        return artifacts.load_model(kind, artifacts.find(stage, self.profile.name).path)
+
+    def latents(self, split: str, count: int) -> LatentDataset:
+        """The first captioned clips of a split."""
+        p = self.profile
+        cache = runs_dir(p.name) / "latents"
+        return latent_dataset(self.vae, split=split, count=count, frames=p.frames, size=p.size, cache=cache)
+
+    def walked(self, data: LatentDataset) -> Trajectories:
+        """The guided teacher's trajectories for the captions of a data set, one a clip."""
+        cache, recipe = runs_dir(self.profile.name) / "distill" / "trajectories", replace(self.recipe, clips=len(data))
+        return teacher_trajectories(self.teacher, data, recipe, cache=cache, progress=True)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Of the test captions."""
+        judge = self._model(Judge, "judge")
+        return Evaluator.prepare(self.vae, judge, self.profile, n=self.clips, progress=False)
+
+    @cached_property
+    def before(self) -> Evaluation:
+        """Scores of the start."""
+        return self.score(FOUR.on(self.start))
 
     def score(self, sample: CaptionSampler) -> Evaluation:
         """Evaluation of a sampler on the first test captions, always with the same noises."""

@@ -21,7 +21,8 @@ def publish_vae(profile: Profile, *, seed: int = 0) -> MobiVidVAE:
     """Train the main VAE of a profile; interrupted, it resumes."""
     vae, _ = train_vae(
         training_pool(profile), ratio=profile.vae_ratio, channels=profile.vae_channels, seed=seed,
-        width=profile.vae_width, steps=profile.vae_steps, folder=runs_dir(profile.name) / "training" / "vae",
+        width=profile.vae_width, encoder_width=profile.vae_encoder_width, steps=profile.vae_steps,
+        folder=runs_dir(profile.name) / "training" / "vae",
     )  # fmt: skip
     with artifacts.publish("vae", profile.name) as place:
         artifacts.save_model(vae, place)

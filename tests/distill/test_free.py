@@ -55,7 +55,8 @@ def test_the_cross_tries_every_guidance_at_the_same_price(teacher, dataset, monk
 
     monkeypatch.setattr(free, "validation_condition", lambda count, device: condition_of(dataset, torch.arange(count)))
     tried = guidances(3.0)
-    assert tried == (Guidance(1.0), Guidance(2.0), Guidance(3.0), Guidance(3.0, 0.0, 0.8))
+    assert tried == (Guidance(1.0), Guidance(2.0), Guidance(3.0), Guidance(3.0, 0.2, 0.8))
+    assert guidances(Guidance(4.0, rescale=0.7))[2:4] == (Guidance(2.5, rescale=0.7), Guidance(4.0, rescale=0.7))
     assert guidances(1.0)[:1] == (Guidance(1.0),)
     found = candidates(teacher, SHAPE, 8, tried, captions=6, full_steps=8)
     assert all(s.evaluations <= 8 for s in found)

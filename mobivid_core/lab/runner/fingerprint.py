@@ -1,8 +1,8 @@
 """Hashes of everything that a notebook's results depend on; unchanged hashes mean no rerun.
 
 A notebook depends on its code cells (not its prose), its parameters, the package modules it imports (transitively,
-imports inside functions included), the data and artefacts it reads, the files of a folder given as the parameter
-FOLDER, and the versions of the libraries that compute.
+imports inside functions included) with the tables and scripts beside them, the data and artefacts it reads, the files
+of a folder given as the parameter FOLDER, and the versions of the libraries that compute.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ READ_THROUGH = {
     "checkpoints/student": ("distill.student", "pipeline.pipeline"),
     "checkpoints/distilled": ("distill.student", "pipeline.pipeline"),
 }
+#: Endings of files in the package that no result depends on, or that count as modules.
+NOT_READ = (".py", ".pyc", ".md")
 #: Importing this one means that it reads what other notebooks registered.
 READS_RESULTS = "lab.scorecard"
 
@@ -52,6 +54,12 @@ def module_files(trees: Iterable[ast.Module], package: Path) -> dict[str, Path]:
         raise RunError(f"{error.filename} is not valid Python: {error}") from error
     own = {n: m.__file__ for n, m in finder.modules.items() if n.split(".")[0] == package.name and m.__file__}
     return {name.removeprefix(package.name).removeprefix("."): Path(file) for name, file in sorted(own.items())}
+
+
+def files_beside(modules: Iterable[Path]) -> list[Path]:
+    """Tables and scripts in the folders of modules, which they may read."""
+    folders = {module.parent for module in modules}
+    return sorted(f for folder in folders for f in folder.iterdir() if f.is_file() and f.suffix not in NOT_READ)
 
 
 def versions(libraries: Iterable[str]) -> dict[str, str]:
@@ -96,6 +104,7 @@ def fingerprint(
     modules = module_files(notebook.syntax(), package)
     parts = {"code": digest(notebook.code()), "parameters": digest(parameters)}
     parts |= {f"module {name or package.name}": sha256(path) for name, path in modules.items()}
+    parts |= {f"file {path.relative_to(package).as_posix()}": sha256(path) for path in files_beside(modules.values())}
     parts |= {f"data {name}": value for name, value in data_hashes(data, modules).items()}
     if folder:
         parts["files of your folder"] = digest(_content(folder))

@@ -11,7 +11,14 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.lab.runner.chain import Chain
-from mobivid_core.lab.runner.fingerprint import READ_THROUGH, READS_RESULTS, changed, data_hashes, module_files
+from mobivid_core.lab.runner.fingerprint import (
+    READ_THROUGH,
+    READS_RESULTS,
+    changed,
+    data_hashes,
+    files_beside,
+    module_files,
+)
 from mobivid_core.lab.runner.source import declared, parse_value, read_chain, read_notebook, resolve
 from mobivid_core.measure.reference import MEASURING_CODE
 from mobivid_core.paths import project_root
@@ -54,6 +61,15 @@ def test_imports_are_followed_through_functions_relative_names_and_cycles(
     package: Path, code: str, modules: set[str]
 ) -> None:
     assert module_files([ast.parse(code)], package).keys() == modules
+
+
+def test_tables_beside_imported_modules_count(package: Path) -> None:
+    """Those of other folders, notes and compiled files do not."""
+    for name in ("a/table.csv", "a/job.sh", "a/README.md", "a/direct.pyc", "b/table.csv"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("1")
+    modules = module_files([ast.parse("import pkg.a.sibling")], package)
+    assert [p.relative_to(package).as_posix() for p in files_beside(modules.values())] == ["a/job.sh", "a/table.csv"]
 
 
 @pytest.mark.parametrize(("folder", "reader"), [(f, r) for f, readers in READ_THROUGH.items() for r in readers])
