@@ -24,6 +24,7 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile, add_profile, get_profile
+from mobivid_core.train.precision import whole_training
 from mobivid_core.train.speed import SpeedPlan, relaunch
 
 #: Defaults: the recipe of the shipped student.
@@ -125,7 +126,8 @@ def _run(options: argparse.Namespace) -> None:
     clips = {"count": min(options.clips, CAPTIONED), "frames": profile.frames, "size": profile.size}
     dataset = latent_dataset(vae, split="train", **clips, cache=run / "latents")
     compiled = bool(plan and plan.compiled)
-    result = distill(start, teacher, dataset, recipe, folder=run / "distill", progress=True, compiled=compiled)
+    with whole_training(device, bool(plan and plan.bf16)):
+        result = distill(start, teacher, dataset, recipe, folder=run / "distill", progress=True, compiled=compiled)
     print(result.costs.to_string(index=False))
     stage = options.start in artifacts.STAGES
     earlier = earlier_rounds(artifacts.find(options.start, profile.name).path if stage else Path(options.start))

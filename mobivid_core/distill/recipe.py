@@ -32,6 +32,7 @@ from mobivid_core.distill.trajectory import (
     tensors_digest,
 )
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.guidance import Guidance
 from mobivid_core.models.counts import dit_flops
 from mobivid_core.profiles import Profile
 
@@ -46,7 +47,7 @@ class Recipe:
     clips: int  # teacher trajectories
     teacher_steps: int  # steps of the guided teacher, a multiple of 4
     solver: str  # UniPC in eight steps comes close to Euler in forty at a fifth of the cost
-    guidance: float
+    guidance: float | Guidance
     regression: DistillSettings | None  # None leaves it out
     adversarial: DistillSettings | None  # None leaves it out
     synthetic_share: float = 0.5  # teacher samples in the discriminator's real batch, 0 to 1

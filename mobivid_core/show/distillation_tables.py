@@ -18,6 +18,7 @@ from mobivid_core.distill.regression import chord_errors
 from mobivid_core.distill.student import STUDENTS
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import Trajectories
+from mobivid_core.flow.guidance import as_guidance
 from mobivid_core.measure import intervals, minivbench
 from mobivid_core.measure.bars import bars_table
 from mobivid_core.measure.comparison import DISTILL_BARS, Seconds
@@ -273,5 +274,5 @@ def few_steps_table(runs: Mapping[Sampler, Evaluation], shown: Sequence[str]) ->
     table = minivbench.table({s.name: run.scores for s, run in runs.items()}, shown)
     table.insert(1, "evaluations", [s.evaluations for s in runs])
     table.insert(2, "steps", [s.steps for s in runs])
-    table.insert(3, "guided", ["no" if s.guidance == 1 else "yes" for s in runs])
+    table.insert(3, "guided", ["yes" if as_guidance(s.guidance).needed else "no" for s in runs])
     return table

@@ -10,6 +10,7 @@ import torch
 
 from mobivid_core.data.latents import LatentDataset
 from mobivid_core.distill.trajectory import condition_of, teacher_states
+from mobivid_core.flow.guidance import Guidance
 from mobivid_core.measure import intervals
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.plan import PruningPlan
@@ -28,7 +29,12 @@ VARIANTS: Mapping[str, tuple[dict, str]] = {
 
 
 def teacher_samples(
-    teacher: MobiVidTransformer3DModel, data: LatentDataset, count: int, guidance: float, steps: int = 8, seed: int = 0
+    teacher: MobiVidTransformer3DModel,
+    data: LatentDataset,
+    count: int,
+    guidance: float | Guidance,
+    steps: int = 8,
+    seed: int = 0,
 ) -> LatentDataset:
     """The first `count` captions of a dataset with the teacher's clips in place of the real ones (UniPC)."""
     rows = torch.arange(count)

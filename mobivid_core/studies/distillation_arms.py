@@ -33,6 +33,7 @@ from mobivid_core.models.text import CaptionSampler
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile
+from mobivid_core.train.precision import DIT, choose, whole_training
 
 REGRESSION, ADVERSARIAL, BOTH = "regression only", "adversarial only", "regression, then both"
 CONSISTENCY, MATCHING = "consistency", "regression, then distribution matching"
@@ -167,11 +168,12 @@ class Trial:
 class Bench:
     """Models, trajectories of the guided teacher (UniPC in eight steps) and test captions that all trials share.
 
-    Each trial starts from `start`: a stage ("student", "pruned"), or a folder with a transformer.
+    Each trial starts from `start`: a stage ("student", "pruned"), or a folder with a transformer. Training computes in
+    bfloat16 where that is faster on this machine; records say so.
     """
 
     def __init__(self, profile: Profile, start: str, *, trajectories: int, clips: int) -> None:
-        self.profile, self.clips = profile, clips
+        self.profile, self.clips, self.bf16 = profile, clips, choose(DIT).bf16
         place = artifacts.find(start, profile.name).path if start in artifacts.STAGES else Path(start)
         self.start = artifacts.load_model(MobiVidTransformer3DModel, place)
         self.teacher = self._model(MobiVidTransformer3DModel, "teacher").requires_grad_(False)
@@ -214,7 +216,7 @@ class Bench:
     def key(self, trial: object) -> str:
         """Short hash of everything that a trial depends on; the trial itself must have a `repr` that tells it apart."""
         weights = (*self.start.state_dict().values(), *self.teacher.state_dict().values())
-        return tensors_digest(repr((trial, self.recipe, self.clips)), weights)
+        return tensors_digest(repr((trial, self.recipe, self.clips, self.bf16)), weights)
 
     def train(self, trial: Trial) -> ArmResult:
         """Train one trial."""
@@ -222,7 +224,8 @@ class Bench:
             replace(s, seed=trial.seed + i) for i, s in enumerate((self.recipe.regression, self.recipe.adversarial))
         )
         stages = arm_stages(trial.arm, 1e12 * trial.tflop, self.costs, first, second)
-        return run_arm(self.start, self.teacher, self.data, self.trajectories, stages, self.costs)
+        with whole_training(self.start.device, self.bf16):
+            return run_arm(self.start, self.teacher, self.data, self.trajectories, stages, self.costs)
 
     def judged(self, sample: CaptionSampler, seed: int) -> dict:
         """Cells of a trial's row: scores of its sampler, distance and accuracy over those of the start."""

@@ -106,4 +106,5 @@ def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
     seeds = options.seeds or SEEDS[name]
     bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips)
     made = ((bench.key(trial), partial(bench.run, trial)) for trial in trials(name, options.tflop, seeds))
-    return run_trials(made, runs_dir(profile.name) / "distill" / "loss_study", name), {"seeds": seeds}
+    table = run_trials(made, runs_dir(profile.name) / "distill" / "loss_study", name)
+    return table, {"seeds": seeds, "bf16": bench.bf16}

@@ -176,8 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train_and_publish(arguments: argparse.Namespace) -> None:
     profile = get_profile(arguments.profile)
     bf16 = precision.asked(arguments.bf16, precision.CONVOLUTIONAL)
-    # no cache: it would keep the first step's bfloat16 weights for as long as the context lasts
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
+    with precision.whole_training("cpu", bf16):
         publish_judge(
             replace(profile, judge_steps=arguments.steps or profile.judge_steps),
             seed=arguments.seed,

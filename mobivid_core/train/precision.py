@@ -119,6 +119,11 @@ def choose(kinds: Sequence[str]) -> Precision:
     return decide({kind: _kept(kind, runs_dir("any").parent / FILE) for kind in kinds})
 
 
+def whole_training(device: torch.device | str, bf16: bool) -> torch.autocast:
+    """The context of a whole training in bfloat16 (or none): weights are cast anew in each step, not once for all."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16, cache_enabled=False)
+
+
 def add_argument(parser: argparse.ArgumentParser) -> None:
     """`--bf16` and `--no-bf16`; `asked` reads them."""
     parser.add_argument(

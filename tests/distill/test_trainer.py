@@ -12,6 +12,7 @@ from mobivid_core.distill.student import load_student, save_student
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.errors import CheckpointError, ParameterError, TrainingError
 from mobivid_core.flow.sampling import sample_latents
+from mobivid_core.train.precision import whole_training
 
 REGRESS = DistillSettings(40, batch=8, rate=3e-3, rate_warmup=1, snapshot_every=2)
 BOTH = DistillSettings(4, batch=4, adversarial_weight=0.1, discriminator_warmup=2, snapshot_every=2)
@@ -205,6 +206,19 @@ def test_command_line_says_in_one_line_what_cannot_be_had(capsys):
         main(["--own-rounds", "1", "--own-steps", "0"])
     error = capsys.readouterr().err
     assert "--own-steps: expected a whole number above zero" in error and error.count("\n") == 1
+
+
+def test_a_whole_training_in_bfloat16_sees_its_own_updates(student, trajectories):
+    """As in float32, within rounding; a context that kept the first step's bfloat16 weights would not learn so."""
+    settings = DistillSettings(40, batch=8, rate=3e-3, rate_warmup=1, snapshot_every=40)
+    plain = Distiller(copy.deepcopy(student), trajectories, settings)
+    plain.run()
+    half = Distiller(copy.deepcopy(student), trajectories, settings)
+    with whole_training("cpu", bf16=True):
+        half.run()
+    losses, expected = ([row["regression"] for row in d.log] for d in (half, plain))
+    assert losses != expected and sum(expected[-5:]) < 0.8 * sum(expected[:5])
+    assert sum(losses[-5:]) == pytest.approx(sum(expected[-5:]), rel=0.02)
 
 
 def test_seconds_end_a_training_and_the_rates_follow_the_time():
