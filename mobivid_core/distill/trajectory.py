@@ -5,7 +5,7 @@ integrates dx/dsigma = v with classifier-free guidance. Its states at sigma = 1,
 a four-step student without guidance.
 
 Simplified: trajectories are computed once and cached, so the student sees a fixed set of noises; the teacher may
-use fewer steps with a better solver (UniPC) where forty Euler steps are too expensive.
+use fewer steps where forty are too expensive.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def teacher_samples(
     rows = torch.arange(count)
     condition = condition_of(data, rows)
     noise = torch.randn(data.latents[rows].shape, generator=torch.Generator().manual_seed(seed))
-    how = {"steps": steps, "guidance": guidance, "solver": "unipc"}
+    how = {"steps": steps, "guidance": guidance}
     parts = [teacher_states(teacher, condition.take(part), noise[part], **how)[:, -1] for part in rows.split(32)]
     made = torch.cat(parts).to(data.latents.dtype)
     return replace(data, latents=made, caption_of=data.caption_of[rows], labels=data.labels[:count])

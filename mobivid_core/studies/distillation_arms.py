@@ -166,7 +166,7 @@ class Trial:
 
 
 class Bench:
-    """Models, trajectories of the guided teacher (UniPC in eight steps) and test captions that all trials share.
+    """Models, trajectories of the guided teacher (eight Euler steps) and test captions that all trials share.
 
     Each trial starts from `start`: a stage ("student", "pruned"), or a folder with a transformer. Training computes in
     bfloat16 where that is faster on this machine; records say so.
@@ -180,7 +180,7 @@ class Bench:
         self.vae = self._model(MobiVidVAE, "vae")
         self.data = self.latents("train", trajectories)
         recipe = Recipe.for_profile(profile, clips=trajectories)
-        self.recipe = replace(recipe, teacher_steps=8, solver="unipc")
+        self.recipe = replace(recipe, teacher_steps=8)
         self.trajectories = self.walked(self.data)
         self.costs = costs_of(self.start, self.teacher, self.trajectories)
 

@@ -178,7 +178,7 @@ def measured(
     s: Setting, chosen: LibraryPlan, start: MobiVidTransformer3DModel, student: MobiVidTransformer3DModel, seed: int
 ) -> dict:
     """What an arm's row says, on clips and captions that no choice has seen."""
-    score = s.evaluator.evaluate(student, steps=8, solver="unipc", seed=seed, keep=0, progress=False).scores
+    score = s.evaluator.evaluate(student, steps=8, seed=seed, keep=0, progress=False).scores
     errors = output_errors(student, s.fresh)
     return {
         "parameters": chosen.plan.parameters,
