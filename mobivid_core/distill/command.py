@@ -27,7 +27,7 @@ from mobivid_core.profiles import Profile, add_profile, get_profile
 from mobivid_core.train.precision import whole_training
 from mobivid_core.train.speed import SpeedPlan, relaunch
 
-#: Defaults: the recipe of the shipped student.
+#: Defaults: a training of hours. What the shipped students had is in their `distilled.json`.
 CLIPS, TEACHER_STEPS, BATCH = 15_360, 8, 64
 #: Clips whose captions are used; further trajectories repeat them with other noise and other wordings.
 CAPTIONED = 6144

@@ -36,7 +36,7 @@ from mobivid_core.show.outcome import TableResult
 from mobivid_core.studies.distillation_arms import Bench
 from mobivid_core.studies.records import provenance, read_study, run_study, run_trials
 
-#: Trial -> (settings that change, how its discriminator is built from teacher and seed, synthetic share).
+#: Trial -> (settings that change, how its discriminator is built from the teacher, synthetic share).
 Trial = tuple[dict, Callable[..., TeacherDiscriminator], float]
 RECORDS = {name: f"distill_{name}" for name in ("heads", "share")}
 #: Noise levels at which a pair is judged; the clip with the higher mean logit is called real.
