@@ -81,7 +81,7 @@ def survey(path: Path) -> Survey:
     _check_gif_end(path)
     times, last = [], 0.0
     with opened(path) as (container, stream):
-        for packet in container.demux():
+        for packet in _packets(container):
             stamp = packet.dts if packet.pts is None else packet.pts
             if not packet.size or stamp is None:
                 continue
@@ -102,11 +102,26 @@ def whole_packets(
     container: av.container.InputContainer, stream: av.VideoStream, path: Path
 ) -> Iterator[av.VideoFrame]:
     """Decode; FFmpeg makes a picture that was never filmed of what is left of a packet: that is an error here."""
-    for packet in container.demux(stream):
+    for packet in _packets(container, stream):
         if packet.is_corrupt:
             seconds = float((packet.pts or 0) * packet.time_base)
             raise VideoError(f"{path.name}: breaks off or is damaged at {seconds:.1f} s; fetch the file again")
         yield from packet.decode()
+
+
+def _packets(container: av.container.InputContainer, *streams: av.VideoStream) -> Iterator[av.Packet]:
+    """The packets of these streams, or of all.
+
+    After the last one PyAV flushes every stream, also one that it met only on the way and never listed: it then
+    raises IndexError, when all packets are out.
+    """
+    packets = container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, IndexError):
+            return
+        yield packet
 
 
 def _shown_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:

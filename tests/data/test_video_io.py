@@ -1,5 +1,6 @@
 """Files: exact where the codec is lossless, close where it is not, and clear where a file is bad."""
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -91,6 +92,21 @@ def test_a_file_that_breaks_off_is_an_error(tmp_path, suffix):
     (tmp_path / f"half.{suffix}").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(VideoError, match=r"half\.\w+: (breaks off|cannot be decoded)"):
         read_video(tmp_path / f"half.{suffix}")
+
+
+def test_sound_that_starts_late_is_no_error(tmp_path):
+    path = tmp_path / "live.flv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("flv", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for index in range(400):
+            picture = np.full((32, 32, 3), index % 250, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    tag = b"\x08" + (41).to_bytes(3, "big") + (200_000).to_bytes(3, "big") + bytes(4) + b"\x2e" + bytes(40)
+    path.write_bytes(path.read_bytes() + tag + len(tag).to_bytes(4, "big"))
+    frames = read_video(path)
+    assert len(frames) == 400
 
 
 @pytest.mark.parametrize(
