@@ -13,6 +13,7 @@ import yaml
 from mobivid_core.errors import RunError
 from mobivid_core.evidence import MEANING
 from mobivid_core.lab import readme, site
+from mobivid_core.lab.state import FILES
 from mobivid_core.paths import checkpoints_dir, data_dir, project_root
 from mobivid_core.profiles import PROFILES
 from mobivid_core.show.results import HEADLINES, read_headlines
@@ -25,7 +26,7 @@ PAGES = {path: path.read_text(encoding="utf-8") for path in (project_root() / "d
 def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The committed documents and results: a run on another machine has results of its own in `figures/`."""
     root = tmp_path_factory.mktemp("committed")
-    results = [Path("figures") / name for name in (readme.HEADLINES, readme.CLAIMS, readme.EXPECTED)]
+    results = [Path("figures") / name for name in (readme.HEADLINES, readme.CLAIMS, readme.EXPECTED, *FILES)]
     for path in (readme.README, readme.CLAIMS_PAGE, readme.GUIDE, *results):
         command = ["git", "show", f"HEAD:./{path.as_posix()}"]
         shown = subprocess.run(command, cwd=project_root(), capture_output=True) if shutil.which("git") else None
@@ -52,6 +53,8 @@ def test_the_table_rounds_and_links() -> None:
     table = readme.headline_table([row | {"notebook": "01_vae_compression", "n": "3", "profile": "laptop"}])
     expected = "| new number | 12,346 dB | 0.123 to 2 | measured | [01](notebooks/01_vae_compression.ipynb) |"
     assert table.splitlines()[-1] == expected
+    near = readme.headline_table([row | {"value": "1.00405", "low": "0.976971", "high": "31.95", "notebook": "05"}])
+    assert "| 1.004 dB | 0.977 to 31.9 |" in near
     bare = readme.headline_table([row | {"notebook": "01_vae_compression", "n": "3", "low": "", "high": ""}])
     assert "| 12,346 dB | none (n = 3) | measured |" in bare  # a median of three is told as one of three
     assert "No headline numbers yet" in readme.headline_table([])

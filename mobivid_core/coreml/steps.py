@@ -1,4 +1,4 @@
-"""Transformer and decoder as the phone runs them: blocks, runs of blocks, the host's tables, latents to frames.
+"""Core ML variants of transformer and decoder: blocks, runs of blocks, modulation tables, latents to frames.
 
 Paper: the on-device section. The layers are the models' own, written for float16; tests hold both equal to them. The
 modulation is prepared elsewhere: the host (a few lines of Swift) keeps it as a small table, one row set for each of the
@@ -56,7 +56,7 @@ class SingleBlock(nn.Module):
 
 
 class DiTStep(nn.Module):
-    """A run of blocks of one transformer step; with the first block comes the entry, with the last the exit.
+    """A run of blocks of one step. The run of the first block has the input projections, that of the last the output's.
 
     The whole transformer (without `blocks`) is one such run; above the size that a phone loads at once it is cut into
     several (`dit_chunks`). The timestep's MLP stays on the host, and the rotary table of the latent grid is a constant,
@@ -106,7 +106,7 @@ class DiTStep(nn.Module):
 def host_modulation(model: MobiVidTransformer3DModel, timesteps: Tensor) -> Tensor:
     """The small table that the host keeps: every modulation vector of every step, ready to multiply and add.
 
-    float16 would spoil the timestep embedding by up to 0.45 at t = 1000, and a few fixed steps need only a few rows.
+    In float16 the timestep embedding is wrong by up to 0.45 at t = 1000, and a few fixed steps need only a few rows.
 
     Args:
         model: The transformer.

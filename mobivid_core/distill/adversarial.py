@@ -72,7 +72,6 @@ class TeacherSamples(Protocol):
     """Samples of the guided teacher with their captions: `Trajectories`, or files of them."""
 
     device: torch.device  # of the tensors from `shown`
-    latent_shape: tuple[int, ...]  # (C, t, h, w) of one sample
 
     def __len__(self) -> int: ...
 
@@ -105,13 +104,6 @@ class RealPool:
         latents, text, mask = (torch.cat([part.to(device) for part in kind]) for kind in zip(*parts, strict=True))
         return latents, text, mask
 
-    def starts(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Fresh noise and captions for the student: (noise (count, C, t, h, w), text, mask)."""
-        rows = torch.randint(len(self.trajectories), (count,), generator=generator)
-        noise = normal((count, *self.trajectories.latent_shape), generator, self.trajectories.device)
-        _, text, mask = self.trajectories.shown(rows.to(noise.device))
-        return noise, text, mask
-
 
 def renoise(x: Tensor, low: float, high: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Latents at noise levels drawn uniformly from [low, high): (noisy (B, C, t, h, w), sigma (B,))."""
@@ -129,7 +121,9 @@ def _noise(like: Tensor, low: float, high: float, generator: torch.Generator) ->
 class Contest:
     """Student against discriminator on re-noised samples.
 
-    All random parts of an update are drawn first, batch first, so that a batch can be split over processes.
+    Real and generated clips come in pairs of one caption, re-noised with the same noise: only the clips differ.
+    Independent pairs taught the heads several times more slowly. All random parts of an update are drawn first, batch
+    first, so that a batch can be split over processes.
     """
 
     heads: TeacherDiscriminator
@@ -145,23 +139,44 @@ class Contest:
         """Adversarial loss of the student's samples (gradients reach the student only)."""
         return self.student_term(student, *self.draw_for_student(generator))
 
-    def draw_for_heads(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The random parts of `heads_terms`: of generated clips, of real ones, and the penalty's direction."""
-        fake, real = self._draw_fake(generator), self._draw_real(generator)
-        direction = [normal(real[0].shape, generator, real[0].device)] if self.settings.r1_weight > 0 else []
-        return *fake, *real, *direction
+    def draw_for_student(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The random parts of `student_term`.
 
-    def heads_terms(self, student: nn.Module, *drawn: Tensor) -> dict[str, Tensor]:
+        They are real clips (B, C, t, h, w), their text and mask, the student's starting noise, and the noise level (B,)
+        and noise that re-noise both clips of a pair.
+        """
+        s = self.settings
+        real, text, mask = self.pool.draw(s.batch, generator)
+        start = normal(real.shape, generator, real.device)
+        return real, text, mask, start, *_noise(real, s.renoise_low, s.renoise_high, generator)
+
+    def draw_for_heads(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The random parts of `heads_terms`: those of `student_term`, and the penalty's direction."""
+        drawn = self.draw_for_student(generator)
+        return *drawn, *([normal(drawn[0].shape, generator, drawn[0].device)] if self.settings.r1_weight > 0 else [])
+
+    def heads_terms(
+        self,
+        student: nn.Module,
+        real: Tensor,
+        text: Tensor,
+        mask: Tensor,
+        start: Tensor,
+        sigma: Tensor,
+        noise: Tensor,
+        *direction: Tensor,
+    ) -> dict[str, Tensor]:
         """`loss` of the heads, and its parts, on what `draw_for_heads` drew or a part of it."""
         s = self.settings
         with torch.no_grad():
-            noisy = self._sampled(student, *drawn[:5], gradient_steps=None)
-        (real, sigma, text, mask), direction = self._noised(*drawn[5:10]), drawn[10:]
-        real_logits, fake_logits = self.heads(real, sigma, text, mask), self.heads(*noisy)
+            fake = unroll(student, Condition(text, mask), start)
+        noisy = interpolate(real, noise, sigma)
+        real_logits = self.heads(noisy, sigma, text, mask)
+        fake_logits = self.heads(interpolate(fake, noise, sigma), sigma, text, mask)
         loss, penalty = discriminator_loss(real_logits, fake_logits, s.loss), real_logits.new_zeros(())
         if direction:
             penalty = approximate_r1(
-                lambda x: self.heads(x, sigma, text, mask), real, real_logits, *direction, s.r1_scale
+                lambda x: self.heads(x, sigma, text, mask), noisy, real_logits, *direction, s.r1_scale
             )
         return {
             "loss": loss + s.r1_weight * penalty,
@@ -171,48 +186,27 @@ class Contest:
             "r1": penalty.detach(),
         }
 
-    def draw_for_student(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The random parts of `student_term`; real clips only where the loss compares with them."""
-        fake = self._draw_fake(generator)
-        return *fake, *(self._draw_real(generator) if self.settings.loss == "relativistic" else ())
-
-    def student_term(self, student: nn.Module, *drawn: Tensor) -> Tensor:
+    def student_term(
+        self,
+        student: nn.Module,
+        real: Tensor,
+        text: Tensor,
+        mask: Tensor,
+        start: Tensor,
+        sigma: Tensor,
+        noise: Tensor,
+    ) -> Tensor:
         """`student_loss` on what `draw_for_student` drew or a part of it."""
         s, real_logits = self.settings, None
-        noisy = self._sampled(student, *drawn[:5], gradient_steps=s.gradient_steps)
+        fake = unroll(student, Condition(text, mask), start, s.gradient_steps)
         self.heads.requires_grad_(False)
         try:
-            if drawn[5:]:
+            if s.loss == "relativistic":
                 with torch.no_grad():
-                    real_logits = self.heads(*self._noised(*drawn[5:]))
-            return generator_loss(self.heads(*noisy), real_logits, s.loss)
+                    real_logits = self.heads(interpolate(real, noise, sigma), sigma, text, mask)
+            return generator_loss(self.heads(interpolate(fake, noise, sigma), sigma, text, mask), real_logits, s.loss)
         finally:
             self.heads.requires_grad_(True)
-
-    def _draw_fake(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """(noise, text, mask, sigma, second noise): where the student starts, and how its sample is re-noised."""
-        s, start = self.settings, self.pool.starts(self.settings.batch, generator)
-        return *start, *_noise(start[0], s.renoise_low, s.renoise_high, generator)
-
-    def _draw_real(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """(latents, text, mask, sigma, noise): real clips, and how they are re-noised."""
-        s, real = self.settings, self.pool.draw(self.settings.batch, generator)
-        return *real, *_noise(real[0], s.renoise_low, s.renoise_high, generator)
-
-    @staticmethod
-    def _sampled(
-        student: nn.Module, start: Tensor, text: Tensor, mask: Tensor, *levels: Tensor, gradient_steps: int | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The student's re-noised samples: (noisy, sigma, text, mask)."""
-        samples = unroll(student, Condition(text, mask), start, gradient_steps)
-        return Contest._noised(samples, text, mask, *levels)
-
-    @staticmethod
-    def _noised(
-        clips: Tensor, text: Tensor, mask: Tensor, sigma: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Re-noised clips, in the order that the heads take: (noisy, sigma, text, mask)."""
-        return interpolate(clips, noise, sigma), sigma, text, mask
 
 
 def _check(kind: str) -> None:

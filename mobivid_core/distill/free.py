@@ -13,7 +13,7 @@ measured on test captions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 from torch import nn
@@ -21,11 +21,12 @@ from torch import nn
 from mobivid_core.distill.knots import search_knots, validation_condition
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.guidance import Guidance, as_guidance
+from mobivid_core.flow.sampling import SOLVERS
 from mobivid_core.measure import minivbench
 from mobivid_core.measure.comparison import distance_ratio, mean_change
 from mobivid_core.measure.generation import Evaluation, Evaluator
 from mobivid_core.measure.guidance_choice import COARSE, check_validation, rank, screen, screened_table
-from mobivid_core.models.sampler import SOLVERS, Sampler
+from mobivid_core.models.sampler import Sampler
 
 #: Network evaluations at which students are compared: their own four, and four guided steps.
 BUDGETS = (4, 8)
@@ -61,8 +62,8 @@ class FreeBaseline:
 def guidances(full: float | Guidance) -> tuple[Guidance, ...]:
     """Settings to try: none, 2, half of the full one's excess over none, the full one, its scale within an interval."""
     guidance = as_guidance(full)
-    milder = replace(guidance, scale=(1 + guidance.scale) / 2)
-    return tuple(dict.fromkeys((Guidance(1.0), Guidance(2.0), milder, guidance, Guidance(guidance.scale, *INTERVAL))))
+    tried = Guidance(1.0), Guidance(2.0), guidance.halved(), guidance, Guidance(guidance.scale, *INTERVAL)
+    return tuple(dict.fromkeys(tried))
 
 
 def most_steps(guidance: float | Guidance, evaluations: int, solver: str = "euler") -> int:
@@ -91,7 +92,7 @@ def candidates(
         full = max(full_steps, steps)
         search = search_knots(model, condition, shape, guidance=guidance, steps=steps, full_steps=full, seed=seed)
         errors = search.table[search.table["best"]].set_index("solver")["error to the full sampler"]
-        nearest = sorted(search.best.values(), key=lambda s: errors[SOLVERS[s.solver]])
+        nearest = sorted(search.best.values(), key=lambda s: errors[SOLVERS[s.solver][0]])
         # a shifted or searched grid may put more of its levels inside the guided interval
         found += [s for s in nearest if s.evaluations <= evaluations][:2]
     return found
@@ -193,10 +194,11 @@ class CheapestEqual:
         """One sentence for a finding."""
         if self.sampler is self.full:
             return f"No cheaper sampler equals {self.full.name} within the intervals ({len(self.table)} were tried)"
+        n = self.table["n"].iloc[-1]
         return (
-            f"{self.sampler.name} equals {self.full.name} within the intervals ({self.table['n'].iloc[-1]} validation "
-            f"captions) with {self.sampler.evaluations} network evaluations for {self.full.evaluations}, "
-            f"{self.saved:.1f} times fewer"
+            f"{self.sampler.name} is not shown to be worse than {self.full.name}: on {n} validation captions both "
+            f"intervals hold no difference. It takes {self.sampler.evaluations} network evaluations for "
+            f"{self.full.evaluations}, {self.saved:.1f} times fewer"
         )
 
 
@@ -206,6 +208,7 @@ def cheapest_equal(
     full: Sampler,
     ladder: Sequence[Sampler] | None = None,
     *,
+    also: Iterable[Sampler] = (),
     coarse: int = COARSE,
     seed: int = 0,
 ) -> CheapestEqual:
@@ -219,7 +222,8 @@ def cheapest_equal(
         evaluator: Prepared with `split="val"`; all its captions serve.
         model: The teacher.
         full: Its full sampler.
-        ladder: Samplers to try from the cheapest on, until one is equal; None: UniPC and Euler at the full guidance.
+        ladder: Samplers to try from the cheapest on, until one is equal; None: every solver at the full guidance.
+        also: Further ones, such as those that `free_baseline` found for few evaluations.
         coarse: Captions of the first look.
         seed: Of the noises.
 
@@ -229,10 +233,10 @@ def cheapest_equal(
     check_validation(evaluator)
     n = len(evaluator.labels)
     if ladder is None:
-        pairs = ((solver, most_steps(full.guidance, e)) for e in LADDER for solver in ("unipc", "euler"))
+        pairs = ((solver, most_steps(full.guidance, e)) for e in LADDER for solver in SOLVERS)
         ladder = [Sampler(solver, steps, full.guidance) for solver, steps in dict.fromkeys(pairs) if steps]
     whole, rows, equal = _runner(evaluator, model, full, seed)(n), [], None
-    for sampler in sorted(ladder, key=lambda s: s.evaluations):
+    for sampler in sorted((*also, *ladder), key=lambda s: s.evaluations):
         if equal or sampler.evaluations >= full.evaluations:
             break
         for count in dict.fromkeys((min(coarse, n), n)):

@@ -28,8 +28,8 @@ from mobivid_core.distill.trajectory import step_generator, student_sigmas
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance
-from mobivid_core.flow.sampling import guided_velocity, solver_path
-from mobivid_core.models.sampler import SOLVERS, Sampler
+from mobivid_core.flow.sampling import SOLVERS, guided_velocity, solver_path
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.text import encode_captions
 
 SHIFTS = (0.5, 0.7, 1.0, 1.5, 2.5)
@@ -110,7 +110,7 @@ def search_knots(
         best[solver] = tried[int(np.argmin(errors))]
         rows += [
             {
-                "solver": SOLVERS[solver],
+                "solver": SOLVERS[solver][0],
                 "grid": s.grid if s.shift == 1 else f"shift {s.shift:g}",
                 "noise levels": " ".join(f"{k:.3g}" for k in s.sigmas().tolist()),
                 "error to the full sampler": error,

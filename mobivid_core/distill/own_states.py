@@ -38,7 +38,7 @@ class OwnRounds:
     # Trajectories whose noises and captions a round takes: the next ones in each; earlier rounds' chords stay
     clips: int
     settings: DistillSettings  # training of one round; its seed moves on from round to round
-    first: int = 0  # the trajectory that the first round begins with: those before it served an earlier training
+    first: int = 0  # the trajectory that the first round begins with: those before it were used in an earlier training
     # Further trajectories whose teacher chords each round adds: the first chord, from noise, needs many samples,
     # and they are already there
     forced: int = 0

@@ -6,13 +6,11 @@ student is compared with the best of them, not with plain Euler. The grid trap o
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pandas as pd
 
 from mobivid_core.distill.trajectory import student_sigmas
 from mobivid_core.flow.guidance import Guidance, as_guidance
-from mobivid_core.flow.sampling import shift_sigmas
+from mobivid_core.flow.sampling import SOLVERS, shift_sigmas
 from mobivid_core.models.sampler import Sampler, default_grid
 
 
@@ -39,10 +37,10 @@ def euler_samplers(guidance: float | Guidance) -> list[Sampler]:
 def baselines(guidance: float | Guidance, steps: int = 4) -> list[Sampler]:
     """The training-free baselines at the student's step count, each at half the guidance as well, and the grid traps.
 
-    Few steps bear less guidance than many: at the full scale a baseline is understated.
+    With few steps the best guidance scale is lower: at the full scale alone a baseline is understated.
     """
-    guidance, solvers = as_guidance(guidance), ("unipc", "dpm++", "euler")
-    milder = replace(guidance, scale=(1 + guidance.scale) / 2)
+    guidance, solvers = as_guidance(guidance), sorted(SOLVERS, key="euler".__eq__)
+    milder = guidance.halved()
     return [
         *(Sampler(solver, steps, guidance) for solver in solvers),
         *(Sampler(solver, steps, milder, shows_scale=True) for solver in solvers),

@@ -75,11 +75,6 @@ class Trajectories:
         """Where the states lie."""
         return self.states.device
 
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """(C, t, h, w) of one state."""
-        return tuple(self.states.shape[2:])
-
     def shown(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The teacher's samples at `rows` with their text (B, L, D) and mask (B, L)."""
         return self.endpoints[rows], self.condition.text[rows], self.condition.mask[rows]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,7 +25,13 @@ from mobivid_core.flow.path import TIMESTEP_SCALE, per_sample, predicted_velocit
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-Solver = Literal["euler", "unipc", "dpm++"]
+#: Solver -> (name in tables, class of diffusers). The first has a flow's own settings, the others are multistep. Each
+#: evaluates the velocity once a step.
+SOLVERS = {
+    "euler": ("Euler", "FlowMatchEulerDiscreteScheduler"),  # first order
+    "unipc": ("UniPC", "UniPCMultistepScheduler"),  # UniPC, order 2
+    "dpm++": ("DPM++", "DPMSolverMultistepScheduler"),  # DPM-Solver++ 2M
+}
 #: (x (B, C, t, h, w), sigma) -> the velocity there.
 Velocity = Callable[[Tensor, float | Tensor], Tensor]
 #: Multistep solvers take log(1 - sigma), which is infinite at pure noise; diffusers steps back by as much.
@@ -43,12 +49,11 @@ def textbook_sigmas(steps: int) -> list[float]:
     return [1 - i / steps for i in range(steps)]
 
 
-def make_scheduler(kind: Solver = "euler", shift: float = 1.0) -> SchedulerMixin:
+def make_scheduler(kind: str = "euler", shift: float = 1.0) -> SchedulerMixin:
     """A diffusers flow-matching solver.
 
     Args:
-        kind: "euler" (first order), "unipc" (UniPC, order 2: the training-free baseline in few steps),
-            "dpm++" (DPM-Solver++ 2M).
+        kind: One of `SOLVERS`.
         shift: See `shift_sigmas`.
 
     Raises:
@@ -56,14 +61,12 @@ def make_scheduler(kind: Solver = "euler", shift: float = 1.0) -> SchedulerMixin
     """
     import diffusers
 
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
+    if kind not in SOLVERS:
+        raise ParameterError(f"unknown solver {kind!r}; the solvers are {', '.join(SOLVERS)}")
+    scheduler = getattr(diffusers, SOLVERS[kind][1])
     if kind == "euler":
-        return diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
-    if kind == "unipc":
-        return diffusers.UniPCMultistepScheduler(**flow)
-    if kind == "dpm++":
-        return diffusers.DPMSolverMultistepScheduler(**flow)
-    raise ParameterError(f'unknown solver {kind!r}; use "euler", "unipc" or "dpm++"')
+        return scheduler(shift=shift)
+    return scheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
 
 
 def check_scheduler(scheduler: object) -> None:
@@ -79,7 +82,7 @@ def check_scheduler(scheduler: object) -> None:
         # each of these changes the step itself, or wants more than a grid
         wrong = [name for name in ("use_dynamic_shifting", "stochastic_sampling", "invert_sigmas") if config.get(name)]
         why = f"it is set up with {', '.join(wrong)}" if wrong else ""
-    elif type(scheduler) in (diffusers.UniPCMultistepScheduler, diffusers.DPMSolverMultistepScheduler):
+    elif type(scheduler).__name__ in [name for _, name in SOLVERS.values()]:
         flow = config.get("prediction_type") == "flow_prediction" and config.get("use_flow_sigmas")
         why = "" if flow else "it is not set up with prediction_type='flow_prediction' and use_flow_sigmas=True"
     else:
@@ -87,7 +90,7 @@ def check_scheduler(scheduler: object) -> None:
     if why:
         raise ParameterError(
             f"the scheduler {type(scheduler).__name__} cannot sample this model: {why}; take "
-            'mobivid_core.flow.sampling.make_scheduler("euler"), "unipc" or "dpm++"'
+            f"mobivid_core.flow.sampling.make_scheduler with one of {', '.join(SOLVERS)}"
         )
 
 
@@ -160,7 +163,7 @@ class Point:
 
 
 def integrate(
-    velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: Solver | SchedulerMixin = "euler"
+    velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: str | SchedulerMixin = "euler"
 ) -> Iterator[Point]:
     """The one sampling loop: dx/dsigma = v from noise to data.
 
@@ -181,7 +184,7 @@ def integrate(
     yield point
     for step, (sigma, following) in enumerate(pairwise(levels)):
         v = velocity(point.x, sigma)
-        if isinstance(scheduler, str):  # Euler needs no scheduler, and no look at the device
+        if isinstance(scheduler, str):  # Euler needs no scheduler, whose step would synchronise with the device
             point.x = point.x - (sigma - following) * v
         else:
             point.x = scheduler.step(v, scheduler.timesteps[step], point.x, return_dict=False)[0]
@@ -189,7 +192,7 @@ def integrate(
         yield point
 
 
-def solver_path(velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: Solver = "euler") -> list[Tensor]:
+def solver_path(velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: str = "euler") -> list[Tensor]:
     """All n + 1 states of `integrate`, the noise first."""
     return [point.x for point in integrate(velocity, noise, sigmas, solver)]
 
@@ -216,7 +219,7 @@ def sample_latents(
     steps: int | Tensor,
     *,
     guidance: float | Guidance = 1.0,
-    solver: Solver = "euler",
+    solver: str = "euler",
     batch: int = 64,
     progress: bool = False,
 ) -> Tensor:

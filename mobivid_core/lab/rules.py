@@ -42,6 +42,8 @@ WORDS = {
     "reconstruction": ("same published digits", "differs from the published digits"),
     "arithmetic": ("arithmetic holds", "arithmetic fails"),
 }
+#: An interval whose ends differ by more than this factor hardly tests a prediction.
+WIDE = 10
 _FILE = Path(__file__).with_name("rules.csv")
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
@@ -82,7 +84,10 @@ class Rule:
         if math.isnan(low) or math.isnan(high):
             return NO_INTERVAL
         if self.test == "covers":
-            return right if low <= self.target <= high else wrong
+            vague = (
+                f": but so would any speed in an interval of a factor of {high / low:.0f}" if high > WIDE * low else ""
+            )
+            return right + vague if low <= self.target <= high else wrong
         least, most = (low, high) if self.test == "at least" else (-high, -low)
         target = self.target if self.test == "at least" else -self.target
         return right if least >= target else wrong if most < target else f"{UNDECIDED}: the interval holds the target"

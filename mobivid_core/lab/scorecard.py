@@ -27,6 +27,7 @@ from mobivid_core.lab.rules import (
     rules,
 )
 from mobivid_core.paths import runs_dir
+from mobivid_core.show.headlines import short
 from mobivid_core.show.results import headlines, manifest
 
 NOT_HERE = "not testable here"
@@ -74,13 +75,18 @@ def judge(rule: Rule, row: pd.Series | None) -> tuple[str, str]:
         return rule.test, ""
     if rule.kind == "arithmetic":
         ours = evaluate(rule.formula)
-        return rule.verdict(ours), f"{ours:.4g}"
+        beside = "" if row is None else f" counted, {_with_ends(*map(float, row[['value', 'low', 'high']]))} measured"
+        return rule.verdict(ours), f"{ours:.4g}{beside}"
     if row is None:
         return f"{UNANSWERED}: {rule.headline} has not been recorded", ""
     billions = 1e9 if row["unit"] in ("parameters", "params") else 1  # as published
     ours, low, high = (float(row[c]) / billions for c in ("value", "low", "high"))
-    interval = "" if math.isnan(low) or math.isnan(high) else f" [{low:.3g}, {high:.3g}]"
-    return rule.verdict(ours, low, high), f"{ours:.3g}{interval}"
+    return rule.verdict(ours, low, high), _with_ends(ours, low, high)
+
+
+def _with_ends(value: float, low: float, high: float) -> str:
+    """A number with its interval, where it has one."""
+    return short(value) + ("" if math.isnan(low) or math.isnan(high) else f" [{short(low)}, {short(high)}]")
 
 
 def _text(row: pd.Series, column: str) -> str:

@@ -31,7 +31,7 @@ from mobivid_core.train.precision import choose
 OURS = ("MobiVidTransformer3DModel", "MobiVidLTXTransformer")
 #: Types that the layers compute in; checkpoints in others (float8, float64) become bfloat16 or float32.
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
-#: Of the free memory that weights may take: activations and the system need the rest.
+#: Largest share of the free memory for weights: activations and the system need the rest.
 _MEMORY_SHARE = 0.6
 #: Other classes, and the features of theirs that our layers lack.
 _MISSING = {

@@ -115,7 +115,7 @@ def _prune_options(parser: CommandParser) -> None:
 
 
 def _student_options(parser: CommandParser) -> None:
-    _model_option(parser, "the unpruned model: it teaches")
+    _model_option(parser, "the unpruned model, the teacher")
     parser.add_argument("--student", type=given_path, required=True, help="from `mobivid prune`, or a later step")
     parser.add_argument("--data", type=given_path, required=True, help="shards from `mobivid encode`")
     parser.add_argument("--out", type=out_folder, required=True, help="folder of the new student")

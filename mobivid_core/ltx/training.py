@@ -91,7 +91,7 @@ def distil(
 ) -> TrainResult:  # fmt: skip
     """Train a student in place to reach in four unguided steps what its guided teacher reaches in many.
 
-    Arguments as for `recover`; of `data` only the alarms take clips.
+    Arguments as for `recover`; `data` is used by the alarms alone.
     """
     loss = SplitLoss(
         lambda _, generator: draw_chords(files, settings.batch, generator),
@@ -124,7 +124,7 @@ def run(
     """Train a student in place under alarms; an alarm leaves the last good weights.
 
     The alarms compare samples of so many Euler `steps` with clips of `data`. An `opponent` is trained with the student
-    (`train.loop`), whose start then counts as good.
+    (`train.loop`); the initial weights are then saved as the first good state.
     """
     student.requires_grad_(True).enable_gradient_checkpointing()
     watch = None
@@ -158,5 +158,5 @@ def _finite(row: dict[str, float]) -> str | None:
 
 
 def gathered(student: nn.Module) -> dict[str, Tensor]:
-    """Whole tensors of a student that may be sharded, on the CPU; every process has to ask."""
+    """Whole tensors of a student that may be sharded, on the CPU; collective: every process has to call it."""
     return {k: whole(v.detach()).cpu() for k, v in student.state_dict().items()}

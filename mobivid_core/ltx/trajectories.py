@@ -28,7 +28,6 @@ class TrajectoryFiles:
     """Trajectories on disk; stand in for `Trajectories` where the discriminator's real batches are drawn."""
 
     files: list[Path]  # one a caption: `states` (5, C, t, h, w), `text` (L, D), `mask` (L,)
-    latent_shape: tuple[int, ...]  # (C, t, h, w)
     device: torch.device = torch.device("cpu")
 
     def __len__(self) -> int:
@@ -83,7 +82,7 @@ def trajectories(
         content = {"states": states.half(), "text": text.half(), "mask": mask}
         write_bytes(files[i], save({k: v.cpu().contiguous() for k, v in content.items()}))
     me.wait_for_everyone()
-    return TrajectoryFiles(files, data.facts.shape)
+    return TrajectoryFiles(files)
 
 
 def in_own_type(model: MobiVidTransformer3DModel) -> Callable[..., Tensor]:

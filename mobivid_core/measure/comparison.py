@@ -96,6 +96,12 @@ class Seconds:
         rows = [(name, float(np.median(s)), min(s), max(s)) for name, s in self.taken.items()]
         return pd.DataFrame(rows, columns=["sampler", "seconds", "fastest", "slowest"])
 
+    def followed_by(self, last: str) -> Seconds:
+        """Each sampler together with what always follows it, turn by turn: sampling and decoding, say."""
+        after = self.taken[last]
+        rest = {name: own for name, own in self.taken.items() if name != last}
+        return Seconds({name: [a + b for a, b in zip(own, after, strict=True)] for name, own in rest.items()})
+
     def faster(self, slow: str, fast: str) -> Interval:
         """How many times faster `fast` is, turn by turn; see `intervals.speed`."""
         return intervals.speed([self.taken[slow]], [self.taken[fast]])

@@ -15,18 +15,17 @@ from torch import Tensor, nn
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance, as_guidance
-from mobivid_core.flow.sampling import sample_latents, shift_sigmas, textbook_grid
+from mobivid_core.flow.sampling import SOLVERS, sample_latents, shift_sigmas, textbook_grid
 from mobivid_core.models.text import CaptionSampler, on_captions
 
 GRIDS = ("textbook", "diffusers default", "optimised steps")
-SOLVERS = {"euler": "Euler", "unipc": "UniPC", "dpm++": "DPM++"}
 
 
 @dataclass(frozen=True)
 class Sampler:
     """One way to sample."""
 
-    solver: str  # "euler", "unipc" or "dpm++"
+    solver: str  # one of `flow.sampling.SOLVERS`
     steps: int
     guidance: float | Guidance = 1.0  # scale, 1 is unguided and costs half; or a `Guidance`
     grid: str = "textbook"  # "diffusers default" (Euler only), or "optimised steps", which are given as `knots`
@@ -55,7 +54,7 @@ class Sampler:
         shift = "" if self.shift == 1.0 else f", shift {self.shift:g}"
         guided = f"guidance {self.guidance:g}" if self.shows_scale else "guided"
         end = guided if as_guidance(self.guidance).needed else "unguided"
-        return f"{SOLVERS[self.solver]}-{self.steps}{grid}{shift}, {end}"
+        return f"{SOLVERS[self.solver][0]}-{self.steps}{grid}{shift}, {end}"
 
     @property
     def evaluations(self) -> int:
@@ -82,7 +81,7 @@ class Sampler:
 
 
 def default_grid(steps: int, shift: float = 1.0) -> Tensor:
-    """(steps + 1,) what diffusers' Euler scheduler walks when it is only told the number of steps: the trap."""
+    """(steps + 1,) the noise levels of diffusers' Euler scheduler after `set_timesteps(steps)`: the trap above."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)

@@ -70,7 +70,7 @@ def counts_by_kind(module: nn.Module, *inputs: object, kinds: Mapping[str, str])
 
 @contextmanager
 def _counting(module: nn.Module) -> Iterator[FlopCounterMode]:
-    """Torch's counter with attention's products in sight.
+    """Torch's counter, attention's matrix products included.
 
     The default CPU backend hides attention from the counter (161.5 against 177.1 GFLOP for one server block).
     """

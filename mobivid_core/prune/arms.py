@@ -1,4 +1,4 @@
-"""Arms: recipes compared at equal size, on the same calibration clips, the same recovery batches and one held-out set.
+"""Pruning recipes (arms) at equal size, on the same calibration clips, recovery batches and held-out clips.
 
 For reviewers: each level alone at a budget that it can reach, all three at the paper's, with units chosen by KD, by
 magnitude, evenly or at random.
@@ -110,7 +110,7 @@ def arms_table(results: Sequence[ArmResult], teacher_parameters: int, seed: int 
 
 
 def random_units(plan: PruningPlan, seed: int = 0) -> PruningPlan:
-    """The same blocks and widths with randomly drawn heads and neurons: what the ranking is worth."""
+    """The same blocks and widths with randomly drawn heads and neurons: the baseline of the ranking."""
     rng = np.random.default_rng(seed)
     drawn = {
         name: tuple(

@@ -1,12 +1,10 @@
 """The pruning plan: which blocks, heads and FFN neurons stay. A small JSON file, independent of any weights.
 
-Paper: tri-level pruning (blocks, attention heads, FFN width). A plan made on the miniature applies to the paper's
-model by proportion (`PruningPlan.scale_to`), so that it can be counted there on the meta device.
+Paper: tri-level pruning (blocks, attention heads, FFN width).
 """
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -73,25 +71,8 @@ class PruningPlan:
         return tuple(b for b in range(self.source.blocks) if b not in self.keep_blocks)
 
     def stands_for(self, student_block: int) -> int:
-        """The last teacher block whose work a kept block does: the one before the next kept block."""
+        """The last teacher block that a kept block replaces: the one before the next kept block."""
         return (*self.keep_blocks[1:], self.source.blocks)[student_block] - 1
-
-    def scale_to(self, target: DiTConfig) -> PruningPlan:
-        """The same plan, by proportion, for a larger model: each unit becomes a run of neighbours.
-
-        Raises:
-            ParameterError: Blocks or heads of `target` are no multiples of the source's, or its FFN is narrower.
-        """
-        blocks = _spread(self.keep_blocks, self.source.blocks, target.blocks, "blocks")
-        per_block = target.blocks // self.source.blocks
-        grown, wider = {}, unit_widths(target)
-        for name, widths in unit_widths(self.source).items():
-            grow = _stretch if name == "ffn" else functools.partial(_spread, what=name)
-            grown[name] = tuple(
-                grow(getattr(self, name)[i // per_block], widths[self.keep_blocks[i // per_block]], wider[name][b])
-                for i, b in enumerate(blocks)
-            )
-        return PruningPlan(target, blocks, **grown, notes=dict(self.notes))
 
     def to_json(self) -> str:
         """Readable JSON; kept units are written as runs, e.g. "0-5 7 9-12"."""
@@ -147,30 +128,6 @@ class PruningPlan:
 def _check_indices(what: str, indices: Sequence[int], width: int) -> None:
     if list(indices) != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < width):
         raise ParameterError(f"{what} must be ascending, distinct and within 0..{width - 1}; got {list(indices)[:12]}")
-
-
-def _spread(kept: Sequence[int], width: int, target: int, what: str) -> tuple[int, ...]:
-    """Each of `width` units becomes target / width neighbours."""
-    if width == 0 or target % width:
-        raise ParameterError(
-            f"cannot scale a plan over {width} {what} to {target}: the target must be a whole multiple"
-        )
-    times = target // width
-    return tuple(u * times + i for u in kept for i in range(times))
-
-
-def _stretch(kept: Sequence[int], width: int, target: int) -> tuple[int, ...]:
-    """Neurons by proportion: each becomes a run of target / width neighbours, rounded so that the count is kept."""
-    if width == 0 or target < width:
-        raise ParameterError(f"cannot scale a plan over {width} ffn to {target}: the target must be wider")
-    wanted, chosen = round(len(kept) * target / width), set(kept)
-    taken = [j for j in range(target) if j * width // target in chosen]
-    if len(taken) > wanted:
-        drop = {taken[i * len(taken) // (len(taken) - wanted)] for i in range(len(taken) - wanted)}
-        return tuple(j for j in taken if j not in drop)
-    left = [j for j in range(target) if j * width // target not in chosen]
-    missing = wanted - len(taken)
-    return tuple(sorted([*taken, *(left[i * len(left) // missing] for i in range(missing))]))
 
 
 def _to_runs(indices: Sequence[int]) -> str:

@@ -80,6 +80,5 @@ def _kept_part(
 def _check_source(plan: PruningPlan, sizes: DiTConfig) -> None:
     if plan.source != sizes:
         raise ParameterError(
-            f"the plan was made for a model of {plan.source}, got one of {sizes}; make a plan for this model, "
-            "or scale it with plan.scale_to(sizes)"
+            f"the plan was made for a model of {plan.source}, got one of {sizes}; make a plan for this model"
         )

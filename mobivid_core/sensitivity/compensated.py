@@ -31,9 +31,9 @@ from mobivid_core.sensitivity.kd import BATCH, Reference
 from mobivid_core.sensitivity.scores import Scores, unit_widths
 from mobivid_core.sensitivity.staged import SUBLAYERS, output_projection
 
-#: Neurons that leave an FFN together between two solutions, as a share of its width.
+#: Neurons removed from an FFN between two solutions, as a share of its width.
 STEP = 1 / 80
-#: Pull of the weights towards where they are, relative to the mean diagonal of H: the refit's.
+#: Damping of the least-squares solution, relative to the mean diagonal of H; the same as the refit's.
 RIDGE = 1e-2
 
 
@@ -50,7 +50,7 @@ class _Layer:
 def compensated_scores(
     model: MobiVidTransformer3DModel, against: Reference, probes: int = 1, seed: int = 0
 ) -> tuple[Scores, Scores]:
-    """Prices of heads and neurons with take-over, and the plain Gauss-Newton scores from the same backward passes.
+    """Removal costs after compensation by the remaining units, and Gauss-Newton scores from the same backward passes.
 
     Blocks are priced alike in both, since no take-over across blocks is modelled.
 
@@ -141,7 +141,7 @@ def _add(total: _Layer, layer: nn.Linear, inner: Tensor, gradient: Tensor) -> No
 
 @torch.no_grad()
 def _prices(layer: nn.Linear, total: _Layer, samples: int) -> np.ndarray:
-    """(units,) what each unit's removal adds, in the order in which they leave."""
+    """(units,) what each unit's removal adds, in the order of greedy removal."""
     if not total.units:
         return np.zeros(0)
     width = layer.in_features // total.units
@@ -172,7 +172,7 @@ def _prices(layer: nn.Linear, total: _Layer, samples: int) -> np.ndarray:
         price = float((weight[:, gone] @ core * weight[:, gone]).sum()) / len(units)
         highest = max(highest, price)
         for u in sorted(units, key=lambda u: float(now[u])):
-            prices[left[u]] = scale * highest * (1 + 1e-9 * rank)  # the order survives ties
+            prices[left[u]] = scale * highest * (1 + 1e-9 * rank)  # the factor breaks ties in that order
             rank += 1
         stay = torch.ones(len(inverse), dtype=torch.bool)
         stay[gone] = False

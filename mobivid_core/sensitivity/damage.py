@@ -7,7 +7,7 @@ compute:
     L(1 - e_u) ~ 1/2 d2L/dg_u2 = sum_k s_k |dy_k/dg_u|^2 = E_v[(sum_k sqrt(s_k) v_k . dy_k/dg_u)^2]
 
 for random sign vectors v_k on the outputs y_k (velocity and features) with scales s_k. One backward pass with one gate
-per sample gives the bracket for every unit and sample at once (a Gauss-Newton diagonal; at g = 1 it is the true
+per sample gives the squared term for every unit and sample at once (a Gauss-Newton diagonal; at g = 1 it is the true
 Hessian).
 """
 

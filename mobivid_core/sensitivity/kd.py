@@ -62,7 +62,7 @@ class MatchedFeatures:
 
 @dataclass(frozen=True)
 class Reference:
-    """The teacher's answers on a calibration set, computed once."""
+    """The teacher's outputs on a calibration set, computed once."""
 
     calibration: CalibrationSet
     output: Tensor  # (N, C, t, h, w)

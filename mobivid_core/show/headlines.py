@@ -25,6 +25,15 @@ def headline_table() -> dict[str, dict[str, str]]:
         return {row["id"]: row for row in csv.DictReader(stream, restval="")}
 
 
+def short(number: float) -> str:
+    """A number in three digits, from .1 to 10 in three decimals: ratios near 1 are told apart."""
+    if abs(number) >= 1000:
+        return f"{number:,.0f}"
+    if 0.1 <= abs(number) < 10:
+        return f"{number:.3f}".rstrip("0").rstrip(".")
+    return f"{number:.3g}"
+
+
 def read_headlines(path: Path) -> list[dict[str, str]]:
     """Rows of a `headlines.csv` as text; none if the file is missing."""
     if not path.is_file():

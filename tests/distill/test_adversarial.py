@@ -11,8 +11,11 @@ from mobivid_core.distill.adversarial import (
     renoise,
 )  # fmt: skip
 from mobivid_core.distill.discriminator import KERNELS, TeacherDiscriminator, default_depths
+from mobivid_core.distill.regression import unroll
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.errors import ParameterError
+from mobivid_core.flow.condition import Condition
+from mobivid_core.flow.path import interpolate
 
 SHAPE = (4, 2, 2, 2)
 
@@ -144,3 +147,19 @@ def test_student_loss_reaches_the_student_only(teacher, student, dataset, trajec
     assert all(p.grad is None for p in contest.heads.parameters())
     assert all(p.requires_grad for p in contest.heads.parameters())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
+
+
+def test_clips_of_a_pair_share_caption_and_noise(teacher, student, dataset, trajectories, monkeypatch):
+    """Whatever differs between the two inputs of the heads is (1 - sigma) times the difference of the clips."""
+    seen, heads = [], TeacherDiscriminator(teacher, (0, 2))
+    settings = DistillSettings(1, batch=4, adversarial_weight=1.0, loss="relativistic", r1_weight=0.0)
+    contest, judged = Contest(heads, RealPool(dataset, trajectories), settings), heads.forward
+    monkeypatch.setattr(heads, "forward", lambda *given: seen.append(given) or judged(*given))
+    real, text, mask, start, sigma, noise = drawn = contest.draw_for_heads(rng())
+    contest.heads_terms(student, *drawn)
+    contest.student_term(student, *drawn)
+    fake = unroll(student, Condition(text, mask), start)
+    assert len(seen) == 4
+    for clips, (noisy, *condition) in zip((real, fake, real, fake), seen, strict=True):
+        torch.testing.assert_close(noisy, interpolate(clips, noise, sigma))
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(condition, (sigma, text, mask), strict=True))

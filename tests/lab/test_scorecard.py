@@ -63,6 +63,11 @@ def test_one_bar_a_quantity() -> None:
         (("trend", "at most", "1"), (0.9, 0.8, 1.01), f"{UNDECIDED}: the interval holds the target"),
         (("trend", "at most", "1"), (1.2, 1.01, 1.3), CONTRADICTED),
         (("prediction", "covers", "1"), (2, 0.5, 3), "model agrees"),
+        (
+            ("prediction", "covers", "1"),
+            (2, 0.2, 3),
+            "model agrees: but so would any speed in an interval of a factor of 15",
+        ),
         (("prediction", "covers", "1"), (2, 1.5, 3), "model disagrees"),
         (("prediction", "covers", "3.5"), (2, 1.5, 3), "model disagrees"),
         (("prediction", "at least", "1"), (2, 0.5, 3), f"{UNDECIDED}: the interval holds the target"),
@@ -92,6 +97,7 @@ def test_published_arithmetic() -> None:
     # Published to two digits: the two scores may each be off by 0.005, the total too.
     assert frame["difference"].abs().max() <= 0.0101
     assert judge(rules()["C24"], None) == ("arithmetic holds", "20")
+    assert judge(rules()["C24"], _row(17.5376, 17.3561, 18.9523))[1] == "20 counted, 17.5 [17.4, 19] measured"
     assert judge(rules()["C14"], None) == ("arithmetic holds", "81.45")
     assert rules()["C14"].verdict(80.0) == "arithmetic fails"
 

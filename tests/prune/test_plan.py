@@ -8,7 +8,6 @@ import pytest
 from mobivid_core.errors import BudgetError, CheckpointError, ParameterError
 from mobivid_core.measure.intervals import rank_correlation
 from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, MOBILE, SERVER, SMOKE_SERVER
-from mobivid_core.prune import plan as plan_module
 from mobivid_core.prune.costs import flop_cost, parameter_cost
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.planner import (
@@ -117,22 +116,6 @@ def test_explicit_targets_reach_the_mobile_sizes() -> None:
     assert spread.parameters == plan.parameters and spread.sizes != MINI_MOBILE
     first = plan_for_targets(random_scores(MINI_SERVER), MINI_SERVER, targets, keep_blocks=range(10))
     assert first.keep_blocks == tuple(range(10))
-
-
-def test_miniature_plan_scales_to_the_paper() -> None:
-    plan = plan_for_targets(random_scores(MINI_SERVER), MINI_SERVER, Targets.of(MINI_MOBILE)).scale_to(SERVER)
-    assert plan.sizes == MOBILE and plan.parameters == 959_697_024
-    with pytest.raises(ParameterError, match="whole multiple"):
-        plan.scale_to(MINI_SERVER)
-
-
-@pytest.mark.parametrize("target", [640, 1280, 8192, 1000])
-def test_neurons_scale_by_proportion(target) -> None:
-    kept = tuple(sorted(np.random.default_rng(0).choice(640, 480, replace=False).tolist()))
-    grown = plan_module._stretch(kept, 640, target)
-    assert len(grown) == len(set(grown)) == target * 3 // 4 and list(grown) == sorted(grown)
-    strangers = sum(j * 640 // target not in kept for j in grown)
-    assert strangers == 0 if target % 640 == 0 else strangers < 0.02 * target
 
 
 def test_scores_round_trip_and_check(tmp_path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,10 +20,10 @@ from mobivid_core.distill.own_states import collect_own_states, joined
 from mobivid_core.distill.recipe import run_stages
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.student import save_student
-from mobivid_core.distill.trajectory import Trajectories, collect_trajectories, student_sigmas
+from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories, collect_trajectories, student_sigmas
 from mobivid_core.files import write_json
 from mobivid_core.flow.condition import Condition
-from mobivid_core.flow.sampling import Solver, sample_latents
+from mobivid_core.flow.guidance import Guidance
 from mobivid_core.lab.gpu.stages import ENDLESS, Place, codec, judge, latents, sharpen, teacher
 from mobivid_core.measure.frechet import frechet_distance
 from mobivid_core.measure.image_features import ImageAxes
@@ -31,16 +31,21 @@ from mobivid_core.measure.judge import Judge, accuracy
 from mobivid_core.measure.measures import ClipMeasures, measure
 from mobivid_core.measure.reconstruction import reconstruct
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.text import encode_captions
+
+#: Guidance settings to choose from; each guides every step.
+TRIED_GUIDANCE = (Guidance(2.0), *(Guidance(scale, rescale=rescale) for scale in (3.0, 4.5) for rescale in (0.0, 0.7)))
 
 
 def guidance(place: Place, _seconds: float) -> None:
     """Choose the guidance on validation captions: nearest to real clips among those that are as accurate as any."""
-    arms = {str(g): ("teacher", g, 16, "unipc") for g in (1.5, 2.0, 2.5, 3.0, 4.0)}
+    arms = {g.name: ("teacher", Sampler("euler", 16, g)) for g in TRIED_GUIDANCE}
     rows = _compare(place, arms, "vae", "guidance")[1:]
     best = max(row["all"] for row in rows)
     chosen = min((row for row in rows if row["all"] >= best - 0.015), key=lambda row: row["image"])
-    write_json(place.root / "chosen.json", {"guidance": float(chosen["name"])})
+    (settings,) = [asdict(g) for g in TRIED_GUIDANCE if g.name == chosen["name"]]
+    write_json(place.root / "chosen.json", {"guidance": settings})
     print("guidance", chosen["name"], flush=True)
 
 
@@ -53,7 +58,7 @@ def trajectories(place: Place, _seconds: float) -> None:
     with torch.autocast(place.device.type, torch.bfloat16, enabled=place.fast):
         walked = collect_trajectories(
             model, _condition(data, captions), tuple(data.latents.shape[1:]), steps=place.teacher_steps,
-            guidance=_chosen_guidance(place), solver="unipc", seed=1, chunk=place.chunk,
+            guidance=_chosen_guidance(place), solver="euler", seed=1, chunk=place.chunk,
         )  # fmt: skip
     kept = {"states": walked.states.float().contiguous(), "captions": captions.cpu()}
     save_file(kept, place.root / "trajectories.safetensors")
@@ -70,8 +75,8 @@ def _condition(data: LatentDataset, captions: Tensor) -> Condition:
     return Condition(data.text[captions].float(), data.mask[captions], data.null_text, data.null_mask)
 
 
-def _chosen_guidance(place: Place) -> float:
-    return json.loads((place.root / "chosen.json").read_text())["guidance"]
+def _chosen_guidance(place: Place) -> Guidance:
+    return Guidance(**json.loads((place.root / "chosen.json").read_text())["guidance"])
 
 
 def prune(place: Place, _seconds: float) -> None:
@@ -169,19 +174,18 @@ def contest(
 def compare(place: Place, _seconds: float) -> None:
     """Every model of the run on the same validation captions."""
     scale = _chosen_guidance(place)
-    ways: dict[str, tuple[int, Solver]] = {
-        "40 Euler": (40, "euler"), "8 UniPC": (8, "unipc"), "4 UniPC": (4, "unipc"), "4 Euler": (4, "euler"),
-    }  # fmt: skip
-    arms: dict[str, tuple] = {f"teacher, {name}": ("teacher", scale, *way) for name, way in ways.items()}
+    tried = (("euler", 40), ("euler", 8), ("unipc", 8), ("unipc", 4), ("euler", 4))
+    samplers = [Sampler(solver, steps, scale) for solver, steps in tried]
+    arms = {f"teacher, {sampler.name}": ("teacher", sampler) for sampler in samplers}
     for folder in sorted(place.root.iterdir()):
         if (folder / "distilled.json").is_file():
-            arms[folder.name] = (folder.name, 1.0, student_sigmas(), "euler")
+            arms[folder.name] = (folder.name, Sampler("euler", STUDENT_STEPS))
     _compare(place, arms, "vae-sharp" if (place.root / "vae-sharp").is_dir() else "vae", "compared")
 
 
 @torch.no_grad()
-def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[dict]:
-    """Rows on validation captions: reconstructions, then arms (folder, guidance, steps or levels, solver)"""
+def _compare(place: Place, arms: dict[str, tuple[str, Sampler]], vae: str, file: str) -> list[dict]:
+    """Rows on validation captions: reconstructions, then arms (folder, how it is sampled)."""
     count, decoder = (384 if place.fast else 8), place.vae(vae)
     labels = [label_of("val", i) for i in range(count)]
     condition = encode_captions([caption(x) for x in labels], place.device)
@@ -192,10 +196,10 @@ def _compare(place: Place, arms: dict[str, tuple], vae: str, file: str) -> list[
     judge = load_model(Judge, place.root / "judge").to(place.device).eval()
     seen = _measured(real, judge)
     rows = [_row("reconstructions", _measured(again, judge), seen)]
-    for name, (folder, scale, steps, solver) in arms.items():
+    for name, (folder, sampler) in arms.items():
         model = place.model(folder).eval()
         with torch.autocast(place.device.type, torch.bfloat16, enabled=place.fast):
-            made = sample_latents(model, condition, noise, steps, guidance=scale, solver=solver, batch=512)
+            made = sampler.sample(model, condition, noise, batch=512)
         clips = torch.cat([decoder.decode_latents(part.float()) for part in made.split(64)])
         rows.append(_row(name, _measured(clips, judge), seen, label_indices(labels)))
         if name == next(iter(arms)):

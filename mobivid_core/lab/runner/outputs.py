@@ -77,7 +77,7 @@ def _clean_outputs(outputs: list[NotebookNode], number: int) -> list[NotebookNod
     kept: list[NotebookNode] = []
     for output in outputs:
         if WIDGET in output.get("data", {}):
-            continue  # lives in a session only; every widget has a static twin beside it
+            continue  # a widget's state is not saved; a static output stands beside each
         output.pop("transient", None)
         if output.output_type == "stream":
             output.text = _anonymous(output.text)
