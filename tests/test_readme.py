@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -22,19 +23,37 @@ TEXT = (project_root() / "README.md").read_text(encoding="utf-8")
 PAGES = {path: path.read_text(encoding="utf-8") for path in (project_root() / "docs").glob("*.md")}
 
 
+def _at_head(path: Path) -> bytes:
+    """A file as committed: a run on another machine has results of its own in `figures/`."""
+    command = ["git", "show", f"HEAD:./{path.as_posix()}"]
+    shown = subprocess.run(command, cwd=project_root(), capture_output=True) if shutil.which("git") else None
+    if shown is None or shown.returncode:
+        pytest.skip("needs a git clone: only git tells the committed results from those of a run")
+    return shown.stdout
+
+
 @pytest.fixture(scope="session")
 def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The committed documents and results: a run on another machine has results of its own in `figures/`."""
+    """The committed documents and results."""
     root = tmp_path_factory.mktemp("committed")
     results = [Path("figures") / name for name in (readme.HEADLINES, readme.CLAIMS, readme.EXPECTED, *FILES)]
     for path in (readme.README, readme.CLAIMS_PAGE, readme.GUIDE, *results):
-        command = ["git", "show", f"HEAD:./{path.as_posix()}"]
-        shown = subprocess.run(command, cwd=project_root(), capture_output=True) if shutil.which("git") else None
-        if shown is None or shown.returncode:
-            pytest.skip("needs a git clone: only git tells the committed results from those of a run")
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(shown.stdout)
+        (root / path).write_bytes(_at_head(path))
     return root
+
+
+def test_headlines_printed_in_notebooks_are_those_on_record(committed: Path) -> None:
+    record = {row["id"]: row for row in read_headlines(committed / "figures" / HEADLINES)}
+    printed: dict[str, str] = {}
+    for path in sorted((project_root() / "notebooks").glob("0*.ipynb")):
+        cells = json.loads(_at_head(path.relative_to(project_root())))["cells"]
+        streams = [out["text"] for cell in cells for out in cell.get("outputs", []) if out["output_type"] == "stream"]
+        text = "".join("".join(lines) for lines in streams)
+        printed |= dict(re.findall(r"^headline (\w+) = ([\d,.e+-]+)", text, re.MULTILINE))
+    assert printed.keys() == record.keys(), "outputs of notebooks and figures/headlines.csv are of different runs"
+    for name, value in printed.items():
+        assert float(value.replace(",", "")) == pytest.approx(float(record[name]["value"]), rel=1e-3), name
 
 
 @pytest.mark.parametrize("document", [readme.README, readme.CLAIMS_PAGE, readme.GUIDE])
