@@ -56,6 +56,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Long studies (hours; the notebooks show their records)": {
         "study libraries": ("studies.library_benchmark", "our pruning against torch-pruning, modelopt and FastNAS"),
         "study losses": ("studies.loss_record losses", "distillation losses at equal compute"),
+        "study adversarial": ("studies.adversarial_study", "the adversarial term from a finished student on"),
         "study compute": ("studies.loss_record compute", "quality against distillation compute"),
         "study heads": ("studies.discriminator_study heads", "what the discriminator reads"),
         "study share": ("studies.discriminator_study share", "the share of synthetic clips in its real batch"),

@@ -197,13 +197,14 @@ def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
     pairs = Pairs.of(bench.start, held_out, bench.walked(held_out))
     pool = RealPool(bench.data, bench.trajectories)
 
-    def row(title: str, trial: Trial, seed: int) -> dict:
+    def made(title: str, trial: Trial, seed: int) -> tuple[str, Callable[[], dict]]:
         settings = replace(bench.recipe.adversarial, steps=options.updates, seed=seed)
-        return {"trial": title, "seed": seed} | run_trial(bench.start, bench.teacher, pool, pairs, settings, trial)
 
-    made = (
-        (bench.key((title, options.updates, seed, LEVELS)), partial(row, title, trial, seed))
-        for title, trial in trials(options.study, bench.teacher.sizes.blocks).items()
-        for seed in range(options.seeds)
-    )
-    return run_trials(made, runs_dir(profile.name) / "distill" / "study", options.study), {}
+        def row() -> dict:
+            return {"trial": title, "seed": seed} | run_trial(bench.start, bench.teacher, pool, pairs, settings, trial)
+
+        return bench.key(title, settings, LEVELS), row
+
+    every = trials(options.study, bench.teacher.sizes.blocks).items()
+    asked = (made(title, trial, seed) for title, trial in every for seed in range(options.seeds))
+    return run_trials(asked, runs_dir(profile.name) / "distill" / "study", options.study), {}

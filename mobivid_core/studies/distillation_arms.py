@@ -36,8 +36,10 @@ from mobivid_core.profiles import Profile
 from mobivid_core.train.precision import DIT, choose, whole_training
 
 REGRESSION, ADVERSARIAL, BOTH = "regression only", "adversarial only", "regression, then both"
+#: The control of the arms with two stages: the second one has their lower rate, but no other term.
+SLOWER = "regression, then at the lower rate"
 CONSISTENCY, MATCHING = "consistency", "regression, then distribution matching"
-ARMS = (REGRESSION, ADVERSARIAL, BOTH, CONSISTENCY, MATCHING)
+ARMS = (REGRESSION, SLOWER, ADVERSARIAL, BOTH, CONSISTENCY, MATCHING)
 #: Weight of the distribution-matching term beside the regression anchor.
 MATCHING_WEIGHT = 0.25
 #: Rate of the network that follows the student's samples: a whole denoiser, not light heads.
@@ -102,6 +104,7 @@ def arm_stages(
     matched = replace(adversarial, adversarial_weight=MATCHING_WEIGHT, discriminator_rate=MATCHING_NETWORK_RATE)
     plans = {
         REGRESSION: (Stage(regression),),
+        SLOWER: (Stage(regression), Stage(replace(adversarial, adversarial_weight=0.0))),
         ADVERSARIAL: (Stage(alone),),
         BOTH: (Stage(regression), Stage(adversarial)),
         CONSISTENCY: (Stage(regression, consistent=True),),
@@ -109,10 +112,10 @@ def arm_stages(
     }
     if arm not in plans:
         raise ParameterError(f"unknown arm {arm!r}; the arms are {', '.join(ARMS)}")
-    return tuple(_fill(stage, budget / len(plans[arm]), costs) for stage in plans[arm])
+    return tuple(filled(stage, budget / len(plans[arm]), costs) for stage in plans[arm])
 
 
-def _fill(stage: Stage, budget: float, costs: DistillCosts) -> Stage:
+def filled(stage: Stage, budget: float, costs: DistillCosts) -> Stage:
     """The stage with as many steps as `budget` FLOPs pay, its warm-up a third of them at most."""
 
     def sized(steps: int) -> Stage:
@@ -166,14 +169,14 @@ class Trial:
 
 
 class Bench:
-    """Models, trajectories of the guided teacher (eight Euler steps) and test captions that all trials share.
+    """Models, trajectories of the guided teacher (eight Euler steps) and captions that all trials share.
 
     Each trial starts from `start`: a stage ("student", "pruned"), or a folder with a transformer. Training computes in
     bfloat16 where that is faster on this machine; records say so.
     """
 
     def __init__(self, profile: Profile, start: str, *, trajectories: int, clips: int) -> None:
-        self.profile, self.clips, self.bf16 = profile, clips, choose(DIT).bf16
+        self.profile, self.clips, self.bf16, self.split = profile, clips, choose(DIT).bf16, "test"
         place = artifacts.find(start, profile.name).path if start in artifacts.STAGES else Path(start)
         self.start = artifacts.load_model(MobiVidTransformer3DModel, place)
         self.teacher = self._model(MobiVidTransformer3DModel, "teacher").requires_grad_(False)
@@ -200,30 +203,46 @@ class Bench:
 
     @cached_property
     def evaluator(self) -> Evaluator:
-        """Of the test captions."""
+        """Of the captions of `split`."""
         judge = self._model(Judge, "judge")
-        return Evaluator.prepare(self.vae, judge, self.profile, n=self.clips, progress=False)
+        return Evaluator.prepare(self.vae, judge, self.profile, n=self.clips, split=self.split, progress=False)
 
     @cached_property
     def before(self) -> Evaluation:
         """Scores of the start."""
         return self.score(FOUR.on(self.start))
 
+    def on(self, split: str) -> Bench:
+        """The same, judged on the captions of another split."""
+        other = copy.copy(self)
+        other.split = split
+        for name in ("evaluator", "before"):
+            other.__dict__.pop(name, None)
+        return other
+
     def score(self, sample: CaptionSampler) -> Evaluation:
-        """Evaluation of a sampler on the first test captions, always with the same noises."""
+        """Evaluation of a sampler on the first captions, always with the same noises."""
         return self.evaluator.evaluate_sampler(sample, n=self.clips, keep=0, progress=False)
 
-    def key(self, trial: object) -> str:
-        """Short hash of everything that a trial depends on; the trial itself must have a `repr` that tells it apart."""
+    def key(self, *parts: object) -> str:
+        """Short hash of what all trials share and of `parts`, whose `repr` says what one trial depends on besides."""
+        shared = self.recipe.teacher_steps, self.recipe.guidance, len(self.trajectories), self.clips, self.bf16
         weights = (*self.start.state_dict().values(), *self.teacher.state_dict().values())
-        return tensors_digest(repr((trial, self.recipe, self.clips, self.bf16)), weights)
+        return tensors_digest(repr((shared, parts)), weights)
 
-    def train(self, trial: Trial) -> ArmResult:
-        """Train one trial."""
+    def stages(self, trial: Trial) -> tuple[Stage, ...]:
+        """The trainings of a trial."""
         first, second = (
             replace(s, seed=trial.seed + i) for i, s in enumerate((self.recipe.regression, self.recipe.adversarial))
         )
-        stages = arm_stages(trial.arm, 1e12 * trial.tflop, self.costs, first, second)
+        return arm_stages(trial.arm, 1e12 * trial.tflop, self.costs, first, second)
+
+    def train(self, trial: Trial) -> ArmResult:
+        """Train one trial."""
+        return self.run_stages(self.stages(trial))
+
+    def run_stages(self, stages: Sequence[Stage]) -> ArmResult:
+        """Train from the start, one stage after the other."""
         with whole_training(self.start.device, self.bf16):
             return run_arm(self.start, self.teacher, self.data, self.trajectories, stages, self.costs)
 
@@ -236,6 +255,7 @@ class Bench:
             "all together": float(after.scores["all_together"]),
             "motion": float(after.scores["action"]),
             "dynamic degree": float(after.scores["dynamic_degree"]),
+            "sharpness": float(after.scores["sharpness"]),
             "Frechet": float(after.scores[reference.space.reconstruction]),
             **dict(zip(("Frechet / start", "low", "high"), over, strict=True)),
             "accuracy / start": right[0],
@@ -244,7 +264,9 @@ class Bench:
 
     def run(self, trial: Trial) -> dict:
         """Train and score one trial."""
-        done = self.train(trial)
+        return {"trial": trial.arm, "seed": trial.seed, **self.row(self.train(trial), trial.seed)}
+
+    def row(self, done: ArmResult, seed: int) -> dict:
+        """Cells of a trained arm's row: what it cost, and its scores."""
         counted = {"TFLOP (counted)": done.flops / 1e12, "updates": done.updates, "seconds": done.seconds}
-        judged = self.judged(done.sample, trial.seed)
-        return {"trial": trial.arm, "seed": trial.seed, **counted, **judged, "recoveries": done.recoveries}
+        return {**counted, **self.judged(done.sample, seed), "recoveries": done.recoveries}

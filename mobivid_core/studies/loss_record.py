@@ -3,7 +3,7 @@
 Paper: not part of it; answers R4.1 (what distillation costs, and what its losses buy).
 
 * losses: every arm of `mobivid_core.studies.distillation_arms` at one budget, over seeds;
-* compute: quality against the budget, regression alone and with the adversarial stage.
+* compute: quality against the budget, regression alone (at one rate and at two) and with the adversarial stage.
 
 A trial takes minutes. Interrupted, the command goes on with the trials that are missing.
 """
@@ -21,7 +21,7 @@ import pandas as pd
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import get_profile
-from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION, Bench, Trial
+from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION, SLOWER, Bench, Trial
 from mobivid_core.studies.records import beside_trial, over_trial, provenance, read_study, run_study, run_trials
 
 RECORDS = {name: f"distill_{name}" for name in ("losses", "compute")}
@@ -35,7 +35,7 @@ def trials(name: str, tflop: float, seeds: int) -> list[Trial]:
 
     The study "compute" also takes an eighth, a quarter and a half of them.
     """
-    arms = ARMS if name == "losses" else (REGRESSION, BOTH)
+    arms = ARMS if name == "losses" else (REGRESSION, SLOWER, BOTH)
     budgets = [tflop / k for k in (8, 4, 2, 1)] if name == "compute" else [tflop]
     return [Trial(arm, budget, seed) for seed in range(seeds) for budget in budgets for arm in arms]
 
@@ -105,6 +105,9 @@ def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
     name, profile = options.study, get_profile(options.profile)
     seeds = options.seeds or SEEDS[name]
     bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips)
-    made = ((bench.key(trial), partial(bench.run, trial)) for trial in trials(name, options.tflop, seeds))
+    made = (
+        (bench.key(trial, bench.stages(trial)), partial(bench.run, trial))
+        for trial in trials(name, options.tflop, seeds)
+    )
     table = run_trials(made, runs_dir(profile.name) / "distill" / "loss_study", name)
     return table, {"seeds": seeds, "bf16": bench.bf16}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mobivid_core.errors import CheckpointError
-from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION, Trial
+from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION, SLOWER, Trial
 from mobivid_core.studies.loss_record import LossRecord, trials
 from mobivid_core.studies.records import run_trials
 
@@ -27,9 +27,13 @@ def write(folder, rows, name="losses"):
 
 
 def test_trials_of_each_study():
-    assert {t.arm for t in trials("losses", 8.0, 3)} == set(ARMS) and len(trials("losses", 8.0, 3)) == 15
+    assert {t.arm for t in trials("losses", 8.0, 3)} == set(ARMS) and len(trials("losses", 8.0, 3)) == 18
     compute = trials("compute", 8.0, 1)
-    assert sorted({t.tflop for t in compute}) == [1.0, 2.0, 4.0, 8.0] and {t.arm for t in compute} == {REGRESSION, BOTH}
+    assert sorted({t.tflop for t in compute}) == [1.0, 2.0, 4.0, 8.0] and {t.arm for t in compute} == {
+        REGRESSION,
+        SLOWER,
+        BOTH,
+    }
 
 
 def test_interrupted_study_goes_on_with_what_is_missing(tmp_path):

@@ -1,0 +1,136 @@
+"""Does the adversarial term help a student that regression has finished? `mobivid study adversarial`.
+
+Paper: adversarial step distillation (claim C36). Both arms start from the shipped student, keep the regression loss
+and get the same counted compute; one adds the adversarial term, with a discriminator that is warmed up alone first.
+Each arm tries as many settings on validation captions, with a quarter of the compute; its best one is then trained from
+several seeds and judged on test captions. Interrupted, the command goes on with the missing trials.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from mobivid_core.measure.intervals import Interval
+from mobivid_core.paths import runs_dir
+from mobivid_core.profiles import get_profile
+from mobivid_core.show.outcome import TableResult
+from mobivid_core.studies.distillation_arms import Bench, Stage, filled
+from mobivid_core.studies.records import over_trial, provenance, read_study, run_study, run_trials
+
+RECORDS = {"adversarial": "distill_adversarial"}
+ALONE, WITH = "regression goes on", "with the adversarial term"
+SEARCH, FINAL = "search", "final"
+#: Searched rates of the student: of regression alone, and for each weight of the adversarial term.
+RATES_ALONE, RATES, WEIGHTS = (3e-5, 1e-4, 3e-4, 1e-3), (1e-4, 3e-4), (0.05, 0.2)
+#: Share of the compute that a trial of the search gets.
+SEARCHED_WITH = 0.25
+NEEDED = ["round", "trial", "seed", "rate", "weight", "all together", "Frechet"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One training: peak rate of the student, and weight of the adversarial term."""
+
+    rate: float
+    weight: float
+
+    @property
+    def trial(self) -> str:
+        """Name of its arm."""
+        return WITH if self.weight else ALONE
+
+    def stage(self, bench: Bench, tflop: float, seed: int) -> Stage:
+        """The training that so much compute pays."""
+        changed = replace(bench.recipe.adversarial, rate=self.rate, adversarial_weight=self.weight, seed=seed)
+        return filled(Stage(changed), 1e12 * tflop, bench.costs)
+
+
+def settings() -> list[Setting]:
+    """What is searched: as many settings of each arm."""
+    return [Setting(r, 0.0) for r in RATES_ALONE] + [Setting(r, w) for w in WEIGHTS for r in RATES]
+
+
+def chosen(rows: pd.DataFrame) -> list[Setting]:
+    """The best of each arm in the search: nearest among those with at most .02 fewer right clips than the most."""
+    found = []
+    for _, part in rows[rows["round"] == SEARCH].groupby("trial", sort=False):
+        able = part[part["all together"] >= part["all together"].max() - 0.02]
+        best = able.loc[able["Frechet"].idxmin()]
+        found.append(Setting(float(best["rate"]), float(best["weight"])))
+    return found
+
+
+@dataclass(frozen=True)
+class AdversarialRecord:
+    """The recorded study, and one sentence on where it comes from."""
+
+    rows: pd.DataFrame
+    source: str
+
+    @classmethod
+    def load(cls, teacher: str, folder: Path | None = None) -> AdversarialRecord:
+        """Read it; `teacher` is `teacher_hash` of this run; `folder` None means the project's records."""
+        rows, facts = read_study(RECORDS["adversarial"], "adversarial", NEEDED, folder)
+        made = (
+            f" with torch {facts['torch']}: {facts['tflop']:g} TFLOP a trial from the student that shipped then, "
+            f"{facts['clips']} captions, {facts['seeds']} seed(s)"
+        )
+        return cls(rows, provenance(facts, made, teacher, rows))
+
+    def over(self) -> Interval:
+        """Distance with the adversarial term over that of regression alone, paired by seed."""
+        return over_trial(self.rows[self.rows["round"] == FINAL], "Frechet", WITH, ALONE)
+
+    def table(self) -> TableResult:
+        """Search and final rows with the finding."""
+        shown = self.rows.drop(columns=["dynamic degree", "distances in", "recoveries"], errors="ignore")
+        ratio, final = self.over(), self.rows[self.rows["round"] == FINAL]
+        means = final.groupby("trial")[["all together", "Frechet", "sharpness", "updates"]].mean()
+        told = "; ".join(
+            f"{name}: {row['updates']:.0f} updates, {row['all together']:.1%} right, distance {row['Frechet']:.1f}, "
+            f"sharpness {row['sharpness']:.4f}"
+            for name, row in means.iterrows()
+        )
+        return TableResult(
+            shown,
+            f"{told}. Distance with the term over without, paired by seed: {ratio}. {self.source}",
+            "recorded",
+            "Table 5",
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: run what is missing, write the record."""
+    defaults = {"start": "student", "tflop": 40.0, "clips": 256, "trajectories": 6144, "seeds": 3}
+    return run_study(RECORDS, __doc__, _work, defaults, arguments)
+
+
+def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
+    profile = get_profile(options.profile)
+    bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips)
+    folder = runs_dir(profile.name) / "distill" / "adversarial_study"
+
+    def made(split: str, what: Setting, tflop: float, seed: int, name: str) -> tuple[str, Callable[[], dict]]:
+        on, stage = bench.on(split), what.stage(bench, tflop, seed)
+
+        def row() -> dict:
+            first = {"round": name, "trial": what.trial, "seed": seed, "rate": what.rate, "weight": what.weight}
+            return first | on.row(bench.run_stages((stage,)), seed)
+
+        return bench.key(split, stage), row
+
+    def search() -> Iterator[tuple[str, Callable[[], dict]]]:
+        return (made("val", what, SEARCHED_WITH * options.tflop, 0, SEARCH) for what in settings())
+
+    searched = run_trials(search(), folder, "search")
+    finals = (
+        made("test", what, options.tflop, seed, FINAL)
+        for seed in range(1, 1 + options.seeds)
+        for what in chosen(searched)
+    )
+    return pd.concat([searched, run_trials(finals, folder, "final")], ignore_index=True), {"bf16": bench.bf16}
