@@ -59,7 +59,7 @@ class FeatureHead(nn.Module):
 
 
 class TeacherDiscriminator(nn.Module):
-    """Frozen teacher, computed in its own type, and trainable heads in float32."""
+    """Frozen teacher, under autocast where there is any, and trainable heads in float32."""
 
     def __init__(
         self, teacher: nn.Module, depths: Sequence[int] | None = None, *, width: int = 32, kind: str = "spatiotemporal"
@@ -104,10 +104,10 @@ class TeacherDiscriminator(nn.Module):
             mask: (B, L) bool.
         """
         (teacher,), grid = self._teacher, tuple(noisy.shape[2:])
+        given = noisy.to(teacher.dtype), 1000.0 * sigma, text.to(teacher.dtype), mask
+        features = teacher(*given, feature_blocks=self.depths).features
         # Heads in float32 under autocast too: the penalty divides small differences of logits by a small number.
         with torch.autocast(noisy.device.type, enabled=False):
-            given = noisy.to(teacher.dtype), 1000.0 * sigma, text.to(teacher.dtype), mask
-            features = teacher(*given, feature_blocks=self.depths).features
             real = mask.unsqueeze(-1).to(text.dtype)
             mean = (text * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
             context = torch.cat([mean, sigma.unsqueeze(1)], dim=1)

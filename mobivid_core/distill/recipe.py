@@ -87,7 +87,9 @@ class Recipe:
             first,
             steps=max(steps - first.steps, 1),
             adversarial_weight=0.1,
+            loss="relativistic",
             rate=1e-4,
+            discriminator_rate=3e-3,
             discriminator_warmup=warmup,
             gradient_steps=2,
             seed=seed + 1,
@@ -151,7 +153,7 @@ def run_stages(
     done: list[Distiller] = []
     for number, settings in enumerate(stages):
         start = copy.deepcopy(done[-1].averaged if done else student).requires_grad_(True)
-        start = _compiled(start) if compiled else start
+        start = compile_blocks(start) if compiled else start
         contest = None
         if settings.adversarial_weight > 0:
             contest = make_contest(teacher, dataset, trajectories, settings, synthetic_share)
@@ -200,7 +202,7 @@ def distill(
     """
     folder = None if folder is None else Path(folder)
     teacher = teacher.eval().requires_grad_(False)
-    walker = _compiled(copy.deepcopy(teacher)) if compiled else teacher
+    walker = compile_blocks(copy.deepcopy(teacher)) if compiled else teacher
     began = time.perf_counter()
     if trajectories is None:
         cache = folder / "trajectories" if folder else None
@@ -225,7 +227,7 @@ def distill(
         began, name = time.perf_counter(), f"own states {number + 1}"
         first, clips = recipe.own.begin(number), recipe.own.clips
         seen = collect_own_states(
-            _compiled(copy.deepcopy(latest)) if compiled else latest,
+            compile_blocks(copy.deepcopy(latest)) if compiled else latest,
             walker,
             trajectories,
             clips,
@@ -245,8 +247,12 @@ def distill(
     return Distilled(latest, pd.concat(logs, ignore_index=True), table)
 
 
-def _compiled(model: nn.Module) -> nn.Module:
+def compile_blocks(model: nn.Module) -> nn.Module:
     """The model with its blocks compiled, in place."""
+    # All blocks share one forward function: each width, type and kind of gradient counts as a recompilation of it, and
+    # beyond the limit torch computes uncompiled without a word.
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, 64)
     for block in model.blocks:
         block.compile()
     return model

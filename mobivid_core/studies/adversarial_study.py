@@ -2,7 +2,7 @@
 
 Paper: adversarial step distillation (claim C36). Both arms start from the shipped student, keep the regression loss
 and get the same counted compute; one adds the adversarial term, with a discriminator that is warmed up alone first.
-Each arm tries as many settings on validation captions, with a quarter of the compute; its best one is then trained from
+Each arm tries as many settings on validation captions, with half of the compute; its best one is then trained from
 several seeds and judged on test captions. Interrupted, the command goes on with the missing trials.
 """
 
@@ -26,9 +26,11 @@ RECORDS = {"adversarial": "distill_adversarial"}
 ALONE, WITH = "regression goes on", "with the adversarial term"
 SEARCH, FINAL = "search", "final"
 #: Searched rates of the student: of regression alone, and for each weight of the adversarial term.
-RATES_ALONE, RATES, WEIGHTS = (3e-5, 1e-4, 3e-4, 1e-3), (1e-4, 3e-4), (0.05, 0.2)
+RATES_ALONE, RATES, WEIGHTS = (1e-4, 3e-4), (1e-4,), (0.1, 0.3)
 #: Share of the compute that a trial of the search gets.
-SEARCHED_WITH = 0.25
+SEARCHED_WITH = 0.5
+#: Updates of the heads alone, which told 82 of 100 held-out pairs of real and generated clips apart in trials.
+WARMUP = 150
 NEEDED = ["round", "trial", "seed", "rate", "weight", "all together", "Frechet"]
 
 
@@ -46,7 +48,10 @@ class Setting:
 
     def stage(self, bench: Bench, tflop: float, seed: int) -> Stage:
         """The training that so much compute pays."""
-        changed = replace(bench.recipe.adversarial, rate=self.rate, adversarial_weight=self.weight, seed=seed)
+        changed = replace(
+            bench.recipe.adversarial, rate=self.rate, adversarial_weight=self.weight, discriminator_warmup=WARMUP,
+            r1_weight=0.0, seed=seed,
+        )  # fmt: skip
         return filled(Stage(changed), 1e12 * tflop, bench.costs)
 
 
@@ -106,13 +111,13 @@ class AdversarialRecord:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
-    defaults = {"start": "student", "tflop": 40.0, "clips": 256, "trajectories": 6144, "seeds": 3}
+    defaults = {"start": "student", "tflop": 20.0, "clips": 256, "trajectories": 2048, "seeds": 3}
     return run_study(RECORDS, __doc__, _work, defaults, arguments)
 
 
 def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
     profile = get_profile(options.profile)
-    bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips)
+    bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips, compiled=True)
     folder = runs_dir(profile.name) / "distill" / "adversarial_study"
 
     def made(split: str, what: Setting, tflop: float, seed: int, name: str) -> tuple[str, Callable[[], dict]]:

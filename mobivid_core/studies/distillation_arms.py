@@ -19,7 +19,7 @@ from mobivid_core.data.latents import LatentDataset, latent_dataset
 from mobivid_core.distill.consistency import consistency_loss, consistency_sampler
 from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.matching import make_matching
-from mobivid_core.distill.recipe import Recipe, costs_of, make_contest, teacher_trajectories
+from mobivid_core.distill.recipe import Recipe, compile_blocks, costs_of, make_contest, teacher_trajectories
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories, tensors_digest
@@ -141,8 +141,13 @@ def run_arm(
     trajectories: Trajectories,
     stages: Sequence[Stage],
     costs: DistillCosts,
+    *,
+    compiled: bool = False,
 ) -> ArmResult:
-    """Train the stages one after the other, each from the averaged student of the one before; `start` is copied."""
+    """Train the stages one after the other, each from the averaged student of the one before; `start` is copied.
+
+    `compiled` compiles the student's blocks.
+    """
     student, updates, seconds, recoveries = start, 0, 0.0, 0
     for stage in stages:
         s, contest = stage.settings, None
@@ -151,6 +156,8 @@ def run_arm(
         elif s.adversarial_weight > 0:
             contest = make_contest(teacher, dataset, trajectories, s)
         anchor, copied = consistency_loss if stage.consistent else None, copy.deepcopy(student).requires_grad_(True)
+        if compiled:
+            compile_blocks(copied)
         distiller = Distiller(copied, trajectories, s, contest=contest, anchor=anchor)
         student = distiller.run()
         updates, seconds = updates + distiller.step, seconds + distiller.log[-1]["seconds"]
@@ -172,10 +179,11 @@ class Bench:
     """Models, trajectories of the guided teacher (eight Euler steps) and captions that all trials share.
 
     Each trial starts from `start`: a stage ("student", "pruned"), or a folder with a transformer. Training computes in
-    bfloat16 where that is faster on this machine; records say so.
+    bfloat16 where that is faster on this machine; records say so. `compiled` compiles the models' blocks, which pays in
+    trainings of some minutes.
     """
 
-    def __init__(self, profile: Profile, start: str, *, trajectories: int, clips: int) -> None:
+    def __init__(self, profile: Profile, start: str, *, trajectories: int, clips: int, compiled: bool = False) -> None:
         self.profile, self.clips, self.bf16, self.split = profile, clips, choose(DIT).bf16, "test"
         place = artifacts.find(start, profile.name).path if start in artifacts.STAGES else Path(start)
         self.start = artifacts.load_model(MobiVidTransformer3DModel, place)
@@ -186,6 +194,9 @@ class Bench:
         self.recipe = replace(recipe, teacher_steps=8)
         self.trajectories = self.walked(self.data)
         self.costs = costs_of(self.start, self.teacher, self.trajectories)
+        self.compiled = compiled
+        if compiled:
+            compile_blocks(self.teacher)
 
     def _model(self, kind: type[nn.Module], stage: str) -> nn.Module:
         return artifacts.load_model(kind, artifacts.find(stage, self.profile.name).path)
@@ -244,7 +255,8 @@ class Bench:
     def run_stages(self, stages: Sequence[Stage]) -> ArmResult:
         """Train from the start, one stage after the other."""
         with whole_training(self.start.device, self.bf16):
-            return run_arm(self.start, self.teacher, self.data, self.trajectories, stages, self.costs)
+            shared = self.teacher, self.data, self.trajectories, stages, self.costs
+            return run_arm(self.start, *shared, compiled=self.compiled)
 
     def judged(self, sample: CaptionSampler, seed: int) -> dict:
         """Cells of a trial's row: scores of its sampler, distance and accuracy over those of the start."""

@@ -156,6 +156,7 @@ def contest(
         rate=2e-4,
         rate_warmup=50,
         adversarial_weight=0.1,
+        loss="relativistic",
         discriminator_warmup=300 if place.fast else 2,
         discriminator_rate=5e-4,
         gradient_steps=2,
