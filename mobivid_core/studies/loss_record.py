@@ -66,11 +66,17 @@ class LossRecord:
         table["lowest Frechet"], table["highest Frechet"] = grouped["Frechet"].min(), grouped["Frechet"].max()
         table = table.reset_index().drop(columns="budget")
         # one budget: a ratio to the regression at the same compute means something
-        return beside_trial(table, self.rows, "Frechet", REGRESSION) if table["trial"].is_unique else table
+        return beside_trial(table, self.rows, "Frechet", self.alone) if table["trial"].is_unique else table
 
-    def over(self, trial: str, other: str = REGRESSION) -> Interval | None:
-        """Frechet distance of `trial` over `other`'s (`over_trial`); None where fewer than two seeds have both."""
-        found = over_trial(self.rows, "Frechet", trial, other)
+    @property
+    def alone(self) -> str:
+        """The better of the trials with regression alone: at one rate, or at two as the arms of two stages."""
+        means = self.rows.groupby("trial")["Frechet"].mean()
+        return min((name for name in (REGRESSION, SLOWER) if name in means), key=lambda name: means[name])
+
+    def over(self, trial: str) -> Interval | None:
+        """Frechet distance of `trial` over that of `alone`, see `over_trial`; None of fewer than two seeds."""
+        found = over_trial(self.rows, "Frechet", trial, self.alone)
         return found if found.n > 1 else None
 
     def growth(self) -> str:
@@ -84,15 +90,15 @@ class LossRecord:
         return f"Frechet distance at the smallest and the largest budget (TFLOP): {'; '.join(told)}. {self.source}"
 
     def verdict(self) -> str:
-        """One sentence: which trials have a lower Frechet distance than regression, beyond chance over seeds."""
-        found = {name: self.over(name) for name in self.rows["trial"].unique() if name != REGRESSION}
+        """One sentence: which trials have a lower Frechet distance than regression alone, beyond chance over seeds."""
+        found = {name: self.over(name) for name in self.rows["trial"].unique() if name != self.alone}
         found = {name: ratio for name, ratio in found.items() if ratio}
         if not found:
             return f"One seed: no interval over seeds. {self.source}"
         told = ", ".join(f"{name} {r:.2f} [{low:.2f}, {high:.2f}]" for name, (r, low, high) in found.items())
         better = [name for name, (_, _, high) in found.items() if high < 1]
         ending = f"lower beyond chance: {', '.join(better)}" if better else "none is lower beyond chance"
-        return f"Frechet distance over that of '{REGRESSION}', paired by seed: {told}; {ending}. {self.source}"
+        return f"Frechet distance over that of '{self.alone}', paired by seed: {told}; {ending}. {self.source}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -87,6 +87,17 @@ def test_interval_is_over_seeds_in_pairs(tmp_path):
     assert table.loc[REGRESSION, "highest Frechet"] == 5.0
 
 
+def test_trials_are_held_against_the_better_regression(tmp_path):
+    base = [2.0, 3.0, 5.0]
+    rows = [
+        row(name, s, k * f) for name, k in ((REGRESSION, 1.0), (SLOWER, 0.5), (BOTH, 0.8)) for s, f in enumerate(base)
+    ]
+    write(tmp_path, rows)
+    record = LossRecord.load("losses", "abc", tmp_path)
+    assert record.alone == SLOWER and record.over(BOTH) == pytest.approx((1.6, 1.6, 1.6))
+    assert "none is lower beyond chance" in record.verdict()
+
+
 def test_growth_reads_smallest_and_largest_budget(tmp_path):
     write(tmp_path, [row(REGRESSION, 0, f, b) for f, b in ((9.0, 1.0), (6.0, 2.0), (4.0, 8.0))], "compute")
     record = LossRecord.load("compute", "abc", tmp_path)
