@@ -3,7 +3,7 @@
 Paper: the section on adversarial step distillation (claims C23, C24, C30, C31 in data/paper/claims.csv).
 The folder reads in the order of the method:
 
-* `solvers`: what few steps cost without any training, and which grids waste steps;
+* `baselines`, `free`, `knots`: what few steps cost without any training, and the best samplers among those;
 * `trajectory`: where the guided teacher goes from a given noise and caption;
 * `regression`: a student that jumps along that trajectory in four steps, guidance folded in;
 * `discriminator`: light heads on the frozen teacher's features at several depths;
@@ -11,8 +11,7 @@ The folder reads in the order of the method:
 * `trainer`: one resumable loop for regression, adversarial, or both;
 * `consistency`, `matching`: the two best known alternatives to it;
 * `own_states`: chords from the states that the student reaches itself;
-* `knots`: the best noise levels of the training-free baselines;
-* `student`: how a four-step student is stored, loaded and sampled;
+* `student`: how a four-step student is stored, loaded and sampled (`FOUR_STEPS`);
 * `recipe`: the whole distillation, also as `mobivid distill`.
 
 The sampling loop itself is `flow.sampling`; comparisons of all losses at equal compute are in `studies`.

@@ -1,7 +1,7 @@
 """The distilled student as an artefact: an ordinary transformer with its steps and guidance.
 
 Paper: four unguided steps (claims C03, C23). The weights are saved as any `MobiVidTransformer3DModel`; beside them
-`distilled.json` says steps, guidance, solver and noise levels, so that a pipeline can warn when asked for others.
+`distilled.json` says steps, guidance, solver and noise levels; a pipeline warns when asked for other steps or guidance.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from mobivid_core.distill.trajectory import STUDENT_STEPS, student_sigmas
 from mobivid_core.errors import CheckpointError
 from mobivid_core.files import read_json, write_json
 from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.sampler import Sampler
 
 #: File beside the student's weights.
 CARD = "distilled.json"
+#: How a student is sampled.
+FOUR_STEPS = Sampler("euler", STUDENT_STEPS)
 #: Artefacts that are four-step students: of the pruned model, and of the teacher as it is.
 STUDENTS = ("student", "distilled")
 

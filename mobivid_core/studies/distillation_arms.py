@@ -21,6 +21,7 @@ from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.matching import make_matching
 from mobivid_core.distill.recipe import Recipe, compile_blocks, costs_of, make_contest, teacher_trajectories
 from mobivid_core.distill.settings import DistillSettings
+from mobivid_core.distill.student import FOUR_STEPS
 from mobivid_core.distill.trainer import Distiller
 from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories, tensors_digest
 from mobivid_core.errors import ParameterError
@@ -28,7 +29,6 @@ from mobivid_core.measure.comparison import distance_ratio, mean_ratio
 from mobivid_core.measure.generation import Evaluation, Evaluator
 from mobivid_core.measure.judge import Judge
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.text import CaptionSampler
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
@@ -44,8 +44,6 @@ ARMS = (REGRESSION, SLOWER, ADVERSARIAL, BOTH, CONSISTENCY, MATCHING)
 MATCHING_WEIGHT = 0.25
 #: Rate of the network that follows the student's samples: a whole denoiser, not light heads.
 MATCHING_NETWORK_RATE = 1e-4
-#: Four unguided steps: how students sample.
-FOUR = Sampler("euler", STUDENT_STEPS)
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ def run_arm(
         student = distiller.run()
         updates, seconds = updates + distiller.step, seconds + distiller.log[-1]["seconds"]
         recoveries += distiller.recoveries
-    own = consistency_sampler if stages[-1].consistent else FOUR.on
+    own = consistency_sampler if stages[-1].consistent else FOUR_STEPS.on
     return ArmResult(student, own(student), updates, seconds, sum(x.flops(costs) for x in stages), recoveries)
 
 
@@ -221,7 +219,7 @@ class Bench:
     @cached_property
     def before(self) -> Evaluation:
         """Scores of the start."""
-        return self.score(FOUR.on(self.start))
+        return self.score(FOUR_STEPS.on(self.start))
 
     def on(self, split: str) -> Bench:
         """The same, judged on the captions of another split."""

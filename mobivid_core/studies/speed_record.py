@@ -15,6 +15,7 @@ import pandas as pd
 
 from mobivid_core import artifacts
 from mobivid_core.data.captions import caption
+from mobivid_core.distill.student import FOUR_STEPS
 from mobivid_core.errors import CheckpointError
 from mobivid_core.measure import intervals
 from mobivid_core.measure.comparison import Seconds, measure_seconds
@@ -75,7 +76,7 @@ def one_run(profile_name: str, turns: int, batches: Sequence[int]) -> pd.DataFra
     models = {k: artifacts.load_model(kind, artifacts.find(k, profile.name).path) for k, kind in kinds.items()}
     vae, judge = models["vae"], models["judge"]
     evaluator = Evaluator.prepare(vae, judge, profile, n=max(4, *batches), progress=False)
-    full, four = Sampler("euler", profile.teacher_sampling_steps, profile.guidance), Sampler("euler", 4)
+    full, four = Sampler("euler", profile.teacher_sampling_steps, profile.guidance), FOUR_STEPS
     timed = {TEACHER: ("teacher", full), DISTILLED: ("distilled", four), PRUNED: ("student", four)}
     for batch in batches:
         words, noise = [caption(label) for label in evaluator.labels[:batch]], evaluator.noise(range(batch))

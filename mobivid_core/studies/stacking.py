@@ -16,12 +16,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from mobivid_core.distill.student import FOUR_STEPS
 from mobivid_core.measure.comparison import distance_ratio, mean_ratio
 from mobivid_core.measure.generation import Evaluation
 from mobivid_core.measure.minivbench import Reference
 from mobivid_core.models.sampler import Sampler
 from mobivid_core.profiles import get_profile
-from mobivid_core.studies.distillation_arms import FOUR, REGRESSION, Bench, Trial
+from mobivid_core.studies.distillation_arms import REGRESSION, Bench, Trial
 from mobivid_core.studies.records import provenance, read_study, run_study
 
 RECORDS = {"stacking": "distill_stacking"}
@@ -37,8 +38,8 @@ def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
         student = bench.train(Trial(REGRESSION, options.tflop, 0)).student
         for distilled, model, sampler in (
             (False, bench.start, full),
-            (False, bench.start, FOUR),
-            (True, student, FOUR),
+            (False, bench.start, FOUR_STEPS),
+            (True, student, FOUR_STEPS),
         ):
             found = bench.score(sampler.on(model))
             first = found if first is None else first

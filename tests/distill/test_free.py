@@ -15,11 +15,11 @@ from mobivid_core.distill.free import (
     guidances,
     most_steps,
 )
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.guidance import Guidance
 from mobivid_core.measure.generation import Evaluator
 from mobivid_core.measure.intervals import Interval
+from mobivid_core.models.sampler import Sampler
 
 SHAPE = (4, 2, 2, 2)
 N = 8

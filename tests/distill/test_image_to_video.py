@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mobivid_core.distill.image_to_video import first_frame_table, from_first_frames
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.errors import ParameterError
+from mobivid_core.models.sampler import Sampler
 
 
 class Still(torch.nn.Module):

@@ -6,9 +6,9 @@ import torch
 from mobivid_core.data.captions import caption
 from mobivid_core.data.render import label_of
 from mobivid_core.distill.knots import best_knots, search_knots, validation_condition
-from mobivid_core.distill.solvers import Sampler
 from mobivid_core.distill.trajectory import student_sigmas
 from mobivid_core.errors import ParameterError
+from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.text import encode_text
 
 GRID = (1.0, 0.75, 0.5, 0.25, 0.0)

@@ -19,8 +19,8 @@ from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.distill.own_states import collect_own_states, joined
 from mobivid_core.distill.recipe import run_stages
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.student import save_student
-from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories, collect_trajectories, student_sigmas
+from mobivid_core.distill.student import FOUR_STEPS, save_student
+from mobivid_core.distill.trajectory import Trajectories, collect_trajectories, student_sigmas
 from mobivid_core.files import write_json
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.guidance import Guidance
@@ -180,7 +180,7 @@ def compare(place: Place, _seconds: float) -> None:
     arms = {f"teacher, {sampler.name}": ("teacher", sampler) for sampler in samplers}
     for folder in sorted(place.root.iterdir()):
         if (folder / "distilled.json").is_file():
-            arms[folder.name] = (folder.name, Sampler("euler", STUDENT_STEPS))
+            arms[folder.name] = (folder.name, FOUR_STEPS)
     _compare(place, arms, "vae-sharp" if (place.root / "vae-sharp").is_dir() else "vae", "compared")
 
 

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
-from mobivid_core.distill.solvers import default_grid
 from mobivid_core.flow.toy import LineMixture
 from mobivid_core.lab.teaching.checks import distillation, flow, phone, pruning, scorecard, sensitivity, start, vae
 from mobivid_core.lab.teaching.verdict import Verdict, Wrong, checked, require, run, unsolved
+from mobivid_core.models.sampler import default_grid
 
 TOY = LineMixture(means=(-1.0, 2.0), widths=(0.25, 0.25), weights=(0.25, 0.75))
 STATEMENTS = {"fast": "C01", "small": "C13", "ours": "server_params"}

@@ -2,18 +2,12 @@ import pandas as pd
 import pytest
 import torch
 
-from mobivid_core.distill.solvers import (
-    Sampler,
-    baselines,
-    default_grid,
-    euler_samplers,
-    few_steps_finding,
-    grid_table,
-    shift_sigmas,
-)
+from mobivid_core.distill.baselines import baselines, euler_samplers, few_steps_finding, grid_table
 from mobivid_core.distill.trajectory import student_sigmas
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.guidance import Guidance
+from mobivid_core.flow.sampling import shift_sigmas
+from mobivid_core.models.sampler import Sampler, default_grid
 
 
 def test_default_grid_wastes_its_last_step():
