@@ -9,7 +9,7 @@ several seeds and judged on test captions. Interrupted, the command goes on with
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Setting:
             bench.recipe.adversarial, rate=self.rate, adversarial_weight=self.weight, discriminator_warmup=WARMUP,
             r1_weight=0.0, seed=seed,
         )  # fmt: skip
-        return filled(Stage(changed), 1e12 * tflop, bench.costs)
+        return filled(Stage(changed), 1e12 * tflop, bench.costs, WARMUP)
 
 
 def settings() -> list[Setting]:
@@ -115,27 +115,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_study(RECORDS, __doc__, _work, defaults, arguments)
 
 
+def trial(bench: Bench, split: str, what: Setting, tflop: float, seed: int) -> tuple[str, Callable[[], dict]]:
+    """A trial as `run_trials` takes it: judged on validation ("val") captions in the search, else on test captions."""
+    stage = what.stage(bench, tflop, seed)
+
+    def row() -> dict:
+        name = SEARCH if split == "val" else FINAL
+        first = {"round": name, "trial": what.trial, "seed": seed, "rate": what.rate, "weight": what.weight}
+        return first | bench.on(split).row(bench.run_stages((stage,)), seed)
+
+    return bench.key(split, stage), row
+
+
 def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
     profile = get_profile(options.profile)
     bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips, compiled=True)
-    folder = runs_dir(profile.name) / "distill" / "adversarial_study"
-
-    def made(split: str, what: Setting, tflop: float, seed: int, name: str) -> tuple[str, Callable[[], dict]]:
-        on, stage = bench.on(split), what.stage(bench, tflop, seed)
-
-        def row() -> dict:
-            first = {"round": name, "trial": what.trial, "seed": seed, "rate": what.rate, "weight": what.weight}
-            return first | on.row(bench.run_stages((stage,)), seed)
-
-        return bench.key(split, stage), row
-
-    def search() -> Iterator[tuple[str, Callable[[], dict]]]:
-        return (made("val", what, SEARCHED_WITH * options.tflop, 0, SEARCH) for what in settings())
-
-    searched = run_trials(search(), folder, "search")
-    finals = (
-        made("test", what, options.tflop, seed, FINAL)
-        for seed in range(1, 1 + options.seeds)
-        for what in chosen(searched)
-    )
-    return pd.concat([searched, run_trials(finals, folder, "final")], ignore_index=True), {"bf16": bench.bf16}
+    folder, less = runs_dir(profile.name) / "distill" / "adversarial_study", SEARCHED_WITH * options.tflop
+    searched = run_trials((trial(bench, "val", what, less, 0) for what in settings()), folder, SEARCH)
+    seeds, best = range(1, 1 + options.seeds), chosen(searched)
+    finals = (trial(bench, "test", what, options.tflop, seed) for seed in seeds for what in best)
+    return pd.concat([searched, run_trials(finals, folder, FINAL)], ignore_index=True), {"bf16": bench.bf16}

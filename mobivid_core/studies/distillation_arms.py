@@ -113,11 +113,14 @@ def arm_stages(
     return tuple(filled(stage, budget / len(plans[arm]), costs) for stage in plans[arm])
 
 
-def filled(stage: Stage, budget: float, costs: DistillCosts) -> Stage:
-    """The stage with as many steps as `budget` FLOPs pay, its warm-up a third of them at most."""
+def filled(stage: Stage, budget: float, costs: DistillCosts, shortest_warmup: int = 1) -> Stage:
+    """The stage with as many steps as `budget` FLOPs pay.
+
+    Its warm-up takes a third of as many updates at most, but `shortest_warmup` at the least.
+    """
 
     def sized(steps: int) -> Stage:
-        warmup = min(stage.settings.discriminator_warmup, max(steps // 3, 1))
+        warmup = min(stage.settings.discriminator_warmup, max(steps // 3, shortest_warmup))
         return replace(stage, settings=replace(stage.settings, steps=steps, discriminator_warmup=warmup))
 
     one, two = sized(1).flops(costs), sized(2).flops(costs)
