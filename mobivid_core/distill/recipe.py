@@ -35,6 +35,7 @@ from mobivid_core.errors import ParameterError
 from mobivid_core.flow.guidance import Guidance
 from mobivid_core.models.counts import dit_flops
 from mobivid_core.profiles import Profile
+from mobivid_core.train.speed import compile_blocks
 
 if TYPE_CHECKING:
     from mobivid_core.data.latents import LatentDataset
@@ -245,17 +246,6 @@ def distill(
     table = pd.DataFrame(costs, columns=["stage", "seconds", "TFLOP (counted)", "samples"])
     table["TFLOP (counted)"] /= 1e12
     return Distilled(latest, pd.concat(logs, ignore_index=True), table)
-
-
-def compile_blocks(model: nn.Module) -> nn.Module:
-    """The model with its blocks compiled, in place."""
-    # All blocks share one forward function: each width, type and kind of gradient counts as a recompilation of it, and
-    # beyond the limit torch computes uncompiled without a word.
-    limits = torch._dynamo.config
-    limits.recompile_limit = max(limits.recompile_limit, 64)
-    for block in model.blocks:
-        block.compile()
-    return model
 
 
 def _gathered(stage: str, began: float, trajectories: Trajectories, flops: float) -> tuple[str, float, float, int]:

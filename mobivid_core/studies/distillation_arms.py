@@ -19,7 +19,7 @@ from mobivid_core.data.latents import LatentDataset, latent_dataset
 from mobivid_core.distill.consistency import consistency_loss, consistency_sampler
 from mobivid_core.distill.costs import DistillCosts
 from mobivid_core.distill.matching import make_matching
-from mobivid_core.distill.recipe import Recipe, compile_blocks, costs_of, make_contest, teacher_trajectories
+from mobivid_core.distill.recipe import Recipe, costs_of, make_contest, teacher_trajectories
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.student import FOUR_STEPS
 from mobivid_core.distill.trainer import Distiller
@@ -34,6 +34,7 @@ from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile
 from mobivid_core.train.precision import DIT, choose, whole_training
+from mobivid_core.train.speed import compile_blocks
 
 REGRESSION, ADVERSARIAL, BOTH = "regression only", "adversarial only", "regression, then both"
 #: The control of the arms with two stages: the second one has their lower rate, but no other term.

@@ -22,7 +22,7 @@ from mobivid_core.memory import GLIBC_ENVIRONMENT
 from mobivid_core.models.config import MINI_SERVER, SMOKE_SERVER, DiTConfig
 from mobivid_core.models.text import MAX_LENGTH
 from mobivid_core.paths import project_root
-from mobivid_core.train.speed import SpeedPlan, usable_cores
+from mobivid_core.train.speed import SpeedPlan, compile_blocks, usable_cores
 
 #: Sizes that may be measured, by name.
 SIZES = {"mini": MINI_SERVER, "smoke": SMOKE_SERVER}
@@ -102,8 +102,7 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
     torch.manual_seed(0)
     model = MobiVidTransformer3DModel.from_sizes(sizes)
     if arm.compiled:
-        for block in model.blocks:
-            block.compile()
+        compile_blocks(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=arm.fused or None)
     mask = torch.arange(_TEXT_TOKENS)[None] < 12
 

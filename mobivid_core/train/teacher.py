@@ -25,6 +25,7 @@ from mobivid_core.profiles import add_profile
 from mobivid_core.train.distributed import SplitLoss, processes, whole
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
 from mobivid_core.train.muon import DIT_NOT
+from mobivid_core.train.speed import SpeedPlan, compile_blocks, relaunch
 
 
 def train_teacher(
@@ -48,8 +49,7 @@ def train_teacher(
     torch.manual_seed(seed)
     model = MobiVidTransformer3DModel.from_sizes(sizes)
     if compiled:
-        for block in model.blocks:  # one block's code serves all of them: seconds to compile, not minutes
-            block.compile()
+        compile_blocks(model)
 
     def draw(step: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         latents, text, mask = data.draw(batch, generator)
@@ -97,7 +97,6 @@ def _train_and_publish(arguments: argparse.Namespace) -> None:
     from mobivid_core.paths import runs_dir
     from mobivid_core.profiles import get_profile
     from mobivid_core.train.precision import DIT, asked
-    from mobivid_core.train.speed import SpeedPlan, relaunch
     from mobivid_core.train.state import folder_for, save_own
 
     plan = None
