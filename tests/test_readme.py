@@ -14,7 +14,7 @@ import yaml
 from mobivid_core.errors import RunError
 from mobivid_core.evidence import MEANING
 from mobivid_core.lab import readme, site
-from mobivid_core.lab.state import FILES
+from mobivid_core.lab.state import FILES, state
 from mobivid_core.paths import checkpoints_dir, data_dir, project_root
 from mobivid_core.profiles import PROFILES
 from mobivid_core.show.results import HEADLINES, read_headlines
@@ -77,6 +77,18 @@ def test_the_table_rounds_and_links() -> None:
     bare = readme.headline_table([row | {"notebook": "01_vae_compression", "n": "3", "low": "", "high": ""}])
     assert "| 12,346 dB | none (n = 3) | measured |" in bare  # a median of three is told as one of three
     assert "No headline numbers yet" in readme.headline_table([])
+
+
+def test_the_state_of_the_models_needs_all_rows(committed: Path, tmp_path: Path) -> None:
+    for name in FILES:
+        shutil.copy(committed / "figures" / name, tmp_path)
+    assert "four-step student" in state(tmp_path)
+    table = tmp_path / FILES[0]
+    lines = [line for line in table.read_text().splitlines() if not line.startswith('"pruned')]
+    table.write_text("\n".join(lines))
+    assert state(tmp_path) == "*Results of notebooks 02 and 05 are incomplete (no row 'pruned'): run both.*"
+    table.unlink()
+    assert "incomplete" in state(tmp_path)
 
 
 def test_lost_markers_are_an_error() -> None:

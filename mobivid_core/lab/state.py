@@ -18,13 +18,19 @@ FILES = (QUALITY, SEARCH, SPEED, TEACHER_BARS, STUDENT_BARS, MEASURES, FAULTS)
 
 def state(figures: Path) -> str:
     """The paragraph, in Markdown, from a folder with `FILES`."""
-    tables = {name: pd.read_csv(figures / name) for name in FILES}
-    return " ".join([_accuracy(tables), _beside_the_judge(tables), _bars(tables), _speed(tables), _followed()])
+    try:
+        tables = {name: pd.read_csv(figures / name) for name in FILES}
+        return " ".join([_accuracy(tables), _beside_the_judge(tables), _bars(tables), _speed(tables), _followed()])
+    except (FileNotFoundError, LookupError) as error:
+        return f"*Results of notebooks 02 and 05 are incomplete ({error}): run both.*"
 
 
 def _starting(table: pd.DataFrame, column: str, start: str) -> pd.Series:
     """The first row whose `column` starts so."""
-    return table[table[column].str.startswith(start)].iloc[0]
+    rows = table[table[column].str.startswith(start)]
+    if rows.empty:
+        raise LookupError(f"no row {start!r}")
+    return rows.iloc[0]
 
 
 def _accuracy(tables: dict[str, pd.DataFrame]) -> str:
@@ -49,7 +55,7 @@ def _beside_the_judge(tables: dict[str, pd.DataFrame]) -> str:
     motion = tables[MEASURES].set_index("measure").loc["action_flow"]
     codec = _starting(tables[FAULTS], "clips", "reconstructions")
     student = tables[STUDENT_BARS]
-    sharp = student[student["measure"].str.startswith("pruned student: energy")].iloc[0]
+    sharp = _starting(student, "measure", "pruned student: energy")
     return (
         f"Motion read from the pixels, without the judge, is right in {motion['teacher']:.2f} of the teacher's clips "
         f"({motion['real clips']:.2f} of real ones). Fine detail is lost: reconstructions have "
