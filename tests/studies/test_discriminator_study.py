@@ -1,5 +1,6 @@
 """Trials of the discriminator: what each changes, how pairs are judged, and the record that the notebook reads."""
 
+import copy
 import json
 
 import numpy as np
@@ -68,6 +69,7 @@ def test_pairs_are_judged_at_the_same_noise():
 
 def test_trained_heads_tell_clips_apart_and_the_global_stream_stays(teacher):
     """The student goes half as far as the teacher: after training its clips are told from the teacher's."""
+    teacher = copy.deepcopy(teacher).requires_grad_(False)  # the fixture serves other tests, without gradients
     text, mask, every = torch.randn(COUNT, 3, 10), torch.ones(COUNT, 3, dtype=torch.bool), torch.arange(COUNT)
     held_out = LatentDataset(torch.randn(COUNT, *SHAPE), text, mask, every[:, None], [], text[:1], mask[:1])
     walked = collect_trajectories(teacher, condition_of(held_out, every), SHAPE, steps=4, guidance=3.0)
