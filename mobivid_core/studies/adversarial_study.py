@@ -111,7 +111,7 @@ class AdversarialRecord:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: run what is missing, write the record."""
-    defaults = {"start": "student", "tflop": 20.0, "clips": 256, "trajectories": 2048, "seeds": 3}
+    defaults = {"start": "student", "tflop": 40.0, "clips": 256, "trajectories": 2048, "seeds": 5}
     return run_study(RECORDS, __doc__, _work, defaults, arguments)
 
 
