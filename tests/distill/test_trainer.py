@@ -35,6 +35,16 @@ def test_regression_learns(student, trajectories):
     assert torch.isnan(torch.tensor(distiller.log[0]["adversarial"]))  # no discriminator was asked for
 
 
+def test_the_averaged_student_trails_the_trained_one(student, trajectories):
+    """By hand: an exponential average whose decay rises from (1 + step) / (10 + step) to its setting."""
+    distiller, average = Distiller(student, trajectories, REGRESS), weights(student)
+    for step in range(1, 6):
+        distiller.run(until=step)
+        average = average + (1 - min(REGRESS.ema, step / (9 + step))) * (weights(distiller.student) - average)
+    torch.testing.assert_close(weights(distiller.averaged), average)
+    assert not torch.equal(weights(distiller.averaged), weights(distiller.student))
+
+
 def test_resumed_run_equals_an_uninterrupted_one(teacher, student, dataset, trajectories, tmp_path):
     """Bit-identical: every draw depends on (seed, step) alone, and all optimiser state is stored."""
     whole = Distiller(copy.deepcopy(student), trajectories, BOTH, contest=make_contest(teacher, dataset, trajectories))

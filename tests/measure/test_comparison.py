@@ -99,12 +99,14 @@ def evaluation(right: int, shift: float, reference: Reference) -> Evaluation:
 
 def test_a_student_is_held_against_teacher_codec_and_free_samplers(reference):
     teacher, weak, strong = (evaluation(*x, reference) for x in ((40, 0.5), (20, 4.0), (30, 0.1)))
-    real = replace(teacher.measures, sharpness=2 * teacher.measures.sharpness)
+    elsewhere = teacher.measures.features + 9  # the floor is the codec's, not the real clips'
+    real = replace(teacher.measures, sharpness=2 * teacher.measures.sharpness, features=elsewhere)
     beside = Beside(teacher, {4: weak, 8: strong}, codec=measures(40, 1, 0.2), real=real)
     student = evaluation(36, 1.0, reference)
     found = compare(student, beside, reference)
     assert found["accuracy"][0] == pytest.approx(0.9) and found["above_floor"][0] > found["distance"][0] > 1
     assert found["free4"][0] < 1 < found["free8"][0]
+    assert found["above_floor"] == above_floor(student.measures, teacher.measures, beside.codec, reference)
     assert found["free8"] == distance_ratio(student.measures, strong.measures, reference)
     assert found["sharpness"] == pytest.approx((0.5, 0.5, 0.5)) and found["borders"][0] == pytest.approx(1.6)
     assert found["gain4"].value == pytest.approx(0.4) and found["gain8"].value == pytest.approx(0.15)

@@ -56,6 +56,14 @@ def test_total_is_vbenchs(measures, real, reference) -> None:
     assert all(0 <= scores[name] <= 1 for name in (*QUALITY, *SEMANTIC, "total"))
 
 
+def test_dropped_dimensions_count_in_no_average(measures, real, reference) -> None:
+    fewer = dataclasses.replace(reference, dropped=("dynamic_degree", "color"))
+    scores = score(measures, real.labels, fewer, resamples=5)
+    kept = [name for name in QUALITY if name != "dynamic_degree"]
+    assert scores["quality"] == pytest.approx(sum(scores[name] for name in kept) / 5)
+    assert scores["semantic"] == pytest.approx(sum(scores[name] for name in SEMANTIC if name != "color") / 3)
+
+
 def test_frozen_clips_lose_motion_and_action(judge, real, reference, measures) -> None:
     honest = score(measures, real.labels, reference, resamples=5)
     frozen = _score(real.clips[:, :, :1].expand_as(real.clips), real.labels, judge, reference)

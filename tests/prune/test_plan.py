@@ -118,6 +118,25 @@ def test_explicit_targets_reach_the_mobile_sizes() -> None:
     assert first.keep_blocks == tuple(range(10))
 
 
+def test_the_highest_scores_stay() -> None:
+    scores = random_scores(MINI_SERVER)
+    plan = plan_for_targets(scores, MINI_SERVER, Targets.of(MINI_MOBILE))
+    gone = sorted(set(range(MINI_SERVER.blocks)) - set(plan.keep_blocks))
+    assert scores.blocks[list(plan.keep_blocks)].min() > scores.blocks[gone].max()
+    for b, heads, ffn in zip(plan.keep_blocks, plan.self_heads, plan.ffn, strict=True):
+        for own, kept in ((scores.self_heads[b], heads), (scores.ffn[b], ffn)):
+            assert np.delete(own, list(kept)).max() <= own[list(kept)].min()
+
+
+def test_what_the_last_removal_frees_too_much_is_given_back() -> None:
+    """Heads and blocks overshoot a budget by more than a neuron; removed neurons come back as far as it allows."""
+    scores, cost = random_scores(MINI_SERVER), parameter_cost(MINI_SERVER)
+    for share in np.linspace(0.5, 0.9, 21):
+        plan = plan_for_budget(scores, MINI_SERVER, share * WHOLE)
+        slack, whole = share * WHOLE - plan.parameters, all(len(ffn) == MINI_SERVER.ffn_widths[0] for ffn in plan.ffn)
+        assert slack >= 0 and (whole or slack < cost.neuron), share
+
+
 def test_scores_round_trip_and_check(tmp_path) -> None:
     scores = random_scores(SMOKE_SERVER)
     scores.save(tmp_path)

@@ -36,6 +36,17 @@ def test_staged_forward_equals_the_model(teacher, calibration) -> None:
         assert (leave(teacher, stepwise, context) - expected).abs().max() < 1e-5
 
 
+def test_feature_terms_share_one_weight(against) -> None:
+    """Doubling the feature error of every block adds the weight times its mean share, however many blocks there are."""
+    rows = slice(0, 4)
+    exact = against.output[rows], tuple(f[rows] for f in against.features)
+    assert against.damage(rows, *exact).abs().max() == 0
+    doubled = against.damage(rows, exact[0], tuple(2 * f for f in exact[1]))
+    whole = [f.square().flatten(1).sum(1) for f in against.features]
+    shares = torch.stack([own[rows] / own.mean() for own in whole]).mean(0)
+    torch.testing.assert_close(doubled, against.feature_weight * shares)
+
+
 def test_first_order_taylor_is_identically_zero(teacher, against) -> None:
     assert first_order_taylor(teacher, against) == 0
 
