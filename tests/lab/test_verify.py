@@ -170,3 +170,21 @@ def test_a_checkout_of_another_user_is_named_as_such(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
     with pytest.raises(RunError, match="belongs to another user; allow it with\n  git config --global --add safe"):
         verify.committed_reader(None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "within", "outside"),
+    [
+        ("exact", 0.0, (10.00005,), (10.001, 9.999)),
+        ("relative", 0.1, (9.1, 10.9), (8.9, 11.1)),
+        ("factor", 2.0, (5.1, 19.9), (4.9, 20.1)),
+        ("at_most", 3.0, (0.1, 29.9), (30.1,)),
+        ("points", 2.0, (8.1, 11.9), (7.9, 12.1)),
+    ],
+)
+def test_each_tolerance_has_its_two_ends(kind: str, size: float, within: tuple, outside: tuple) -> None:
+    rule = Tolerance(kind, size)
+    assert all(rule.holds(ours, 10.0) for ours in within) and not any(rule.holds(ours, 10.0) for ours in outside)
+    interval = Tolerance("interval", 0.05)
+    assert interval.holds(7.1, 10.0, 7.0, 13.0) and interval.holds(9.6, 10.0, 9.9, 13.0)
+    assert not interval.holds(6.9, 10.0, 7.0, 13.0) and not interval.holds(13.1, 10.0, 7.0, 13.0)
