@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +117,22 @@ def _noise(like: Tensor, low: float, high: float, generator: torch.Generator) ->
     return sigma, normal(like.shape, generator, like.device)
 
 
+class Drawn(NamedTuple):
+    """What an update draws, batch first: real clips, their captions, and the noises of each pair."""
+
+    real: Tensor  # (B, C, t, h, w)
+    text: Tensor  # (B, L, D)
+    mask: Tensor  # (B, L)
+    start: Tensor  # (B, C, t, h, w) the student's starting noise
+    sigma: Tensor  # (B,) noise level at which both clips of a pair are judged
+    noise: Tensor  # (B, C, t, h, w) that re-noises both
+
+    @property
+    def condition(self) -> Condition:
+        """The captions."""
+        return Condition(self.text, self.mask)
+
+
 @dataclass(frozen=True)
 class Contest:
     """Student against discriminator on re-noised samples.
@@ -139,44 +155,31 @@ class Contest:
         """Adversarial loss of the student's samples (gradients reach the student only)."""
         return self.student_term(student, *self.draw_for_student(generator))
 
-    def draw_for_student(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The random parts of `student_term`.
-
-        They are real clips (B, C, t, h, w), their text and mask, the student's starting noise, and the noise level (B,)
-        and noise that re-noise both clips of a pair.
-        """
+    def draw_for_student(self, generator: torch.Generator) -> Drawn:
+        """The random parts of `student_term`."""
         s = self.settings
         real, text, mask = self.pool.draw(s.batch, generator)
         start = normal(real.shape, generator, real.device)
-        return real, text, mask, start, *_noise(real, s.renoise_low, s.renoise_high, generator)
+        return Drawn(real, text, mask, start, *_noise(real, s.renoise_low, s.renoise_high, generator))
 
     def draw_for_heads(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The random parts of `heads_terms`: those of `student_term`, and the penalty's direction."""
+        """The random parts of `heads_terms`: `Drawn`, and the penalty's direction where there is a penalty."""
         drawn = self.draw_for_student(generator)
-        return *drawn, *([normal(drawn[0].shape, generator, drawn[0].device)] if self.settings.r1_weight > 0 else [])
+        return *drawn, *(
+            [normal(drawn.real.shape, generator, drawn.real.device)] if self.settings.r1_weight > 0 else []
+        )
 
-    def heads_terms(
-        self,
-        student: nn.Module,
-        real: Tensor,
-        text: Tensor,
-        mask: Tensor,
-        start: Tensor,
-        sigma: Tensor,
-        noise: Tensor,
-        *direction: Tensor,
-    ) -> dict[str, Tensor]:
+    def heads_terms(self, student: nn.Module, *drawn: Tensor) -> dict[str, Tensor]:
         """`loss` of the heads, and its parts, on what `draw_for_heads` drew or a part of it."""
-        s = self.settings
+        s, pair, direction = self.settings, Drawn(*drawn[:6]), drawn[6:]
         with torch.no_grad():
-            fake = unroll(student, Condition(text, mask), start)
-        noisy = interpolate(real, noise, sigma)
-        real_logits = self.heads(noisy, sigma, text, mask)
-        fake_logits = self.heads(interpolate(fake, noise, sigma), sigma, text, mask)
+            fake = unroll(student, pair.condition, pair.start)
+        real_logits, fake_logits = self._judged(pair.real, pair), self._judged(fake, pair)
         loss, penalty = discriminator_loss(real_logits, fake_logits, s.loss), real_logits.new_zeros(())
         if direction:
+            noisy = interpolate(pair.real, pair.noise, pair.sigma)
             penalty = approximate_r1(
-                lambda x: self.heads(x, sigma, text, mask), noisy, real_logits, *direction, s.r1_scale
+                lambda x: self.heads(x, pair.sigma, pair.text, pair.mask), noisy, real_logits, *direction, s.r1_scale
             )
         return {
             "loss": loss + s.r1_weight * penalty,
@@ -186,27 +189,22 @@ class Contest:
             "r1": penalty.detach(),
         }
 
-    def student_term(
-        self,
-        student: nn.Module,
-        real: Tensor,
-        text: Tensor,
-        mask: Tensor,
-        start: Tensor,
-        sigma: Tensor,
-        noise: Tensor,
-    ) -> Tensor:
+    def student_term(self, student: nn.Module, *drawn: Tensor) -> Tensor:
         """`student_loss` on what `draw_for_student` drew or a part of it."""
-        s, real_logits = self.settings, None
-        fake = unroll(student, Condition(text, mask), start, s.gradient_steps)
+        s, pair, real_logits = self.settings, Drawn(*drawn), None
+        fake = unroll(student, pair.condition, pair.start, s.gradient_steps)
         self.heads.requires_grad_(False)
         try:
             if s.loss == "relativistic":
                 with torch.no_grad():
-                    real_logits = self.heads(interpolate(real, noise, sigma), sigma, text, mask)
-            return generator_loss(self.heads(interpolate(fake, noise, sigma), sigma, text, mask), real_logits, s.loss)
+                    real_logits = self._judged(pair.real, pair)
+            return generator_loss(self._judged(fake, pair), real_logits, s.loss)
         finally:
             self.heads.requires_grad_(True)
+
+    def _judged(self, clips: Tensor, pair: Drawn) -> Tensor:
+        """Logits of clips (B, C, t, h, w), re-noised as the pair is."""
+        return self.heads(interpolate(clips, pair.noise, pair.sigma), pair.sigma, pair.text, pair.mask)
 
 
 def _check(kind: str) -> None:

@@ -71,13 +71,8 @@ def _bars(tables: dict[str, pd.DataFrame]) -> str:
     parts = {"teacher": tables[TEACHER_BARS], **{name: students[who == name] for name in dict.fromkeys(who)}}
     told, missed = [], []
     for name, rows in parts.items():
-        counts = rows["verdict"].value_counts()
-        told.append(
-            f"{name} "
-            + ", ".join(
-                f"{count} {verdict.replace(', within', ' within')}" for verdict, count in sorted(counts.items())
-            )
-        )
+        counts = rows["verdict"].str.replace(", within", " within").value_counts().sort_index()
+        told.append(f"{name} {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
         for row in rows[rows["verdict"].str.startswith("missed")].itertuples():
             measure = row.measure if name in row.measure else f"{name}: {row.measure}"
             missed.append(f"{measure} {short(row.value)} ({row.bar})")
@@ -89,9 +84,10 @@ def _speed(tables: dict[str, pd.DataFrame]) -> str:
     one, many = rows.loc[rows.index.min()], rows.loc[rows.index.max()]
     whole, equal = "faster, measured", "than the equal"
     return (
-        f"In calls of {rows.index.max()} clips the pruned student samples {many[whole]:.1f} times as fast as the "
-        f"teacher's forty guided steps and {many[equal]:.1f} times as fast as its cheapest sampler that is not shown "
-        f"to be worse; one clip a call {one[whole]:.1f} and {one[equal]:.1f} times. With decoding these are "
+        f"In the run of notebook 05, in calls of {rows.index.max()} clips, the pruned student samples "
+        f"{many[whole]:.1f} times as fast as the teacher's forty guided steps and {many[equal]:.1f} times as fast as "
+        f"its cheapest sampler that is not shown to be worse; one clip a call {one[whole]:.1f} and "
+        f"{one[equal]:.1f} times. With decoding these are "
         f"{many['with decoding']:.1f} and {many[f'with decoding, {equal}']:.1f}, and {one['with decoding']:.1f} and "
         f"{one[f'with decoding, {equal}']:.1f}."
     )

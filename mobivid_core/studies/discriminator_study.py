@@ -67,7 +67,7 @@ def trials(name: str, blocks: int) -> dict[str, Trial]:
         "one late block": ({}, partial(plain, depths=(last,)), 0.5),
         "spatial heads": ({}, partial(plain, kind="spatial"), 0.5),
         "low noise levels only": ({"renoise_high": 0.4}, plain, 0.5),
-        "relativistic loss": ({"loss": "relativistic"}, plain, 0.5),
+        "hinge loss": ({"loss": "hinge"}, plain, 0.5),
     }
 
 

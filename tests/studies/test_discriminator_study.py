@@ -11,10 +11,12 @@ import torch
 from mobivid_core.data.latents import LatentDataset
 from mobivid_core.distill.adversarial import RealPool
 from mobivid_core.distill.discriminator import TeacherDiscriminator, default_depths
+from mobivid_core.distill.recipe import Recipe
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trajectory import collect_trajectories, condition_of
 from mobivid_core.errors import CheckpointError
 from mobivid_core.measure.intervals import over_seeds
+from mobivid_core.profiles import get_profile
 from mobivid_core.studies.discriminator_study import (
     BOTH,
     REAL,
@@ -31,6 +33,12 @@ from mobivid_core.studies.discriminator_study import (
 
 SHAPE = (4, 2, 2, 2)
 COUNT = 48
+
+
+def test_a_trial_s_settings_differ_from_the_recipe_s():
+    usual = Recipe.for_profile(get_profile("laptop")).adversarial
+    for changes, _, _ in trials("heads", 10).values():
+        assert all(getattr(usual, name) != value for name, value in changes.items())
 
 
 def test_each_trial_changes_one_thing(teacher):
