@@ -154,7 +154,7 @@ def compare(profile: str, committed: Committed, only: Sequence[str] = ()) -> lis
     ours = {
         name: dict(zip(HEADLINE_COLUMNS, entry["content"][name].split("|"), strict=True))
         for name, entry in noted.items()
-        if entry["kind"] == "headline"
+        if entry["kind"] == "headline" and name in entry["content"]  # not one that could not be measured
     }
 
     def asked(row: dict[str, str]) -> bool:

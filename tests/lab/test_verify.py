@@ -96,6 +96,16 @@ def test_parts_of_a_run_and_new_numbers(committed: verify.Committed) -> None:
     assert set(_verdicts(verify.compare("laptop", committed, ["03"]))) == {"sens_time_ratio", "fresh"}
 
 
+def test_a_headline_that_could_not_be_measured_is_no_number(committed: verify.Committed) -> None:
+    """A record of another teacher gives no number: without one on either side there is nothing to compare."""
+    _run()
+    results = Results(notebook="03_sensitivity_analysis", profile="laptop")
+    results.headline("sens_rho_blocks", None)
+    results.headline("sens_time_ratio", None)
+    found = _verdicts(verify.compare("laptop", committed))
+    assert "sens_rho_blocks" not in found and found["sens_time_ratio"] == verify.NOT_RUN
+
+
 def test_the_command_line_exits_with_what_it_found(committed: verify.Committed, tmp_path: Path, capsys) -> None:
     against = ["--against", str(tmp_path / "committed" / "laptop" / "figures")]
     assert verify.main(against) == 2
