@@ -35,6 +35,8 @@ from mobivid_core.profiles import get_profile
 from mobivid_core.show.outcome import TableResult
 from mobivid_core.studies.distillation_arms import Bench
 from mobivid_core.studies.records import provenance, read_study, run_study, run_trials
+from mobivid_core.train.precision import whole_training
+from mobivid_core.train.speed import compile_blocks
 
 #: Trial -> (settings that change, how its discriminator is built from the teacher, synthetic share).
 Trial = tuple[dict, Callable[..., TeacherDiscriminator], float]
@@ -192,7 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
     profile = get_profile(options.profile)
-    bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips)
+    bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips, compiled=True)
+    compile_blocks(bench.start)
     held_out = bench.latents("test", options.clips)
     pairs = Pairs.of(bench.start, held_out, bench.walked(held_out))
     pool = RealPool(bench.data, bench.trajectories)
@@ -201,10 +204,13 @@ def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
         settings = replace(bench.recipe.adversarial, steps=options.updates, seed=seed)
 
         def row() -> dict:
-            return {"trial": title, "seed": seed} | run_trial(bench.start, bench.teacher, pool, pairs, settings, trial)
+            with whole_training(bench.start.device, bench.bf16):
+                found = run_trial(bench.start, bench.teacher, pool, pairs, settings, trial)
+            return {"trial": title, "seed": seed} | found
 
         return bench.key(title, settings, LEVELS), row
 
     every = trials(options.study, bench.teacher.sizes.blocks).items()
     asked = (made(title, trial, seed) for title, trial in every for seed in range(options.seeds))
-    return run_trials(asked, runs_dir(profile.name) / "distill" / "study", options.study), {}
+    rows = run_trials(asked, runs_dir(profile.name) / "distill" / "study", options.study)
+    return rows, {"bf16": bench.bf16}
