@@ -42,7 +42,7 @@ PRUNING_BARS: dict[str, Bar] = {
     "minivbench": Bar("MiniVBench total minus the highest library row's, the paper's ratio", 0.0),
 }
 NUMBERS = ["share", "planning seconds", "KD before recovery", "KD recovered", "MiniVBench total"]
-COLUMNS = ["arm", "budget", "seed", *NUMBERS]
+COLUMNS = ["arm", "budget", "refit", "seed", *NUMBERS]
 #: An arm with or without the refit.
 Row = tuple[str, bool]
 
@@ -53,14 +53,12 @@ class Record:
 
     rows: pd.DataFrame  # one row an arm, budget and seed; `refused` says why an arm could not meet the budget
     facts: dict  # date, versions, teacher, settings
-    errors: dict[tuple, np.ndarray]  # KD error of each clip by (arm, budget, refit, seed); empty in older records
+    errors: dict[tuple, np.ndarray]  # KD error of each clip by (arm, budget, refit, seed)
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Record:
         """Read the record; a `CheckpointError` says that it is missing, or not such a record."""
         rows, facts = read_study(RECORD, "libraries", COLUMNS, folder)
-        if "refit" not in rows:  # an older record refitted our arms alone, and said so in their names
-            rows = rows.assign(refit=rows["arm"].str.startswith("ours"), arm=rows["arm"].str.removesuffix(", refit"))
         rows = rows.assign(budget=rows["budget"].astype(str), refit=rows["refit"].fillna(False).astype(bool))
         file = (folder or record_folder()) / f"{CLIPS}.csv"
         clips = pd.read_csv(file, dtype={"budget": str}) if file.is_file() else pd.DataFrame()
@@ -70,20 +68,13 @@ class Record:
         }
         return cls(rows, facts, errors)
 
-    @property
-    def fresh(self) -> bool:
-        """Whether every arm has rows with and without the refit, judged on clips that no choice had seen."""
-        return "judged from index" in self.facts
-
     def disclosed(self) -> str:
         """How this arm came to stand for ours, and what it is judged on: it belongs beside every number."""
-        judged = (
-            f"These rows are judged on clips and captions that no choice has seen (indices from "
-            f"{self.facts['judged from index']:,} on)."
-            if self.fresh
-            else "These rows are judged on those same clips, and refit our arms alone: an older record, to be remade."
+        first = self.facts["judged from index"]
+        return (
+            f"{CHOSEN_AFTER} These rows are judged on clips and captions that no choice has seen (indices from "
+            f"{first:,} on)."
         )
-        return f"{CHOSEN_AFTER} {judged}"
 
     def provenance(self, teacher: str) -> str:
         """One sentence: versions, date, and whether it was this teacher."""
@@ -167,8 +158,8 @@ class Record:
 
 
 def pruning_bars(record: Record, teacher: str) -> dict[str, Interval]:
-    """What `PRUNING_BARS` ask for; nothing from an older record, whose rivals had no refit, or of another teacher."""
-    if not record.fresh or record.facts["teacher"] != teacher:
+    """What `PRUNING_BARS` ask for; nothing from a record of another teacher."""
+    if record.facts["teacher"] != teacher:
         return {}
     found: dict[str, Interval] = {}
     mine, plain = (OURS, True), (OURS, False)
@@ -192,8 +183,8 @@ def libraries_told(record: Record, teacher: str) -> str:
     bars = pruning_bars(record, teacher)
     if not bars:
         return (
-            "A record of another teacher, or one that refits our arms alone: no ratio is taken from it, and none of "
-            f"its rows is a headline until `mobivid study libraries` has made it again. {record.provenance(teacher)}"
+            "A record of another teacher: no ratio is taken from it, and none of its rows is a headline until "
+            f"`mobivid study libraries` has made it again. {record.provenance(teacher)}"
         )
     parts = []
     for budget, label, words in (("0.7", "p70", "0.7 of the parameters"), ("paper", "paper", "the paper's ratio")):
