@@ -4,7 +4,7 @@ Paper: the comparison that reviewers missed (R1.2). Every arm starts from the sa
 budget, the same recovery steps on the same batches, and is measured on the same clips and captions, once as it is cut
 and once after the same least-squares refit: what stays and how it is repaired are two claims. Plans are made once, on
 seed 0's calibration clips; seeds change the recovery batches and the sampling noise. Interrupted, it goes on where it
-was. On two cores it takes about three hours.
+was. On one core with AMX it takes about two and a half hours.
 
 Earlier records were judged on held-out clips that the choice of our arm and of the calibration's size had seen. The
 numbers here come from clips and captions with indices from `FRESH_START` on, which nothing else draws.
