@@ -5,6 +5,8 @@ what it tells apart. Each trial trains the heads alone, as the adversarial stage
 student; then they judge pairs of held-out clips of the same caption, one of them the student's. Trials share student,
 trajectories, seeds and number of updates, and change one thing. Interrupted, the command goes on with those missing.
 
+The number of updates was chosen on the first test captions; what is recorded is judged on others, from `FRESH_START`.
+
 Simplified: the student stands still, so a trial says what a discriminator knows, not what a student learns from it.
 """
 
@@ -43,6 +45,8 @@ Trial = tuple[dict, Callable[..., TeacherDiscriminator], float]
 RECORDS = {name: f"distill_{name}" for name in ("heads", "share")}
 #: Noise levels at which a pair is judged; the clip with the higher mean logit is called real.
 LEVELS = (0.2, 0.4, 0.6, 0.8)
+#: Index of the first test caption of the record: nothing else draws captions from here on.
+FRESH_START = 8_000_000
 #: Trials that claims and questions are about.
 SCRATCH, MIXED = "network with random weights", "50% synthetic"
 ALONE = ("0% synthetic", "100% synthetic")
@@ -147,7 +151,7 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
     `teacher` is `teacher_hash` of this run; `folder` None means the project's records.
     """
     rows, facts = read_study(RECORDS[name], name, (REAL, TEACHERS, BOTH), folder)
-    made = f": {facts['updates']} updates against the student that shipped then, {facts['clips']} test captions"
+    made = f": {facts['updates']} updates against the student that shipped then, {facts['clips']} test captions that no choice had seen"
     return rows, provenance(facts, f"{made}, {facts['seeds']} seed(s)", teacher)
 
 
@@ -196,7 +200,7 @@ def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
     profile = get_profile(options.profile)
     bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips, compiled=True)
     compile_blocks(bench.start)
-    held_out = bench.latents("test", options.clips)
+    held_out = bench.latents("test", options.clips, FRESH_START)
     pairs = Pairs.of(bench.start, held_out, bench.walked(held_out))
     pool = RealPool(bench.data, bench.trajectories)
 
@@ -208,9 +212,9 @@ def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
                 found = run_trial(bench.start, bench.teacher, pool, pairs, settings, trial)
             return {"trial": title, "seed": seed} | found
 
-        return bench.key(title, settings, LEVELS), row
+        return bench.key(title, settings, LEVELS, FRESH_START), row
 
     every = trials(options.study, bench.teacher.sizes.blocks).items()
     asked = (made(title, trial, seed) for title, trial in every for seed in range(options.seeds))
     rows = run_trials(asked, runs_dir(profile.name) / "distill" / "study", options.study)
-    return rows, {"bf16": bench.bf16}
+    return rows, {"bf16": bench.bf16, "judged from index": FRESH_START}

@@ -203,11 +203,11 @@ class Bench:
     def _model(self, kind: type[nn.Module], stage: str) -> nn.Module:
         return artifacts.load_model(kind, artifacts.find(stage, self.profile.name).path)
 
-    def latents(self, split: str, count: int) -> LatentDataset:
-        """The first captioned clips of a split."""
+    def latents(self, split: str, count: int, start: int = 0) -> LatentDataset:
+        """Captioned clips `start` to `start + count` of a split."""
         p = self.profile
-        cache = runs_dir(p.name) / "latents"
-        return latent_dataset(self.vae, split=split, count=count, frames=p.frames, size=p.size, cache=cache)
+        request = {"split": split, "count": count, "start": start, "frames": p.frames, "size": p.size}
+        return latent_dataset(self.vae, **request, cache=runs_dir(p.name) / "latents")
 
     def walked(self, data: LatentDataset) -> Trajectories:
         """The guided teacher's trajectories for the captions of a data set, one a clip."""
