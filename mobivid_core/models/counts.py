@@ -1,24 +1,19 @@
 """Parameters, FLOPs and bytes of the diffusion transformer in closed form.
 
-Paper: Table 1 (model sizes) and the section on on-device deployment; the architecture counted is the
-reconstruction that the published sizes imply (an adaLN-single video DiT as in LTX-Video).
-
-Conventions, here and nowhere else:
+Paper: Table 1 (model sizes) and the section on on-device deployment. Conventions, here and nowhere else:
 
 * a multiply-add is 2 FLOPs, and only matrix products and convolutions count, as in torch's `FlopCounterMode`;
   normalisation, softmax, GELU and additions are left out (under 1 % of the time budget at 1,344 tokens);
 * attention counts both products (scores and weighted sum) in full: torch's counter needs the math backend for that;
-* counts are for one forward pass at batch 1; guidance doubles them;
-* bytes are of float16.
+* counts are for one forward pass at batch 1 (guidance doubles them), bytes are of float16.
 
 Simplified: peak activation bytes assume that element-wise operations are fused into their neighbours, that attention's
-scores are never stored whole, and that the residual stream stays in memory; `traffic_bytes` reads every weight once and
-each layer's input and output once.
+scores are never stored whole, and that the residual stream stays in memory.
 """
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.config import DiTConfig
@@ -51,9 +46,8 @@ class LayerCount:
 def latent_grid(frames: int, height: int, width: int, ratio: Grid = (8, 32, 32)) -> Grid:
     """Latent grid (t, h, w) of a clip, its first frame coded alone; a ParameterError names the nearest valid size."""
     time, high, wide = ratio
-    steps, rows, columns = round((frames - 1) / time), max(1, round(height / high)), max(1, round(width / wide))
-    grid = 1 + max(0, steps), rows, columns
-    nearest = 1 + (grid[0] - 1) * time, rows * high, columns * wide
+    grid = 1 + max(0, round((frames - 1) / time)), max(1, round(height / high)), max(1, round(width / wide))
+    nearest = 1 + (grid[0] - 1) * time, grid[1] * high, grid[2] * wide
     if nearest != (frames, height, width):
         raise ParameterError(
             f"a clip of {frames} frames of {height}x{width} does not fit the VAE's {time}x{high}x{wide} compression "
@@ -69,15 +63,17 @@ def dit_counts(
     text_tokens: int,  # length of the text sequence, padding included
 ) -> dict[str, LayerCount]:
     """Counts of a DiT per layer kind, with their "total"; `params` and `flops` equal the module's own to the unit."""
-    tokens = grid[0] * grid[1] * grid[2]
-    counts = _outer_counts(cfg, tokens, text_tokens)
-    self_attention, cross_attention, ffn = LayerCount(), LayerCount(), LayerCount()
-    for heads_self, heads_cross, width in zip(cfg.self_heads, cfg.cross_heads, cfg.ffn_widths, strict=True):
-        self_attention += _attention(cfg, heads_self, tokens, tokens)
-        cross_attention += _attention(cfg, heads_cross, tokens, text_tokens)
-        ffn += _ffn(cfg.hidden, width, tokens)
-    counts |= {"self_attention": self_attention, "cross_attention": cross_attention, "ffn": ffn}
-    counts = {kind: counts[kind] for kind in KINDS}
+    h, c, tokens = cfg.hidden, cfg.in_channels, grid[0] * grid[1] * grid[2]
+    parts = {
+        "patch": [linear_count(tokens, c, h), linear_count(tokens, h, c)],
+        "caption": [linear_count(text_tokens, cfg.text_dim, h), linear_count(text_tokens, h, h)],
+        "timestep": [linear_count(1, *ends) for ends in ((TIMESTEP_CHANNELS, h), (h, h), (h, 6 * h))],
+        "self_attention": [_attention(cfg, heads, tokens, tokens) for heads in cfg.self_heads],
+        "cross_attention": [_attention(cfg, heads, tokens, text_tokens) for heads in cfg.cross_heads],
+        "ffn": [_ffn(h, width, tokens) for width in cfg.ffn_widths],
+        "modulation": [_weights(6 * h * cfg.blocks + 2 * h)],
+    }
+    counts = {kind: sum(layers, LayerCount()) for kind, layers in parts.items()}
     return counts | {"total": sum(counts.values(), LayerCount())}
 
 
@@ -122,17 +118,6 @@ def _weights(params: int) -> LayerCount:
     return LayerCount(params=params, weight_bytes=_BYTES * params, traffic_bytes=_BYTES * params)
 
 
-def _outer_counts(cfg: DiTConfig, tokens: int, text_tokens: int) -> dict[str, LayerCount]:
-    """Everything outside the blocks' attention and FFN."""
-    h, c = cfg.hidden, cfg.in_channels
-    return {
-        "patch": linear_count(tokens, c, h) + linear_count(tokens, h, c),
-        "caption": linear_count(text_tokens, cfg.text_dim, h) + linear_count(text_tokens, h, h),
-        "timestep": linear_count(1, TIMESTEP_CHANNELS, h) + linear_count(1, h, h) + linear_count(1, h, 6 * h),
-        "modulation": _weights(6 * h * cfg.blocks + 2 * h),
-    }
-
-
 def _attention(cfg: DiTConfig, heads: int, queries: int, keys: int) -> LayerCount:
     """One attention layer: q, k, v, out with bias, and q/k RMS-norm weights."""
     h, width = cfg.hidden, heads * cfg.head_dim
@@ -140,15 +125,11 @@ def _attention(cfg: DiTConfig, heads: int, queries: int, keys: int) -> LayerCoun
     linears = sum((linear_count(*row) for row in rows), LayerCount())
     # Residual stream and its normalised copy, then q, k, v and the heads' output side by side.
     moved = 2 * (queries + keys) * width
-    peak = _BYTES * (2 * queries * h + moved)
-    products = LayerCount(
-        flops=4 * heads * queries * keys * cfg.head_dim, peak_bytes=peak, traffic_bytes=_BYTES * moved
-    )
-    return linears + _weights(2 * width) + products
+    peak, flops = _BYTES * (2 * queries * h + moved), 4 * heads * queries * keys * cfg.head_dim
+    return linears + _weights(2 * width) + LayerCount(flops=flops, peak_bytes=peak, traffic_bytes=_BYTES * moved)
 
 
 def _ffn(hidden: int, width: int, tokens: int) -> LayerCount:
     """Linear, GELU, linear."""
     both = linear_count(tokens, hidden, width) + linear_count(tokens, width, hidden)
-    peak = _BYTES * (3 * tokens * hidden + tokens * width)
-    return LayerCount(both.params, both.flops, both.weight_bytes, peak, both.traffic_bytes)
+    return replace(both, peak_bytes=_BYTES * (3 * tokens * hidden + tokens * width))

@@ -1,9 +1,8 @@
 """Image to video without training: hold the first latent frame to a given image and sample the others.
 
-Paper: not part of it; a reviewer asked for it (R3.3). The causal VAE codes the first frame alone (T = 1 + 8k), so an
-image has a latent of its own, at latent time 0. At every noise level that part of the sample is replaced by the
-image's latent with the noise that belongs to that level, as in inpainting by replacement; at the end by the latent
-itself.
+Paper: not part of it; a reviewer asked for it (R3.3). The causal VAE codes the first frame alone, so an image has a
+latent of its own, at latent time 0. At every noise level that part of the sample is replaced by the image's latent with
+the noise of that level, as in inpainting by replacement.
 """
 
 from __future__ import annotations
@@ -46,13 +45,9 @@ class FirstFrame:
 
 @torch.no_grad()
 def encode_image(
-    vae: MobiVidVAE,
-    image: ImageInput,
-    clips: int | tuple[int, int],
-    height: int,
-    width: int,
+    vae: MobiVidVAE, image: ImageInput, clips: int | tuple[int, int], height: int, width: int,
     device: torch.device | str | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Latent (B, C, 1, h, w) of an image, or of one image a clip; resized to the clip's height and width if needed.
 
     `clips` is B, or (prompts, B) where each prompt has several clips beside each other. `device`, None for the VAE's,
@@ -62,7 +57,7 @@ def encode_image(
         ParameterError: Not an image, or neither one nor one a prompt or a clip.
     """
     prompts, clips = (clips, clips) if isinstance(clips, int) else clips
-    pictures = [_resized(picture, height, width) for picture in _pictures(image)]
+    pictures = [_resized(_of_numbers(picture), height, width) for picture in _pictures(image)]
     if len(pictures) not in (1, prompts, clips):
         raise ParameterError(f"expected one image or {prompts}, one a prompt; got {len(pictures)}")
     pixels = torch.stack(pictures).repeat_interleave(clips // len(pictures), 0)
@@ -70,25 +65,22 @@ def encode_image(
     return vae.encode_latents(pixels[:, :, None])
 
 
-def _pictures(image: ImageInput) -> list[Tensor]:
-    """Pictures as tensors (3, H, W) float32 in [0, 1]."""
+def _pictures(image: ImageInput) -> list[object]:
+    """Each picture as an array or tensor, if it is one."""
     if isinstance(image, (list, tuple)):
         return [picture for one in image for picture in _pictures(one)]
     if isinstance(image, Image.Image):
         return [_of_pil(image)]
-    if isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4:
-        return [_of_numbers(one) for one in image]
-    return [_of_numbers(image)]
+    return list(image) if isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4 else [image]
 
 
-def _of_pil(image: Image.Image) -> Tensor:
+def _of_pil(image: Image.Image) -> np.ndarray:
     image = ImageOps.exif_transpose(image)  # phones store turned pixels and a note how to turn them
     if image.mode == "F" or image.mode.startswith("I"):  # Pillow would clip these to bytes
         array = np.asarray(image)
-        return _of_numbers(array.astype(np.uint16) if array.dtype.kind in "iu" else array)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return _of_numbers(np.array(image.convert("RGBA")))
-    return _of_numbers(np.array(image.convert("RGB")))
+        return array.astype(np.uint16) if array.dtype.kind in "iu" else array
+    clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    return np.array(image.convert("RGBA" if clear else "RGB"))
 
 
 def _of_numbers(values: object) -> Tensor:
@@ -114,22 +106,16 @@ def _of_numbers(values: object) -> Tensor:
 
 def _in_unit_range(values: Tensor) -> Tensor:
     """Bytes, 16-bit numbers or values in [0, 1] as float32 in [0, 1]."""
-    if values.dtype == torch.bool or values.is_floating_point():
-        pixels = values.float()
-        if not bool(((pixels >= 0) & (pixels <= 1)).all()):  # false for NaN too
-            raise ParameterError(
-                f"image has values from {float(pixels.min()):g} to {float(pixels.max()):g}; floating-point pixels lie "
-                "in [0, 1]: divide bytes by 255, or map [-1, 1] by (x + 1) / 2"
-            )
-        return pixels
     if values.is_complex():
         raise ParameterError(f"image must be {_KINDS}; got {values.dtype}")
-    largest = 65535 if values.dtype == torch.uint16 else 255
-    pixels = values.to(torch.int64)
-    if int(pixels.min()) < 0 or int(pixels.max()) > largest:
-        raise ParameterError(
-            f"image has values from {int(pixels.min())} to {int(pixels.max())}; whole numbers lie in [0, {largest}]"
-        )
+    whole = values.dtype != torch.bool and not values.is_floating_point()
+    largest = (65535 if values.dtype == torch.uint16 else 255) if whole else 1
+    pixels = values.to(torch.int64) if whole else values.float()
+    if not bool(((pixels >= 0) & (pixels <= largest)).all()):  # false for NaN too
+        low, high = (value if whole else f"{value:g}" for value in (pixels.min().item(), pixels.max().item()))
+        hint = "floating-point pixels lie in [0, 1]: divide bytes by 255, or map [-1, 1] by (x + 1) / 2"
+        hint = f"whole numbers lie in [0, {largest}]" if whole else hint
+        raise ParameterError(f"image has values from {low} to {high}; {hint}")
     return pixels.float() / largest
 
 

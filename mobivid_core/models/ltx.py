@@ -41,27 +41,16 @@ class MobiVidLTXTransformer(MobiVidTransformer3DModel, CacheMixin):
         return made.train(model.training)
 
     def forward(
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        timestep: Tensor,
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor, timestep: Tensor,
         encoder_attention_mask: Tensor | None = None,
-        num_frames: int | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        rope_interpolation_scale: tuple[float, float, float] | None = None,
-        video_coords: Tensor | None = None,
-        attention_kwargs: dict[str, Any] | None = None,
-        return_dict: bool = True,
-    ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """diffusers' call: packed latents (B, N, C) to (B, N, C); `attention_kwargs` is not read.
+        num_frames: int | None = None, height: int | None = None, width: int | None = None,
+        rope_interpolation_scale: tuple[float, float, float] | None = None, video_coords: Tensor | None = None,
+        attention_kwargs: dict[str, Any] | None = None, return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:  # fmt: skip
+        """diffusers' call: packed latents (B, N, C) to (B, N, C) with N = `num_frames` * `height` * `width`.
 
-        Args:
-            timestep: (B,), or (B, N) one for each token.
-            encoder_attention_mask: (B, L), 1 for real tokens; (B, 1, L) is added to the scores.
-            num_frames: Latent frames t; with `height` h and `width` w, N = t * h * w.
-            rope_interpolation_scale: Seconds a latent frame, pixels a latent row and column.
-            video_coords: (B, 3, N) coordinates instead of the grid's.
+        The mask is (B, L), 1 for real tokens, or (B, 1, L), added to the scores; the scale is seconds a latent frame,
+        pixels a latent row and column; `video_coords` (B, 3, N) replace the grid's; `attention_kwargs` is not read.
         """
         grid = (1, 1, hidden_states.shape[1]) if num_frames is None else (num_frames, height, width)
         positions = None
@@ -74,10 +63,8 @@ class MobiVidLTXTransformer(MobiVidTransformer3DModel, CacheMixin):
         if mask is not None:
             # Added, as diffusers does: a caption without a single real token attends to all of its padding alike.
             mask = (1 - mask.to(hidden_states.dtype)) * _PADDING if mask.ndim == 2 else mask.flatten(1)
+            mask = mask.to(hidden_states.dtype)
         latents = hidden_states.transpose(1, 2).unflatten(2, grid)
-        sample, _ = super().forward(
-            latents, timestep, encoder_hidden_states, mask.to(latents.dtype) if mask is not None else None,
-            table=table, return_dict=False,
-        )  # fmt: skip
+        sample, _ = super().forward(latents, timestep, encoder_hidden_states, mask, table=table, return_dict=False)
         tokens = sample.flatten(2).transpose(1, 2)
         return Transformer2DModelOutput(sample=tokens) if return_dict else (tokens,)

@@ -1,10 +1,8 @@
 """Rotary position embedding over time, height and width: per attention head, or over all heads as in LTX-Video.
 
 Paper: the server DiT's attention; the split over the three axes is assumed (as in current open video DiTs).
-The project's own table depends on the head's width alone, never on the number of heads. LTX-Video's spans all heads:
-each keeps its slice of the unpruned model's table (`spanning_table`), so that pruning one leaves the others' positions.
-
-Simplified: positions are integers (token indices), so a clip at another resolution sees longer ranges.
+LTX-Video's table spans all heads: each keeps its slice of the unpruned model's, so that pruning one leaves the others'
+positions. Simplified: positions are token indices, so a clip at another resolution sees longer ranges.
 """
 
 from __future__ import annotations
@@ -24,17 +22,14 @@ RotaryTable = tuple[Tensor, Tensor]
 
 
 def axis_pairs(head_dim: int) -> Grid:
-    """Channel pairs that rotate with time, height and width; a remainder keeps height and width equal.
-
-    A ParameterError says so if the head is odd, or too narrow to give each axis a pair.
-    """
+    """Channel pairs that rotate with time, height and width; a remainder keeps height and width equal."""
     pairs, odd = divmod(head_dim, 2)
     if odd or pairs < 3:
         raise ParameterError(
             f"head_dim must be even and at least 6 (a channel pair for each of t, h, w), got {head_dim}"
         )
     base, rest = divmod(pairs, 3)
-    return (base + (rest == 1), base + (rest == 2), base + (rest == 2))
+    return base + (rest == 1), base + (rest == 2), base + (rest == 2)
 
 
 def rotary_table(
@@ -45,15 +40,11 @@ def rotary_table(
     The j-th of an axis' n pairs turns by theta^(-j/n) radians a token.
     """
     angles = []
-    for axis, (length, pairs) in enumerate(zip(grid, axis_pairs(head_dim), strict=True)):
-        # Built from arange in every call: a buffer would stay on the meta device when diffusers loads a model lazily,
-        # and a converter folds these constants anyway.
+    # Built in every call: a buffer would stay on the meta device when diffusers loads a model lazily.
+    for place, pairs in zip(scaled_positions(grid, None, device).unbind(-1), axis_pairs(head_dim), strict=True):
         exponent = torch.arange(pairs, device=device, dtype=torch.float32) / pairs
-        turns = torch.arange(length, device=device, dtype=torch.float32)[:, None] * torch.pow(theta, -exponent)
-        shape = [1, 1, 1, pairs]
-        shape[axis] = length
-        angles.append(turns.reshape(shape).expand(*grid, pairs))
-    table = torch.cat(angles, dim=-1).reshape(-1, head_dim // 2)
+        angles.append(place[:, None] * torch.pow(theta, -exponent))
+    table = torch.cat(angles, dim=-1)
     return table.cos(), table.sin()
 
 
@@ -70,16 +61,11 @@ def scaled_positions(grid: Grid, scale: Scale | None, device: torch.device | str
 
 
 def spanning_table(positions: Tensor, heads: int, head_dim: int, theta: float = 10_000.0) -> RotaryTable:
-    """LTX-Video's table over the inner width of the unpruned model's heads, as one slice a head.
+    """LTX-Video's table over the inner width of the unpruned model's heads: each (..., heads, N, head_dim / 2) float32.
 
-    Its pairs (2i, 2i + 1) are stored as (i, i + head_dim / 2), as `rotate` turns them: the importer orders the rows of
-    q and k accordingly. The fastest channel turns by theta * pi / 2 radians where a coordinate moves by 1/2.
-
-    Args:
-        positions: (..., N, 3) from `scaled_positions`, or a clip's own.
-
-    Returns:
-        (cos, sin), each (..., heads, N, head_dim / 2) float32.
+    `positions` are (..., N, 3). Pairs (2i, 2i + 1) are stored as (i, i + head_dim / 2), as `rotate` turns them: the
+    importer orders the rows of q and k accordingly. The fastest channel turns by theta * pi / 2 radians where a
+    coordinate moves by 1/2.
     """
     width = heads * head_dim
     steps = torch.linspace(0.0, math.log(theta, theta), width // 6, device=positions.device, dtype=torch.float32)
@@ -91,10 +77,7 @@ def spanning_table(positions: Tensor, heads: int, head_dim: int, theta: float = 
 
 
 def rotate(x: Tensor, table: RotaryTable) -> Tensor:
-    """Rotate channel pairs (j, j + head_dim / 2) of tokens x (..., N, head_dim) by the angles of a table of N rows.
-
-    Dot products of two rotated tokens depend on their offset alone.
-    """
+    """Rotate channel pairs (j, j + head_dim / 2) of tokens x (..., N, head_dim) by the angles of a table of N rows."""
     cos, sin = (part.to(x.dtype) for part in table)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

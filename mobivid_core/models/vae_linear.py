@@ -1,7 +1,4 @@
-"""The VAE's linear path: patches of each frame to coefficients, coefficients of a group of frames to channels, by PCA.
-
-The patches overlap by an orthogonal fold (`Lap`).
-"""
+"""The VAE's linear path: overlapping patches of each frame to coefficients, those of a group of frames to channels."""
 
 from __future__ import annotations
 
@@ -26,15 +23,13 @@ def to_clip(frames: Tensor, batch: int) -> Tensor:
 class Lap(nn.Module):
     """Orthogonal fold of frames (N, C, H, W) across each inner border of tokens of `patch` x `patch` pixels.
 
-    Block transforms leave visible borders, because nothing ties the blocks' errors together. The lapped transforms'
-    remedy (Malvar 1989; the MDCT's time-domain aliasing): before the block transform, the pixels b - 1 - i and b + i on
-    both sides of a border b are rotated into each other by the angle
+    Block transforms leave visible borders. The lapped transforms' remedy (Malvar 1989): before the block transform, the
+    pixels b - 1 - i and b + i on both sides of a border b are rotated into each other by the angle
 
         theta_i = pi / 4 (1 - (i + 1/2) / (patch / 2)),    i = 0 .. patch / 2 - 1,
 
     45 degrees at the border and 0 in the token's middle; after decoding they are rotated back. Error energy is kept,
     and PCA on folded tokens is still the best linear code of them. In space only: along time it would break causality.
-    The frame's edges have no partner and stay as they are.
     """
 
     def __init__(self, patch: int) -> None:
@@ -78,11 +73,10 @@ class TimeMerge(nn.Module):
 
     def forward(self, frames: Tensor, batch: int) -> Tensor:
         x = frames.unflatten(0, (batch, -1))
-        steps = (x.shape[1] - 1) // self.time
         merged = self.first(x[:, 0]).unsqueeze(2)
-        if steps == 0:
+        if x.shape[1] == 1:
             return merged
-        groups = x[:, 1:].unflatten(1, (steps, self.time)).flatten(2, 3).flatten(0, 1)
+        groups = x[:, 1:].unflatten(1, (-1, self.time)).flatten(2, 3).flatten(0, 1)
         return torch.cat([merged, to_clip(self.rest(groups), batch)], dim=2)
 
 
@@ -121,15 +115,12 @@ class LinearEncoder(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, C, t, h, w)."""
-        return self.merge(self._coefficients(clip), clip.shape[0])
+        return self.merge(self.space(self.tokens(clip)), clip.shape[0])
 
     def tokens(self, clip: Tensor) -> Tensor:
         """Folded patches of each frame, (B, 3, T, H, W) -> (B * T, 3 * patch^2, h, w)."""
         frames = to_frames(clip)
         return F.pixel_unshuffle(frames if self.lap is None else self.lap(frames), self.patch)
-
-    def _coefficients(self, clip: Tensor) -> Tensor:
-        return self.space(self.tokens(clip))
 
     def fit(self, clips: Tensor) -> None:
         """Fit both stages by PCA (uncentred), each channel scaled to unit mean square on `clips`."""
@@ -138,7 +129,8 @@ class LinearEncoder(nn.Module):
         patches = (self.tokens(part[:, :, ::4]).movedim(1, -1).flatten(0, 2) for part in clips.split(16))
         basis, _ = _principal_axes(patches, 3 * self.patch * self.patch, kept)
         self.space.weight.copy_(basis.T[:, :, None, None])
-        coefficients = torch.cat([self._coefficients(part).unflatten(0, (len(part), -1)) for part in clips.split(16)])
+        parts = (self.space(self.tokens(part)).unflatten(0, (len(part), -1)) for part in clips.split(16))
+        coefficients = torch.cat(list(parts))
         groups = coefficients[:, 1:].unflatten(1, (-1, self.merge.time)).flatten(2, 3).flatten(0, 1)
         for layer, inputs in ((self.merge.first, coefficients[:, 0]), (self.merge.rest, groups)):
             if not len(inputs):  # images only: there is no group of frames to learn from
@@ -176,10 +168,6 @@ class LinearDecoder(nn.Module):
         for mine, theirs in ((self.split.first, encoder.merge.first), (self.split.rest, encoder.merge.rest)):
             mine.weight.copy_(torch.linalg.pinv(theirs.weight[:, :, 0, 0].double())[:, :, None, None])
 
-    def channel_energy(self) -> Tensor:
-        """Root of the pixel energy that one unit of each channel decodes to, (C,)."""
-        return self.split.rest.weight[:, :, 0, 0].norm(dim=0)
-
 
 def _principal_axes(rows: Iterable[Tensor], size: int, keep: int) -> tuple[Tensor, Tensor]:
     """Leading eigenvectors (size, keep) and mean squares (keep,) of the uncentred second moment of row batches."""
@@ -187,15 +175,13 @@ def _principal_axes(rows: Iterable[Tensor], size: int, keep: int) -> tuple[Tenso
     for part in rows:
         moment = moment + (part.T @ part).double()
         count += len(part)
-    moment = (moment / max(count, 1)).float()
-    if size <= 512 or moment.device.type != "cpu":
-        energy, axes = torch.linalg.eigh(moment)
-        order = energy.argsort(descending=True)[:keep]
-        return axes[:, order], energy[order].clamp(min=0)
-    # subspace iteration: on a CPU a full decomposition of a 3072-pixel patch would take most of a minute
-    basis = torch.randn(size, min(size, keep + 32), generator=torch.Generator().manual_seed(0))
-    for _ in range(12):
-        basis, _ = torch.linalg.qr(moment @ basis)
-    energy, inner = torch.linalg.eigh(basis.T @ moment @ basis)
+    moment, basis = (moment / max(count, 1)).float(), None
+    if size > 512 and moment.device.type == "cpu":
+        # subspace iteration: on a CPU a full decomposition of a 3072-pixel patch would take most of a minute
+        basis = torch.randn(size, min(size, keep + 32), generator=torch.Generator().manual_seed(0))
+        for _ in range(12):
+            basis, _ = torch.linalg.qr(moment @ basis)
+    energy, axes = torch.linalg.eigh(moment if basis is None else basis.T @ moment @ basis)
     order = energy.argsort(descending=True)[:keep]
-    return basis @ inner[:, order], energy[order].clamp(min=0)
+    axes = axes[:, order] if basis is None else basis @ axes[:, order]
+    return axes, energy[order].clamp(min=0)

@@ -67,10 +67,7 @@ class DecoderNet(nn.Module):
 
 
 class EncoderNet(nn.Module):
-    """Convolutional code of a clip beside the linear one, across token borders: the mirror image of `DecoderNet`.
-
-    Each group of frames is coded alone, as in the linear path. The last layer starts small, not at zero (`start`).
-    """
+    """Convolutional code of a clip beside the linear one, across token borders; each group of frames is coded alone."""
 
     def __init__(self, time: int, patch: int, width: int, channels: int) -> None:
         super().__init__()
@@ -95,8 +92,8 @@ class EncoderNet(nn.Module):
     def start(self, clips: Tensor, size: float = 0.03) -> None:
         """Scale the last layer to an output of root mean square `size` on clips.
 
-        From zero, and at AdamW's rate, this net hardly moved: the linear code is optimal for a linear decoder, so
-        that the first gradients say little. Noise of this size costs .004 dB of a code at 30 dB.
+        From zero this net hardly moved: the linear code is optimal for a linear decoder, so that the first gradients
+        say little. Noise of this size costs .004 dB of a code at 30 dB.
         """
         nn.init.zeros_(self.out.bias)
         self.out.weight.mul_(size / self(clips).square().mean().sqrt())

@@ -1,8 +1,7 @@
 """Reference for our VAE: diffusers' LTX-Video autoencoder, small, at the same ratio and latent channels.
 
-LTX-Video's VAE has the paper's ratio, 8x32x32, and is the one architecture of that ratio whose code is public. Two
-forms stand beside ours: as it is, from random weights, and around the same PCA start that ours has, so that a reader
-sees what the start gives and what the architecture gives.
+LTX-Video's VAE has the paper's ratio, 8x32x32, and is the one architecture of that ratio whose code is public. It
+stands beside ours from random weights and around our PCA start: so one sees what start and architecture give.
 
 Simplified: no perceptual or adversarial loss, no noise injection, no timestep conditioning of the decoder; the
 posterior's variance is not learnt, as in ours. As in LTX-Video, the decoder is not causal.
@@ -17,20 +16,17 @@ from diffusers import AutoencoderKLLTXVideo
 from torch import Tensor, nn
 
 from mobivid_core.errors import ParameterError
-from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.models.vae import MobiVidVAE, NormalisedLatents
 
 #: Channels of the stages from a quarter of the resolution down; the last is the bottleneck's.
 LTX_WIDTHS = (16, 32, 64, 64)
 
 
-class LTXStyleVAE(nn.Module):
+class LTXStyleVAE(NormalisedLatents, nn.Module):
     """`AutoencoderKLLTXVideo` in a small configuration, with the interface that measurements take.
 
-    Around `pca`, a fitted linear codec (`MobiVidVAE` of width 0 at 8x32x32), its nets' last layers start at zero; None
-    is LTX-Video's own form, from random weights.
-
-    Raises:
-        ParameterError: The linear codec has another ratio or other channels, or is not linear.
+    Around `pca`, a fitted linear codec (`MobiVidVAE` of width 0 at 8x32x32; a ParameterError says if it is not), its
+    nets' last layers start at zero; None is LTX-Video's own form, from random weights.
     """
 
     ratio = (8, 32, 32)
@@ -39,12 +35,11 @@ class LTXStyleVAE(nn.Module):
         self, latent_channels: int = 128, widths: tuple[int, int, int, int] = LTX_WIDTHS, pca: MobiVidVAE | None = None
     ) -> None:
         super().__init__()
-        if pca is not None and (
-            tuple(pca.config.ratio) != self.ratio or pca.config.latent_channels != latent_channels or pca.config.width
-        ):
+        given = pca is not None and (tuple(pca.config.ratio), pca.config.width, pca.config.latent_channels)
+        if given and given != (self.ratio, 0, latent_channels):
             raise ParameterError(
                 f"the linear start must be a MobiVidVAE of ratio {self.ratio}, width 0, {latent_channels} channels; "
-                f"got {tuple(pca.config.ratio)}, width {pca.config.width}, {pca.config.latent_channels} channels"
+                "got {}, width {}, {} channels".format(*given)
             )
         single, scaled = (1,) * (len(widths) + 1), (True, True, True, False)
         nets = AutoencoderKLLTXVideo(
@@ -73,22 +68,9 @@ class LTXStyleVAE(nn.Module):
         clip = self.decoder(z)
         return clip if self.linear_decoder is None else clip + self.linear_decoder(z)
 
-    def encode_latents(self, clip: Tensor) -> Tensor:
-        """Normalised latents (B, C, t, h, w), the posterior's mean."""
-        return (self.encode_raw(clip) - _per_channel(self.latents_mean)) / _per_channel(self.latents_std)
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Clip in [-1, 1] of normalised latents."""
-        raw = latents * _per_channel(self.latents_std) + _per_channel(self.latents_mean)
-        return self.decode_raw(raw).clamp(-1, 1)
-
     @torch.no_grad()
     def fit_statistics(self, clips: Tensor) -> None:
         """Make the latents of clips (N, 3, T, H, W) zero mean and unit variance a channel."""
         raw = torch.cat([self.encode_raw(part) for part in clips.split(16)])
         self.latents_mean.copy_(raw.mean((0, 2, 3, 4)))
         self.latents_std.copy_(raw.std((0, 2, 3, 4)).clamp(min=1e-6))
-
-
-def _per_channel(values: Tensor) -> Tensor:
-    return values.view(1, -1, 1, 1, 1)

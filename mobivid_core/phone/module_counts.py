@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mobivid_core.models.counts import LayerCount
 
-#: Layer kinds of the diffusion transformer (`counts.KINDS`) -> its modules, or its parameters outside modules.
+#: Layer kinds of the diffusion transformer (`counts.dit_counts`) -> its modules, or its parameters outside modules.
 DIT_KINDS = {
     "patch": r"proj_in|proj_out", "caption": r"caption_projection", "timestep": r"time_embed",
     "self_attention": r"blocks\.\d+\.attn1", "cross_attention": r"blocks\.\d+\.attn2", "ffn": r"blocks\.\d+\.ffn",
