@@ -16,7 +16,6 @@ from mobivid_core.phone.devices import NEURAL_ENGINE, Device, load_devices
 from mobivid_core.phone.efficiency import fit_efficiency
 from mobivid_core.phone.roofline import clip_seconds, clip_stages
 from mobivid_core.prune.costs import parameter_cost
-from mobivid_core.prune.greedy import EMPTY_LAYERS
 from mobivid_core.prune.plan import LEVELS
 from mobivid_core.prune.planner import floor_cost
 
@@ -58,8 +57,8 @@ class Look:
         rows = [
             {
                 "levels cut": " + ".join(levels),
-                "floor (M)": floor_cost(sizes, levels, cost=cost) / 1e6,
-                "with layers emptied (M)": floor_cost(sizes, levels, EMPTY_LAYERS, cost) / 1e6,
+                "floor (M)": floor_cost(sizes, levels, cost) / 1e6,
+                "with layers emptied (M)": floor_cost(sizes, levels, cost, least=0) / 1e6,
             }
             for levels in sets
         ]

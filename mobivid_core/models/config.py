@@ -6,11 +6,12 @@ data/paper/claims.csv (C20 to C22); hidden width and head width are assumed (32 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 #: What the options of a transformer's layers may be; the first is the project's own, the second LTX-Video's.
-QK_NORMS, ROPES, GELUS = ("per_head", "across_heads"), ("per_head", "across_heads"), ("exact", "tanh")
+_OPTIONS = {"qk_norm": ("per_head", "across_heads"), "rope": ("per_head", "across_heads"), "gelu": ("exact", "tanh")}
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,9 @@ class DiTConfig:
     ffn_widths: tuple[int, ...]  # FFN hidden width of each block
     in_channels: int = 128  # latent channels in and out
     text_dim: int = 768  # width of the text encoder's token states
-    qk_norm: str = "per_head"  # "per_head", or "across_heads": one RMS norm of q and k over all heads of a layer
-    # "per_head", or "across_heads": one rotary table over the width of all heads, a slice for each
-    rope: str = "per_head"
-    gelu: str = "exact"  # "exact" or "tanh"
+    qk_norm: str = "per_head"  # "across_heads": one RMS norm of q and k over all heads of a layer
+    rope: str = "per_head"  # "across_heads": one rotary table over the width of all heads, a slice for each
+    gelu: str = "exact"  # or "tanh"
     rope_span: int = 0  # with `rope="across_heads"`, heads that the table spans: those of the unpruned model
     # With `rope="across_heads"`, for each block the table's slice of every self-attention head
     rope_heads: tuple[tuple[int, ...], ...] = ()
@@ -38,22 +38,30 @@ class DiTConfig:
                 "self_heads, cross_heads and ffn_widths need one entry a block, got "
                 f"{len(self.self_heads)}, {len(self.cross_heads)} and {len(self.ffn_widths)}"
             )
-        for name, allowed in (("qk_norm", QK_NORMS), ("rope", ROPES), ("gelu", GELUS)):
+        for name, allowed in _OPTIONS.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         if self.rope == "per_head" and (self.rope_span or self.rope_heads):
             raise ValueError("rope_span and rope_heads belong to rope='across_heads'")
         if self.rope == "across_heads":
-            slices = [h for block in self.rope_heads for h in block]
-            if tuple(map(len, self.rope_heads)) != tuple(self.self_heads) or not set(slices) <= set(
-                range(self.rope_span)
-            ):
+            slices = {h for block in self.rope_heads for h in block}
+            if tuple(map(len, self.rope_heads)) != self.self_heads or not slices <= set(range(self.rope_span)):
                 raise ValueError("rope_heads needs one slice in 0..rope_span - 1 for every self-attention head")
 
     @property
     def blocks(self) -> int:
         """Number of transformer blocks."""
         return len(self.self_heads)
+
+    @property
+    def units(self) -> dict[str, tuple[int, ...]]:
+        """Number of units in each block, by kind."""
+        return {"self_heads": self.self_heads, "cross_heads": self.cross_heads, "ffn": self.ffn_widths}
+
+    @property
+    def widths(self) -> list[tuple[int, int, int]]:
+        """Self heads, cross heads and FFN neurons of each block."""
+        return list(zip(*self.units.values(), strict=True))
 
     @classmethod
     def uniform(cls, *, blocks: int, heads: int, ffn: int, hidden: int, head_dim: int, **other: Any) -> DiTConfig:
@@ -71,20 +79,26 @@ class DiTConfig:
         """
         options = {f.name: f.default for f in fields(self)[7:]}
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: _lists(v) for k, v in values.items() if k not in options or v != options[k]}
+        return {k: _nested(v, list) for k, v in values.items() if k not in options or v != options[k]}
 
     @classmethod
     def from_kwargs(cls, values: dict[str, Any]) -> DiTConfig:
         """Inverse of `as_kwargs`; lists become tuples."""
-        return cls(**{k: _tuples(v) for k, v in values.items()})
+        return cls(**{k: _nested(v, tuple) for k, v in values.items()})
 
 
-def _lists(value: Any) -> Any:
-    return [_lists(v) for v in value] if isinstance(value, tuple) else value
+def _nested(value: Any, kind: type) -> Any:
+    """Lists and tuples, at every depth, as one of them."""
+    return kind(_nested(v, kind) for v in value) if isinstance(value, (list, tuple)) else value
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
+def runs(indices: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending indices as (start, stop) of their runs: (0, 1, 2, 5) -> [(0, 3), (5, 6)]."""
+    found: list[tuple[int, int]] = []
+    for i in indices:
+        start = found.pop()[0] if found and found[-1][1] == i else i
+        found.append((start, i + 1))
+    return found
 
 
 #: The paper's 2 B server model as reconstructed: 1,916,569,728 parameters (data/paper, class `derived`).

@@ -35,37 +35,25 @@ class LinearCost:
 
     def total(self, sizes: DiTConfig) -> float:
         """Cost of a whole model."""
-        widths = zip(sizes.self_heads, sizes.cross_heads, sizes.ffn_widths, strict=False)
-        return self.fixed + sum(self.block_total(*w) for w in widths)
+        return self.fixed + sum(self.block_total(*widths) for widths in sizes.widths)
 
 
 def parameter_cost(sizes: DiTConfig) -> LinearCost:
-    """Parameters; `sizes` may be any model of the family, whose hidden, head and text widths set the prices.
-
-    Integer-valued; `parameter_cost(s).total(s)` equals the module's own parameter count.
-    """
+    """Parameters; `sizes` may be any model of the family, whose hidden, head and text widths set the prices."""
     return _priced(sizes, "parameters", lambda config: dit_params(config)["total"])
 
 
 def flop_cost(sizes: DiTConfig, tokens: int, text_tokens: int, batch: int = 1) -> LinearCost:
-    """FLOPs of one forward pass (a multiply-add is 2 FLOPs), attention included.
-
-    Args:
-        sizes: Any model of the family.
-        tokens: Latent tokens t*h*w of one clip.
-        text_tokens: Text tokens of one clip.
-        batch: Clips in the batch.
-    """
+    """FLOPs of a forward pass on clips of `tokens` latent tokens t*h*w each; `sizes` may be any model of the family."""
     return _priced(sizes, "FLOP", lambda config: batch * dit_flops(config, (tokens, 1, 1), text_tokens)["total"])
 
 
 def _priced(sizes: DiTConfig, unit: str, count: Callable[[DiTConfig], int]) -> LinearCost:
     """The price list of a count that is linear in heads and neurons, by leaving out one unit after the other."""
-    plain = sizes.widths_alone()
 
     def model(*widths: tuple[int, int, int]) -> int:
-        self_heads, cross_heads, neurons = zip(*widths, strict=True) if widths else ((), (), ())
-        return count(replace(plain, self_heads=self_heads, cross_heads=cross_heads, ffn_widths=neurons))
+        own, cross, ffn = zip(*widths, strict=True) if widths else ((), (), ())
+        return count(replace(sizes.widths_alone(), self_heads=own, cross_heads=cross, ffn_widths=ffn))
 
     fixed, bare = model(), model((0, 0, 0))
     head, cross, neuron = (model(one) - bare for one in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from mobivid_core.errors import CheckpointError, ParameterError
 from mobivid_core.files import write_text
-from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.config import DiTConfig, runs
 from mobivid_core.prune.costs import parameter_cost
-from mobivid_core.sensitivity.scores import UNIT_KINDS, unit_widths
+from mobivid_core.sensitivity.scores import UNIT_KINDS
 
 LEVELS = ("blocks", "heads", "ffn")
 _FORMAT = 1
@@ -37,20 +37,23 @@ class PruningPlan:
 
     def __post_init__(self) -> None:
         _check_indices("keep_blocks", self.keep_blocks, self.source.blocks)
-        for name, widths in unit_widths(self.source).items():
-            kept = getattr(self, name)
-            if len(kept) != len(self.keep_blocks):
-                raise ParameterError(
-                    f"plan.{name} has {len(kept)} entries; expected one a kept block, {len(self.keep_blocks)}"
-                )
-            for block, units in zip(self.keep_blocks, kept, strict=False):
+        for name, widths in self.source.units.items():
+            kept, blocks = getattr(self, name), len(self.keep_blocks)
+            if len(kept) != blocks:
+                raise ParameterError(f"plan.{name} has {len(kept)} entries; expected one a kept block, {blocks}")
+            for block, units in zip(self.keep_blocks, kept, strict=True):
                 _check_indices(f"{name} of block {block}", units, widths[block])
 
     @classmethod
     def keep_all(cls, sizes: DiTConfig) -> PruningPlan:
         """The plan that removes nothing."""
-        whole = {name: tuple(tuple(range(w)) for w in widths) for name, widths in unit_widths(sizes).items()}
-        return cls(sizes, tuple(range(sizes.blocks)), **whole)
+        return cls.of_blocks(sizes, range(sizes.blocks), {})
+
+    @classmethod
+    def of_blocks(cls, sizes: DiTConfig, keep_blocks: Sequence[int], notes: dict) -> PruningPlan:
+        """The plan that keeps whole blocks."""
+        whole = {kind: tuple(tuple(range(widths[b])) for b in keep_blocks) for kind, widths in sizes.units.items()}
+        return cls(sizes, tuple(keep_blocks), **whole, notes=notes)
 
     @property
     def sizes(self) -> DiTConfig:
@@ -86,31 +89,22 @@ class PruningPlan:
             **kept,
         }
         # One line a key, one line a block: short enough to read and to compare in a diff.
-        lines = []
-        for key, value in record.items():
-            text = json.dumps(value)
-            if key in kept:
-                text = "[\n" + ",\n".join(f"  {json.dumps(block)}" for block in value) + "\n ]"
-            lines.append(f" {json.dumps(key)}: {text}")
-        return "{\n" + ",\n".join(lines) + "\n}\n"
+        texts = {key: json.dumps(value) for key, value in record.items()}
+        texts |= {key: "[\n" + ",\n".join(f"  {json.dumps(block)}" for block in kept[key]) + "\n ]" for key in kept}
+        return "{\n" + ",\n".join(f" {json.dumps(key)}: {text}" for key, text in texts.items()) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str) -> PruningPlan:
-        """Inverse of `to_json`.
-
-        Raises:
-            CheckpointError: The text is not a plan.
-        """
+        """Inverse of `to_json`; `CheckpointError` when the text is not a plan."""
         try:
             record = json.loads(text)
             if record["format"] != _FORMAT:
                 raise CheckpointError(f"plan format {record['format']!r} is unknown; this version reads {_FORMAT}")
             source = DiTConfig.from_kwargs(record["source"])
             kept = {n: tuple(_from_runs(units) for units in record[n]) for n in UNIT_KINDS[1:]}
-            plan = cls(source, tuple(record["keep_blocks"]), **kept, notes=record["notes"])
+            return cls(source, tuple(record["keep_blocks"]), **kept, notes=record["notes"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"not a pruning plan: {error!r}; make it again with {MAKER}") from error
-        return plan
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON."""
@@ -132,19 +126,10 @@ def _check_indices(what: str, indices: Sequence[int], width: int) -> None:
 
 def _to_runs(indices: Sequence[int]) -> str:
     """(0, 1, 2, 5) -> "0-2 5"."""
-    runs: list[list[int]] = []
-    for i in indices:
-        if runs and i == runs[-1][1] + 1:
-            runs[-1][1] = i
-        else:
-            runs.append([i, i])
-    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    return " ".join(str(a) if b == a + 1 else f"{a}-{b - 1}" for a, b in runs(indices))
 
 
 def _from_runs(text: str) -> tuple[int, ...]:
     """Inverse of `_to_runs`."""
-    indices: list[int] = []
-    for part in text.split():
-        first, _, last = part.partition("-")
-        indices.extend(range(int(first), int(last or first) + 1))
-    return tuple(indices)
+    ends = (part.partition("-") for part in text.split())
+    return tuple(i for first, _, last in ends for i in range(int(first), int(last or first) + 1))

@@ -10,15 +10,7 @@ from mobivid_core.measure.intervals import rank_correlation
 from mobivid_core.models.config import MINI_MOBILE, MINI_SERVER, MOBILE, SERVER, SMOKE_SERVER
 from mobivid_core.prune.costs import flop_cost, parameter_cost
 from mobivid_core.prune.plan import PruningPlan
-from mobivid_core.prune.planner import (
-    EMPTY_LAYERS,
-    Minimum,
-    Targets,
-    floor_cost,
-    plan_for_budget,
-    plan_for_targets,
-    uniform_plan,
-)
+from mobivid_core.prune.planner import Targets, floor_cost, plan_for_budget, plan_for_targets, uniform_plan
 from mobivid_core.sensitivity.estimators import random_scores
 from mobivid_core.sensitivity.scores import Scores
 
@@ -84,21 +76,17 @@ def test_rounding_to_multiples_and_other_costs() -> None:
     assert cost.total(plan.sizes) <= 0.6 * cost.total(MINI_SERVER)
 
 
-def test_layers_are_emptied_only_when_asked() -> None:
-    scores = random_scores(MINI_SERVER)
-    budget = floor_cost(MINI_SERVER, ("heads", "ffn"), Minimum())
-    plan = plan_for_budget(scores, MINI_SERVER, budget, ("heads", "ffn"))
+def test_no_layer_is_emptied() -> None:
+    budget = floor_cost(MINI_SERVER, ("heads", "ffn"))
+    plan = plan_for_budget(random_scores(MINI_SERVER), MINI_SERVER, budget, ("heads", "ffn"))
     assert set(plan.sizes.self_heads) == set(plan.sizes.cross_heads) == set(plan.sizes.ffn_widths) == {1}
-    empty = floor_cost(MINI_SERVER, ("heads", "ffn"), EMPTY_LAYERS)
-    plan = plan_for_budget(scores, MINI_SERVER, empty, ("heads", "ffn"), minimum=EMPTY_LAYERS)
-    assert set(plan.sizes.self_heads) == {0}
 
 
 def test_impossible_budgets_name_the_floor() -> None:
     # Paper scale: no single width level reaches the mobile model's size (reconstruction.md: 0.976 B and 0.977 B).
     target = parameter_cost(MOBILE).total(MOBILE)
     for levels, floor in ((("heads",), 0.976e9), (("ffn",), 0.977e9)):
-        computed = floor_cost(SERVER, levels, EMPTY_LAYERS)
+        computed = floor_cost(SERVER, levels, least=0)
         assert abs(computed - floor) < 1e6
         with pytest.raises(BudgetError, match=f"{levels[0]}.*floor.*{computed:,.0f}.*raise the budget"):
             plan_for_budget(random_scores(SERVER), SERVER, target, levels)
