@@ -117,7 +117,7 @@ def host_modulation(model: MobiVidTransformer3DModel, timesteps: Tensor) -> Tens
         shift and 1 + scale of the exit.
     """
     with torch.no_grad():
-        modulation, embedded = model.time_modulation(timesteps)
+        modulation, embedded = model.time_embed(timesteps)
         blocks = [block.scale_shift_table + modulation for block in model.blocks]
         rows = torch.cat([*blocks, model.scale_shift_table + embedded[:, None]], dim=1)
         rows[:, [i for i in range(rows.shape[1] - 2) if i % 6 in (1, 4)] + [-1]] += 1

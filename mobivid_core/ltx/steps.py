@@ -29,12 +29,11 @@ from mobivid_core.ltx.score import ScoreSettings, score
 from mobivid_core.ltx.shards import LatentShards, as_inputs
 from mobivid_core.ltx.trajectories import trajectories
 from mobivid_core.models.counts import dit_flops, latent_grid
-from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.dit import SUBLAYERS, MobiVidTransformer3DModel
 from mobivid_core.models.ltx import MobiVidLTXTransformer
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.refit import refit
 from mobivid_core.sensitivity.scores import Scores
-from mobivid_core.sensitivity.staged import SUBLAYERS
 from mobivid_core.train.distributed import agreed, processes
 from mobivid_core.train.loop import TrainResult
 

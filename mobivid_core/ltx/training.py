@@ -26,7 +26,7 @@ from mobivid_core.ltx.trajectories import TrajectoryFiles, in_own_type
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.recovery import matched_features
-from mobivid_core.sensitivity.kd import kd_loss, with_data
+from mobivid_core.sensitivity.kd import kd_loss
 from mobivid_core.train.distributed import SplitLoss, processes, whole
 from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
 
@@ -76,11 +76,10 @@ def recover(
     def error(noisy: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         with torch.no_grad(), torch.autocast(noisy.device.type, enabled=False):
             given = noisy.to(teacher.dtype), timestep, text.to(teacher.dtype), mask
-            answer, states = teacher(*given, feature_blocks=matched.teacher, return_dict=False)
-        own = student(noisy, timestep, text, mask, feature_blocks=matched.student, return_dict=False)
+            answer, states = teacher(*given, feature_blocks=tuple(matched.values()), return_dict=False)
+        own = student(noisy, timestep, text, mask, feature_blocks=tuple(matched), return_dict=False)
         own = own[0].float(), [s.float() for s in own[1]]
-        terms = kd_loss(own, (answer.float(), [s.float() for s in states]))
-        return with_data(terms, own[0], wanted, settings.data_weight)
+        return kd_loss(own, (answer.float(), [s.float() for s in states]), wanted, settings.data_weight)
 
     return run(student, SplitLoss(draw, error), data, settings, folder, "recovery", steps=WATCH_STEPS)
 

@@ -6,13 +6,15 @@ Paper: the server DiT's block. Both layers may have zero units left; what remain
 from __future__ import annotations
 
 import math
-import struct
 import warnings
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mobivid_core.models.config import runs
 from mobivid_core.models.rope import RotaryTable, rotate
 
 
@@ -40,8 +42,7 @@ class HeadRMSNorm(nn.Module):
 class AcrossHeadsRMSNorm(HeadRMSNorm):
     """RMS norm of all heads' vectors together, as in LTX-Video and Wan.
 
-    A head that goes takes its share of the mean square along. So that a masked model equals the pruned one, a gate
-    weighs its head's share: the mean is over the heads that are left.
+    So that a masked model equals the pruned one, a gate weighs its head's share: the mean is over the heads left.
     """
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
@@ -58,49 +59,35 @@ class AcrossHeadsRMSNorm(HeadRMSNorm):
 class Attention(nn.Module):
     """Multi-head attention from tokens to themselves or to text.
 
-    Attributes:
-        to_q, to_k, to_v: (hidden -> heads * head_dim); head i owns rows i * head_dim onwards.
-        to_out: (heads * head_dim -> hidden); head i owns columns i * head_dim onwards.
+    Head i owns the `head_dim` rows of `to_q`, `to_k`, `to_v` and columns of `to_out` from i * head_dim onwards.
     """
 
     def __init__(
-        self,
-        hidden: int,
-        heads: int,
-        head_dim: int,
-        qk_norm: str = "per_head",
-        rope_heads: tuple[int, ...] | None = None,
+        self, hidden: int, heads: int, head_dim: int, qk_norm: str = "per_head", rope_heads: Sequence[int] | None = None
     ) -> None:
         """Build the layer; `rope_heads` are its heads' slices of a table over all heads, None with a table per head."""
         super().__init__()
         self.heads, self.head_dim, self.across = heads, head_dim, qk_norm == "across_heads"
-        self.rope_runs = None if rope_heads is None else _runs(rope_heads)
+        self.rope_runs = None if rope_heads is None else runs(rope_heads)
         inner, norm = heads * head_dim, AcrossHeadsRMSNorm if self.across else HeadRMSNorm
         self.to_q, self.to_k, self.to_v = linear(hidden, inner), linear(hidden, inner), linear(hidden, inner)
         self.norm_q, self.norm_k = norm(heads, head_dim), norm(heads, head_dim)
         self.to_out = linear(inner, hidden)
 
     def forward(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        mask: Tensor | None = None,
-        table: RotaryTable | None = None,
-        gate: Tensor | None = None,
-    ) -> Tensor:
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None,
+        table: RotaryTable | None = None, gate: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Attend from x (B, N, hidden) to context (B, L, hidden), None for itself: (B, N, hidden).
 
-        Args:
-            mask: Broadcasts to (B, H, N, L): bool (True = attend) or float (added to the scores).
-            table: Rotary table of the N tokens, for self-attention; over all heads of the unpruned model, or a head's.
-            gate: (H,) or (B, H) multiplier of the head outputs.
+        The mask broadcasts to (B, H, N, L): bool (True = attend) or float (added to the scores). The rotary table is of
+        the N tokens, over all heads of the unpruned model or for each; the gate multiplies heads, (H,) or (B, H).
         """
         if not self.heads:
             return self.to_out.bias.expand_as(x)
         context = x if context is None else context
         query, key = self.query_and_key(x, context, table, gate)
-        value = self._split(self.to_v(context))
-        heads = attend(query, key, value, mask)
+        heads = attend(query, key, self._split(self.to_v(context)), mask)
         if gate is not None:
             heads = heads * gate[..., None, None].to(heads.dtype)
         return self.to_out(heads.transpose(1, 2).flatten(2))
@@ -143,25 +130,23 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     return scores.softmax(-1) @ value
 
 
-#: tanh GELU is x sigmoid(a x + b x^3) with these.
-_TANH_GELU = (math.sqrt(8 / math.pi), 0.044715 * math.sqrt(8 / math.pi))
-
-
 def _halves(value: float) -> tuple[float, float]:
     """The largest float16 number below a positive value, and the rest."""
-    (bits,) = struct.unpack("H", struct.pack("e", value))
-    (half,) = struct.unpack("e", struct.pack("H", bits))
+    half = float(np.float16(value))
     if half > value:
-        (half,) = struct.unpack("e", struct.pack("H", bits - 1))
+        half = float(np.nextafter(np.float16(value), np.float16(0)))
     return half, value - half
+
+
+#: tanh GELU is x sigmoid(a x + b x^3) with these, each as `_halves`.
+_TANH_GELU = tuple(_halves(scale * math.sqrt(8 / math.pi)) for scale in (1, 0.044715))
 
 
 class Gelu(nn.Module):
     """GELU, "exact" or its "tanh" approximation, which is written out where a graph is exported.
 
     Conversion to Core ML drops the approximation's keyword silently. 0.5 (1 + tanh(u)) = sigmoid(2 u) keeps float16
-    finite: where the square overflows, the sigmoid is 0 or 1. A float16 package rounds the two constants, which alone
-    costs 1e-5, so each is written as a float16 number and its (never negative) rest.
+    finite. Rounding the two constants would alone cost 1e-5: each is a float16 number and its (never negative) rest.
     """
 
     def __init__(self, kind: str = "exact") -> None:
@@ -173,7 +158,7 @@ class Gelu(nn.Module):
         if not self.tanh:
             return F.gelu(x)
         if torch.compiler.is_exporting():
-            (a, a_rest), (b, b_rest), square = *map(_halves, _TANH_GELU), x * x
+            (a, a_rest), (b, b_rest), square = *_TANH_GELU, x * x
             return x * torch.sigmoid(x * (square * b + a) + x * (square * b_rest + a_rest))
         return F.gelu(x, approximate="tanh")
 
@@ -190,18 +175,5 @@ class FeedForward(nn.Module):
         """x: (B, N, hidden) -> same; gate: (width,) or (B, width) multiplier of the neurons."""
         if not self.width:
             return self.down.bias.expand_as(x)
-        inner = self.activation(self.up(x))
-        if gate is not None:
-            inner = inner * gate[..., None, :].to(inner.dtype)
-        return self.down(inner)
-
-
-def _runs(heads: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(0, 1, 2, 5) -> [(0, 3), (5, 6)]: slices cut a table without an index tensor, which converters fold."""
-    runs: list[tuple[int, int]] = []
-    for h in heads:
-        if runs and runs[-1][1] == h:
-            runs[-1] = (runs[-1][0], h + 1)
-        else:
-            runs.append((h, h + 1))
-    return runs
+        neurons = self.activation(self.up(x))
+        return self.down(neurons if gate is None else neurons * gate[..., None, :].to(neurons.dtype))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,14 +23,12 @@ from mobivid_core.prune.refit import refit
 from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.kd import Reference, output_errors
-from mobivid_core.sensitivity.scores import unit_widths
 
 if TYPE_CHECKING:
     from mobivid_core.data.latents import LatentDataset
 
 
-@dataclass(frozen=True)
-class Arm:
+class Arm(NamedTuple):
     """One recipe: a plan, and whether the least-squares refit comes before the recovery."""
 
     name: str
@@ -38,8 +36,7 @@ class Arm:
     refit: bool = True
 
 
-@dataclass(frozen=True)
-class ArmResult:
+class ArmResult(NamedTuple):
     """What one arm reached."""
 
     arm: Arm
@@ -63,14 +60,8 @@ def run_arms(
 
     All arms see the same recovery batches, whose teacher answers are computed once.
     """
-    bank = TeacherBank(
-        teacher,
-        data,
-        settings.batch,
-        feature_blocks_for([arm.plan for arm in arms]),
-        settings.seed,
-        keep=True,
-    )
+    blocks = feature_blocks_for([arm.plan for arm in arms])
+    bank = TeacherBank(teacher, data, settings.batch, blocks, settings.seed, keep=True)
     results = []
     for arm in tqdm(arms, desc="arms", disable=not progress, ascii=True, mininterval=2.0):
         began = time.perf_counter()
@@ -86,11 +77,7 @@ def run_arms(
 
 
 def arms_table(results: Sequence[ArmResult], teacher_parameters: int, seed: int = 0) -> pd.DataFrame:
-    """One row an arm: size, KD loss at each stage, and the 95 % bootstrap interval over held-out clips after recovery.
-
-    Columns arm, parameters, share, KD pruned, KD refitted (blank without a refit), KD recovered, low, high, interval,
-    n, seconds.
-    """
+    """One row an arm: size, KD loss at each stage, and its 95 % bootstrap interval over held-out clips at the end."""
     rows = []
     for result in results:
         found = intervals.cells(intervals.mean(result.recovered, seed=seed))
@@ -111,32 +98,25 @@ def arms_table(results: Sequence[ArmResult], teacher_parameters: int, seed: int 
 
 def random_units(plan: PruningPlan, seed: int = 0) -> PruningPlan:
     """The same blocks and widths with randomly drawn heads and neurons: the baseline of the ranking."""
-    rng = np.random.default_rng(seed)
-    drawn = {
-        name: tuple(
-            tuple(sorted(int(i) for i in rng.choice(width[block], len(kept), replace=False)))
-            for block, kept in zip(plan.keep_blocks, getattr(plan, name), strict=True)
-        )
-        for name, width in unit_widths(plan.source).items()
-    }
+    rng, drawn = np.random.default_rng(seed), {}
+    for kind, widths in plan.source.units.items():
+        counts = zip(plan.keep_blocks, map(len, getattr(plan, kind)), strict=True)
+        drawn[kind] = tuple(tuple(sorted(rng.choice(widths[b], n, replace=False).tolist())) for b, n in counts)
     return replace(plan, **drawn, notes={"method": "random units", "seed": seed})
 
 
 def plan_and_repair(results: Sequence[ArmResult], names: Sequence[str], ours: str, seed: int = 0) -> pd.DataFrame:
     """Plans with and without the refit: each row's KD loss after recovery over that of `ours` with the same repair.
 
-    `names` are the plans, as the arms are called without "no refit: "; `results` has both arms of each.
-
-    Returns:
-        Columns plan, refit, KD recovered, over ours (value, low, high, interval, n: paired over held-out clips).
+    `names` are the plans, as the arms are called without "no refit: "; `results` has both arms of each. Intervals are
+    paired over held-out clips.
     """
-    by_name = {result.arm.name: result for result in results}
+    recovered = {result.arm.name: result.recovered for result in results}
     rows = []
     for repair, prefix in (("no", "no refit: "), ("yes", "")):
-        base = by_name[prefix + ours].recovered
         for name in names:
-            recovered = by_name[prefix + name].recovered
-            found = intervals.ratio(recovered, base, seed=seed)
-            loss = {"plan": name, "refit": repair, "KD recovered": float(recovered.mean())}
-            rows.append(loss | intervals.cells(found))
+            errors = recovered[prefix + name]
+            over = intervals.ratio(errors, recovered[prefix + ours], seed=seed)
+            row = {"plan": name, "refit": repair, "KD recovered": float(errors.mean())}
+            rows.append(row | intervals.cells(over))
     return pd.DataFrame(rows).rename(columns={"value": "over ours"})

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from mobivid_core.flow.condition import Condition
-from mobivid_core.flow.path import DROP_TEXT, TIMESTEP_SCALE, interpolate, sample_sigmas, velocity
+from mobivid_core.flow.path import flow_batch
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.plan import PruningPlan
-from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, MatchedFeatures, kd_loss, with_data
+from mobivid_core.sensitivity.calibration import CalibrationSet
+from mobivid_core.sensitivity.kd import FEATURE_WEIGHT, Reference, forward, kd_loss
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
 
 if TYPE_CHECKING:
@@ -33,61 +34,36 @@ class RecoverySettings:
     batch: int = 32  # clips a step
     learning_rate: float = 1e-3  # peak rate of AdamW; cosine decay to 2 %
     feature_weight: float = FEATURE_WEIGHT  # weight of the feature term; 0 leaves the output term alone
-    # Weight of the flow-matching loss on the clips' own velocities; 0 learns from the teacher only
-    data_weight: float = 0.0
+    data_weight: float = 0.0  # weight of the error of the clips' own velocities; 0 learns from the teacher only
     seed: int = 0  # seed of batches; `TeacherBank` draws from it
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """One batch with the teacher's answer."""
-
-    noisy: Tensor  # (B, C, t, h, w)
-    timestep: Tensor  # (B,)
-    text: Tensor  # (B, L, D)
-    mask: Tensor  # (B, L)
-    velocity: Tensor  # (B, C, t, h, w) of the data
-    output: Tensor  # (B, C, t, h, w) the teacher's
-    features: dict[int, Tensor]  # teacher block -> (B, N, hidden)
-
-
 class TeacherBank:
-    """Batches of training clips with the frozen teacher's answers, by step.
+    """Batches of training clips with the frozen teacher's answers, a function of (seed, step).
 
-    Args:
-        features: Teacher blocks whose states may be asked for.
-        seed: Batches are a function of (seed, step).
-        keep: Remember answers (about 0.5 MB each for the miniature), for several students in turn.
+    `features` are the teacher blocks whose states may be asked for; `keep` remembers answers (about 0.5 MB each for the
+    miniature), for several students in turn.
     """
 
     def __init__(
-        self,
-        teacher: MobiVidTransformer3DModel,
-        data: LatentDataset,
-        batch: int,
-        features: Sequence[int] = (),
-        seed: int = 0,
-        keep: bool = False,
-    ) -> None:
+        self, teacher: MobiVidTransformer3DModel, data: LatentDataset, batch: int, features: Sequence[int] = (),
+        seed: int = 0, keep: bool = False,
+    ) -> None:  # fmt: skip
         self.teacher, self.data, self.batch = teacher.eval(), data, batch
-        self.features, self.seed = tuple(sorted(set(features))), seed
-        self._kept: dict[int, Lesson] | None = {} if keep else None
+        self.features, self.seed, self.keep = tuple(sorted(set(features))), seed, keep
+        self._kept: dict[int, Reference] = {}
 
     @torch.no_grad()
-    def lesson(self, step: int) -> Lesson:
+    def lesson(self, step: int) -> Reference:
         """The batch of one step."""
-        if self._kept is not None and step in self._kept:
+        if step in self._kept:
             return self._kept[step]
         generator = torch.Generator().manual_seed((self.seed * 7_368_787 + 1_000 + step) % 2**63)
         clean, text, mask = self.data.draw(self.batch, generator)
-        condition = Condition(text, mask, self.data.null_text, self.data.null_mask).dropped(DROP_TEXT, generator)
-        text, mask = condition.text, condition.mask
-        sigma, noise = sample_sigmas(self.batch, generator), torch.randn(clean.shape, generator=generator)
-        noisy, timestep = interpolate(clean, noise, sigma), TIMESTEP_SCALE * sigma
-        output, states = self.teacher(noisy, timestep, text, mask, feature_blocks=self.features, return_dict=False)
-        features = dict(zip(self.features, states, strict=False))
-        lesson = Lesson(noisy, timestep, text, mask, velocity(clean, noise), output, features)
-        if self._kept is not None:
+        captions = Condition(text, mask, self.data.null_text, self.data.null_mask)
+        batch = CalibrationSet(*flow_batch(clean, captions, generator))
+        lesson = Reference(batch, *forward(self.teacher, batch, self.features), self.features)
+        if self.keep:
             self._kept[step] = lesson
         return lesson
 
@@ -102,40 +78,39 @@ def recover(
 ) -> tuple[MobiVidTransformer3DModel, TrainResult]:
     """Train a copy of a pruned student against its teacher; (recovered copy, training result with its log)."""
     student = copy.deepcopy(student).requires_grad_(True)
-    matched = matched_features(plan) if settings.feature_weight else MatchedFeatures()
+    matched = matched_features(plan) if settings.feature_weight else {}
 
     def loss(step: int, _: torch.Generator) -> dict[str, Tensor]:
         lesson = bank.lesson(step)
-        answer = student(
-            lesson.noisy, lesson.timestep, lesson.text, lesson.mask, feature_blocks=matched.student, return_dict=False
+        states = dict(zip(lesson.feature_blocks, lesson.features, strict=True))
+        return kd_loss(
+            forward(student, lesson.calibration, tuple(matched)),
+            (lesson.output, [states[b] for b in matched.values()]),
+            lesson.calibration.velocity,
+            settings.data_weight,
+            settings.feature_weight,
         )
-        terms = kd_loss(answer, (lesson.output, [lesson.features[b] for b in matched.teacher]), settings.feature_weight)
-        return with_data(terms, answer[0], lesson.velocity, settings.data_weight)
 
+    twentieth = max(1, settings.steps // 20)
     schedule = TrainSettings(
-        steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        warmup=max(1, settings.steps // 20),
-        weight_decay=0.0,
-        ema=0.0,
-        log_every=max(1, settings.steps // 20),
-        seed=settings.seed,
-    )
+        settings.steps, learning_rate=settings.learning_rate, warmup=twentieth, weight_decay=0.0, ema=0.0,
+        log_every=twentieth, seed=settings.seed,
+    )  # fmt: skip
     result = train(student, loss, schedule, title="recovery", progress=progress)
     return student.eval(), result
 
 
-def matched_features(plan: PruningPlan) -> MatchedFeatures:
-    """Three evenly spaced student blocks, and the teacher state that each is trained to reach.
+def matched_features(plan: PruningPlan) -> dict[int, int]:
+    """Three evenly spaced student blocks, and the teacher block whose state each is trained to reach.
 
     A kept block also does the work of the removed blocks that follow it, so its target is the teacher's state before
     the next kept block. The last block is left to the output term.
     """
     inner = len(plan.keep_blocks) - 1
     picked = sorted({round((i + 1) * inner / 4) for i in range(3)} & set(range(inner)))
-    return MatchedFeatures(tuple(picked), tuple(plan.stands_for(i) for i in picked))
+    return {i: plan.stands_for(i) for i in picked}
 
 
 def feature_blocks_for(plans: Sequence[PruningPlan]) -> tuple[int, ...]:
     """Teacher blocks whose states any of the plans' students is matched with."""
-    return tuple(sorted({b for plan in plans for b in matched_features(plan).teacher}))
+    return tuple(sorted({b for plan in plans for b in matched_features(plan).values()}))

@@ -1,7 +1,7 @@
 """Choose blocks to remove one at a time, measuring again after each; then score the widths of the rest.
 
-Removing a block changes the damage of removing others, so one-shot block scores mislead. Backward elimination with
-the exact KD loss costs n + (n-1) + ... forward passes on a small calibration set: seconds on the miniature.
+Removing a block changes the damage of removing others, so one-shot block scores mislead. Backward elimination with the
+exact KD loss costs n + (n-1) + ... forward passes on a small calibration set: seconds on the miniature.
 """
 
 from __future__ import annotations
@@ -19,34 +19,23 @@ from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.damage import gauss_newton_sensitivity
 from mobivid_core.sensitivity.kd import BATCH, Reference, reference
-from mobivid_core.sensitivity.scores import Scores, unit_widths
-from mobivid_core.sensitivity.staged import enter, leave, run_block
+from mobivid_core.sensitivity.scores import Scores
 
 
 @torch.no_grad()
 def eliminate_blocks(
     model: MobiVidTransformer3DModel, against: Reference, keep: int, progress: bool = True
 ) -> tuple[tuple[int, ...], list[tuple[int, float]]]:
-    """Remove the block that adds the least loss, measure all again, until `keep` blocks are left.
+    """Remove the block that adds the least loss (output term), measure all again, until `keep` blocks are left.
 
-    Args:
-        model: The teacher.
-        against: Its answers; only the output term is used.
-        keep: Blocks that stay.
-        progress: Show a bar.
-
-    Returns:
-        (kept blocks, [(removed block, KD loss after its removal)] in order).
-
-    Raises:
-        BudgetError: More blocks than there are, or none.
-        ParameterError: A loss is not finite.
+    Returns the kept blocks and, in order, each removed one with the loss after it. A BudgetError says if `keep` is more
+    than there are, or none; a ParameterError if a loss is not finite.
     """
     total = len(model.blocks)
     if not 1 <= keep <= total:
         raise BudgetError(f"cannot keep {keep} of {total} blocks; keep 1 to {total}")
     alive, history = list(range(total)), []
-    entries = [(rows, *enter(model, batch)) for rows, batch in against.calibration.batches(BATCH)]
+    entries = [(rows, *model.enter(*batch.inputs)) for rows, batch in against.calibration.batches(BATCH)]
     for _ in tqdm(range(total - keep), desc="removing blocks", disable=not progress, ascii=True, mininterval=2.0):
         losses = _losses_without_each(model, against, entries, alive)
         if not np.isfinite(losses).all():  # argmin would take the NaN
@@ -65,17 +54,16 @@ def _losses_without_each(
         for p in range(len(alive)):
             y = x
             for b in alive[p + 1 :]:
-                y = run_block(model, b, y, context)
-            error = leave(model, y, context) - against.output[rows]
+                y = model.run_block(b, y, context)
+            error = model.leave(y, context) - against.output[rows]
             losses[p] += scale * float(error.square().sum()) / len(against.calibration)
-            x = run_block(model, alive[p], x, context)
+            x = model.run_block(alive[p], x, context)
     return losses
 
 
 def without_blocks(sizes: DiTConfig, keep_blocks: tuple[int, ...]) -> PruningPlan:
     """The plan that keeps whole blocks."""
-    whole = {k: tuple(tuple(range(widths[b])) for b in keep_blocks) for k, widths in unit_widths(sizes).items()}
-    return PruningPlan(sizes, tuple(keep_blocks), **whole, notes={"method": "whole blocks"})
+    return PruningPlan.of_blocks(sizes, keep_blocks, {"method": "whole blocks"})
 
 
 def rescore(
@@ -85,14 +73,12 @@ def rescore(
 
     Removed blocks get score 0 and their units too; block scores of kept blocks are those of the shortened model.
     """
-    sizes = model.sizes
-    short = prune(model, without_blocks(sizes, keep_blocks)).eval()
+    short = prune(model, without_blocks(model.sizes, keep_blocks)).eval()
     found, _ = gauss_newton_sensitivity(short, reference(short, against.calibration), probes=probes, seed=seed)
-    blocks = np.zeros(sizes.blocks)
+    blocks = np.zeros(model.sizes.blocks)
     blocks[list(keep_blocks)] = found.blocks
-    place = {b: i for i, b in enumerate(keep_blocks)}
-    parts = {
-        k: tuple(getattr(found, k)[place[b]] if b in place else np.zeros(w[b]) for b in range(sizes.blocks))
-        for k, w in unit_widths(sizes).items()
-    }
+    parts = {}
+    for kind, widths in model.sizes.units.items():
+        own = dict(zip(keep_blocks, getattr(found, kind), strict=True))
+        parts[kind] = tuple(own.get(b, np.zeros(width)) for b, width in enumerate(widths))
     return replace(found, blocks=blocks, **parts, estimator=f"{found.estimator}_rescored")

@@ -11,24 +11,20 @@ from torch import Tensor
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.config import DiTConfig
-from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.gates import Gates
+from mobivid_core.models.dit import Gates, MobiVidTransformer3DModel
 from mobivid_core.prune.plan import PruningPlan
 
 
 def gates_for(plan: PruningPlan, sizes: DiTConfig) -> Gates:
-    """Gates of the source model that switch off everything the plan removes.
-
-    Raises:
-        ParameterError: The plan was made for a model of other sizes.
-    """
+    """Gates of the source model, of these `sizes`, that switch off everything the plan removes."""
     _check_source(plan, sizes)
-    gates = Gates.ones(sizes).map(torch.zeros_like)
+    gates = Gates.ones(sizes)
+    for gate in gates.tensors():
+        gate.zero_()
     gates.blocks[list(plan.keep_blocks)] = 1
-    for i, b in enumerate(plan.keep_blocks):
-        gates.self_heads[b][list(plan.self_heads[i])] = 1
-        gates.cross_heads[b][list(plan.cross_heads[i])] = 1
-        gates.ffn[b][list(plan.ffn[i])] = 1
+    for kind in sizes.units:
+        for b, kept in zip(plan.keep_blocks, getattr(plan, kind), strict=True):
+            getattr(gates, kind)[b][list(kept)] = 1
     return gates
 
 
@@ -36,12 +32,7 @@ def gates_for(plan: PruningPlan, sizes: DiTConfig) -> Gates:
 def prune(model: MobiVidTransformer3DModel, plan: PruningPlan) -> MobiVidTransformer3DModel:
     """A physically smaller model with copied weights; equals `model(..., gates=gates_for(plan, sizes))`.
 
-    Args:
-        model: The plan's source model; it may lie on the meta device (the result then does too).
-        plan: What to keep.
-
-    Raises:
-        ParameterError: The plan was made for a model of other sizes.
+    The plan's source model (a ParameterError says if it is another) may lie on the meta device; the result then too.
     """
     _check_source(plan, model.sizes)
     with torch.device("meta"):  # no time spent on initial values that are replaced below
@@ -49,32 +40,23 @@ def prune(model: MobiVidTransformer3DModel, plan: PruningPlan) -> MobiVidTransfo
         small = MobiVidTransformer3DModel(**plan.sizes.as_kwargs(), **positions)
     state = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("blocks.")}
     for i, b in enumerate(plan.keep_blocks):
-        heads = {"attn1": plan.self_heads[i], "attn2": plan.cross_heads[i]}
+        units = {"attn1": plan.self_heads[i], "attn2": plan.cross_heads[i], "ffn": plan.ffn[i]}
         for name, value in model.blocks[b].state_dict().items():
-            state[f"blocks.{i}.{name}"] = _kept_part(name, value, heads, plan.ffn[i], model.config.head_dim)
+            layer, _, rest = name.partition(".")
+            kept = _kept_part(rest, value, units[layer], model.config.head_dim) if layer in units else value.clone()
+            state[f"blocks.{i}.{name}"] = kept
     small.load_state_dict(state, assign=True)
     return small.train(model.training).requires_grad_(True)
 
 
-def _kept_part(
-    name: str, value: Tensor, heads: dict[str, tuple[int, ...]], neurons: tuple[int, ...], head_dim: int
-) -> Tensor:
-    """The rows or columns of one block tensor that belong to kept units."""
-    layer, _, rest = name.partition(".")
-    if layer == "ffn":
-        keep = torch.tensor(neurons, dtype=torch.long, device=value.device)
-        if rest in ("up.weight", "up.bias"):
-            return value.index_select(0, keep)
-        return value.index_select(1, keep) if rest == "down.weight" else value.clone()
-    if layer in heads:
-        keep = torch.tensor(heads[layer], dtype=torch.long, device=value.device)
-        inner = (keep[:, None] * head_dim + torch.arange(head_dim, device=value.device)).flatten()
-        if rest.startswith(("norm_q", "norm_k")):
-            return value.index_select(0, keep)
-        if rest.startswith(("to_q", "to_k", "to_v")):
-            return value.index_select(0, inner)
-        return value.index_select(1, inner) if rest == "to_out.weight" else value.clone()
-    return value.clone()
+def _kept_part(name: str, value: Tensor, units: tuple[int, ...], head_dim: int) -> Tensor:
+    """The rows or columns of a layer's tensor that belong to kept heads or neurons."""
+    keep = torch.tensor(units, dtype=torch.long, device=value.device)
+    if name in ("to_out.bias", "down.bias"):
+        return value.clone()
+    if name.startswith("to_"):
+        keep = (keep[:, None] * head_dim + torch.arange(head_dim, device=value.device)).flatten()
+    return value.index_select(1 if name in ("to_out.weight", "down.weight") else 0, keep)
 
 
 def _check_source(plan: PruningPlan, sizes: DiTConfig) -> None:

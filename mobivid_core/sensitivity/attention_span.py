@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mobivid_core.models.dit import MobiVidTransformer3DModel, TransformerBlock
+from mobivid_core.models.dit import MobiVidTransformer3DModel, TransformerBlock, modulated
 from mobivid_core.models.rope import RotaryTable
 from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.kd import BATCH
-from mobivid_core.sensitivity.staged import enter, run_block
 
 
 @torch.no_grad()
@@ -22,22 +20,19 @@ def other_frame_attention(model: MobiVidTransformer3DModel, calibration: Calibra
     """
     total = [np.zeros(h) for h in model.sizes.self_heads]
     for _, batch in calibration.batches(BATCH):
-        x, context = enter(model, batch)
+        x, context = model.enter(*batch.inputs)
         t, h, w = context.grid
         frame = torch.arange(t).repeat_interleave(h * w)
         other = frame[:, None] != frame[None, :]
         for b, block in enumerate(model.blocks):
-            weights = _weights(block, x, context.modulation, context.table)
-            outside = (weights * other).sum(-1).mean(-1)
+            outside = (_weights(block, x, context.modulation, context.table) * other).sum(-1).mean(-1)
             total[b] += outside.double().sum(0).numpy()
-            x = run_block(model, b, x, context)
+            x = model.run_block(b, x, context)
     return tuple(values / len(calibration) for values in total)
 
 
 def _weights(block: TransformerBlock, x: Tensor, modulation: Tensor, table: RotaryTable) -> Tensor:
     """(B, H, N, N) self-attention weights of a block, as its forward pass computes them."""
-    shift, scale = (block.scale_shift_table + modulation)[:, :2, None].unbind(1)
-    normed = F.rms_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
-    attention = block.attn1
-    query, key = attention.query_and_key(normed, normed, table)
-    return (query @ key.transpose(-1, -2) * attention.head_dim**-0.5).softmax(-1)
+    normed = modulated(x, *block.vectors(modulation)[:2])
+    query, key = block.attn1.query_and_key(normed, normed, table)
+    return (query @ key.transpose(-1, -2) * block.attn1.head_dim**-0.5).softmax(-1)

@@ -1,7 +1,7 @@
 """Calibration batches: fixed (noisy latents, timestep, text) on which every recipe is measured.
 
-Paper: KD-guided sensitivity on calibration clips over timesteps. Noise levels are stratified (the quantiles of the
-logit-normal law used in training), so that a small set still covers all timesteps evenly.
+Paper: KD-guided sensitivity on calibration clips over timesteps. Noise levels are stratified: quantiles of the
+logit-normal law used in training, so that a small set still covers all timesteps evenly.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ class CalibrationSet:
     def __len__(self) -> int:
         return len(self.noisy)
 
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a model is called with."""
+        return self.noisy, self.timestep, self.text, self.mask
+
     def take(self, chosen: slice | Tensor) -> CalibrationSet:
         """The samples at `chosen`: a slice, indices or (N,) bool."""
         return CalibrationSet(*(getattr(self, f.name)[chosen] for f in fields(self)))
@@ -56,32 +61,22 @@ def stratified_sigmas(samples: int, generator: torch.Generator) -> Tensor:
 
 
 def calibration_set(
-    latents: Tensor,
-    text: Tensor,
-    mask: Tensor,
+    latents: Tensor,  # (M, C, t, h, w) normalised
+    text: Tensor,  # (M, L, D) token states
+    mask: Tensor,  # (M, L) bool
     *,
-    samples: int | None = None,
-    seed: int = 0,
+    samples: int | None = None,  # to draw, M if None; more than M reuses clips with other noise
+    seed: int = 0,  # of clip order, noise and noise levels
     null: tuple[Tensor, Tensor] | None = None,
 ) -> CalibrationSet:
     """Draw calibration samples from encoded clips; the same arguments always give the same set.
 
-    Args:
-        latents: (M, C, t, h, w) normalised latents.
-        text: (M, L, D) token states.
-        mask: (M, L) bool.
-        samples: Samples to draw, M if None. More than M reuses clips with other noise.
-        seed: Of clip order, noise and noise levels.
-        null: (text (1, L, D), mask (1, L)) of the empty caption. If given, a share `DROP_TEXT` of the samples is
-            unconditional, as guided sampling calls the model without text too.
-
-    Raises:
-        ParameterError: No clips, or lengths that differ.
+    `null` is (text (1, L, D), mask (1, L)) of the empty caption, which a share `DROP_TEXT` of the samples gets: guided
+    sampling calls the model without text too. A ParameterError says if there are no clips, or lengths differ.
     """
-    if not len(latents) == len(text) == len(mask) or not len(latents):
-        raise ParameterError(
-            f"need as many texts and masks as latents, got {len(latents)}, {len(text)} and {len(mask)}"
-        )
+    lengths = len(latents), len(text), len(mask)
+    if len(set(lengths)) > 1 or not len(latents):
+        raise ParameterError("need as many texts and masks as latents, got {}, {} and {}".format(*lengths))
     samples = samples or len(latents)
     generator = torch.Generator().manual_seed(seed)
     rounds = [torch.randperm(len(latents), generator=generator) for _ in range(-(-samples // len(latents)))]

@@ -18,8 +18,8 @@ errors of different tokens and channels do not add up coherently; layers do not 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.sensitivity.calibration import CalibrationSet
-from mobivid_core.sensitivity.kd import BATCH, Reference
-from mobivid_core.sensitivity.scores import Scores, unit_widths
-from mobivid_core.sensitivity.staged import SUBLAYERS, output_projection
+from mobivid_core.sensitivity.damage import probe_gradients
+from mobivid_core.sensitivity.kd import BATCH, Reference, forward
+from mobivid_core.sensitivity.scores import Scores
 
 #: Neurons removed from an FFN between two solutions, as a share of its width.
 STEP = 1 / 80
@@ -41,10 +41,23 @@ RIDGE = 1e-2
 class _Layer:
     """Sums over samples and probes for one output projection with k inputs."""
 
-    units: int  # units; k is a whole multiple
-    second: Tensor  # (k + 1, k + 1) sum of r a a^T, with a one appended to a (the bias takes over what is constant)
-    output_power: Tensor  # (D,) sum of g^2
-    alone: Tensor  # (units,) sum over samples of the squared effect of one unit's removal: Gauss-Newton
+    layer: nn.Linear
+    units: int  # k is a whole multiple
+    # (k + 1, k + 1) sum of r a a^T, with a one appended to a (the bias takes over what is constant)
+    second: Tensor | float = 0.0
+    output_power: Tensor | float = 0.0  # (D,) sum of g^2
+    alone: Tensor | float = 0.0  # (units,) sum over samples of the squared effect of one unit's removal: Gauss-Newton
+
+    @torch.no_grad()
+    def add(self, inner: Tensor, gradient: Tensor) -> None:
+        """Add a batch's inputs (B, N, k) and the gradients of one probe at its outputs (B, N, D)."""
+        effect = ((gradient @ self.layer.weight) * inner).sum(1)  # (B, k)
+        self.alone = self.alone + effect.unflatten(1, (self.units, -1)).sum(2).square().sum(0)
+        power = gradient.square()
+        ones = inner.new_ones(*inner.shape[:2], 1)
+        rows = (torch.cat([inner, ones], dim=-1) * power.mean(-1, keepdim=True).sqrt()).flatten(0, 1)
+        self.second = self.second + rows.T @ rows
+        self.output_power = self.output_power + power.sum((0, 1))
 
 
 def compensated_scores(
@@ -52,112 +65,72 @@ def compensated_scores(
 ) -> tuple[Scores, Scores]:
     """Removal costs after compensation by the remaining units, and Gauss-Newton scores from the same backward passes.
 
-    Blocks are priced alike in both, since no take-over across blocks is modelled.
-
-    Args:
-        model: The teacher, in eval mode.
-        against: Its own answers on the calibration set (only inputs and scales are used).
-        probes: Random sign vectors a batch.
-        seed: Of the probes.
+    Blocks are priced alike in both, since no take-over across blocks is modelled; arguments as
+    `gauss_newton_sensitivity`.
     """
     began = time.perf_counter()
-    layers = [output_projection(block, name) for block in model.blocks for name in SUBLAYERS]
-    units = [n for widths in zip(*unit_widths(model.sizes).values(), strict=True) for n in widths]
-    sums = [
-        _Layer(n, torch.zeros(2 * (layer.in_features + 1,)), torch.zeros(layer.out_features), torch.zeros(n))
-        for n, layer in zip(units, layers, strict=True)
-    ]
+    widths = [n for own in model.sizes.widths for n in own]
+    layers = [layer for block in model.blocks for layer in block.projections()]
+    sums = [_Layer(layer, n) for layer, n in zip(layers, widths, strict=True)]
+    used = [total for total in sums if total.units]
+    places = [*(total.layer for total in used), *model.blocks]
     blocks = torch.zeros(len(model.blocks))
     generator = torch.Generator().manual_seed(seed)
     for _, batch in against.calibration.batches(BATCH):
-        for inner, gradients, block_effects in _probed(model, batch, against, probes, generator):
-            blocks += torch.stack([effect.square().sum() for effect in block_effects])
-            for layer, total, a, g in zip(layers, sums, inner, gradients, strict=True):
-                _add(total, layer, a, g)
+        outputs, caught = _caught(model, batch, against.feature_blocks, places)
+        ends = [output for _, output in caught]
+        for gradients in probe_gradients(outputs, ends, against, probes, generator):
+            found = list(zip(caught, gradients, strict=True))
+            for total, ((inner, _), gradient) in zip(used, found, strict=False):
+                total.add(inner.detach(), gradient)
+            blocks += torch.stack(
+                [(g * (y - x)).detach().flatten(1).sum(1).square().sum() for (x, y), g in found[len(used) :]]
+            )
     samples = probes * len(against.calibration)
-    removed = [_prices(layer, total, samples) for layer, total in zip(layers, sums, strict=True)]
-    facts = {
-        "passes": 1 + 2 * probes,
-        "seconds": time.perf_counter() - began,
-        "notes": {"samples": len(against.calibration), "probes": probes},
-    }
-    block_scores = (blocks / samples).double().numpy()
-    alone = [(total.alone / samples).double().numpy() for total in sums]
-    return (
-        Scores(block_scores, *(tuple(removed[i::3]) for i in range(3)), estimator=f"compensated_{probes}", **facts),
-        Scores(block_scores, *(tuple(alone[i::3]) for i in range(3)), estimator=f"gauss_newton_{probes}", **facts),
-    )
+    notes = {"samples": len(against.calibration), "probes": probes}
+    empty = np.zeros(0)
+    removed = [_prices(total, samples) if total.units else empty for total in sums]
+    alone = [(total.alone / samples).double().numpy() if total.units else empty for total in sums]
+    facts = 1 + 2 * probes, time.perf_counter() - began, notes
+
+    def scores(units: list[np.ndarray], name: str) -> Scores:
+        return Scores((blocks / samples).double().numpy(), *(tuple(units[i::3]) for i in range(3)), name, *facts)
+
+    return scores(removed, f"compensated_{probes}"), scores(alone, f"gauss_newton_{probes}")
 
 
-def _probed(
-    model: MobiVidTransformer3DModel, batch: CalibrationSet, against: Reference, probes: int, generator: torch.Generator
-) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
-    """For each probe: every projection's inputs (B, N, k) and output gradients (B, N, D), every block's effect (B,)."""
-    layers = [output_projection(block, name) for block in model.blocks for name in SUBLAYERS]
+def _caught(
+    model: MobiVidTransformer3DModel, batch: CalibrationSet, feature_blocks: Sequence[int], modules: list[nn.Module]
+) -> tuple[tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]:
+    """(velocity and features, the first input and the output of each module), with their graph."""
     caught: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         caught[module] = (inputs[0], output)
 
-    handles = [module.register_forward_hook(keep) for module in (*layers, *model.blocks)]
+    handles = [module.register_forward_hook(keep) for module in modules]
     try:
         with torch.enable_grad():
-            noisy = batch.noisy.detach().requires_grad_()
-            sample, features = model(
-                noisy, batch.timestep, batch.text, batch.mask, feature_blocks=against.feature_blocks, return_dict=False
-            )
+            traced = replace(batch, noisy=batch.noisy.detach().requires_grad_())
+            sample, features = forward(model, traced, feature_blocks)
     finally:
         for handle in handles:
             handle.remove()
-    present = [layer for layer in layers if layer in caught]
-    outputs = [caught[m][1] for m in (*present, *model.blocks)]
-    for p in range(probes):
-        pairs = zip(against.scales(), (sample, *features), strict=True)
-        total = sum(
-            scale**0.5 * ((torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1) * y).sum()
-            for scale, y in pairs
-        )
-        gradients = torch.autograd.grad(total, outputs, retain_graph=p < probes - 1)
-        found = dict(zip((*present, *model.blocks), gradients, strict=True))
-        effects = [
-            (found[block] * (caught[block][1] - caught[block][0])).detach().flatten(1).sum(1) for block in model.blocks
-        ]
-        inner = [caught[m][0].detach() if m in caught else noisy.new_zeros(len(batch), 1, 0) for m in layers]
-        yield inner, [found.get(m, noisy.new_zeros(len(batch), 1, m.out_features)) for m in layers], effects
+    return (sample, *features), [caught[module] for module in modules]
 
 
 @torch.no_grad()
-def _add(total: _Layer, layer: nn.Linear, inner: Tensor, gradient: Tensor) -> None:
-    """Add one batch and probe."""
-    effect = ((gradient @ layer.weight) * inner).sum(1)  # (B, k)
-    if total.units:
-        total.alone += effect.unflatten(1, (total.units, -1)).sum(2).square().sum(0)
-    power = gradient.square()
-    weighted = torch.cat([inner, inner.new_ones(*inner.shape[:2], 1)], dim=-1) * power.mean(-1, keepdim=True).sqrt()
-    rows = weighted.flatten(0, 1)
-    total.second += rows.T @ rows
-    total.output_power += power.sum((0, 1))
-
-
-@torch.no_grad()
-def _prices(layer: nn.Linear, total: _Layer, samples: int) -> np.ndarray:
+def _prices(total: _Layer, samples: int) -> np.ndarray:
     """(units,) what each unit's removal adds, in the order of greedy removal."""
-    if not total.units:
-        return np.zeros(0)
-    width = layer.in_features // total.units
+    layer, width = total.layer, total.layer.in_features // total.units
     second = total.second.double() / samples
     sensitivity = (total.output_power / total.output_power.mean().clamp_min(1e-30)).double()
     weight = layer.weight.double() * sensitivity.sqrt()[:, None]  # channels weighted once and for all
-    alone = (
-        torch.stack(
-            [
-                (weight[:, u] @ second[u][:, u] * weight[:, u]).sum()
-                for u in torch.arange(layer.in_features).view(total.units, width)
-            ]
-        )
-        if width > 1
-        else weight.square().sum(0) * second.diagonal()[:-1]
-    )
+    if width == 1:
+        alone = weight.square().sum(0) * second.diagonal()[:-1]
+    else:
+        units = torch.arange(layer.in_features).view(total.units, width)
+        alone = torch.stack([(weight[:, u] @ second[u][:, u] * weight[:, u]).sum() for u in units])
     scale = float(total.alone.sum() / samples / alone.sum().clamp_min(1e-30))
     pull = RIDGE * second.diagonal().mean().clamp_min(1e-30)
     inverse = torch.linalg.inv(second + pull * torch.eye(len(second), dtype=second.dtype))
@@ -187,8 +160,5 @@ def _each(weight: Tensor, inverse: Tensor, units: int, width: int) -> Tensor:
     """(units,) price of each unit if it were the next to leave."""
     if width == 1:
         return weight.square().sum(0) / inverse.diagonal()[:-1]
-    found = []
-    for u in range(units):
-        own = slice(u * width, (u + 1) * width)
-        found.append((weight[:, own] @ torch.linalg.inv(inverse[own, own]) * weight[:, own]).sum())
-    return torch.stack(found)
+    own = [slice(u * width, (u + 1) * width) for u in range(units)]
+    return torch.stack([(weight[:, u] @ torch.linalg.inv(inverse[u, u]) * weight[:, u]).sum() for u in own])

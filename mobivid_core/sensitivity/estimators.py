@@ -13,22 +13,16 @@ import torch
 from torch import Tensor
 
 from mobivid_core.models.config import DiTConfig
-from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.gates import Gates
+from mobivid_core.models.dit import Gates, MobiVidTransformer3DModel
 from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.damage import added, frozen, scores_of
 from mobivid_core.sensitivity.kd import BATCH, forward
-from mobivid_core.sensitivity.scores import Scores, unit_widths
-from mobivid_core.sensitivity.staged import enter, run_block
+from mobivid_core.sensitivity.scores import Scores
 
 
 def task_loss_scores(model: MobiVidTransformer3DModel, calibration: CalibrationSet) -> tuple[Scores, Scores]:
-    """Gate gradient and gate Fisher of the flow-matching loss |y - (noise - x0)|^2.
-
-    Returns:
-        (|mean_b dL_b/dg|, mean_b (dL_b/dg)^2) for every block, head and neuron, from one backward pass.
-    """
-    began = time.perf_counter()
+    """Gate gradient |mean_b dL_b/dg| and gate Fisher mean_b (dL_b/dg)^2 of the loss |y - (noise - x0)|^2."""
+    began, n = time.perf_counter(), len(calibration)
     first: list[Tensor] = []
     second: list[Tensor] = []
     with frozen(model):
@@ -37,11 +31,9 @@ def task_loss_scores(model: MobiVidTransformer3DModel, calibration: CalibrationS
             loss = (forward(model, batch, gates=gates)[0] - batch.velocity).square().flatten(1).mean(1).sum()
             found = [g.double() for g in torch.autograd.grad(loss, gates.tensors())]
             first, second = added(first, [g.sum(0) for g in found]), added(second, [g.square().sum(0) for g in found])
-    facts = {"passes": 3, "seconds": time.perf_counter() - began, "notes": {"samples": len(calibration)}}
-    return (
-        scores_of([(g / len(calibration)).abs() for g in first], "task_gradient", facts),
-        scores_of([g / len(calibration) for g in second], "task_fisher", facts),
-    )
+    facts = {"passes": 3, "seconds": time.perf_counter() - began, "notes": {"samples": n}}
+    gradient = scores_of([(g / n).abs() for g in first], "task_gradient", facts)
+    return gradient, scores_of([g / n for g in second], "task_fisher", facts)
 
 
 def magnitude_scores(model: MobiVidTransformer3DModel) -> Scores:
@@ -54,26 +46,21 @@ def weight_scores(
     model: MobiVidTransformer3DModel, value: Callable[[Tensor], Tensor], name: str, passes: float, began: float
 ) -> Scores:
     """Sums of `value` (a weight -> the same shape) over the weights that leave with each unit."""
-    d, parts = model.config.head_dim, ([], [], [])
+    found: list[np.ndarray] = []
     for block in model.blocks:
-        for attention, place in zip((block.attn1, block.attn2), parts[:2], strict=True):
+        for attention in (block.attn1, block.attn2):
             rows = sum(value(layer.weight).sum(1) for layer in (attention.to_q, attention.to_k, attention.to_v))
-            place.append((rows + value(attention.to_out.weight).sum(0)).unflatten(0, (-1, d)).sum(1).double().numpy())
-        parts[2].append((value(block.ffn.up.weight).sum(1) + value(block.ffn.down.weight).sum(0)).double().numpy())
-    return unit_scores(*parts, name, passes, began)
+            inner = (rows + value(attention.to_out.weight).sum(0)).unflatten(0, (-1, model.config.head_dim))
+            found.append(inner.sum(1).double().numpy())
+        found.append((value(block.ffn.up.weight).sum(1) + value(block.ffn.down.weight).sum(0)).double().numpy())
+    return unit_scores(found, name, passes, began)
 
 
-def unit_scores(
-    self_heads: list[np.ndarray],
-    cross_heads: list[np.ndarray],
-    ffn: list[np.ndarray],
-    name: str,
-    passes: float,
-    began: float,
-) -> Scores:
-    """Scores of heads and neurons; a block's score is the sum over its units."""
-    blocks = np.array([sum(map(np.sum, units)) for units in zip(self_heads, cross_heads, ffn, strict=True)])
-    return Scores(blocks, tuple(self_heads), tuple(cross_heads), tuple(ffn), name, passes, time.perf_counter() - began)
+def unit_scores(found: list[np.ndarray], name: str, passes: float, began: float) -> Scores:
+    """Scores of each block's self heads, cross heads and neurons, in turn; a block's is the sum over its units."""
+    kinds = [tuple(found[kind::3]) for kind in range(3)]
+    blocks = np.array([sum(map(np.sum, units)) for units in zip(*kinds, strict=True)])
+    return Scores(blocks, *kinds, name, passes, time.perf_counter() - began)
 
 
 @torch.no_grad()
@@ -81,9 +68,9 @@ def block_influence(model: MobiVidTransformer3DModel, calibration: CalibrationSe
     """(n,) 1 - cos(block input, block output), averaged over tokens: small where a block changes little."""
     total = np.zeros(len(model.blocks))
     for _, batch in calibration.batches(BATCH):
-        x, context = enter(model, batch)
+        x, context = model.enter(*batch.inputs)
         for b in range(len(model.blocks)):
-            after = run_block(model, b, x, context)
+            after = model.run_block(b, x, context)
             total[b] += float((1 - torch.cosine_similarity(x, after, dim=-1)).mean(1).sum())
             x = after
     return total / len(calibration)
@@ -92,5 +79,5 @@ def block_influence(model: MobiVidTransformer3DModel, calibration: CalibrationSe
 def random_scores(sizes: DiTConfig, seed: int = 0) -> Scores:
     """Uniform random scores: the arm that every recipe has to beat."""
     rng = np.random.default_rng(seed)
-    parts = {k: tuple(rng.random(w) for w in widths) for k, widths in unit_widths(sizes).items()}
+    parts = {k: tuple(rng.random(w) for w in widths) for k, widths in sizes.units.items()}
     return Scores(rng.random(sizes.blocks), **parts, estimator="random", notes={"seed": seed})

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.gates import Gates
+from mobivid_core.models.dit import Gates, MobiVidTransformer3DModel
 from mobivid_core.sensitivity.calibration import CalibrationSet
 
 FEATURE_WEIGHT = 0.1
@@ -29,35 +28,21 @@ def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def kd_loss(
-    student: tuple[Tensor, Sequence[Tensor]],
+    student: tuple[Tensor, Sequence[Tensor]],  # velocity (B, C, t, h, w), features (B, N, hidden)
     teacher: tuple[Tensor, Sequence[Tensor]],
-    feature_weight: float = FEATURE_WEIGHT,
+    wanted: Tensor,  # the clips' own velocities (B, C, t, h, w)
+    data_weight: float,  # of their error; 0 leaves it out
+    feature_weight: float = FEATURE_WEIGHT,  # of the mean feature term
 ) -> dict[str, Tensor]:
-    """KD loss of one batch: `loss`, and its terms `output` and `features`.
-
-    `student` and `teacher` are (velocity (B, C, t, h, w), features [(B, N, hidden)]); `feature_weight` is that of the
-    mean feature term.
-    """
+    """KD loss of one batch: `loss`, and its terms `output`, `features` and perhaps `data`."""
     output = relative_error(student[0], teacher[0])
     terms = [relative_error(s, t) for s, t in zip(student[1], teacher[1], strict=True)]
     features = torch.stack(terms).mean() if terms else output.new_zeros(())
-    return {"loss": output + feature_weight * features, "output": output, "features": features}
-
-
-def with_data(terms: dict[str, Tensor], student: Tensor, wanted: Tensor, weight: float) -> dict[str, Tensor]:
-    """KD terms with the error of the clips' own velocities, if that has a weight."""
-    if not weight:
-        return terms
-    data = relative_error(student, wanted)
-    return {**terms, "data": data, "loss": terms["loss"] + weight * data}
-
-
-@dataclass(frozen=True)
-class MatchedFeatures:
-    """Which student blocks' outputs are compared with which teacher blocks' outputs."""
-
-    student: tuple[int, ...] = ()
-    teacher: tuple[int, ...] = ()
+    found = {"loss": output + feature_weight * features, "output": output, "features": features}
+    if data_weight:
+        found["data"] = relative_error(student[0], wanted)
+        found["loss"] = found["loss"] + data_weight * found["data"]
+    return found
 
 
 @dataclass(frozen=True)
@@ -77,45 +62,36 @@ class Reference:
         return [output, *(share / float(f.square().flatten(1).sum(1).mean()) for f in self.features)]
 
     def damage(self, rows: slice, output: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
-        """(B,) KD loss of each sample of `rows`."""
-        pairs = zip((output, *features), (self.output, *self.features), self.scales(), strict=True)
+        """(B,) KD loss of each sample of `rows`; without features its output term alone."""
+        pairs = zip((output, *features), (self.output, *self.features), self.scales(), strict=False)
         return sum(scale * (s - t[rows]).square().flatten(1).sum(1) for s, t, scale in pairs)
 
 
 @torch.no_grad()
 def reference(
-    teacher: MobiVidTransformer3DModel,
-    calibration: CalibrationSet,
-    feature_blocks: Sequence[int] = (),
+    teacher: MobiVidTransformer3DModel, calibration: CalibrationSet, feature_blocks: Sequence[int] = (),
     feature_weight: float = FEATURE_WEIGHT,
-) -> Reference:
+) -> Reference:  # fmt: skip
     """Run the teacher on a calibration set."""
-    parts = [forward(teacher, batch, feature_blocks) for _, batch in calibration.batches(BATCH)]
-    output = torch.cat([sample for sample, _ in parts])
-    features = tuple(torch.cat([f[k] for _, f in parts]) for k in range(len(feature_blocks)))
-    return Reference(calibration, output, features, tuple(feature_blocks), feature_weight)
+    answers = [forward(teacher, part, feature_blocks) for _, part in calibration.batches(BATCH)]
+    outputs, states = zip(*answers, strict=True)
+    features = tuple(map(torch.cat, zip(*states, strict=True)))
+    return Reference(calibration, torch.cat(outputs), features, tuple(feature_blocks), feature_weight)
 
 
 def forward(
-    model: MobiVidTransformer3DModel,
-    batch: CalibrationSet,
-    feature_blocks: Sequence[int] = (),
+    model: MobiVidTransformer3DModel, batch: CalibrationSet, feature_blocks: Sequence[int] = (),
     gates: Gates | None = None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
     """(velocity, features) of a model on a calibration batch."""
-    inputs = batch.noisy, batch.timestep, batch.text, batch.mask
-    return model(*inputs, gates=gates, feature_blocks=feature_blocks, return_dict=False)
+    return model(*batch.inputs, gates=gates, feature_blocks=feature_blocks, return_dict=False)
 
 
 @torch.no_grad()
 def output_errors(student: MobiVidTransformer3DModel, against: Reference) -> Tensor:
     """(N,) output term of the KD loss for each sample: what every comparison of recipes reports."""
-    scale = against.scales()[0]
-    parts = [
-        scale * (forward(student, batch)[0] - against.output[rows]).square().flatten(1).sum(1)
-        for rows, batch in against.calibration.batches(BATCH)
-    ]
-    return torch.cat(parts)
+    batches = against.calibration.batches(BATCH)
+    return torch.cat([against.damage(rows, forward(student, batch)[0]) for rows, batch in batches])
 
 
 def default_features(blocks: int) -> tuple[int, ...]:

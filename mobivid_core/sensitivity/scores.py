@@ -22,11 +22,6 @@ from mobivid_core.models.config import DiTConfig
 UNIT_KINDS = ("blocks", "self_heads", "cross_heads", "ffn")
 
 
-def unit_widths(sizes: DiTConfig) -> dict[str, tuple[int, ...]]:
-    """Number of units in each block, by kind: self-attention heads, cross-attention heads, FFN neurons."""
-    return {"self_heads": sizes.self_heads, "cross_heads": sizes.cross_heads, "ffn": sizes.ffn_widths}
-
-
 @dataclass(frozen=True)
 class Scores:
     """One score per prunable unit of a model."""
@@ -44,10 +39,8 @@ class Scores:
         """All scores of one kind, block by block; `kind` is one of `UNIT_KINDS`, "heads" or "widths" (heads + FFN)."""
         if kind == "blocks":
             return self.blocks
-        kinds = {"heads": ("self_heads", "cross_heads"), "widths": ("self_heads", "cross_heads", "ffn")}.get(
-            kind, (kind,)
-        )
-        if any(k not in UNIT_KINDS for k in kinds):
+        kinds = {"heads": UNIT_KINDS[1:3], "widths": UNIT_KINDS[1:]}.get(kind, (kind,))
+        if not set(kinds) <= set(UNIT_KINDS):
             raise ParameterError(f"unknown unit kind {kind!r}; use one of {UNIT_KINDS} or 'heads', 'widths'")
         return np.concatenate([np.asarray(block) for k in kinds for block in getattr(self, k)])
 
@@ -57,8 +50,8 @@ class Scores:
 
     def check(self, sizes: DiTConfig) -> None:
         """Raise `ParameterError` unless there is one finite score per unit of `sizes`."""
-        got = (len(self.blocks), *(tuple(len(x) for x in getattr(self, k)) for k in UNIT_KINDS[1:]))
-        want = (sizes.blocks, sizes.self_heads, sizes.cross_heads, sizes.ffn_widths)
+        got = (len(self.blocks), *(tuple(map(len, getattr(self, k))) for k in UNIT_KINDS[1:]))
+        want = (sizes.blocks, *sizes.units.values())
         if got != want:
             raise ParameterError(
                 f"scores for (blocks, self heads, cross heads, neurons) {got} do not fit a model of {want}; "
@@ -66,31 +59,24 @@ class Scores:
             )
         for kind in UNIT_KINDS:
             values = np.asarray(self.flat(kind), dtype=float)
-            wrong = int(np.count_nonzero(~np.isfinite(values)))
+            wrong = np.count_nonzero(~np.isfinite(values))
             if wrong:  # a NaN sorts last: its unit would stay whatever it is worth
-                raise ParameterError(
-                    f"{wrong} of {values.size} {kind} scores of {self.estimator!r} are not finite; score the model "
-                    "again"
-                )
+                what = f"{wrong} of {values.size} {kind} scores of {self.estimator!r}"
+                raise ParameterError(f"{what} are not finite; score the model again")
 
     def save(self, folder: Path) -> None:
         """Write `<estimator>.safetensors` and `<estimator>.json` into `folder`."""
         folder = Path(folder)
-        tensors = {"blocks": np.ascontiguousarray(self.blocks, dtype=np.float64)}
-        for kind in UNIT_KINDS[1:]:
-            for b, values in enumerate(getattr(self, kind)):
-                tensors[f"{kind}.{b}"] = np.ascontiguousarray(values, dtype=np.float64)
+        values = {"blocks": self.blocks}
+        values |= {f"{kind}.{b}": own for kind in UNIT_KINDS[1:] for b, own in enumerate(getattr(self, kind))}
+        tensors = {name: np.ascontiguousarray(own, dtype=np.float64) for name, own in values.items()}
         write_bytes(folder / f"{self.estimator}.safetensors", save(tensors))
         facts = {"estimator": self.estimator, "passes": self.passes, "seconds": self.seconds, "notes": self.notes}
         write_text(folder / f"{self.estimator}.json", json.dumps(facts, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path, estimator: str) -> Scores:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointError: The files are missing or unreadable.
-        """
+        """Read what `save` wrote; `CheckpointError` where the files are missing or unreadable."""
         path = Path(folder) / f"{estimator}.safetensors"
         try:
             tensors = load_file(path)

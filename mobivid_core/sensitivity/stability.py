@@ -6,6 +6,7 @@ A ranking that changed with the calibration set would be an effect of sampling, 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pandas as pd
 import torch
@@ -29,9 +30,6 @@ def ranking_stability(
     """Spearman correlation between Gauss-Newton rankings from two versions of the calibration (at least 8 samples).
 
     With `null`, the empty caption's (text (1, L, D), mask (1, L)), the two calls of guided sampling are compared too.
-
-    Returns:
-        One row a comparison: what changed, samples of each side, rho over heads and FFN slices and over blocks.
     """
     order = torch.arange(len(calibration))
     low = calibration.timestep <= calibration.timestep.median()
@@ -43,33 +41,18 @@ def ranking_stability(
         "low noise against high noise": ((low, 0), (~low, 0)),
     }
     if null is not None:
-        silent = replace(
-            calibration,
-            text=null[0].expand_as(calibration.text).to(calibration.text),
-            mask=null[1].expand_as(calibration.mask),
-        )
+        text, mask = null[0].expand_as(calibration.text).to(calibration.text), null[1].expand_as(calibration.mask)
+        silent = replace(calibration, text=text, mask=mask)
         pairs["with caption against without (guidance calls both)"] = ((whole, 0), (whole, 0, silent))
-    known: dict[tuple, Scores] = {}
 
+    @cache
     def scored(chosen: Tensor, seed: int, words: CalibrationSet = calibration) -> Scores:
-        key = (tuple(chosen.tolist()), seed, id(words))
-        if key not in known:
-            against = reference(model, words.take(chosen), default_features(len(model.blocks)))
-            known[key] = gauss_newton_sensitivity(model, against, probes, slices, seed)[1]
-        return known[key]
+        against = reference(model, words.take(chosen), default_features(len(model.blocks)))
+        return gauss_newton_sensitivity(model, against, probes, slices, seed)[1]
 
     rows = []
     for change, (one, other) in pairs.items():
         a, b = scored(*one), scored(*other)
         widths, blocks = (rank_correlation(a.flat(k), b.flat(k)) for k in ("widths", "blocks"))
-        rows.append(
-            {
-                "changed": change,
-                "samples": f"{int(one[0].sum())} / {int(other[0].sum())}",
-                "rho heads and FFN": widths[0],
-                "low": widths[1],
-                "high": widths[2],
-                "rho blocks": blocks[0],
-            }
-        )
-    return pd.DataFrame(rows)
+        rows.append((change, f"{int(one[0].sum())} / {int(other[0].sum())}", *widths, blocks[0]))
+    return pd.DataFrame(rows, columns=["changed", "samples", "rho heads and FFN", "low", "high", "rho blocks"])

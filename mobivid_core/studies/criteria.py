@@ -97,7 +97,7 @@ def activation_scores(model: MobiVidTransformer3DModel, calibration: Calibration
         for handle in handles:
             handle.remove()
     found = [caught[layer].numpy() for layer in layers]
-    return unit_scores(found[0::3], found[1::3], found[2::3], "activation", 1, began)
+    return unit_scores(found, "activation", 1, began)
 
 
 def _gradients(

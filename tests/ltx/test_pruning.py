@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mobivid_core.ltx.checkpoint import load_transformer, save_transformer
-from mobivid_core.models.gates import Gates
+from mobivid_core.models.dit import Gates
 from mobivid_core.models.ltx import MobiVidLTXTransformer
 from mobivid_core.prune.costs import parameter_cost
 from mobivid_core.prune.plan import PruningPlan
@@ -16,7 +16,6 @@ from mobivid_core.sensitivity.attention_span import other_frame_attention
 from mobivid_core.sensitivity.calibration import calibration_set
 from mobivid_core.sensitivity.damage import exact_sensitivity, first_order_taylor, gauss_newton_sensitivity
 from mobivid_core.sensitivity.kd import reference
-from mobivid_core.sensitivity.staged import enter, leave, run_block
 
 from .conftest import CHANNELS, TEXT, example, relative
 
@@ -95,11 +94,11 @@ def test_plans_files_and_stages_carry_the_options(model, tmp_path):
     assert again.sizes == small.sizes == plan.sizes
     assert json.loads((tmp_path / "config.json").read_text())["rope_heads"] == [[1, 3], [1, 3]]
     batch = calibration(2)
-    x, context = enter(again, batch)
+    x, context = again.enter(*batch.inputs)
     for b in range(2):
-        x = run_block(again, b, x, context)
+        x = again.run_block(b, x, context)
     whole = again(batch.noisy, batch.timestep, batch.text, batch.mask).sample
-    assert relative(leave(again, x, context), whole) < 1e-6
+    assert relative(again.leave(x, context), whole) < 1e-6
     adapted = MobiVidLTXTransformer.of(small)
     adapted.save_pretrained(tmp_path / "adapted")
     assert load_transformer(tmp_path / "adapted").sizes == small.sizes

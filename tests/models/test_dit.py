@@ -152,7 +152,7 @@ def test_any_grid_runs(grid):
 
 def test_modulation_replaces_the_timestep():
     model, (x, t, text, mask) = build(), inputs()
-    modulation = model.time_modulation(t)
+    modulation = model.time_embed(t)
     assert modulation[0].shape == (2, 6, 24) and modulation[1].shape == (2, 24)
     assert torch.equal(model(x, None, text, mask, modulation=modulation).sample, model(x, t, text, mask).sample)
 

@@ -11,11 +11,10 @@ from mobivid_core.errors import ParameterError, TrainingError
 from mobivid_core.flow.path import sample_sigmas
 from mobivid_core.measure.intervals import ratio
 from mobivid_core.prune.arms import Arm, arms_table, run_arms
-from mobivid_core.prune.least_squares import solve_gated
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.planner import Targets, plan_for_budget, plan_for_targets
 from mobivid_core.prune.recovery import RecoverySettings, TeacherBank, feature_blocks_for, matched_features, recover
-from mobivid_core.prune.refit import refit
+from mobivid_core.prune.refit import refit, solve_gated
 from mobivid_core.prune.search import without_blocks
 from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.calibration import calibration_set, stratified_sigmas
@@ -100,8 +99,7 @@ def test_refit_refuses_strangers(teacher, calibration, plan) -> None:
 def test_kept_blocks_stand_for_the_removed_ones_after_them(teacher) -> None:
     plan = without_blocks(teacher.sizes, (0, 2))
     assert [plan.stands_for(i) for i in (0, 1)] == [1, 3]
-    matched = matched_features(plan)
-    assert matched.student == (0,) and matched.teacher == (1,)
+    assert matched_features(plan) == {0: 1}
 
 
 def test_recovery_lowers_the_kd_loss_and_repeats(teacher, calibration, plan, data) -> None:
@@ -122,7 +120,7 @@ def test_bank_lessons_do_not_depend_on_keeping_them(teacher, data) -> None:
     kept, fresh = (TeacherBank(teacher, data, 4, (1,), keep=keep) for keep in (True, False))
     kept.lesson(3)
     assert torch.equal(kept.lesson(3).output, fresh.lesson(3).output)
-    assert not torch.equal(fresh.lesson(3).noisy, fresh.lesson(4).noisy)
+    assert not torch.equal(fresh.lesson(3).calibration.noisy, fresh.lesson(4).calibration.noisy)
 
 
 def test_diverging_recovery_is_reported(teacher, plan, data) -> None:

@@ -8,13 +8,13 @@ import torch
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure.intervals import rank_correlation
-from mobivid_core.models.gates import Gates
+from mobivid_core.models.dit import Gates
+from mobivid_core.prune.refit import _teacher_block
 from mobivid_core.prune.search import eliminate_blocks, rescore, without_blocks
 from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.damage import exact_sensitivity, first_order_taylor, gauss_newton_sensitivity
 from mobivid_core.sensitivity.estimators import block_influence, magnitude_scores, task_loss_scores
 from mobivid_core.sensitivity.kd import forward, output_errors, reference
-from mobivid_core.sensitivity.staged import advance, enter, leave, run_block, run_sublayer
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +24,14 @@ def against(teacher, calibration):
 
 def test_staged_forward_equals_the_model(teacher, calibration) -> None:
     with torch.no_grad():
-        x, context = enter(teacher, calibration)
+        x, context = teacher.enter(*calibration.inputs)
         stepwise = x
-        for b, block in enumerate(teacher.blocks):
-            x = run_block(teacher, b, x, context)
-            for name in ("attn1", "attn2", "ffn"):
-                _, out, gate = run_sublayer(block, name, stepwise, context)
-                stepwise = advance(stepwise, out, gate)
+        for b in range(len(teacher.blocks)):
+            x = teacher.run_block(b, x, context)
+            stepwise = _teacher_block(teacher, b, stepwise, context)[-1]
         expected = forward(teacher, calibration)[0]
-        assert (leave(teacher, x, context) - expected).abs().max() < 1e-5  # float32, same operations
-        assert (leave(teacher, stepwise, context) - expected).abs().max() < 1e-5
+        assert (teacher.leave(x, context) - expected).abs().max() < 1e-5  # float32, same operations
+        assert (teacher.leave(stepwise, context) - expected).abs().max() < 1e-5
 
 
 def test_feature_terms_share_one_weight(against) -> None:

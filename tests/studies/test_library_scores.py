@@ -8,7 +8,6 @@ import torch
 
 from mobivid_core.sensitivity.attention_span import _weights, other_frame_attention
 from mobivid_core.sensitivity.kd import forward
-from mobivid_core.sensitivity.staged import enter
 from mobivid_core.studies.criteria import activation_scores, weight_hessian_scores, weight_taylor_scores
 
 
@@ -70,7 +69,7 @@ def test_a_silenced_neuron_has_no_activation(teacher, calibration):
 @torch.no_grad()
 def test_attention_weights_are_those_of_the_forward_pass(teacher, calibration):
     batch = calibration.first(3)
-    x, context = enter(teacher, batch)
+    x, context = teacher.enter(*batch.inputs)
     block = teacher.blocks[0]
     weights = _weights(block, x, context.modulation, context.table)
     assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-5)
