@@ -45,23 +45,18 @@ class FirstFrame:
 
 @torch.no_grad()
 def encode_image(
-    vae: MobiVidVAE, image: ImageInput, clips: int | tuple[int, int], height: int, width: int,
-    device: torch.device | str | None = None,
-) -> Tensor:  # fmt: skip
-    """Latent (B, C, 1, h, w) of an image, or of one image a clip; resized to the clip's height and width if needed.
+    vae: MobiVidVAE, image: ImageInput, prompts: int, clips: int, height: int, width: int, device: torch.device
+) -> Tensor:
+    """Latents (`clips`, C, 1, h, w) of an image, or of one image a prompt or a clip; resized if needed.
 
-    `clips` is B, or (prompts, B) where each prompt has several clips beside each other. `device`, None for the VAE's,
-    is where to compute (an offloaded VAE lies elsewhere).
-
-    Raises:
-        ParameterError: Not an image, or neither one nor one a prompt or a clip.
+    Each prompt has the same number of clips beside each other. `device` is where to compute (an offloaded VAE lies
+    elsewhere). A ParameterError says what is not an image, or that there are too few or too many.
     """
-    prompts, clips = (clips, clips) if isinstance(clips, int) else clips
     pictures = [_resized(_of_numbers(picture), height, width) for picture in _pictures(image)]
     if len(pictures) not in (1, prompts, clips):
         raise ParameterError(f"expected one image or {prompts}, one a prompt; got {len(pictures)}")
     pixels = torch.stack(pictures).repeat_interleave(clips // len(pictures), 0)
-    pixels = 2 * pixels.to(vae.device if device is None else device, vae.dtype) - 1
+    pixels = 2 * pixels.to(device, vae.dtype) - 1
     return vae.encode_latents(pixels[:, :, None])
 
 

@@ -238,7 +238,7 @@ class MobiVidPipeline(LocalPipeline):
         text = text.repeated(copies)
         first = None
         if image is not None:
-            first = FirstFrame(encode_image(self.vae, image, (prompts, len(x)), height, width, x.device), x[:, :, :1])
+            first = FirstFrame(encode_image(self.vae, image, prompts, len(x), height, width, x.device), x[:, :, :1])
 
         bf16 = self._faster_in_bfloat16() if bf16 is None else bf16
         model = in_bfloat16(self.transformer) if bf16 else self.transformer

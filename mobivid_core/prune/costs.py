@@ -43,9 +43,9 @@ def parameter_cost(sizes: DiTConfig) -> LinearCost:
     return _priced(sizes, "parameters", lambda config: dit_params(config)["total"])
 
 
-def flop_cost(sizes: DiTConfig, tokens: int, text_tokens: int, batch: int = 1) -> LinearCost:
-    """FLOPs of a forward pass on clips of `tokens` latent tokens t*h*w each; `sizes` may be any model of the family."""
-    return _priced(sizes, "FLOP", lambda config: batch * dit_flops(config, (tokens, 1, 1), text_tokens)["total"])
+def flop_cost(sizes: DiTConfig, tokens: int, text_tokens: int) -> LinearCost:
+    """FLOPs of a forward pass on a clip of `tokens` latent tokens t*h*w; `sizes` may be any model of the family."""
+    return _priced(sizes, "FLOP", lambda config: dit_flops(config, (tokens, 1, 1), text_tokens)["total"])
 
 
 def _priced(sizes: DiTConfig, unit: str, count: Callable[[DiTConfig], int]) -> LinearCost:

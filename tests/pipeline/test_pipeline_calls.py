@@ -94,7 +94,7 @@ def _pictures() -> dict[str, tuple[object, object]]:
 @pytest.mark.parametrize("kind", _pictures())
 def test_every_kind_of_picture_is_the_same_picture(parts: dict, kind: str) -> None:
     given, expected = _pictures()[kind]
-    made = encode_image(parts["vae"], given, 2, 32, 64)
+    made = encode_image(parts["vae"], given, 2, 2, 32, 64, parts["vae"].device)
     wanted = parts["vae"].encode_latents(2 * expected[None, :, None] - 1)
     torch.testing.assert_close(made, wanted.expand(2, -1, -1, -1, -1), atol=1e-5, rtol=1e-4)
 

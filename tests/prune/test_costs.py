@@ -37,7 +37,7 @@ def test_flops_equal_torchs_counter_with_math_attention() -> None:
         )
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(*inputs)
-    assert flop_cost(sizes, tokens, text, batch=2).total(sizes) == counter.get_total_flops()
+    assert 2 * flop_cost(sizes, tokens, text).total(sizes) == counter.get_total_flops()
 
 
 def test_paper_scale_flops_match_the_reconstruction() -> None:
