@@ -151,8 +151,8 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
     `teacher` is `teacher_hash` of this run; `folder` None means the project's records.
     """
     rows, facts = read_study(RECORDS[name], name, (REAL, TEACHERS, BOTH), folder)
-    made = f": {facts['updates']} updates against the student that shipped then, {facts['clips']} test captions that no choice had seen"
-    return rows, provenance(facts, f"{made}, {facts['seeds']} seed(s)", teacher)
+    made = f": {facts['updates']} updates against the student that shipped then, {facts['seeds']} seed(s)"
+    return rows, provenance(facts, f"{made}, {facts['clips']} test captions that no choice had seen", teacher)
 
 
 def gain_over(rows: pd.DataFrame, ours: str, other: str) -> Interval:
