@@ -9,7 +9,7 @@ The folder reads in the order of the method:
 * `discriminator`: light heads on the frozen teacher's features at several depths;
 * `adversarial`: the losses that push the student's samples among real ones;
 * `trainer`: one resumable loop for regression, adversarial, or both;
-* `consistency`, `matching`: the two best known alternatives to it;
+* `alternatives`: consistency and distribution matching, the two best known ones;
 * `own_states`: chords from the states that the student reaches itself;
 * `student`: how a four-step student is stored, loaded and sampled (`FOUR_STEPS`);
 * `recipe`: the whole distillation, also as `mobivid distill`.

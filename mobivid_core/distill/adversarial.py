@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch.nn import functional
 from mobivid_core.distill.discriminator import TeacherDiscriminator
 from mobivid_core.distill.regression import unroll
 from mobivid_core.distill.settings import DistillSettings
+from mobivid_core.distill.trajectory import Trajectories
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.condition import Condition
 from mobivid_core.flow.path import interpolate, normal
@@ -33,19 +34,15 @@ LOSSES = ("hinge", "relativistic")
 
 def discriminator_loss(real: Tensor, fake: Tensor, kind: str = "hinge") -> Tensor:
     """What the discriminator minimises; logits (B, K) each, scalar out."""
-    _check(kind)
+    if kind not in LOSSES:
+        raise ParameterError(f"unknown adversarial loss {kind!r}; the losses are {', '.join(LOSSES)}")
     if kind == "hinge":
         return functional.relu(1 - real).mean() + functional.relu(1 + fake).mean()
     return functional.softplus(fake - real).mean()
 
 
 def generator_loss(fake: Tensor, real: Tensor | None = None, kind: str = "hinge") -> Tensor:
-    """What the generator minimises; only the relativistic loss needs `real` (B, K).
-
-    Raises:
-        ParameterError: The relativistic loss without real logits, or an unknown kind.
-    """
-    _check(kind)
+    """What the generator minimises, as above; only the relativistic loss needs `real`."""
     if kind == "hinge":
         return -fake.mean()
     if real is None:
@@ -54,29 +51,14 @@ def generator_loss(fake: Tensor, real: Tensor | None = None, kind: str = "hinge"
 
 
 def approximate_r1(
-    critic: Callable[[Tensor], Tensor], x: Tensor, logits: Tensor, direction: Tensor, scale: float
+    critic: Callable[[Tensor], Tensor],  # (B, ...) -> (B, K) logits
+    x: Tensor,  # (B, ...) where the gradient is taken
+    logits: Tensor,  # critic(x), so that it is not computed twice
+    direction: Tensor,  # standard normal, shaped as `x`
+    scale: float,  # standard deviation of the perturbation; the bias shrinks with its square
 ) -> Tensor:
-    """Finite-difference estimate of the mean over logits of |d logit / d x|^2 (scalar).
-
-    Args:
-        critic: (B, ...) -> (B, K) logits.
-        x: (B, ...) where the gradient is taken.
-        logits: critic(x), so that it is not computed twice.
-        direction: Standard normal, shaped as `x`.
-        scale: Standard deviation of the perturbation; the bias shrinks with its square.
-    """
+    """Finite-difference estimate of the mean over logits of |d logit / d x|^2 (scalar)."""
     return ((critic(x + scale * direction) - logits) / scale).square().mean()
-
-
-class TeacherSamples(Protocol):
-    """Samples of the guided teacher with their captions: `Trajectories`, or files of them."""
-
-    device: torch.device  # of the tensors from `shown`
-
-    def __len__(self) -> int: ...
-
-    def shown(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Samples (B, C, t, h, w), text (B, L, D) and mask (B, L) at `rows`."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +66,7 @@ class RealPool:
     """What the discriminator is shown as real: encoded clips, and teacher samples."""
 
     dataset: LatentDataset  # encoded real clips with their captions
-    trajectories: TeacherSamples  # the teacher's samples (endpoints) with their captions, on the models' device
+    trajectories: Trajectories  # the teacher's samples with their captions, on the models' device; may be files of them
     synthetic_share: float = 0.5  # part of each batch that comes from the teacher, 0 to 1
 
     def __post_init__(self) -> None:
@@ -105,14 +87,9 @@ class RealPool:
         return latents, text, mask
 
 
-def renoise(x: Tensor, low: float, high: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Latents at noise levels drawn uniformly from [low, high): (noisy (B, C, t, h, w), sigma (B,))."""
-    sigma, noise = _noise(x, low, high, generator)
-    return interpolate(x, noise, sigma), sigma
-
-
-def _noise(like: Tensor, low: float, high: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(sigma (B,), noise (B, C, t, h, w)) that re-noise latents of the shape and device of `like`."""
+def draw_noise(like: Tensor, settings: DistillSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(sigma (B,), noise (B, C, t, h, w)) to re-noise latents of the shape and device of `like`."""
+    low, high = settings.renoise_low, settings.renoise_high
     sigma = (low + (high - low) * torch.rand(len(like), generator=generator)).to(like.device)
     return sigma, normal(like.shape, generator, like.device)
 
@@ -126,11 +103,7 @@ class Drawn(NamedTuple):
     start: Tensor  # (B, C, t, h, w) the student's starting noise
     sigma: Tensor  # (B,) noise level at which both clips of a pair are judged
     noise: Tensor  # (B, C, t, h, w) that re-noises both
-
-    @property
-    def condition(self) -> Condition:
-        """The captions."""
-        return Condition(self.text, self.mask)
+    direction: Tensor  # (B, C, t, h, w) of the heads' gradient penalty
 
 
 @dataclass(frozen=True)
@@ -146,40 +119,28 @@ class Contest:
     pool: RealPool
     settings: DistillSettings
 
-    def heads_loss(self, student: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """What one update of the heads minimises, and what to log of it."""
-        terms = self.heads_terms(student, *self.draw_for_heads(generator))
-        return terms.pop("loss"), {name: value.item() for name, value in terms.items()}
-
-    def student_loss(self, student: nn.Module, generator: torch.Generator) -> Tensor:
-        """Adversarial loss of the student's samples (gradients reach the student only)."""
-        return self.student_term(student, *self.draw_for_student(generator))
-
-    def draw_for_student(self, generator: torch.Generator) -> Drawn:
-        """The random parts of `student_term`."""
-        s = self.settings
-        real, text, mask = self.pool.draw(s.batch, generator)
+    def draw(self, generator: torch.Generator) -> Drawn:
+        """The random parts of `heads_terms` and `student_term`."""
+        real, text, mask = self.pool.draw(self.settings.batch, generator)
         start = normal(real.shape, generator, real.device)
-        return Drawn(real, text, mask, start, *_noise(real, s.renoise_low, s.renoise_high, generator))
-
-    def draw_for_heads(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The random parts of `heads_terms`: `Drawn`, and the penalty's direction where there is a penalty."""
-        drawn = self.draw_for_student(generator)
-        return *drawn, *(
-            [normal(drawn.real.shape, generator, drawn.real.device)] if self.settings.r1_weight > 0 else []
-        )
+        noises = draw_noise(real, self.settings, generator)
+        return Drawn(real, text, mask, start, *noises, normal(real.shape, generator, real.device))
 
     def heads_terms(self, student: nn.Module, *drawn: Tensor) -> dict[str, Tensor]:
-        """`loss` of the heads, and its parts, on what `draw_for_heads` drew or a part of it."""
-        s, pair, direction = self.settings, Drawn(*drawn[:6]), drawn[6:]
+        """`loss`, which an update of the heads minimises, and what to log of it; `drawn` may be a part of a batch."""
+        s, pair = self.settings, Drawn(*drawn)
         with torch.no_grad():
-            fake = unroll(student, pair.condition, pair.start)
+            fake = unroll(student, Condition(pair.text, pair.mask), pair.start)
         real_logits, fake_logits = self._judged(pair.real, pair), self._judged(fake, pair)
         loss, penalty = discriminator_loss(real_logits, fake_logits, s.loss), real_logits.new_zeros(())
-        if direction:
+        if s.r1_weight > 0:
             noisy = interpolate(pair.real, pair.noise, pair.sigma)
             penalty = approximate_r1(
-                lambda x: self.heads(x, pair.sigma, pair.text, pair.mask), noisy, real_logits, *direction, s.r1_scale
+                lambda x: self.heads(x, pair.sigma, pair.text, pair.mask),
+                noisy,
+                real_logits,
+                pair.direction,
+                s.r1_scale,
             )
         return {
             "loss": loss + s.r1_weight * penalty,
@@ -190,9 +151,9 @@ class Contest:
         }
 
     def student_term(self, student: nn.Module, *drawn: Tensor) -> Tensor:
-        """`student_loss` on what `draw_for_student` drew or a part of it."""
+        """Adversarial loss of the student's samples (gradients reach the student only)."""
         s, pair, real_logits = self.settings, Drawn(*drawn), None
-        fake = unroll(student, pair.condition, pair.start, s.gradient_steps)
+        fake = unroll(student, Condition(pair.text, pair.mask), pair.start, s.gradient_steps)
         self.heads.requires_grad_(False)
         try:
             if s.loss == "relativistic":
@@ -205,8 +166,3 @@ class Contest:
     def _judged(self, clips: Tensor, pair: Drawn) -> Tensor:
         """Logits of clips (B, C, t, h, w), re-noised as the pair is."""
         return self.heads(interpolate(clips, pair.noise, pair.sigma), pair.sigma, pair.text, pair.mask)
-
-
-def _check(kind: str) -> None:
-    if kind not in LOSSES:
-        raise ParameterError(f"unknown adversarial loss {kind!r}; the losses are {', '.join(LOSSES)}")

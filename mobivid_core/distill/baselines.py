@@ -22,11 +22,9 @@ def grid_table(steps: int = 4, shift: float = 3.0) -> pd.DataFrame:
         f"textbook, shift {shift:g}": shift_sigmas(student_sigmas(steps), shift),
         f"diffusers default call, shift {shift:g}": default_grid(steps, shift),
     }
-    table = pd.DataFrame({name: values.tolist() for name, values in rows.items()}).T
-    table.columns = [f"sigma {i}" for i in range(steps + 1)]
-    table.insert(0, "grid", table.index)
-    table["last step covers"] = table[f"sigma {steps - 1}"] - table[f"sigma {steps}"]
-    return table.reset_index(drop=True)
+    table = pd.DataFrame([values.tolist() for values in rows.values()]).add_prefix("sigma ")
+    table.insert(0, "grid", list(rows))
+    return table.assign(**{"last step covers": table[f"sigma {steps - 1}"] - table[f"sigma {steps}"]})
 
 
 def euler_samplers(guidance: float | Guidance) -> list[Sampler]:

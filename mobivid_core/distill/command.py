@@ -17,7 +17,8 @@ from mobivid_core import artifacts
 from mobivid_core.command import CommandParser, above_zero, at_least_one, at_least_zero, not_negative, run_command
 from mobivid_core.data.latents import latent_dataset
 from mobivid_core.distill.own_states import OwnRounds
-from mobivid_core.distill.recipe import Distilled, Recipe, distill
+from mobivid_core.distill.recipe import Recipe, distill
+from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.student import CARD, STUDENTS, save_student
 from mobivid_core.files import read_json
 from mobivid_core.models.dit import MobiVidTransformer3DModel
@@ -62,39 +63,24 @@ def make_parser() -> CommandParser:
     return parser
 
 
-def recipe_of(options: argparse.Namespace, profile: Profile) -> Recipe:
+def recipe_of(o: argparse.Namespace, profile: Profile) -> Recipe:
     """The recipe that the options ask for."""
-    base = Recipe.for_profile(profile, clips=options.clips, batch=options.batch, seed=options.seed)
-    first = own = second = None
-    if options.regression_steps:
-        first = replace(
-            base.regression,
-            steps=options.regression_steps,
-            rate=options.rate,
-            muon=options.muon,
-            rate_warmup=min(100, options.regression_steps // 10 + 1),
-            ema=0.998 if options.regression_steps >= 1000 else 0.98,
-            snapshot_every=max(10, options.regression_steps // 40),
-        )
-    if options.own_rounds:
-        settings = replace(
-            base.regression,
-            steps=options.own_steps,
-            rate=options.own_rate,
-            muon=options.own_muon,
-            rate_warmup=20,
-            ema=0.99,
-            snapshot_every=max(10, options.own_steps // 10),
-        )
-        own = OwnRounds(options.own_rounds, options.own_clips, settings, options.own_first, options.own_forced)
-    if options.adversarial_steps:
-        second = replace(
-            base.adversarial,
-            steps=options.adversarial_steps,
-            batch=max(options.batch // 4, 1),
-            discriminator_warmup=max(2, options.adversarial_steps // 4),
-        )
-    return replace(base, teacher_steps=options.teacher_steps, regression=first, adversarial=second, own=own)
+    base, own = Recipe.for_profile(profile, clips=o.clips, batch=o.batch, seed=o.seed), None
+
+    def regressing(steps: int, rate: float, muon: float, warmup: int, ema: float, snapshots: int) -> DistillSettings:
+        how = {"rate_warmup": warmup, "ema": ema, "snapshot_every": max(10, steps // snapshots)}
+        return replace(base.regression, steps=steps, rate=rate, muon=muon, **how)
+
+    steps = o.regression_steps
+    ema = 0.998 if steps >= 1000 else 0.98
+    first = regressing(steps, o.rate, o.muon, min(100, steps // 10 + 1), ema, 40) if steps else None
+    if o.own_rounds:
+        settings = regressing(o.own_steps, o.own_rate, o.own_muon, 20, 0.99, 10)
+        own = OwnRounds(o.own_rounds, o.own_clips, settings, o.own_first, o.own_forced)
+    steps = o.adversarial_steps
+    how = {"batch": max(o.batch // 4, 1), "discriminator_warmup": max(2, steps // 4)}
+    second = replace(base.adversarial, steps=steps, **how) if steps else None
+    return replace(base, teacher_steps=o.teacher_steps, regression=first, adversarial=second, own=own)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -114,14 +100,15 @@ def _run(options: argparse.Namespace) -> None:
         print(plan)
     device = profile.device if profile.device == "cpu" or torch.cuda.is_available() else "cpu"
 
-    def model(stage: str) -> MobiVidTransformer3DModel:
+    def place(stage: str) -> Path:
         if stage not in artifacts.STAGES:
-            return artifacts.load_model(MobiVidTransformer3DModel, Path(stage)).to(device)
+            return Path(stage)
         found = artifacts.find(stage, profile.name)
         print(artifacts.describe(found))
-        return artifacts.load_model(MobiVidTransformer3DModel, found.path).to(device)
+        return found.path
 
-    start, teacher = model(options.start), model("teacher")
+    began_with, teacher = place(options.start), place("teacher")
+    start, teacher = (artifacts.load_model(MobiVidTransformer3DModel, p).to(device) for p in (began_with, teacher))
     vae = artifacts.load_model(MobiVidVAE, artifacts.find("vae", profile.name).path)
     clips = {"count": min(options.clips, CAPTIONED), "frames": profile.frames, "size": profile.size}
     dataset = latent_dataset(vae, split="train", **clips, cache=run / "latents")
@@ -129,36 +116,30 @@ def _run(options: argparse.Namespace) -> None:
     with whole_training(device, bool(plan and plan.bf16)):
         result = distill(start, teacher, dataset, recipe, folder=run / "distill", progress=True, compiled=compiled)
     print(result.costs.to_string(index=False))
-    stage = options.start in artifacts.STAGES
-    earlier = earlier_rounds(artifacts.find(options.start, profile.name).path if stage else Path(options.start))
+    recipes, costs = earlier_rounds(began_with)
+    costs = pd.concat([costs, result.costs.assign(round=len(recipes) + 1)], ignore_index=True)
+
+    def write(folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Weights, how to sample, log, and the recipes and costs of every round so far."""
+        save_student(result.student, folder, asdict(recipe), dtype, earlier=recipes)
+        result.log.to_csv(folder / "log.csv", index=False)
+        costs.to_csv(folder / "costs.csv", index=False)
+
     with artifacts.publish(options.name, profile.name) as folder:
-        _write(result, recipe, folder, earlier)
+        write(folder)
     print(artifacts.describe(artifacts.find(options.name, profile.name)))
     if options.ship:
         folder = artifacts.shipped_path(options.name)  # its model card stays
         folder.mkdir(parents=True, exist_ok=True)
-        _write(result, recipe, folder, earlier, torch.float16)
+        write(folder, torch.float16)
         artifacts.write_stamp(folder, options.name)
         print(f"shipped: {folder} (add a README.md, the model card, and run --ship again)")
 
 
-#: What earlier rounds of a student left: their recipes, and their costs where they were kept.
-Earlier = tuple[list[dict], pd.DataFrame]
-
-
-def earlier_rounds(folder: Path) -> Earlier:
-    """Recipes and costs of a student's earlier rounds; none for a model that is no student yet."""
+def earlier_rounds(folder: Path) -> tuple[list[dict], pd.DataFrame]:
+    """Recipes of a student's earlier rounds, and their costs where kept; none for a model that is no student yet."""
     if not (folder / CARD).is_file():
         return [], pd.DataFrame()
     card, file = read_json(folder / CARD), folder / "costs.csv"
     costs = pd.read_csv(file) if file.is_file() else pd.DataFrame()
     return [*card.get("earlier", []), card.get("recipe", {})], costs.assign(round=costs.get("round", 1))
-
-
-def _write(result: Distilled, recipe: Recipe, folder: Path, earlier: Earlier, dtype: torch.dtype | None = None) -> None:
-    """Weights, how to sample, log, and the recipes and costs of every round so far."""
-    recipes, costs = earlier
-    save_student(result.student, folder, asdict(recipe), dtype, earlier=recipes)
-    result.log.to_csv(folder / "log.csv", index=False)
-    every = pd.concat([costs, result.costs.assign(round=len(recipes) + 1)], ignore_index=True)
-    every.to_csv(folder / "costs.csv", index=False)

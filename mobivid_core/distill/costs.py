@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mobivid_core.distill.own_states import shown_evaluations
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.trajectory import STUDENT_STEPS, student_sigmas
+from mobivid_core.distill.trajectory import STUDENT_STEPS
 from mobivid_core.flow.guidance import Guidance, as_guidance
 from mobivid_core.flow.sampling import textbook_sigmas
 
@@ -30,8 +30,7 @@ class DistillCosts:
 
     def own_states(self, clips: int, guidance: float | Guidance) -> float:
         """FLOPs of the student's own states and the teacher's steps from each: the first chord is at hand already."""
-        shown = shown_evaluations(guidance, student_sigmas().tolist())
-        return clips * (STUDENT_STEPS * self.student + shown * self.teacher)
+        return clips * (STUDENT_STEPS * self.student + shown_evaluations(guidance) * self.teacher)
 
     def update(self, s: DistillSettings) -> float:
         """FLOPs of one generator update, with the heads' update that goes with it."""

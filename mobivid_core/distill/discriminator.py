@@ -19,7 +19,7 @@ from torch.nn import functional
 from mobivid_core.errors import ParameterError
 
 #: Kernel of the head's convolution over (t, h, w).
-KERNELS = {"spatiotemporal": (3, 3, 3), "spatial": (1, 3, 3), "token": (1, 1, 1)}
+KERNELS = {"spatiotemporal": (3, 3, 3), "spatial": (1, 3, 3)}
 
 
 def default_depths(blocks: int, count: int = 4) -> tuple[int, ...]:
@@ -31,7 +31,7 @@ def default_depths(blocks: int, count: int = 4) -> tuple[int, ...]:
 class FeatureHead(nn.Module):
     """One head: (B, N, hidden) features -> (B, N + 1) logits, one a token and one for the clip."""
 
-    def __init__(self, hidden: int, text_dim: int, width: int = 32, kind: str = "spatiotemporal") -> None:
+    def __init__(self, hidden: int, text_dim: int, width: int, kind: str) -> None:
         super().__init__()
         kernel = KERNELS[kind]
         self.norm = nn.LayerNorm(hidden, elementwise_affine=False)
@@ -42,12 +42,9 @@ class FeatureHead(nn.Module):
         self.condition = nn.Linear(text_dim + 1, width)
 
     def forward(self, features: Tensor, grid: tuple[int, int, int], context: Tensor) -> Tensor:
-        """Logits from features of a (t, h, w) grid.
+        """Logits from features (B, t h w, hidden) of a (t, h, w) grid.
 
-        Args:
-            features: (B, t h w, hidden).
-            grid: (t, h, w).
-            context: (B, text_dim + 1) mean caption state and sigma.
+        `context` (B, text_dim + 1) is the mean caption state and sigma.
         """
         tokens = self.project(self.norm(features))
         volume = tokens.transpose(1, 2).unflatten(2, grid)
@@ -64,13 +61,9 @@ class TeacherDiscriminator(nn.Module):
     def __init__(
         self, teacher: nn.Module, depths: Sequence[int] | None = None, *, width: int = 32, kind: str = "spatiotemporal"
     ) -> None:
-        """Build heads for `teacher`.
+        """Build heads of one of `KERNELS` for `teacher`, which is never changed.
 
-        Args:
-            teacher: Velocity model with `feature_blocks`; it is used, never changed.
-            depths: Blocks whose output is read, counted from 0; None takes `default_depths`.
-            width: Width of the heads.
-            kind: One of `KERNELS`.
+        They read the outputs of the blocks `depths`, counted from 0; None takes `default_depths`.
 
         Raises:
             ParameterError: A depth outside the teacher, or an unknown kind.
@@ -95,13 +88,9 @@ class TeacherDiscriminator(nn.Module):
             return cls(teacher)
 
     def forward(self, noisy: Tensor, sigma: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B, depths x (N + 1)) of re-noised latents; high means real.
+        """Logits (B, depths x (N + 1)) of latents (B, C, t, h, w) at noise levels sigma (B,); high means real.
 
-        Args:
-            noisy: (B, C, t, h, w) latents at noise level sigma.
-            sigma: (B,).
-            text: (B, L, D).
-            mask: (B, L) bool.
+        Captions are text (B, L, D) and mask (B, L) bool.
         """
         (teacher,), grid = self._teacher, tuple(noisy.shape[2:])
         given = noisy.to(teacher.dtype), 1000.0 * sigma, text.to(teacher.dtype), mask

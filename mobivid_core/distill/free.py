@@ -5,7 +5,7 @@ with the best that the same number of *network evaluations* buys without trainin
 four evaluations are four unguided steps or two guided ones, and four guided steps are eight.
 
 Solver, guidance, time shift and searched noise levels are crossed on validation captions. Which grid suits a solver at
-a guidance is decided by its error to the full sampler of the same guidance (no decoding, `knots.search_knots`); which
+a guidance is decided by its error to the full sampler of the same guidance (no decoding, `knots.grid_errors`); which
 solver and guidance make the best clips is decided by decoded clips (`screen`). Reported numbers are then
 measured on test captions.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import pandas as pd
 from torch import nn
 
-from mobivid_core.distill.knots import search_knots, validation_condition
+from mobivid_core.distill.knots import grid_errors, validation_condition
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.guidance import Guidance, as_guidance
 from mobivid_core.flow.sampling import SOLVERS
@@ -34,6 +34,8 @@ BUDGETS = (4, 8)
 INTERVAL = (0.2, 0.8)
 #: Validation captions of the search of grids: an error of latents varies less than a share of right clips.
 GRID_CAPTIONS = 24
+#: Euler steps of the full samplers in that search, at the least.
+FULL_STEPS = 20
 #: Relative difference of distances that arithmetic alone makes: the same clips on two ways do not differ.
 ROUNDING = 1e-3
 #: Network evaluations tried in this order for the cheapest equal of the teacher.
@@ -66,9 +68,9 @@ def guidances(full: float | Guidance) -> tuple[Guidance, ...]:
     return tuple(dict.fromkeys(tried))
 
 
-def most_steps(guidance: float | Guidance, evaluations: int, solver: str = "euler") -> int:
+def most_steps(guidance: float | Guidance, evaluations: int) -> int:
     """Most steps on the textbook grid within `evaluations` network evaluations; 0 where they do not pay for one."""
-    affordable = (s for s in range(1, evaluations + 1) if Sampler(solver, s, guidance).evaluations <= evaluations)
+    affordable = (s for s in range(1, evaluations + 1) if Sampler("euler", s, guidance).evaluations <= evaluations)
     return max(affordable, default=0)
 
 
@@ -79,70 +81,50 @@ def candidates(
     tried: Iterable[Guidance],
     *,
     captions: int = GRID_CAPTIONS,  # validation captions of the search
-    full_steps: int = 20,  # Euler steps of the full samplers, at the least
     seed: int = 0,  # of the noises
 ) -> list[Sampler]:
     """For each guidance the two solvers that come closest to its own full sampler, each on its best grid."""
-    device, found = next(model.parameters()).device, []
-    condition = validation_condition(captions, device)
-    for guidance in tried:
-        steps = most_steps(guidance, evaluations)
-        if not steps:
-            continue
-        full = max(full_steps, steps)
-        search = search_knots(model, condition, shape, guidance=guidance, steps=steps, full_steps=full, seed=seed)
-        errors = search.table[search.table["best"]].set_index("solver")["error to the full sampler"]
-        nearest = sorted(search.best.values(), key=lambda s: errors[SOLVERS[s.solver][0]])
+    condition, found = validation_condition(captions, next(model.parameters()).device), []
+    affordable = {guidance: most_steps(guidance, evaluations) for guidance in tried}
+    for guidance, steps in ((guidance, steps) for guidance, steps in affordable.items() if steps):
+        full = max(FULL_STEPS, steps)
+        errors = grid_errors(model, condition, shape, guidance=guidance, steps=steps, full_steps=full, seed=seed)
+        best = [min((s for s in errors if s.solver == solver), key=errors.get) for solver in SOLVERS]
+        nearest = sorted(best, key=errors.get)
         # a shifted or searched grid may put more of its levels inside the guided interval
         found += [s for s in nearest if s.evaluations <= evaluations][:2]
     return found
 
 
 def free_baseline(
-    evaluator: Evaluator,
-    model: nn.Module,
+    evaluator: Evaluator,  # of validation captions; all of them serve in the final round (256 or more, for results)
+    model: nn.Module,  # the teacher, on any device
     *,
-    evaluations: int,
-    tried: Iterable[Guidance] | None = None,
-    coarse: int = COARSE,
-    finalists: int = 2,
-    full_steps: int = 20,
-    seed: int = 0,
+    evaluations: int,  # network evaluations a clip that are allowed
+    tried: Iterable[Guidance] | None = None,  # None for `guidances` of the profile's
+    coarse: int = COARSE,  # captions of the coarse round
+    finalists: int = 2,  # candidates that reach the final round
+    seed: int = 0,  # of the noises
 ) -> FreeBaseline:
     """The best training-free sampler at `evaluations` network evaluations, chosen on validation captions.
-
-    Args:
-        evaluator: Prepared with `split="val"`; all its captions serve in the final round (256 or more, for results).
-        model: The teacher, on any device.
-        evaluations: Network evaluations a clip that are allowed.
-        tried: Guidance settings; None for `guidances` of the profile's.
-        coarse: Captions of the coarse round.
-        finalists: Candidates that reach the final round.
-        full_steps: As in `candidates`.
-        seed: Of the noises.
 
     Raises:
         ParameterError: The evaluator holds other captions, or not one step is affordable.
     """
     check_validation(evaluator)
-    n, profile = len(evaluator.labels), evaluator.profile
-    tried = guidances(profile.guidance) if tried is None else tuple(tried)
+    n, profile, reference = len(evaluator.labels), evaluator.profile, evaluator.reference
+    tried = guidances(profile.guidance) if tried is None else tried
     shape = evaluator.vae.latent_shape(profile.frames, profile.size, profile.size)
-    few = min(GRID_CAPTIONS, n)
-    able = candidates(model, shape, evaluations, tried, captions=few, full_steps=full_steps, seed=seed)
+    able = candidates(model, shape, evaluations, tried, captions=min(GRID_CAPTIONS, n), seed=seed)
     if not able:
         raise ParameterError(f"{evaluations} network evaluations do not pay for one step at any of the guidances")
-    found = screen(
-        {s: _runner(evaluator, model, s, seed) for s in able},
-        evaluator.reference, n=n, coarse=coarse, finalists=finalists,
-    )  # fmt: skip
+    runs = {s: _runner(evaluator, model, s, seed) for s in able}
+    found = screen(runs, reference, n=n, coarse=coarse, finalists=finalists)
     cells = {
         s: {"sampler": s.name, "steps": s.steps, "guidance": as_guidance(s.guidance).name, "evaluations": s.evaluations}
         for s in able
     }
-    table = screened_table(found, evaluator.reference, cells)
-    best = rank(found.final, evaluator.reference)[0]
-    return FreeBaseline(table, best, evaluations)
+    return FreeBaseline(screened_table(found, reference, cells), rank(found.final, reference)[0], evaluations)
 
 
 @dataclass(frozen=True)
@@ -155,15 +137,15 @@ class Judged:
 
     def finding(self) -> str:
         """One sentence for a finding: the chosen samplers, and the baseline on the grid of the trap."""
-        rows = self.table.set_index("sampler")
         first = self.measures[0]
-        parts = [
-            f"{count} network evaluations: {name}, {first.replace('_', ' ')} {rows.loc[name, first]:.0%}"
-            for count, name in self.chosen.items()
+        shares = self.table.set_index("sampler")[first]
+        told = [
+            f"{k} network evaluations: {s}, {first.replace('_', ' ')} {shares[s]:.0%}" for k, s in self.chosen.items()
         ]
-        full, trap = rows.index[-1], [name for name in rows.index if "diffusers default" in name]
-        told = f"On {rows['n'].iloc[0]} test captions, {'; '.join(parts)}; {full} {rows.loc[full, first]:.0%}"
-        return told + "".join(f"; the trap {name} {rows.loc[name, first]:.0%}" for name in trap[:1]) + "."
+        told.append(f"{shares.index[-1]} {shares.iloc[-1]:.0%}")
+        traps = [name for name in shares.index if "diffusers default" in name]
+        told += [f"the trap {name} {shares[name]:.0%}" for name in traps[:1]]
+        return f"On {self.table['n'].iloc[0]} test captions, {'; '.join(told)}."
 
 
 def free_table(runs: Mapping[Sampler, Evaluation], free: Mapping[int, FreeBaseline], measures: Sequence[str]) -> Judged:
@@ -185,32 +167,26 @@ class CheapestEqual:
     sampler: Sampler  # the cheapest equal one; the full sampler where none is
     full: Sampler
 
-    @property
-    def saved(self) -> float:
-        """How many times fewer network evaluations it takes."""
-        return self.full.evaluations / self.sampler.evaluations
-
     def finding(self) -> str:
         """One sentence for a finding."""
         if self.sampler is self.full:
             return f"No cheaper sampler equals {self.full.name} within the intervals ({len(self.table)} were tried)"
-        n = self.table["n"].iloc[-1]
+        n, own, full = self.table["n"].iloc[-1], self.sampler.evaluations, self.full.evaluations
         return (
             f"{self.sampler.name} is not shown to be worse than {self.full.name}: on {n} validation captions both "
-            f"intervals hold no difference. It takes {self.sampler.evaluations} network evaluations for "
-            f"{self.full.evaluations}, {self.saved:.1f} times fewer"
+            f"intervals hold no difference. It takes {own} network evaluations for {full}, {full / own:.1f} times fewer"
         )
 
 
 def cheapest_equal(
-    evaluator: Evaluator,
-    model: nn.Module,
-    full: Sampler,
-    ladder: Sequence[Sampler] | None = None,
+    evaluator: Evaluator,  # of validation captions; all of them serve
+    model: nn.Module,  # the teacher
+    full: Sampler,  # its full sampler
+    ladder: Sequence[Sampler] | None = None,  # tried until one is equal; None: every solver at the full guidance
     *,
-    also: Iterable[Sampler] = (),
-    coarse: int = COARSE,
-    seed: int = 0,
+    also: Iterable[Sampler] = (),  # further ones, such as those that `free_baseline` found for few evaluations
+    coarse: int = COARSE,  # captions of the first look
+    seed: int = 0,  # of the noises
 ) -> CheapestEqual:
     """The cheapest sampler that equals the full one: speed-ups are to be given over both.
 
@@ -218,20 +194,11 @@ def cheapest_equal(
     ratio of distances from the codec's clips reaches 1. Few captions make everything equal, so all have to agree; a
     sampler that differs on the first `coarse` of them already is not measured on the rest.
 
-    Args:
-        evaluator: Prepared with `split="val"`; all its captions serve.
-        model: The teacher.
-        full: Its full sampler.
-        ladder: Samplers to try from the cheapest on, until one is equal; None: every solver at the full guidance.
-        also: Further ones, such as those that `free_baseline` found for few evaluations.
-        coarse: Captions of the first look.
-        seed: Of the noises.
-
     Raises:
         ParameterError: The evaluator holds other captions.
     """
     check_validation(evaluator)
-    n = len(evaluator.labels)
+    n, reference = len(evaluator.labels), evaluator.reference
     if ladder is None:
         pairs = ((solver, most_steps(full.guidance, e)) for e in LADDER for solver in SOLVERS)
         ladder = [Sampler(solver, steps, full.guidance) for solver, steps in dict.fromkeys(pairs) if steps]
@@ -241,8 +208,8 @@ def cheapest_equal(
             break
         for count in dict.fromkeys((min(coarse, n), n)):
             run, same = _runner(evaluator, model, sampler, seed)(count), whole.measures[:count]
-            change = mean_change(run.measures, same, run.labels, evaluator.reference)
-            ratio = distance_ratio(run.measures, same, evaluator.reference, seed=seed)
+            change = mean_change(run.measures, same, run.labels, reference)
+            ratio = distance_ratio(run.measures, same, reference, seed=seed)
             met = change[2] >= 0 and ratio[1] <= 1 + ROUNDING
             if not met:
                 break

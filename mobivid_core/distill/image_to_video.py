@@ -20,9 +20,6 @@ def from_first_frames(model: nn.Module, sampler: Sampler, images: Tensor) -> Cap
     """A function from (captions, noise) to latents whose first frame is held (Euler samplers only).
 
     `images` (N, C, 1, h, w) are latents of the first frames, used in order over the calls.
-
-    Raises:
-        ParameterError: Another solver than Euler.
     """
     if sampler.solver != "euler":
         raise ParameterError(f"holding the first frame is written for the Euler solver, got {sampler.solver!r}")

@@ -10,21 +10,17 @@ Simplified: the states are renewed in rounds, not at every update, so that each 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.distill.trajectory import Trajectories, tensors_digest
+from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories, in_chunks, tensors_digest
 from mobivid_core.errors import ParameterError
-from mobivid_core.files import read_tensors, write_bytes
 from mobivid_core.flow.guidance import Guidance, as_guidance
-from mobivid_core.flow.sampling import Velocity, guided_velocity, solver_path
+from mobivid_core.flow.sampling import Velocity, guided_velocity, solver_path, textbook_sigmas
 
 #: Midpoint steps of the teacher for one of the student's, two evaluations each. One is too few: see CHANGELOG, "Tried".
 SEGMENT_STEPS = 2
@@ -71,26 +67,21 @@ def midpoint(velocity: Velocity, x: Tensor, sigma: float, following: float, step
 def own_states(student: nn.Module, teacher: nn.Module, given: Trajectories) -> Trajectories:
     """The student's states from given noises, and where the guided teacher would have gone from each.
 
-    Args:
-        student: Walks unguided from `given.states[:, 0]`.
-        teacher: On the same device.
-        given: The teacher's trajectories; their first chord starts from noise, so it is taken as it is.
+    The student walks unguided from `given.states[:, 0]`; the teacher's first chord is taken as it is.
     """
     condition, sigmas = given.condition, given.sigmas.tolist()
     path = solver_path(guided_velocity(student, condition), given.states[:, 0], given.sigmas)
     guided = guided_velocity(teacher, condition, given.guidance)
     ends = [given.targets[:, 0]]
-    ends += [midpoint(guided, path[i], sigmas[i], sigmas[i + 1]) for i in range(1, len(sigmas) - 1)]
-    forwards = len(given) * shown_evaluations(given.guidance, sigmas)
+    ends += [midpoint(guided, path[i], sigmas[i], sigmas[i + 1]) for i in range(1, STUDENT_STEPS)]
+    forwards = len(given) * shown_evaluations(given.guidance)
     return replace(given, states=torch.stack(path, dim=1), ends=torch.stack(ends, dim=1), forwards=forwards)
 
 
-def shown_evaluations(guidance: float | Guidance, sigmas: Sequence[float]) -> int:
-    """Teacher evaluations of a clip's targets: the midpoint method between `sigmas`, except for the first pair."""
-    seen: list[float] = []
-    for sigma, following in zip(sigmas[1:-1], sigmas[2:], strict=True):
-        midpoint(lambda x, level: seen.append(level) or x, torch.zeros(1), sigma, following)
-    return as_guidance(guidance).evaluations(seen)
+def shown_evaluations(guidance: float | Guidance) -> int:
+    """Teacher evaluations of a clip's targets, of which the first chord is there already."""
+    finer = 2 * SEGMENT_STEPS  # the midpoint method evaluates at equal steps
+    return as_guidance(guidance).evaluations(textbook_sigmas(STUDENT_STEPS * finer)[finer:])
 
 
 def collect_own_states(
@@ -100,7 +91,7 @@ def collect_own_states(
     clips: int,  # how many; after the last one the first ones follow
     *,
     first: int = 0,  # where to begin
-    cache: Path | None = None,  # folder of finished chunks; None keeps nothing
+    cache: Path | None = None,  # folder of finished chunks
     chunk: int = 64,  # clips computed together
     progress: bool = False,
 ) -> Trajectories:
@@ -108,25 +99,19 @@ def collect_own_states(
 
     Raises:
         ParameterError: More clips than trajectories.
-        RunError: The disk is full; finished chunks are kept.
     """
     if clips > len(given):
         raise ParameterError(f"{clips} clips of own states need as many trajectories, there are {len(given)}")
-    device = next(student.parameters()).device
-    chosen = given.take(in_order(given, first, clips))
+    device, chosen = next(student.parameters()).device, given.take(in_order(given, first, clips))
     key = _key(student, teacher, chosen, chunk) if cache else ""
-    parts = []
-    for number, rows in enumerate(tqdm(torch.arange(clips).split(chunk), desc="own states", disable=not progress)):
-        part = chosen.take(rows)
-        path = Path(cache) / key / f"{number:05d}.safetensors" if cache else None
-        kept = read_tensors(path)
-        if kept and {"states", "ends"} <= kept.keys():
-            parts.append(replace(part, states=kept["states"], ends=kept["ends"], forwards=0))
-            continue
-        parts.append(own_states(student, teacher, part.to(device)).to("cpu"))
-        if path:
-            write_bytes(path, save({"states": parts[-1].states, "ends": parts[-1].ends}))
-    return joined(parts)
+
+    def walk(_: int, part: Trajectories) -> dict[str, Tensor]:
+        own = own_states(student, teacher, part.to(device))
+        return {"states": own.states, "ends": own.ends}
+
+    file_of = (lambda number, _: cache / key / f"{number:05d}.safetensors") if cache else None
+    found, made = in_chunks(chosen, chunk, walk, file_of, "own states", progress)
+    return replace(chosen, **found, forwards=made * shown_evaluations(given.guidance))
 
 
 def in_order(given: Trajectories, first: int, count: int) -> Tensor:

@@ -63,27 +63,18 @@ class Recipe:
 
     @classmethod
     def for_profile(
-        cls,
-        profile: Profile,
-        *,
-        steps: int | None = None,
-        clips: int | None = None,
-        batch: int | None = None,
+        cls, profile: Profile, *, steps: int | None = None, clips: int | None = None, batch: int | None = None,
         seed: int = 0,
-    ) -> Recipe:
-        """The recipe at a profile's budget: nine tenths of the updates regress, the rest is adversarial.
+    ) -> Recipe:  # fmt: skip
+        """The recipe at a profile's budget: nine tenths of all updates (`steps`) regress, the rest is adversarial.
 
         An adversarial update costs about ten regression updates. On a processor the live distillation halves the batch
-        and takes the teacher's trajectories in eight steps. `steps` (updates of both stages), `clips` and
-        `batch` override the profile's.
+        and takes the teacher's trajectories in eight steps.
         """
-        steps = profile.distill_steps if steps is None else steps
-        slow = profile.device == "cpu"
-        clips = min(profile.train_clips, (4 if slow else 128) * profile.batch) if clips is None else clips
-        batch = max(profile.batch // (2 if slow else 1), 1) if batch is None else batch
-        keep = max(10, steps // 100)
-        first = DistillSettings(max(9 * steps // 10, 1), batch=batch, snapshot_every=keep, seed=seed)
-        warmup = 2 if steps < 20 else min(200, max(10, steps // 10))
+        steps, slow = steps or profile.distill_steps, profile.device == "cpu"
+        clips = clips or min(profile.train_clips, (4 if slow else 128) * profile.batch)
+        batch = batch or max(profile.batch // (2 if slow else 1), 1)
+        first = DistillSettings(max(9 * steps // 10, 1), batch=batch, snapshot_every=max(10, steps // 100), seed=seed)
         second = replace(
             first,
             steps=max(steps - first.steps, 1),
@@ -91,12 +82,11 @@ class Recipe:
             loss="relativistic",
             rate=1e-4,
             discriminator_rate=3e-3,
-            discriminator_warmup=warmup,
+            discriminator_warmup=2 if steps < 20 else min(200, max(10, steps // 10)),
             gradient_steps=2,
             seed=seed + 1,
         )
-        quick = slow and profile.teacher_sampling_steps > 8
-        teacher_steps = 8 if quick else round_steps(profile.teacher_sampling_steps)
+        teacher_steps = round_steps(min(profile.teacher_sampling_steps, 8 if slow else math.inf))
         return cls(clips, teacher_steps, "euler", profile.guidance, first, second, seed=seed)
 
 
@@ -121,31 +111,16 @@ def teacher_trajectories(
     """Guided trajectories for the captions of `recipe.clips` clips of the dataset (it is cycled if smaller)."""
     generator = torch.Generator().manual_seed(recipe.seed)
     condition = condition_of(dataset, torch.arange(recipe.clips) % len(dataset), generator)
-    return collect_trajectories(
-        teacher,
-        condition,
-        tuple(dataset.latents.shape[1:]),
-        steps=recipe.teacher_steps,
-        guidance=recipe.guidance,
-        solver=recipe.solver,
-        seed=recipe.seed,
-        cache=cache,
-        progress=progress,
-    )
+    how = {"steps": recipe.teacher_steps, "guidance": recipe.guidance, "solver": recipe.solver, "seed": recipe.seed}
+    shape = tuple(dataset.latents.shape[1:])
+    return collect_trajectories(teacher, condition, shape, **how, cache=cache, progress=progress)
 
 
 def run_stages(
-    student: nn.Module,
-    teacher: nn.Module,
-    dataset: LatentDataset,
-    trajectories: Trajectories,
-    stages: tuple[DistillSettings, ...],
-    *,
-    synthetic_share: float = 0.5,
-    folder: Path | None = None,
-    progress: bool = False,
-    compiled: bool = False,
-) -> list[Distiller]:
+    student: nn.Module, teacher: nn.Module, dataset: LatentDataset, trajectories: Trajectories,
+    stages: tuple[DistillSettings, ...], *, synthetic_share: float = 0.5, folder: Path | None = None,
+    progress: bool = False, compiled: bool = False,
+) -> list[Distiller]:  # fmt: skip
     """Run stages one after the other, each from the averaged student of the one before; the start is copied.
 
     With a `folder`, an interrupted stage is resumed if it had the same start, trajectories and settings. `compiled`
@@ -155,29 +130,22 @@ def run_stages(
     for number, settings in enumerate(stages):
         start = copy.deepcopy(done[-1].averaged if done else student).requires_grad_(True)
         start = compile_blocks(start) if compiled else start
-        contest = None
+        contest, where = None, None
         if settings.adversarial_weight > 0:
             contest = make_contest(teacher, dataset, trajectories, settings, synthetic_share)
-        where = folder / f"stage{number}-{_key(start, trajectories, settings, synthetic_share)}" if folder else None
-        title = "adversarial" if contest else "regression"
+        if folder:  # another training never resumes from this stage's state
+            walked = [t for t in (trajectories.states, trajectories.ends) if t is not None]
+            key = tensors_digest(repr((settings, synthetic_share)), (*start.state_dict().values(), *walked))
+            where = folder / f"stage{number}-{key[:12]}"
         done.append(Distiller(start, trajectories, settings, contest=contest, folder=where))
-        done[-1].run(progress=progress, title=title)
+        done[-1].run(progress=progress, title="adversarial" if contest else "regression")
     return done
 
 
-def _key(start: nn.Module, trajectories: Trajectories, settings: DistillSettings, synthetic_share: float) -> str:
-    """Short hash of a stage's inputs, so that another training never resumes from its state."""
-    walked = (trajectories.states,) if trajectories.ends is None else (trajectories.states, trajectories.ends)
-    return tensors_digest(repr((settings, synthetic_share)), (*start.state_dict().values(), *walked))[:12]
-
-
 def make_contest(
-    teacher: nn.Module,
-    dataset: LatentDataset,
-    trajectories: Trajectories,
-    settings: DistillSettings,
+    teacher: nn.Module, dataset: LatentDataset, trajectories: Trajectories, settings: DistillSettings,
     synthetic_share: float = 0.5,
-) -> Contest:
+) -> Contest:  # fmt: skip
     """A fresh discriminator on the teacher's features, and its real batches, on the teacher's device."""
     device = next(teacher.parameters()).device
     heads = TeacherDiscriminator.seeded(teacher, settings.seed).to(device)
@@ -190,9 +158,7 @@ def distill(
     dataset: LatentDataset,  # encoded captioned clips
     recipe: Recipe,
     *,
-    trajectories: Trajectories | None = None,  # taken instead of collecting new ones
-    # Keeps trajectories, states and logs, so that an interrupted call continues. None keeps nothing.
-    folder: Path | None = None,
+    folder: Path | None = None,  # keeps trajectories, states and logs, so that an interrupted call continues
     progress: bool = False,
     compiled: bool = False,  # compile the blocks of student and teacher
 ) -> Distilled:
@@ -201,42 +167,36 @@ def distill(
     Raises:
         TrainingError: Losses stayed non-finite.
     """
-    folder = None if folder is None else Path(folder)
     teacher = teacher.eval().requires_grad_(False)
     walker = compile_blocks(copy.deepcopy(teacher)) if compiled else teacher
-    began = time.perf_counter()
-    if trajectories is None:
-        cache = folder / "trajectories" if folder else None
-        trajectories = teacher_trajectories(walker, dataset, recipe, cache=cache, progress=progress)
-    flops = costs_of(student, teacher, trajectories)
-    spent = flops.trajectories(len(trajectories), trajectories.teacher_steps, trajectories.guidance)
-    costs, logs = [_gathered("teacher trajectories", began, trajectories, spent)], []
+    costs, logs = [], []
 
-    def train(name: str, start: nn.Module, given: Trajectories, settings: DistillSettings) -> nn.Module:
+    def gathered(stage: str, began: float, found: Trajectories, spent: float) -> None:
+        """A row of the costs; no seconds where all was there already."""
+        costs.append((stage, time.perf_counter() - began if found.forwards else math.nan, spent, len(found)))
+
+    def train(stage: str, start: nn.Module, given: Trajectories, settings: DistillSettings) -> nn.Module:
         """One stage, with its row of the costs."""
-        shared = {"folder": folder, "progress": progress, "compiled": compiled}
-        share = recipe.synthetic_share
-        (done,) = run_stages(start, teacher, dataset, given, (settings,), synthetic_share=share, **shared)
-        costs.append((name, done.log[-1]["seconds"], flops.training(settings), settings.steps * settings.batch))
-        logs.append(pd.DataFrame(done.log).assign(stage=name))
+        how = {"synthetic_share": recipe.synthetic_share, "folder": folder, "progress": progress, "compiled": compiled}
+        (done,) = run_stages(start, teacher, dataset, given, (settings,), **how)
+        costs.append((stage, done.log[-1]["seconds"], flops.training(settings), settings.steps * settings.batch))
+        logs.append(pd.DataFrame(done.log).assign(stage=stage))
         return done.averaged
 
-    latest, given = student, trajectories
+    began, caches = time.perf_counter(), {k: folder and folder / k for k in ("trajectories", "own_states")}
+    trajectories = teacher_trajectories(walker, dataset, recipe, cache=caches["trajectories"], progress=progress)
+    flops, latest, given = costs_of(student, teacher, trajectories), student, trajectories
+    spent = flops.trajectories(len(trajectories), recipe.teacher_steps, recipe.guidance)
+    gathered("teacher trajectories", began, trajectories, spent)
     if recipe.regression:
         latest = train("regression", latest, given, recipe.regression)
     for number in range(recipe.own.rounds if recipe.own else 0):
         began, name = time.perf_counter(), f"own states {number + 1}"
         first, clips = recipe.own.begin(number), recipe.own.clips
-        seen = collect_own_states(
-            compile_blocks(copy.deepcopy(latest)) if compiled else latest,
-            walker,
-            trajectories,
-            clips,
-            first=first,
-            cache=folder / "own_states" if folder else None,
-            progress=progress,
-        )
-        costs.append(_gathered(f"{name}, gathered", began, seen, flops.own_states(clips, seen.guidance)))
+        walking = compile_blocks(copy.deepcopy(latest)) if compiled else latest
+        how = {"first": first, "cache": caches["own_states"], "progress": progress}
+        seen = collect_own_states(walking, walker, trajectories, clips, **how)
+        gathered(f"{name}, gathered", began, seen, flops.own_states(clips, recipe.guidance))
         forced = trajectories.take(in_order(trajectories, first + clips, recipe.own.forced))
         given = joined([*([given] if number else []), seen, forced])
         latest = train(name, latest, given, recipe.own.settings_of(number))
@@ -246,9 +206,3 @@ def distill(
     table = pd.DataFrame(costs, columns=["stage", "seconds", "TFLOP (counted)", "samples"])
     table["TFLOP (counted)"] /= 1e12
     return Distilled(latest, pd.concat(logs, ignore_index=True), table)
-
-
-def _gathered(stage: str, began: float, trajectories: Trajectories, flops: float) -> tuple[str, float, float, int]:
-    """A row of the costs; no seconds where all was there already."""
-    seconds = time.perf_counter() - began if trajectories.forwards else math.nan
-    return stage, seconds, flops, len(trajectories)

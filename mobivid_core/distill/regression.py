@@ -15,28 +15,24 @@ from torch.nn import functional
 
 from mobivid_core.distill.trajectory import STUDENT_STEPS, Trajectories, student_sigmas
 from mobivid_core.flow.condition import Condition
+from mobivid_core.flow.path import per_sample
 from mobivid_core.flow.sampling import guided_velocity, solver_path
 
 
 def chord_targets(trajectories: Trajectories, rows: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Starting states (B, C, t, h, w), noise levels (B,) and target velocities of chosen chords.
 
-    Args:
-        trajectories: Teacher states.
-        rows: (B,) which trajectory.
-        levels: (B,) which of the student's steps, 0 (noise) to 3.
+    `rows` (B,) says which trajectory, `levels` (B,) which of the student's steps, 0 (noise) to 3.
     """
     start, end = trajectories.states[rows, levels], trajectories.targets[rows, levels]
     sigma, following = trajectories.sigmas[levels], trajectories.sigmas[levels + 1]
-    width = (sigma - following).reshape(-1, *(1,) * (start.ndim - 1))
-    return start, sigma, (start - end) / width
+    return start, sigma, (start - end) / per_sample(sigma - following, start)
 
 
 def regression_loss(student: nn.Module, trajectories: Trajectories, rows: Tensor, levels: Tensor) -> Tensor:
     """Mean squared velocity error over chords, unguided (scalar)."""
     x, sigma, target = chord_targets(trajectories, rows, levels)
-    text, mask = trajectories.condition.text[rows], trajectories.condition.mask[rows]
-    return functional.mse_loss(student(x, 1000.0 * sigma, text, mask).sample, target)
+    return functional.mse_loss(guided_velocity(student, trajectories.condition.take(rows))(x, sigma), target)
 
 
 @torch.no_grad()
@@ -57,15 +53,13 @@ def draw_chords(count: int, trajectories: Trajectories, generator: torch.Generat
     return rows.to(trajectories.device), (levels % STUDENT_STEPS).to(trajectories.device)
 
 
-def unroll(student: nn.Module, condition: Condition, noise: Tensor, gradient_steps: int | None = None) -> Tensor:
+def unroll(student: nn.Module, condition: Condition, noise: Tensor, gradient_steps: int = STUDENT_STEPS) -> Tensor:
     """The student's sample (B, C, t, h, w): four unguided Euler steps on the textbook grid from `noise` of that shape.
 
-    Gradients flow through the last `gradient_steps` steps; None: through all of them.
+    Gradients flow through the last `gradient_steps` steps.
     """
     sigmas, velocity = student_sigmas(), guided_velocity(student, condition)
-    if gradient_steps is None:
-        return solver_path(velocity, noise, sigmas)[-1]
-    first = max(len(sigmas) - 1 - gradient_steps, 0)
+    first = max(STUDENT_STEPS - gradient_steps, 0)
     with torch.no_grad():
         x = solver_path(velocity, noise, sigmas[: first + 1])[-1]
     return solver_path(velocity, x, sigmas[first:])[-1]

@@ -40,24 +40,12 @@ def save_student(
     `dtype` as in `artifacts.save_model`.
     """
     save_model(student, folder, dtype)
-    card = {
-        "steps": STUDENT_STEPS,
-        "guidance": 1.0,
-        "solver": "euler",
-        "sigmas": [round(s, 6) for s in student_sigmas().tolist()],
-        "recipe": recipe or {},
-        "earlier": list(earlier),
-    }
-    write_json(Path(folder) / CARD, card)
+    how = {"steps": STUDENT_STEPS, "guidance": 1.0, "solver": "euler", "sigmas": student_sigmas().tolist()}
+    write_json(Path(folder) / CARD, how | {"recipe": recipe or {}, "earlier": list(earlier)})
 
 
 def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any]]:
-    """A saved student and its card.
-
-    Raises:
-        CheckpointError: Weights or card are missing or corrupt.
-    """
-    folder = Path(folder)
+    """A saved student and its card; a CheckpointError if weights or card are missing or corrupt."""
     if not (folder / CARD).is_file() and not (folder / STAMP).is_file():
         raise CheckpointError(
             f"{folder} has no {CARD}, so it is not a distilled student; make one with notebook "
@@ -67,7 +55,6 @@ def load_student(folder: Path) -> tuple[MobiVidTransformer3DModel, dict[str, Any
     return load_model(MobiVidTransformer3DModel, folder), card
 
 
-def shipped_student(stage: str = "student") -> tuple[MobiVidTransformer3DModel, dict[str, Any]] | None:
-    """One of `STUDENTS` that the project ships, with its card; None if it ships none."""
-    folder = shipped_path(stage)
-    return load_student(folder) if folder.is_dir() else None
+def shipped_student(stage: str = "student") -> tuple[MobiVidTransformer3DModel, dict[str, Any]]:
+    """One of `STUDENTS` that the project ships, with its card."""
+    return load_student(shipped_path(stage))

@@ -49,7 +49,7 @@ class Distiller:
         settings: DistillSettings,
         *,
         contest: Contest | None = None,  # discriminator and real batches; needed when `adversarial_weight` > 0
-        # Loss on the teacher's chords instead of `regression_loss`, with the same arguments
+        # Loss on the teacher's chords, with the arguments of `regression_loss`, which None stands for
         anchor: Callable[[nn.Module, Trajectories, Tensor, Tensor], Tensor] | None = None,
         folder: Path | None = None,  # keeps state and log
     ) -> None:
@@ -67,19 +67,17 @@ class Distiller:
         self.averaged = copy.deepcopy(student).requires_grad_(False).eval()
         self._progress = nn.Module()  # a counter that is saved with the state
         self._progress.register_buffer("recoveries", torch.zeros((), dtype=torch.int64))
-        self._modules = {"student": student, "averaged": self.averaged, "progress": self._progress}
+        self._modules = {"student": student, "averaged": self.averaged}
         matrices, others = muon_matrices(student) if settings.muon else ([], list(student.parameters()))
         self._optimizers = {"student": torch.optim.AdamW(others, settings.rate, (0.9, 0.99), weight_decay=0.0)}
         if matrices:
             self._optimizers["student_muon"] = Muon(matrices, lr=settings.muon)
         if self.contest is not None:
-            self._modules["heads"] = self.contest.heads
-            self._optimizers["heads"] = torch.optim.AdamW(
-                self.contest.heads.parameters(), settings.discriminator_rate, (0.0, 0.99), weight_decay=0.0
-            )
-        self._keeper = Keeper(folder, self._modules, self._optimizers, every_s=0.0)
+            heads, rate = self.contest.heads, settings.discriminator_rate
+            self._modules["heads"] = heads
+            self._optimizers["heads"] = torch.optim.AdamW(heads.parameters(), rate, (0.0, 0.99), weight_decay=0.0)
+        self._keeper = Keeper(folder, self._modules | {"progress": self._progress}, self._optimizers, every_s=0.0)
         self.step = self._keeper.load()
-        self._seconds = self._keeper.seconds
         self._good = self._snapshot()
 
     @property
@@ -98,23 +96,22 @@ class Distiller:
         Raises:
             TrainingError: Losses stayed non-finite; the last good state is back in place.
         """
-        until = self.settings.steps if until is None else min(until, self.settings.steps)
+        s = self.settings
+        until = s.steps if until is None else min(until, s.steps)
         self.student.train()
-        before, began = self._keeper.seconds, time.perf_counter()
+        began = time.perf_counter() - self._keeper.seconds
         with tqdm(total=until, initial=self.step, desc=title, disable=not progress, mininterval=2.0) as bar:
-            while self.step < until and self.settings.done_at(self.step, self._seconds) < 1.0:
+            while self.step < until and s.done_at(self.step, self._keeper.seconds) < 1.0:
                 row = self._update()
                 if row is None:
                     self._recover()
-                    bar.n = self.step
-                    continue
-                self.step += 1
-                self._seconds = before + time.perf_counter() - began
-                self.log.append({"step": self.step} | row | {"seconds": round(self._seconds, 2)})
-                if self.step % self.settings.snapshot_every == 0 or self.step == until:
-                    self._keep()
-                bar.update()
-            if self.settings.seconds:
+                else:
+                    self.step += 1
+                    self.log.append({"step": self.step, **row, "seconds": round(time.perf_counter() - began, 2)})
+                    if self.step % s.snapshot_every == 0 or self.step == until:
+                        self._keep()
+                bar.update(self.step - bar.n)
+            if s.seconds:
                 self._keep()
         self.student.eval()
         return self.averaged
@@ -124,19 +121,19 @@ class Distiller:
         s, row = self.settings, dict.fromkeys(TERMS, math.nan)
         if self.contest is not None:
             for turn in range(s.discriminator_warmup + 1 if self.step == 0 else 1):
-                loss, judged = self.contest.heads_loss(self.student, self._generator(1, turn))
-                if not self._descend("heads", loss, {"heads": s.discriminator_rate}):
+                terms = self.contest.heads_terms(self.student, *self.contest.draw(self._generator(1, turn)))
+                if not self._descend("heads", terms.pop("loss"), {"heads": s.discriminator_rate}):
                     return None
-                row |= judged
+                row |= {name: value.item() for name, value in terms.items()}
         total = torch.zeros((), device=self.trajectories.device)
         if s.anchor_weight > 0:
-            rows, levels = draw_chords(s.batch, self.trajectories, self._generator(0))
-            anchor = (self.anchor or regression_loss)(self.student, self.trajectories, rows, levels)
+            chords = draw_chords(s.batch, self.trajectories, self._generator(0))
+            anchor = (self.anchor or regression_loss)(self.student, self.trajectories, *chords)
             total, row["regression"] = total + s.anchor_weight * anchor, anchor.item()
         if self.contest is not None:
-            push = self.contest.student_loss(self.student, self._generator(2))
+            push = self.contest.student_term(self.student, *self.contest.draw(self._generator(2)))
             total, row["adversarial"] = total + s.adversarial_weight * push, push.item()
-        share = s.share_at(self.step, self._seconds)
+        share = s.share_at(self.step, self._keeper.seconds)
         if not self._descend("student", total, {"student": s.rate * share, "student_muon": s.muon * share}):
             return None
         decay = min(s.ema, (1 + self.step) / (10 + self.step))
@@ -154,26 +151,20 @@ class Distiller:
         norm = nn.utils.clip_grad_norm_(module.parameters(), self.settings.clip_norm)
         if not bool(torch.isfinite(norm)):
             return False
-        for chosen, rate in rates.items():
-            if chosen in self._optimizers:
-                for group in self._optimizers[chosen].param_groups:
-                    group["lr"] = rate * 0.5**self.recoveries
-                self._optimizers[chosen].step()
+        for optimizer, rate in ((self._optimizers[k], rate) for k, rate in rates.items() if k in self._optimizers):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * 0.5**self.recoveries
+            optimizer.step()
         return True
 
     def _generator(self, role: int, turn: int = 0) -> torch.Generator:
         """Random stream of this step; another one after a recovery, so that the same batch is not drawn again."""
         return step_generator(self.settings.seed, role, turn, self.step, self.recoveries)
 
-    def _snapshot(self) -> dict:
-        """A copy of everything that a step changes."""
-        return copy.deepcopy(
-            {
-                "step": self.step,
-                "modules": {k: m.state_dict() for k, m in self._modules.items() if k != "progress"},
-                "optimizers": {k: o.state_dict() for k, o in self._optimizers.items()},
-            }
-        )
+    def _snapshot(self) -> tuple[int, list[dict]]:
+        """The step, and a copy of everything that it changes."""
+        parts = (*self._modules.values(), *self._optimizers.values())
+        return self.step, [copy.deepcopy(part.state_dict()) for part in parts]
 
     def _keep(self) -> None:
         """Take a snapshot and save it if the weights are finite; otherwise go back to the last one."""
@@ -185,12 +176,9 @@ class Distiller:
 
     def _recover(self) -> None:
         """Back to the last good state; give up after `most_recoveries` returns."""
-        failed = self.step
-        self.step = self._good["step"]
-        for name, state in self._good["modules"].items():
-            self._modules[name].load_state_dict(state)
-        for name, state in self._good["optimizers"].items():
-            self._optimizers[name].load_state_dict(copy.deepcopy(state))
+        failed, (self.step, states) = self.step, self._good
+        for part, state in zip((*self._modules.values(), *self._optimizers.values()), states, strict=True):
+            part.load_state_dict(copy.deepcopy(state))
         self._keeper.log = [row for row in self.log if row["step"] <= self.step]
         if self.recoveries >= self.settings.most_recoveries:
             raise TrainingError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,16 +79,16 @@ class Trajectories:
         """The teacher's samples at `rows` with their text (B, L, D) and mask (B, L)."""
         return self.endpoints[rows], self.condition.text[rows], self.condition.mask[rows]
 
-    def take(self, rows: Tensor) -> Trajectories:
+    def take(self, rows: Tensor | slice) -> Trajectories:
         """The trajectories at `rows`."""
         ends = None if self.ends is None else self.ends[rows]
         return replace(self, states=self.states[rows], ends=ends, condition=self.condition.take(rows))
 
     def to(self, device: str | torch.device) -> Trajectories:
         """All tensors on `device`."""
-        ends = None if self.ends is None else self.ends.to(device)
-        moved = {"states": self.states.to(device), "sigmas": self.sigmas.to(device), "ends": ends}
-        return replace(self, **moved, condition=self.condition.to(device))
+        states, ends = self.states.to(device), None if self.ends is None else self.ends.to(device)
+        condition = self.condition.to(device)
+        return replace(self, states=states, ends=ends, sigmas=self.sigmas.to(device), condition=condition)
 
 
 def student_sigmas(steps: int = STUDENT_STEPS) -> Tensor:
@@ -104,14 +104,9 @@ def step_generator(seed: int, *salt: int) -> torch.Generator:
 
 @torch.no_grad()
 def teacher_states(
-    teacher: nn.Module,  # velocity model
-    condition: Condition,  # B captions
-    noise: Tensor,  # where to start
-    *,
-    steps: int,  # teacher steps, a multiple of `STUDENT_STEPS`, so that it passes the student's noise levels
-    guidance: float | Guidance,  # guidance scale, or a `Guidance`
-    solver: str = "euler",  # "euler", "unipc" or "dpm++"
-) -> Tensor:
+    teacher: nn.Module, condition: Condition, noise: Tensor, *, steps: int, guidance: float | Guidance,
+    solver: str = "euler",
+) -> Tensor:  # fmt: skip
     """Guided trajectory (B, 5, C, t, h, w) from each noise (B, C, t, h, w), at the student's noise levels.
 
     Raises:
@@ -131,6 +126,29 @@ def round_steps(steps: int) -> int:
     return STUDENT_STEPS * -(-steps // STUDENT_STEPS)
 
 
+def in_chunks(
+    given: Condition | Trajectories, chunk: int, make: Callable[..., dict[str, Tensor]],
+    file_of: Callable[..., Path] | None, title: str, progress: bool,
+) -> tuple[dict[str, Tensor], int]:  # fmt: skip
+    """What `make(number, part)` computes of `given`, `chunk` rows at a time (on the CPU); how many rows were computed.
+
+    Finished chunks are kept in the files that `file_of(number, part)` names, if any, also where the disk is full (a
+    RunError); a later call finds them again.
+    """
+    parts, made = [], 0
+    for number in tqdm(range(-(-len(given) // chunk)), desc=title, disable=not progress):
+        part = given.take(slice(number * chunk, (number + 1) * chunk))
+        path = file_of(number, part) if file_of else None
+        found = read_tensors(path)
+        if not found:
+            found = {name: value.cpu().contiguous() for name, value in make(number, part).items()}
+            made += len(part)
+            if path:
+                write_bytes(path, save(found))
+        parts.append(found)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, made
+
+
 def collect_trajectories(
     teacher: nn.Module,  # velocity model on the device to compute on
     condition: Condition,  # N captions
@@ -140,37 +158,26 @@ def collect_trajectories(
     guidance: float | Guidance,
     solver: str = "euler",
     seed: int = 0,  # the noise of chunk i comes from (seed, i) alone
-    # Folder of finished chunks; an interrupted call continues after the last one, a call for more captions
-    # computes the new ones only. None keeps nothing.
-    cache: Path | None = None,
+    cache: Path | None = None,  # folder of finished chunks; a call for more captions computes the new ones only
     chunk: int = 64,  # clips computed together; part of what the cache is keyed by
     progress: bool = False,
 ) -> Trajectories:
-    """Trajectories (on the CPU) for all captions, in chunks that a later call finds again.
-
-    Raises:
-        RunError: The disk is full; finished chunks are kept.
-    """
+    """Trajectories (on the CPU) for all captions, in chunks that a later call finds again."""
     device = next(teacher.parameters()).device
     settings = json.dumps([list(shape), steps, as_guidance(guidance).key, solver, seed, chunk])
-    key = tensors_digest(settings, (v for _, v in sorted(teacher.state_dict().items())))
-    evaluations = as_guidance(guidance).evaluations(textbook_sigmas(steps))
-    states, forwards = [], 0
-    for i in tqdm(range(-(-len(condition) // chunk)), desc="teacher trajectories", disable=not progress):
-        part = condition.take(slice(i * chunk, (i + 1) * chunk))
-        captions = tensors_digest("captions", part.tensors)
-        path = None if cache is None else Path(cache) / key / f"{i:05d}-{captions}.safetensors"
-        kept = read_tensors(path)
-        if kept and "states" in kept:
-            done = kept["states"]
-        else:
-            noise = torch.randn((len(part), *shape), generator=step_generator(seed, i)).to(device)
-            done = teacher_states(teacher, part.to(device), noise, steps=steps, guidance=guidance, solver=solver).cpu()
-            forwards += len(part) * evaluations
-            if path:
-                write_bytes(path, save({"states": done.contiguous()}))
-        states.append(done)
-    return Trajectories(torch.cat(states), student_sigmas(), condition, steps, guidance, forwards)
+    key = tensors_digest(settings, (v for _, v in sorted(teacher.state_dict().items()))) if cache else ""
+
+    def walk(number: int, part: Condition) -> dict[str, Tensor]:
+        noise = torch.randn((len(part), *shape), generator=step_generator(seed, number)).to(device)
+        states = teacher_states(teacher, part.to(device), noise, steps=steps, guidance=guidance, solver=solver)
+        return {"states": states}
+
+    def file_of(number: int, part: Condition) -> Path:
+        return cache / key / f"{number:05d}-{tensors_digest('captions', part.tensors)}.safetensors"
+
+    found, made = in_chunks(condition, chunk, walk, file_of if cache else None, "teacher trajectories", progress)
+    forwards = made * as_guidance(guidance).evaluations(textbook_sigmas(steps))
+    return Trajectories(found["states"], student_sigmas(), condition, steps, guidance, forwards)
 
 
 def tensors_digest(word: str, tensors: Iterable[Tensor]) -> str:

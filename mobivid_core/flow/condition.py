@@ -5,7 +5,7 @@ Every loss and every sampler takes a `Condition`, so that states and mask stay t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -40,14 +40,12 @@ class Condition:
 
     def repeated(self, times: int) -> Condition:
         """Each caption `times` times in a row, for several clips of one prompt."""
-        rows = torch.arange(len(self), device=self.text.device).repeat_interleave(times)
-        return self.take(rows)
+        return self.take(torch.arange(len(self), device=self.text.device).repeat_interleave(times))
 
     def padded(self, length: int) -> Condition:
         """The captions padded to `length` tokens, for an empty caption that is longer."""
         missing = length - self.text.shape[1]
-        text, mask = F.pad(self.text, (0, 0, 0, missing)), F.pad(self.mask, (0, missing))
-        return Condition(text, mask, self.null_text, self.null_mask)
+        return replace(self, text=F.pad(self.text, (0, 0, 0, missing)), mask=F.pad(self.mask, (0, missing)))
 
     def empty(self) -> Condition:
         """The empty caption in the place of each, padded to the captions' length.
@@ -64,19 +62,19 @@ class Condition:
                 f"{tuple(self.text.shape)}: encode both with the same encoder and max_length"
             )
         states = F.pad(self.null_text, (0, 0, 0, missing)).expand(len(self), -1, -1)
-        return Condition(states, F.pad(self.null_mask.bool(), (0, missing), value=False).expand(len(self), -1))
+        return Condition(states, F.pad(self.null_mask.bool(), (0, missing)).expand(len(self), -1))
 
-    def dropped(self, probability: float, generator: torch.Generator | None) -> Condition:
+    def dropped(self, probability: float, generator: torch.Generator) -> Condition:
         """Each caption replaced by the empty one with `probability`, as guidance needs both in training.
 
         A generator draws on its own device, so that a CPU seed means the same on a GPU.
         """
-        empty, source = self.empty(), self.text.device if generator is None else generator.device
-        drawn = torch.rand(len(self), generator=generator, device=source).to(self.text.device) < probability
+        empty = self.empty()
+        drawn = torch.rand(len(self), generator=generator, device=generator.device).to(self.text.device) < probability
         text = torch.where(drawn[:, None, None], empty.text, self.text)
-        return Condition(text, torch.where(drawn[:, None], empty.mask, self.mask), self.null_text, self.null_mask)
+        return replace(self, text=text, mask=torch.where(drawn[:, None], empty.mask, self.mask))
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         """Everything that a result depends on, for keys of caches."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+        return self.text, self.mask, self.null_text, self.null_mask

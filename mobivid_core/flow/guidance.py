@@ -69,13 +69,9 @@ class Guidance:
         return sum(1 if self.at(float(sigma)) == 1 else 2 for sigma in sigmas)
 
     def combine(self, x: Tensor, sigma: float | Tensor, without: Tensor, with_text: Tensor) -> Tensor:
-        """The guided velocity (B, C, t, h, w) from both halves, at noise levels inside the interval.
+        """The guided velocity at `x` (B, C, t, h, w) from those of the empty caption and of the caption.
 
-        Args:
-            x: Noisy latents.
-            sigma: Their noise level, or (B, 1, 1, 1, 1) one each.
-            without: Velocity of the empty caption.
-            with_text: Velocity of the caption.
+        `sigma` is a noise level inside the interval, or (B, 1, 1, 1, 1) one each.
         """
         guided = without + self.scale * (with_text - without)
         if self.rescale == 0:

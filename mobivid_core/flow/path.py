@@ -37,39 +37,27 @@ def clean_estimate(x: Tensor, v: Tensor, sigma: Tensor | float) -> Tensor:
     return x - per_sample(sigma, x) * v
 
 
-def sample_sigmas(n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None) -> Tensor:
+def sample_sigmas(n: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
     """(n,) float32 training times in (0, 1), logit-normal.
 
     The sigmoid of a standard normal favours the middle, where the velocity is hardest (Esser et al. 2024).
     """
-    source = generator.device if generator is not None else device
-    return torch.randn(n, generator=generator, device=source).sigmoid().to(device or "cpu")
+    return torch.randn(n, generator=generator, device=generator.device).sigmoid().to(device)
 
 
 def flow_loss(
-    model: Callable,
-    x0: Tensor,
-    condition: Condition,
-    generator: torch.Generator | None = None,
-    drop_text: float = DROP_TEXT,
+    model: Callable, x0: Tensor, condition: Condition, generator: torch.Generator, drop_text: float = DROP_TEXT
 ) -> Tensor:
-    """Mean squared error of the predicted velocity at random times; a scalar.
-
-    `model` is called as model(x, timestep, text, mask); other arguments as for `flow_batch`.
-    """
+    """Mean squared error of `model(x, timestep, text, mask)` at random times, on a `flow_batch`; a scalar."""
     return flow_error(model, *flow_batch(x0, condition, generator, drop_text))
 
 
 def flow_batch(
-    x0: Tensor, condition: Condition, generator: torch.Generator | None = None, drop_text: float = DROP_TEXT
+    x0: Tensor, condition: Condition, generator: torch.Generator, drop_text: float = DROP_TEXT
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """All random draws of a training step, in the order of `flow_error`'s arguments.
+    """All random draws of a training step on normalised latents (B, C, t, h, w), in the order of `flow_error`.
 
-    Args:
-        x0: (B, C, t, h, w) normalised latents.
-        condition: B captions.
-        generator: Source of times, noise and dropped captions.
-        drop_text: Share of captions replaced by the empty one.
+    A share `drop_text` of the captions is replaced by the empty one.
 
     Returns:
         Noisy latents (B, C, t, h, w), timesteps (B,), text (B, L, D), mask (B, L), and the velocity to predict.
@@ -80,9 +68,9 @@ def flow_batch(
     if drop_text > 0:
         condition = condition.dropped(drop_text, generator)
     sigma = sample_sigmas(len(x0), generator, x0.device)
-    noise = torch.randn_like(x0) if generator is None else normal(x0.shape, generator, x0.device)
-    target = velocity(x0, noise)
-    return interpolate(x0, noise, sigma), TIMESTEP_SCALE * sigma, condition.text, condition.mask, target
+    noise = normal(x0.shape, generator, x0.device)
+    noisy, target = interpolate(x0, noise, sigma), velocity(x0, noise)
+    return noisy, TIMESTEP_SCALE * sigma, condition.text, condition.mask, target
 
 
 def flow_error(model: Callable, noisy: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, target: Tensor) -> Tensor:

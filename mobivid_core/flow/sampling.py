@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.condition import Condition
@@ -25,12 +24,15 @@ from mobivid_core.flow.path import TIMESTEP_SCALE, per_sample, predicted_velocit
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-#: Solver -> (name in tables, class of diffusers). The first has a flow's own settings, the others are multistep. Each
-#: evaluates the velocity once a step.
+#: Settings that would change Euler's step itself, or want more than a grid; and those that make a multistep solver one
+#: of flows.
+_PLAIN = dict.fromkeys(("use_dynamic_shifting", "stochastic_sampling", "invert_sigmas"), False)
+_OF_FLOWS = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+#: Solver -> (name in tables, class of diffusers, settings it must have). Each evaluates the velocity once a step.
 SOLVERS = {
-    "euler": ("Euler", "FlowMatchEulerDiscreteScheduler"),  # first order
-    "unipc": ("UniPC", "UniPCMultistepScheduler"),  # UniPC, order 2
-    "dpm++": ("DPM++", "DPMSolverMultistepScheduler"),  # DPM-Solver++ 2M
+    "euler": ("Euler", "FlowMatchEulerDiscreteScheduler", _PLAIN),  # first order
+    "unipc": ("UniPC", "UniPCMultistepScheduler", _OF_FLOWS),  # UniPC, order 2
+    "dpm++": ("DPM++", "DPMSolverMultistepScheduler", _OF_FLOWS),  # DPM-Solver++ 2M
 }
 #: (x (B, C, t, h, w), sigma) -> the velocity there.
 Velocity = Callable[[Tensor, float | Tensor], Tensor]
@@ -50,11 +52,7 @@ def textbook_sigmas(steps: int) -> list[float]:
 
 
 def make_scheduler(kind: str = "euler", shift: float = 1.0) -> SchedulerMixin:
-    """A diffusers flow-matching solver.
-
-    Args:
-        kind: One of `SOLVERS`.
-        shift: See `shift_sigmas`.
+    """A flow-matching solver of diffusers, one of `SOLVERS`, with a time shift (see `shift_sigmas`).
 
     Raises:
         ParameterError: Unknown kind.
@@ -63,10 +61,8 @@ def make_scheduler(kind: str = "euler", shift: float = 1.0) -> SchedulerMixin:
 
     if kind not in SOLVERS:
         raise ParameterError(f"unknown solver {kind!r}; the solvers are {', '.join(SOLVERS)}")
-    scheduler = getattr(diffusers, SOLVERS[kind][1])
-    if kind == "euler":
-        return scheduler(shift=shift)
-    return scheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+    _, name, settings = SOLVERS[kind]
+    return getattr(diffusers, name)(**settings, **{"shift" if kind == "euler" else "flow_shift": shift})
 
 
 def check_scheduler(scheduler: object) -> None:
@@ -75,21 +71,13 @@ def check_scheduler(scheduler: object) -> None:
     Raises:
         ParameterError: Another class, or settings that `make_scheduler` would not give.
     """
-    import diffusers
-
-    config = getattr(scheduler, "config", {})
-    if type(scheduler) is diffusers.FlowMatchEulerDiscreteScheduler:
-        # each of these changes the step itself, or wants more than a grid
-        wrong = [name for name in ("use_dynamic_shifting", "stochastic_sampling", "invert_sigmas") if config.get(name)]
-        why = f"it is set up with {', '.join(wrong)}" if wrong else ""
-    elif type(scheduler).__name__ in [name for _, name in SOLVERS.values()]:
-        flow = config.get("prediction_type") == "flow_prediction" and config.get("use_flow_sigmas")
-        why = "" if flow else "it is not set up with prediction_type='flow_prediction' and use_flow_sigmas=True"
-    else:
-        why = "it is none of the flow-matching solvers known here"
-    if why:
+    kind = type(scheduler).__name__
+    needed = {name: settings for _, name, settings in SOLVERS.values()}.get(kind)
+    wrong = [f"{k}={v!r}" for k, v in (needed or {}).items() if scheduler.config.get(k) != v]
+    if needed is None or wrong:
+        unfit = f"it is not set up with {', '.join(wrong)}" if wrong else "it is none of the solvers known here"
         raise ParameterError(
-            f"the scheduler {type(scheduler).__name__} cannot sample this model: {why}; take "
+            f"the scheduler {kind} cannot sample this model: {unfit}; take "
             f"mobivid_core.flow.sampling.make_scheduler with one of {', '.join(SOLVERS)}"
         )
 
@@ -105,7 +93,7 @@ def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
 
 
 def scheduler_grid(scheduler: SchedulerMixin, steps: int) -> Tensor:
-    """(steps + 1,) the textbook grid, shifted once if the scheduler has a shift."""
+    """(steps + 1,) the textbook grid, with the scheduler's time shift."""
     shift = scheduler.config.shift if "shift" in scheduler.config else scheduler.config.flow_shift
     return shift_sigmas(torch.tensor([*textbook_sigmas(steps), 0.0], dtype=torch.float64), shift).float()
 
@@ -122,15 +110,10 @@ def set_sigmas(scheduler: SchedulerMixin, sigmas: Tensor, device: torch.device |
 
 
 def guided_velocity(model: Callable, condition: Condition, guidance: float | Guidance = 1.0) -> Velocity:
-    """The velocity field of a model for a batch of captions: v_null + guidance (v_text - v_null).
+    """The velocity of `model(x, timestep, text, mask)` for B captions: v_null + guidance (v_text - v_null).
 
     Both halves are evaluated in one batch. Outside the guided interval, and at scale 1, the model is evaluated for the
-    captions alone.
-
-    Args:
-        model: Called as model(x, timestep, text, mask).
-        condition: B captions; with the empty one where `guidance` needs it.
-        guidance: Classifier-free guidance: a scale, or a `Guidance`.
+    captions alone; elsewhere `condition` needs the empty one.
 
     Returns:
         (x (B, C, t, h, w), sigma) -> v, shaped as x; sigma is one number, or (B,) a noise level a sample.
@@ -165,13 +148,9 @@ class Point:
 def integrate(
     velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: str | SchedulerMixin = "euler"
 ) -> Iterator[Point]:
-    """The one sampling loop: dx/dsigma = v from noise to data.
+    """The one sampling loop: dx/dsigma = v from `noise` (B, C, t, h, w) over (n + 1,) falling noise levels to data.
 
-    Args:
-        velocity: (x, sigma) -> v.
-        noise: (B, C, t, h, w) where to start.
-        sigmas: (n + 1,) falling noise levels; those of multistep solvers end in 0.
-        solver: As in `make_scheduler`, or a scheduler, which is put on these noise levels.
+    Those of multistep solvers end in 0. A scheduler in the place of a solver's name is put on these levels.
 
     Yields:
         The point before the first step, then that after each: one object, changed in place.
@@ -213,38 +192,24 @@ def in_bfloat16(model: Callable) -> Callable:
 
 @torch.no_grad()
 def sample_latents(
-    model: Callable,
-    condition: Condition,
-    noise: Tensor,
-    steps: int | Tensor,
+    model: Callable,  # called as model(x, timestep, text, mask) only
+    condition: Condition,  # N captions; with the empty one for all but guidance 1
+    noise: Tensor,  # (N, C, t, h, w), drawn at once, so that `batch` never changes a result
+    steps: int | Tensor,  # steps on the textbook grid, or the (n + 1,) noise levels themselves
     *,
     guidance: float | Guidance = 1.0,
-    solver: str = "euler",
-    batch: int = 64,
-    progress: bool = False,
+    solver: str = "euler",  # one of `SOLVERS`
+    batch: int = 64,  # samples evaluated together
 ) -> Tensor:
     """Generate latents (N, C, t, h, w) for N encoded captions.
-
-    Args:
-        model: Called as model(x, timestep, text, mask) only.
-        condition: N captions; with the empty one for all but guidance 1.
-        noise: (N, C, t, h, w), drawn at once, so that `batch` never changes a result.
-        steps: Steps on the textbook grid, or the (n + 1,) noise levels themselves. Each step evaluates the model once,
-            twice where it is guided (`Guidance.evaluations`).
-        guidance: Scale of classifier-free guidance, or a `Guidance`.
-        solver: As in `make_scheduler`.
-        batch: Samples evaluated together.
-        progress: Show a progress bar.
 
     Raises:
         ParameterError: Guidance without an empty caption, or another number of noises than captions.
     """
     if len(noise) != len(condition):
-        raise ParameterError(
-            f"noise must be one latent for each of {len(condition)} captions, got {tuple(noise.shape)}"
-        )
+        raise ParameterError(f"noise must be one latent for each of {len(condition)} captions, got {noise.shape}")
     sigmas, done = steps if isinstance(steps, Tensor) else textbook_grid(steps), []
-    for first in tqdm(range(0, len(noise), batch), desc="sampling", unit="batch", disable=not progress):
+    for first in range(0, len(noise), batch):
         part = slice(first, first + batch)
         velocity = guided_velocity(model, condition.take(part), guidance)
         *_, last = integrate(velocity, noise[part], sigmas, solver)

@@ -28,13 +28,7 @@ class LineMixture:
         """Velocity E[noise - x0 | x_sigma = x], the exact minimiser of the flow-matching loss.
 
         Within one bump x0 and noise are jointly Gaussian with x_sigma = (1 - sigma) x0 + sigma noise, so both
-        expectations are linear in x; the bumps are mixed by their probability given x.
-
-        Args:
-            x: (B, ...) points.
-            timestep: (B,) 1000 sigma.
-            text: Ignored, and so is `mask`.
-            mask: See `text`.
+        expectations are linear in x (B, ...); the bumps are mixed by their probability given x. Captions are ignored.
         """
         sigma = (timestep / TIMESTEP_SCALE).view(-1, *[1] * (x.ndim - 1)).to(x)
         logs, velocities = [], []

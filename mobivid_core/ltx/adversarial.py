@@ -71,7 +71,7 @@ def compete(
         terms = contest.heads_terms(student, *drawn)
         return {**terms, "separation": terms["real_logit"] - terms["fake_logit"]}
 
-    judge = Player(heads, SplitLoss(lambda _, g: contest.draw_for_heads(g), judged), TrainSettings(
+    judge = Player(heads, SplitLoss(lambda _, g: contest.draw(g), judged), TrainSettings(
         stage.steps, learning_rate=stage.discriminator_rate, warmup=1, final_rate=1.0, weight_decay=0.0,
         betas=(0.0, 0.99), clip_norm=stage.clip_norm, ema=0.0, seed=stage.seed + 1, bf16=how.bf16,
         accumulate=how.accumulate,
@@ -80,7 +80,7 @@ def compete(
         _warm_up(judge, stage.discriminator_warmup, place / "warmup", say)
 
     def draw(_: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        return *draw_chords(files, stage.batch, generator), *contest.draw_for_student(generator)
+        return *draw_chords(files, stage.batch, generator), *contest.draw(generator)
 
     def error(*drawn: Tensor) -> dict[str, Tensor]:
         regression = velocity_error(student, *drawn[:5])

@@ -1,4 +1,4 @@
-"""Check a pipeline call's inputs and bring them into one form: prompts, states, noise, sizes; and what it returns.
+"""Check a pipeline call's inputs and bring them into one form: prompts, states, noise; and what it returns.
 
 Paper: the inputs of inference; the names are those of diffusers' video pipelines. A caption and its states are
 interchangeable: `Condition` carries states and mask through either way.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
-from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from mobivid_core.errors import ParameterError
@@ -33,6 +32,15 @@ OutputType = Literal["np", "pt", "pil", "latent"]
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
 
+@dataclass
+class MobiVidPipelineOutput(BaseOutput):
+    """Result of a call."""
+
+    # "np": (B, T, H, W, 3) float32 in [0, 1]; "pt": (B, T, 3, H, W) in [0, 1]; "pil": B lists of T images; "latent":
+    # (B, C, t, h, w) normalised latents
+    frames: np.ndarray | Tensor | list[list[Image]]
+
+
 def whole_number(name: str, value: object) -> int:
     """An integer (of Python or numpy) of at least 1, or a ParameterError."""
     try:
@@ -44,14 +52,17 @@ def whole_number(name: str, value: object) -> int:
     return number
 
 
+def shape_of(value: object) -> object:
+    """What an error says of a value that should be a tensor: its shape, or its type."""
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
 def as_prompts(prompt: object, count: int | None = None, name: str = "prompt") -> list[str]:
     """A list of prompts, one string repeated to `count`; a ParameterError for anything else or another length."""
     prompts = [prompt] * (count or 1) if isinstance(prompt, str) else prompt
     captions = isinstance(prompts, (list, tuple)) and len(prompts) > 0 and all(isinstance(p, str) for p in prompts)
     if not captions or len(prompts) != (count or len(prompts)):
-        wanted = (
-            "a caption or a non-empty list of captions" if count is None else f"one caption or {count}, one a prompt"
-        )
+        wanted = f"one caption or {count}, one a prompt" if count else "a caption or a non-empty list of captions"
         raise ParameterError(f"{name}: expected {wanted}, got {prompt!r}")
     return list(prompts)
 
@@ -63,26 +74,20 @@ def as_condition(name: str, embeds: object, mask: object, width: int, like: Tens
     padding.
     """
     if not isinstance(embeds, Tensor) or embeds.ndim != 3 or embeds.shape[2] != width or not embeds.shape[0]:
-        got = tuple(embeds.shape) if isinstance(embeds, Tensor) else type(embeds).__name__
-        raise ParameterError(f"{name} must be a tensor of states (prompts, tokens, {width}), got {got}")
-    mask = embeds.ne(0).any(-1) if mask is None else mask
-    if not isinstance(mask, Tensor) or mask.shape != embeds.shape[:2]:
-        got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise ParameterError(f"the mask of {name} must be {tuple(embeds.shape[:2])}, one value a token; got {got}")
+        raise ParameterError(f"{name} must be a tensor of states (prompts, tokens, {width}), got {shape_of(embeds)}")
+    mask, wanted = embeds.ne(0).any(-1) if mask is None else mask, tuple(embeds.shape[:2])
+    if shape_of(mask) != wanted:
+        raise ParameterError(f"the mask of {name} must be {wanted}, one value a token; got {shape_of(mask)}")
     made = Condition(embeds.to(like), mask.to(like.device).bool())
-    if count is None or len(made) == count:
-        return made
-    if len(made) == 1:
-        return made.repeated(count)
-    raise ParameterError(f"{name} holds {len(made)} prompts; expected one or {count}, one a prompt")
+    if len(made) not in (1, count or len(made)):
+        raise ParameterError(f"{name} holds {len(made)} prompts; expected one or {count}, one a prompt")
+    return made.repeated((count or len(made)) // len(made))
 
 
-def check_exclusive(prompt: object, embeds: object, mask: object, name: str, needed: bool) -> None:
-    """Raise ParameterError for a prompt given twice, a mask without states, or (where one is needed) none at all."""
-    if prompt is not None and embeds is not None:
-        raise ParameterError(f"give {name} or {name}_embeds, not both")
-    if needed and prompt is None and embeds is None:
-        raise ParameterError(f"give {name} or {name}_embeds: a caption or a non-empty list of captions, or its states")
+def check_exclusive(name: str, prompt: object, embeds: object, mask: object) -> None:
+    """Raise ParameterError for a prompt given twice or not at all, or a mask without states."""
+    if (prompt is None) == (embeds is None):
+        raise ParameterError(f"give {name} or {name}_embeds (a caption, a list of captions, or their states), not both")
     if mask is not None and embeds is None:
         raise ParameterError(f"{name}_attention_mask belongs to {name}_embeds, which is not given")
 
@@ -93,78 +98,40 @@ def asked_guidance(guidance: float | Guidance) -> Guidance:
     return Guidance(1.0) if not isinstance(guidance, Guidance) and made.scale == 0 else made
 
 
-def check_generator(generator: object, clips: int) -> None:
-    """Raise ParameterError for what is no generator, and for lists of another length than the batch."""
-    given = generator if isinstance(generator, (list, tuple)) else [generator]
-    wrong = next((g for g in given if not isinstance(g, torch.Generator)), None)
-    if generator is not None and wrong is not None:
-        raise ParameterError(
-            f"generator must be a torch.Generator or a list of them, got {wrong!r}; "
-            "a seed n is torch.Generator().manual_seed(n)"
-        )
-    if isinstance(generator, (list, tuple)) and len(generator) != clips:
-        raise ParameterError(f"{len(generator)} generators for {clips} clips; give one generator, or one a clip")
-
-
 def start_noise(
     shape: tuple[int, ...], generator: object, latents: Tensor | None, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """The noise to start from, drawn or the caller's; a ParameterError if its shape or the generator does not fit."""
-    check_generator(generator, shape[0])
+    several = isinstance(generator, (list, tuple))
+    given = list(generator) if several else [generator]
+    if generator is not None and not all(isinstance(g, torch.Generator) for g in given):
+        raise ParameterError(
+            f"generator must be a torch.Generator or a list of them, got {generator!r}; "
+            "a seed n is torch.Generator().manual_seed(n)"
+        )
+    if several and len(given) != shape[0]:
+        raise ParameterError(f"{len(given)} generators for {shape[0]} clips; give one generator, or one a clip")
     if latents is None:
-        generator = list(generator) if isinstance(generator, tuple) else generator
         try:
-            return randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+            return randn_tensor(shape, generator=given if several else generator, device=device, dtype=dtype)
         except ValueError as error:  # a generator of a GPU for a pipeline on the processor
             raise ParameterError(f"generator: {error}") from error
-    if not isinstance(latents, Tensor) or tuple(latents.shape) != shape:
-        got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-        raise ParameterError(f"latents must be {shape} for this many clips and this size, got {got}")
+    if shape_of(latents) != shape:
+        raise ParameterError(f"latents must be {shape} for this many clips and this size, got {shape_of(latents)}")
     return latents.to(device=device, dtype=dtype)
 
 
-def check_callback_tensors(names: object) -> list[str]:
-    """The names of tensors that a callback wants; a ParameterError if one is not offered."""
-    names = [names] if isinstance(names, str) else list(names)
-    unknown = [name for name in names if name not in CALLBACK_TENSORS]
-    if unknown:
-        raise ParameterError(
-            f"callback_on_step_end_tensor_inputs has {', '.join(map(repr, unknown))}; "
-            f"a callback may ask for {', '.join(CALLBACK_TENSORS)}"
-        )
-    return names
+def check_known(name: str, asked: object, known: tuple[str, ...]) -> None:
+    """Raise ParameterError for what is not among the known values."""
+    if asked not in known:
+        raise ParameterError(f"unknown {name} {asked!r}; known are {', '.join(known)}")
 
 
 def check_fit(vae: MobiVidVAE, transformer: MobiVidTransformer3DModel, text_encoder: PreTrainedModel) -> None:
     """Raise ParameterError for parts that were not trained together: latent channels or widths of states differ."""
-    channels, wanted = vae.config.latent_channels, transformer.config.in_channels
-    if channels != wanted:
-        raise ParameterError(
-            f"the VAE has {channels} latent channels, the transformer expects {wanted}; load a matching pair"
-        )
-    width, wanted = text_encoder.config.hidden_size, transformer.config.text_dim
-    if width != wanted:
-        raise ParameterError(
-            f"the text encoder's states are {width} wide, the transformer expects {wanted}; load a matching pair"
-        )
-
-
-@dataclass
-class MobiVidPipelineOutput(BaseOutput):
-    """Result of a call."""
-
-    # "np": (B, T, H, W, 3) float32 in [0, 1]; "pt": (B, T, 3, H, W) in [0, 1]; "pil": B lists of T images; "latent":
-    # (B, C, t, h, w) normalised latents
-    frames: np.ndarray | Tensor | list[list[Image]]
-
-
-def check_output_type(output_type: object) -> None:
-    """Raise ParameterError for an unknown kind of output."""
-    if output_type not in get_args(OutputType):
-        known = ", ".join(get_args(OutputType))
-        raise ParameterError(f"unknown output_type {output_type!r}; use one of {known}")
-
-
-def as_frames(clips: Tensor, output_type: OutputType) -> np.ndarray | Tensor | list[list[Image]]:
-    """Clips (B, 3, T, H, W) in [-1, 1] as frames of the asked type."""
-    return VideoProcessor().postprocess_video(clips.float(), output_type)
+    for told, has, wanted in (
+        ("the VAE has {} latent channels", vae.config.latent_channels, transformer.config.in_channels),
+        ("the text encoder's states are {} wide", text_encoder.config.hidden_size, transformer.config.text_dim),
+    ):
+        if has != wanted:
+            raise ParameterError(f"{told.format(has)}, the transformer expects {wanted}; load a matching pair")

@@ -2,7 +2,7 @@
 
 Paper: the whole inference path, server (40 guided steps) or mobile (4 steps, no guidance). The text encoder comes from
 an installed package and is not part of a checkpoint folder; another one with diffusers' CLIP interface may be passed.
-Arguments are checked in `call`, folders read in `folder`.
+Arguments are checked in `call`, folders are read in `folder`; nothing is ever downloaded.
 
 Simplified: one clip length and size a call, no memory offloading of its own beyond what diffusers gives.
 """
@@ -13,12 +13,14 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
-from diffusers import SchedulerMixin
+from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from mobivid_core import artifacts
@@ -39,23 +41,23 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.first_frame import FirstFrame, ImageInput, encode_image
 from mobivid_core.models.text import load_text_encoder, load_tokenizer, token_states
 from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.paths import user_path
 from mobivid_core.pipeline.call import (
     CALLBACK_TENSORS,
     MobiVidPipelineOutput,
     OutputType,
     as_condition,
-    as_frames,
     as_prompts,
     asked_guidance,
-    check_callback_tensors,
     check_exclusive,
     check_fit,
-    check_output_type,
+    check_known,
     start_noise,
     whole_number,
 )
-from mobivid_core.pipeline.folder import LocalPipeline
+from mobivid_core.pipeline.folder import Dtype, convert, load_part, names_part, read_index
 from mobivid_core.profiles import get_profile
+from mobivid_core.train import precision
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,19 +69,15 @@ _DECODE_BATCH = 8
 _TEACHER = {"steps": 40, "guidance": get_profile("laptop").guidance}
 
 
-class MobiVidPipeline(LocalPipeline):
-    """Text-to-video pipeline.
-
-    Example:
-        `MobiVidPipeline.from_shipped()("a red star moving right on a plain background").frames`
+class MobiVidPipeline(DiffusionPipeline):
+    """Text-to-video pipeline: `MobiVidPipeline.from_shipped()("a red star moving right").frames`.
 
     Args:
         vae: Video autoencoder.
         transformer: Velocity predictor trained on that autoencoder's latents.
         scheduler: A flow-matching solver, as `make_scheduler` builds; it is put on the textbook grid in every call.
-        tokenizer: None for the packaged one.
-        text_encoder: None for the packaged one (frozen MiniLM). A copy of it is taken, so that moving this pipeline to
-            another device leaves `encode_text` alone.
+        tokenizer, text_encoder: None for the packaged ones (frozen MiniLM), of which a copy is taken, so that moving
+            this pipeline to another device leaves `encode_text` alone.
         distilled: For a distilled student, how it was made to be sampled (its `distilled.json`): its steps and guidance
             become the defaults of a call, and other ones warn. The transformer remembers it, so that another pipeline
             around the same transformer samples it the same way; None takes what the transformer remembers.
@@ -131,13 +129,66 @@ class MobiVidPipeline(LocalPipeline):
         card = read_json(artifacts.verify_file(folder, "distilled.json")) if stage != "teacher" else None
         return cls(vae, transformer, make_scheduler("euler"), distilled=card)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        dtype: Dtype | None = None,
+        torch_dtype: Dtype | None = None,
+        variant: str | None = None,
+        vae: MobiVidVAE | None = None,
+        transformer: MobiVidTransformer3DModel | None = None,
+        scheduler: SchedulerMixin | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        text_encoder: PreTrainedModel | None = None,
+    ) -> MobiVidPipeline:
+        """Load a folder written by `save_pretrained`, with the parts that are given in the place of its own.
+
+        `dtype`, or by its older name `torch_dtype`, is what models are converted to from float32: a type, or name ->
+        type with "default" for the others. `variant` takes weights saved under this name, e.g. "fp16".
+
+        Raises:
+            CheckpointError: The folder is no saved pipeline, or a part is missing or corrupt.
+            ParameterError: Two different types are asked for, or parts do not fit.
+        """
+        folder = user_path(folder)
+        index = read_index(folder)
+        card = index.get("distilled") if transformer is None else None
+        vae = vae or artifacts.load_model(MobiVidVAE, folder / "vae", variant)
+        transformer = transformer or artifacts.load_model(MobiVidTransformer3DModel, folder / "transformer", variant)
+        scheduler = scheduler or load_part(folder, index, "scheduler")
+        if tokenizer is None and text_encoder is None and names_part(index, "text_encoder"):
+            tokenizer, text_encoder = (load_part(folder, index, n, variant) for n in ("tokenizer", "text_encoder"))
+        pipeline = cls(vae, transformer, scheduler, tokenizer, text_encoder, card)
+        convert(pipeline.components, dtype, torch_dtype)
+        return pipeline
+
+    def save_pretrained(
+        self, save_directory: str | Path, safe_serialization: bool = True, variant: str | None = None
+    ) -> None:
+        """Write model_index.json and one folder a component; a packaged text encoder is left out.
+
+        `variant` is put into the names of the weights, e.g. "fp16"; `from_pretrained` asks for it. ParameterError where
+        `safe_serialization=False` asks for pickles.
+        """
+        if not safe_serialization:
+            raise ParameterError("safe_serialization=False would write pickles; only safetensors are supported")
+        text = {"tokenizer": self.tokenizer, "text_encoder": self.text_encoder}
+        try:
+            if self._packaged_text:
+                self.register_modules(tokenizer=None, text_encoder=None)
+            super().save_pretrained(str(user_path(save_directory)), variant=variant)
+        finally:
+            self.register_modules(**text)
+
     def encode_prompt(self, prompt: str | list[str]) -> tuple[Tensor, Tensor]:
         """States (N, L, D) of captions in the transformer's type, zero at padding, and mask (N, L) bool, on its device.
 
         A call takes them as `prompt_embeds` and `prompt_attention_mask`.
         """
-        encoder, device = self.text_encoder, self._execution_device
-        states, mask = token_states(as_prompts(prompt), self.tokenizer, encoder, device=device)
+        parts = self.tokenizer, self.text_encoder
+        states, mask = token_states(as_prompts(prompt), *parts, device=self._execution_device)
         return states.to(self.transformer.dtype), mask
 
     @property
@@ -178,69 +229,65 @@ class MobiVidPipeline(LocalPipeline):
 
         Args:
             prompt: One caption or a list of them.
-            negative_prompt: What guidance moves away from; None or "" is plain classifier-free guidance. One, or one a
-                prompt.
+            negative_prompt: What guidance moves away from, one or one a prompt; None is "", the empty caption.
             num_frames: 1 + a multiple of the VAE's time ratio.
-            height: In pixels, a multiple of the VAE's ratio.
-            width: See `height`.
+            height, width: In pixels, multiples of the VAE's ratio.
             num_inference_steps: Solver steps on the textbook grid; None: 40, or what a distilled student was made for.
             guidance_scale: v_negative + scale * (v_prompt - v_negative); 0 and 1 turn guidance off (and halve the
                 cost); a `Guidance` limits it to some noise levels or rescales it. None: 3, or what a student was made
                 for.
             generator: Source of the noise; a list has one a clip.
             latents: (B, C, t, h, w) noise instead of drawing.
-            image: Image to video: the clip starts with this image (one, or one a prompt or a clip), see
-                `models.first_frame` for the kinds.
+            image: The clip starts with this image (one, or one a prompt or a clip); kinds: see `models.first_frame`.
             output_type: "np", "pt", "pil" or "latent"; see `MobiVidPipelineOutput`.
             return_dict: False returns (frames,).
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step; may return a dict with
                 other ones, and set `_interrupt` on the pipeline to leave out the steps that are left.
             bf16: Sample and decode in bfloat16 (steps and guidance stay in the pipeline's type): other clips by less
                 than a grey level on average. None: where it is faster on this machine, which is timed once.
-            num_videos_per_prompt: Clips of each prompt.
-            prompt_embeds: (prompts, L, D) states instead of `prompt`, e.g. from `encode_prompt`.
-            prompt_attention_mask: (prompts, L), true at real tokens; None takes the rows that are not all zero.
-            negative_prompt_embeds: The same instead of `negative_prompt`.
-            negative_prompt_attention_mask: See `prompt_attention_mask`.
-            callback_on_step_end_tensor_inputs: What the callback is given: latents, prompt_embeds,
-                negative_prompt_embeds.
+            prompt_embeds, negative_prompt_embeds: (prompts, L, D) states instead of captions, as of `encode_prompt`.
+            prompt_attention_mask, negative_prompt_attention_mask: (prompts, L), true at real tokens; None takes the
+                rows that are not all zero.
+            callback_on_step_end_tensor_inputs: What the callback is given, of `CALLBACK_TENSORS`.
 
         Raises:
-            ParameterError: Sizes that do not fit the VAE (the message names the nearest valid ones), an unknown output
-                type, a prompt that is no string, tensors or lists of another shape, or a scheduler that was put in
-                place of the pipeline's and is not one for flow matching.
+            ParameterError: An argument does not fit, e.g. sizes (the message names the nearest valid ones), or a
+                scheduler that is not one for flow matching was put in the place of the pipeline's.
         """
-        check_output_type(output_type)
-        check_exclusive(prompt, prompt_embeds, prompt_attention_mask, "prompt", needed=True)
-        check_exclusive(
-            negative_prompt, negative_prompt_embeds, negative_prompt_attention_mask, "negative_prompt", needed=False
-        )
+        check_known("output_type", output_type, get_args(OutputType))
+        if negative_prompt is None and negative_prompt_embeds is None:
+            negative_prompt = ""
+        text_given = "prompt", prompt, prompt_embeds, prompt_attention_mask
+        null_given = "negative_prompt", negative_prompt, negative_prompt_embeds, negative_prompt_attention_mask
+        check_exclusive(*text_given)
+        check_exclusive(*null_given)
         check_scheduler(self.scheduler)
         sizes = {"num_frames": num_frames, "height": height, "width": width}
         latent_shape = self.vae.latent_shape(*(whole_number(name, value) for name, value in sizes.items()))
         copies = whole_number("num_videos_per_prompt", num_videos_per_prompt)
         steps, self._guidance_scale = self._asked(num_inference_steps, guidance_scale)
         self._num_timesteps, self._interrupt = steps, False
+        wanted = callback_on_step_end_tensor_inputs
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        wanted = check_callback_tensors(callback_on_step_end_tensor_inputs)
+            wanted = callback_on_step_end.tensor_inputs
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        for name in wanted:
+            check_known("callback_on_step_end_tensor_inputs", name, CALLBACK_TENSORS)
 
-        text = self._condition("prompt", prompt, prompt_embeds, prompt_attention_mask)
+        text = self._condition(*text_given)
         prompts = len(text)
         shape, dtype = (prompts * copies, *latent_shape), self.transformer.dtype
         x = start_noise(shape, generator, latents, self._execution_device, dtype)
         if self._guidance_scale.needed:
-            negative = ("" if negative_prompt is None else negative_prompt), negative_prompt_embeds
-            null = self._condition("negative_prompt", *negative, negative_prompt_attention_mask, prompts)
-            longest = max(c.text.shape[1] for c in (text, null))
-            text, null = text.padded(longest), null.padded(longest)
+            null = self._condition(*null_given, prompts)
+            text = text.padded(max(text.text.shape[1], null.text.shape[1]))
             text = replace(text, null_text=null.text, null_mask=null.mask)
         text = text.repeated(copies)
         first = None
         if image is not None:
             first = FirstFrame(encode_image(self.vae, image, prompts, len(x), height, width, x.device), x[:, :, :1])
 
-        bf16 = self._faster_in_bfloat16() if bf16 is None else bf16
+        bf16 = precision.asked(bf16, precision.DIT, x.device.type)
         model = in_bfloat16(self.transformer) if bf16 else self.transformer
 
         def velocity(x: Tensor, sigma: float) -> Tensor:  # a callback may change captions and guidance on the way
@@ -256,8 +303,7 @@ class MobiVidPipeline(LocalPipeline):
                     point.x = first.hold(point.x, 0.0 if self._interrupt else point.sigma)
                 if self._interrupt:
                     break
-        x = point.x
-        frames = x if output_type == "latent" else self._decode(x, output_type, bf16)
+        frames = point.x if output_type == "latent" else self._decode(point.x, output_type, bf16)
         self.maybe_free_model_hooks()
         return MobiVidPipelineOutput(frames=frames) if return_dict else (frames,)
 
@@ -292,24 +338,13 @@ class MobiVidPipeline(LocalPipeline):
             return text
         if not isinstance(returned, dict):
             raise ParameterError(f"callback_on_step_end must return a dict or None, got {type(returned).__name__}")
-        point.x = returned.get("latents", point.x)
-        changed = {"text": returned.get("prompt_embeds", text.text)}
-        if text.null_text is not None:
-            changed["null_text"] = returned.get("negative_prompt_embeds", text.null_text)
-        return replace(text, **changed)
-
-    def _faster_in_bfloat16(self) -> bool:
-        if self._execution_device.type != "cpu":
-            return True
-        from mobivid_core.train.precision import DIT, choose
-
-        precision = choose(DIT)
-        print(f"sampling in {precision}")
-        return precision.bf16
+        offered |= returned
+        point.x = offered["latents"]
+        return replace(text, text=offered["prompt_embeds"], null_text=offered["negative_prompt_embeds"])
 
     def _decode(self, latents: Tensor, output_type: OutputType, bf16: bool) -> np.ndarray | Tensor | list[list[Image]]:
         """Normalised latents to frames of the asked type."""
         parts = latents.to(self.vae.dtype).split(_DECODE_BATCH)
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=bf16):
             clips = torch.cat([self.vae.decode_latents(part) for part in parts])
-        return as_frames(clips, output_type)
+        return VideoProcessor().postprocess_video(clips.float(), output_type)

@@ -82,7 +82,7 @@ def train_heads(contest: Contest, student: nn.Module) -> None:
     s, heads = contest.settings, contest.heads
     optimizer = torch.optim.AdamW(heads.parameters(), s.discriminator_rate, (0.0, 0.99), weight_decay=0.0)
     for step in range(s.steps):
-        loss, _ = contest.heads_loss(student, step_generator(s.seed, step))
+        loss = contest.heads_terms(student, *contest.draw(step_generator(s.seed, step)))["loss"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(heads.parameters(), s.clip_norm)

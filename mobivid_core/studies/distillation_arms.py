@@ -16,9 +16,8 @@ from torch import nn
 
 from mobivid_core import artifacts
 from mobivid_core.data.latents import LatentDataset, latent_dataset
-from mobivid_core.distill.consistency import consistency_loss, consistency_sampler
+from mobivid_core.distill.alternatives import consistency_loss, consistency_sampler, make_matching
 from mobivid_core.distill.costs import DistillCosts
-from mobivid_core.distill.matching import make_matching
 from mobivid_core.distill.recipe import Recipe, costs_of, make_contest, teacher_trajectories
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.student import FOUR_STEPS

@@ -7,8 +7,8 @@ from mobivid_core.distill.adversarial import (
     RealPool,
     approximate_r1,
     discriminator_loss,
+    draw_noise,
     generator_loss,
-    renoise,
 )  # fmt: skip
 from mobivid_core.distill.discriminator import KERNELS, TeacherDiscriminator, default_depths
 from mobivid_core.distill.regression import unroll
@@ -22,6 +22,11 @@ SHAPE = (4, 2, 2, 2)
 
 def rng(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def renoise(x, low, high, generator):
+    sigma, noise = draw_noise(x, DistillSettings(1, renoise_low=low, renoise_high=high), generator)
+    return interpolate(x, noise, sigma), sigma
 
 
 def test_losses_at_known_logits():
@@ -143,7 +148,7 @@ def test_spatial_heads_do_not_mix_frames(teacher):
 def test_student_loss_reaches_the_student_only(teacher, student, dataset, trajectories, loss):
     settings = DistillSettings(1, batch=4, adversarial_weight=1.0, loss=loss)
     contest = Contest(TeacherDiscriminator(teacher, (0, 2)), RealPool(dataset, trajectories), settings)
-    contest.student_loss(student, rng()).backward()
+    contest.student_term(student, *contest.draw(rng())).backward()
     assert all(p.grad is None for p in contest.heads.parameters())
     assert all(p.requires_grad for p in contest.heads.parameters())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
@@ -155,7 +160,7 @@ def test_clips_of_a_pair_share_caption_and_noise(teacher, student, dataset, traj
     settings = DistillSettings(1, batch=4, adversarial_weight=1.0, loss="relativistic", r1_weight=0.0)
     contest, judged = Contest(heads, RealPool(dataset, trajectories), settings), heads.forward
     monkeypatch.setattr(heads, "forward", lambda *given: seen.append(given) or judged(*given))
-    real, text, mask, start, sigma, noise = drawn = contest.draw_for_heads(rng())
+    real, text, mask, start, sigma, noise, _ = drawn = contest.draw(rng())
     contest.heads_terms(student, *drawn)
     contest.student_term(student, *drawn)
     fake = unroll(student, Condition(text, mask), start)

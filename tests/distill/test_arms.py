@@ -6,9 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from mobivid_core.distill.consistency import consistency_loss, consistency_sample
+from mobivid_core.distill.alternatives import (
+    Matching,
+    consistency_loss,
+    consistency_sample,
+    make_matching,
+    matching_loss,
+)
 from mobivid_core.distill.costs import DistillCosts
-from mobivid_core.distill.matching import Matching, make_matching, matching_loss
 from mobivid_core.distill.regression import regression_loss
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trainer import Distiller
@@ -124,14 +129,14 @@ def test_matching_is_silent_when_student_and_teacher_agree(teacher, trajectories
     unguided = Trajectories(trajectories.states, trajectories.sigmas, trajectories.condition, 8, 1.0)
     student = copy.deepcopy(teacher).requires_grad_(True)
     term = make_matching(teacher, unguided, SECOND)
-    term.student_loss(student, torch.Generator().manual_seed(0)).backward()
+    term.student_term(student, *term.draw(torch.Generator().manual_seed(0))).backward()
     assert max(p.grad.abs().max() for p in student.parameters() if p.grad is not None) < 1e-6
     moved = Matching(teacher, copy.deepcopy(teacher), unguided, SECOND)
     with torch.no_grad():
         for p in moved.heads.parameters():
             p.add_(0.05)
     student.zero_grad()
-    moved.student_loss(student, torch.Generator().manual_seed(0)).backward()
+    moved.student_term(student, *moved.draw(torch.Generator().manual_seed(0))).backward()
     assert max(p.grad.abs().max() for p in student.parameters() if p.grad is not None) > 1e-5
 
 
@@ -141,7 +146,7 @@ def test_matching_network_learns_the_students_samples_and_the_teacher_stays(teac
 
     def follows():
         with torch.no_grad():
-            return term.heads_loss(student, torch.Generator().manual_seed(9))[0].item()
+            return term.heads_terms(student, *term.draw(torch.Generator().manual_seed(9)))["loss"].item()
 
     untrained = follows()
     distiller = Distiller(student, trajectories, settings, contest=term)

@@ -58,7 +58,7 @@ def test_the_cross_tries_every_guidance_at_the_same_price(teacher, dataset, monk
     assert tried == (Guidance(1.0), Guidance(2.0), Guidance(3.0), Guidance(3.0, 0.2, 0.8))
     assert guidances(Guidance(4.0, rescale=0.7))[2:4] == (Guidance(2.5, rescale=0.7), Guidance(4.0, rescale=0.7))
     assert guidances(1.0)[:1] == (Guidance(1.0),)
-    found = candidates(teacher, SHAPE, 8, tried, captions=6, full_steps=8)
+    found = candidates(teacher, SHAPE, 8, tried, captions=6)
     assert all(s.evaluations <= 8 for s in found)
     assert {s.guidance for s in found} == set(tried) and len(found) <= 8
     steps = {s.guidance: s.steps for s in found}
@@ -68,7 +68,7 @@ def test_the_cross_tries_every_guidance_at_the_same_price(teacher, dataset, monk
 def test_the_best_at_a_price_is_found_on_validation_captions(evaluator: Evaluator, timid: torch.nn.Module) -> None:
     """Without guidance the model stops early, so two guided steps beat four unguided ones."""
     tried = (Guidance(1.0), Guidance(5.0))
-    found = free_baseline(evaluator, timid, evaluations=4, tried=tried, coarse=4, finalists=1, full_steps=8)
+    found = free_baseline(evaluator, timid, evaluations=4, tried=tried, coarse=4, finalists=1)
     assert found.best.guidance == Guidance(5.0) and found.best.evaluations == 4
     assert found.table["sampler"][0] == found.best.name and found.table["round"][0] == "final"
     assert (found.table["evaluations"] <= 4).all() and set(found.table["round"]) == {"final", "coarse"}
@@ -83,12 +83,14 @@ def test_the_cheapest_equal_is_the_first_that_cannot_be_told_apart(
     ladder = [Sampler("euler", s, g, shows_scale=True) for s, g in ((8, 5.0), (1, 5.0), (1, 1.0))]
     found = cheapest_equal(evaluator, timid, full, ladder)
     assert found.table["evaluations"].tolist() == [1, 2] and found.table["equal"].tolist() == ["no", "yes"]
-    assert found.sampler == ladder[1] and found.saved == 16 and found.sampler.name in found.finding()
+    assert (
+        found.sampler == ladder[1] and "16.0 times fewer" in found.finding() and found.sampler.name in found.finding()
+    )
     assert found.table["n"].tolist() == [N, N]
     halved = cheapest_equal(evaluator, timid, full, ladder, coarse=N - 1)
     assert halved.sampler == ladder[1] and halved.table["n"].tolist() == [N - 1, N]
     none = cheapest_equal(evaluator, timid, full, [Sampler("euler", 40, 5.0)])
-    assert none.sampler is full and none.saved == 1 and "No cheaper" in none.finding()
+    assert none.sampler is full and "No cheaper" in none.finding()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 
 from mobivid_core.data.captions import caption
 from mobivid_core.data.render import label_of
-from mobivid_core.distill.knots import best_knots, search_knots, validation_condition
+from mobivid_core.distill.knots import SHIFTS, best_knots, grid_errors, validation_condition
 from mobivid_core.distill.trajectory import student_sigmas
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.sampler import Sampler
@@ -68,17 +68,14 @@ def test_solvers_on_other_knots_still_solve_the_equation(solver, teacher, condit
     assert (found - fine).square().mean() < 1e-2 * (fine - noises()).square().mean()
 
 
-def test_search_takes_the_smallest_error_of_each_solver(teacher, condition):
-    found = search_knots(teacher, condition, (4, 2, 2, 2), guidance=1.5, full_steps=8, shifts=(1.0, 2.5))
-    assert len(found.table) == 3 * 3 and set(found.best) == {"euler", "unipc", "dpm++"}
-    for _, rows in found.table.groupby("solver"):
-        chosen = rows[rows["best"]]
-        assert len(chosen) == 1
-        assert chosen["error to the full sampler"].item() == rows["error to the full sampler"].min()
-    assert found.best["unipc"].name.startswith("UniPC-4, ")
-    for sampler in found.best.values():
-        row = found.table[found.table["best"]].set_index("solver").loc[sampler.name.split("-")[0]]
-        assert " ".join(f"{k:.3g}" for k in sampler.sigmas().tolist()) == row["noise levels"]
+def test_every_solver_is_tried_on_every_grid(teacher, condition):
+    """The full sampler itself is among them where it has as few steps: no error."""
+    found = grid_errors(teacher, condition, (4, 2, 2, 2), guidance=1.5, full_steps=8)
+    assert len(found) == 3 * (len(SHIFTS) + 1) and {s.solver for s in found} == {"euler", "unipc", "dpm++"}
+    assert all(s.steps == 4 and s.guidance == 1.5 for s in found) and 0 < min(found.values())
+    same = grid_errors(teacher, condition, (4, 2, 2, 2), guidance=1.5, full_steps=4)
+    (plain,) = (s for s in same if (s.solver, s.grid, s.shift) == ("euler", "textbook", 1.0))
+    assert same[plain] < 1e-9
 
 
 def test_bad_knots_and_searches_are_refused(teacher):

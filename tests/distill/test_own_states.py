@@ -90,11 +90,10 @@ def test_joined_trajectories_keep_every_chord(student, teacher, trajectories) ->
 def test_rounds_lower_the_loss_where_the_student_stands(student, teacher, dataset, trajectories, tmp_path) -> None:
     stage = DistillSettings(40, batch=8, rate=3e-3, rate_warmup=1, snapshot_every=20)
     recipe = Recipe(len(trajectories), 8, "unipc", trajectories.guidance, stage, None)
-    given = {"trajectories": trajectories, "folder": tmp_path}
-    forced = distill(student, teacher, dataset, recipe, **given)
+    forced = distill(student, teacher, dataset, recipe, folder=tmp_path)
     rounds = replace(recipe, own=OwnRounds(2, 8, stage, forced=4))
     assert (rounds.own.begin(0), rounds.own.begin(1)) == (0, 12)
-    done = distill(student, teacher, dataset, rounds, **given)
+    done = distill(student, teacher, dataset, rounds, folder=tmp_path)
     assert done.costs["stage"].tolist()[1:] == [
         "regression",
         "own states 1, gathered",
@@ -111,7 +110,7 @@ def test_rounds_lower_the_loss_where_the_student_stands(student, teacher, datase
         return float(regression_loss(model, own_states(model, teacher, trajectories), rows, levels))
 
     assert at_home(done.student) < 0.9 * at_home(forced.student)
-    again = distill(student, teacher, dataset, rounds, **given)
+    again = distill(student, teacher, dataset, rounds, folder=tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(again.student.parameters(), done.student.parameters(), strict=True))
 
 
