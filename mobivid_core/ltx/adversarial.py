@@ -9,7 +9,6 @@ miniature only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from torch import Tensor
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.discriminator import TeacherDiscriminator
 from mobivid_core.distill.settings import DistillSettings
+from mobivid_core.flow.path import flow_error
 from mobivid_core.ltx.shards import LatentShards
-from mobivid_core.ltx.training import StudentSettings, draw_chords, run, velocity_error
+from mobivid_core.ltx.training import StudentSettings, draw_chords, run
 from mobivid_core.ltx.trajectories import TrajectoryFiles
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.train.distributed import SplitLoss, processes
@@ -49,16 +49,13 @@ def stage_settings(how: StudentSettings, steps: int, warmup: int | None = None) 
 
 def compete(
     student: MobiVidTransformer3DModel, teacher: MobiVidTransformer3DModel, data: LatentShards, files: TrajectoryFiles,
-    how: StudentSettings, stage: DistillSettings, folder: Path, say: Callable[[str], None] = print,
+    how: StudentSettings, stage: DistillSettings, folder: Path,
 ) -> TrainResult:  # fmt: skip
     """Train a regressed student in place against a discriminator, from real clips and the teacher's samples.
 
     `how` has type, micro-batches and alarms of the regression, `stage` is from `stage_settings`. `folder` gets a folder
-    of this start's states.
-
-    Returns:
-        The log: `loss`, `regression`, `adversarial`, and of the heads `discriminator`, `real_logit`, `fake_logit`,
-        `separation` (real minus fake) and `r1`.
+    of this start's states. The log has `loss`, `regression`, `adversarial`, and of the heads `discriminator`,
+    `real_logit`, `fake_logit`, `separation` (real minus fake) and `r1`.
     """
     device = processes().device
     student.to(device).requires_grad_(True).enable_gradient_checkpointing()
@@ -77,27 +74,26 @@ def compete(
         accumulate=how.accumulate,
     ))  # fmt: skip
     if stage.discriminator_warmup:
-        _warm_up(judge, stage.discriminator_warmup, place / "warmup", say)
+        _warm_up(judge, stage.discriminator_warmup, place / "warmup")
 
     def draw(_: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         return *draw_chords(files, stage.batch, generator), *contest.draw_for_student(generator)
 
     def error(*drawn: Tensor) -> dict[str, Tensor]:
-        regression = velocity_error(student, *drawn[:5])
-        push = contest.student_term(student, *drawn[5:])
+        regression, push = flow_error(student, *drawn[:5]), contest.student_term(student, *drawn[5:])
         loss = stage.anchor_weight * regression + stage.adversarial_weight * push
         return {"loss": loss, "regression": regression, "adversarial": push}
 
     settings = replace(how, steps=stage.steps, learning_rate=stage.rate, seed=stage.seed)
-    return run(student, SplitLoss(draw, error), data, settings, place, "adversarial stage", say, opponent=judge)
+    return run(student, SplitLoss(draw, error), data, settings, place, "adversarial stage", opponent=judge)
 
 
-def _warm_up(judge: Player, steps: int, folder: Path, say: Callable[[str], None]) -> None:
+def _warm_up(judge: Player, steps: int, folder: Path) -> None:
     """Train the heads alone, and say how far they tell real clips from the student's."""
     # Another seed: the first updates of the contest would otherwise meet the same batches again.
     settings = replace(judge.settings, steps=steps, seed=judge.settings.seed + 1, log_every=max(1, steps // 20))
     last = train(judge.model, judge.loss, settings, folder, title="discriminator").log[-1]
     unsure = "" if last["separation"] > _TOLD_APART else "; it hardly tells them apart: a longer --warmup may help"
     if processes().is_main_process:
-        say(f"discriminator after {steps} updates alone: mean logit {last['real_logit']:.2f} of real clips, "
+        print(f"discriminator after {steps} updates alone: mean logit {last['real_logit']:.2f} of real clips, "
             f"{last['fake_logit']:.2f} of the student's, separation {last['separation']:.2f}{unsure}")  # fmt: skip

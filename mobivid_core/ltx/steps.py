@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,13 +13,7 @@ from mobivid_core.errors import ParameterError
 from mobivid_core.files import read_json, write_json
 from mobivid_core.ltx import plans, training
 from mobivid_core.ltx.adversarial import compete, stage_settings
-from mobivid_core.ltx.checkpoint import (
-    computing_dtype,
-    find_transformer,
-    load_transformer,
-    on_device,
-    save_transformer,
-)
+from mobivid_core.ltx.checkpoint import computing_dtype, find_transformer, load_transformer, on_device
 from mobivid_core.ltx.encode import encode, pack
 from mobivid_core.ltx.layout import empty_model
 from mobivid_core.ltx.look import inspect, sizes_line
@@ -28,14 +21,15 @@ from mobivid_core.ltx.packages import export
 from mobivid_core.ltx.score import ScoreSettings, score
 from mobivid_core.ltx.shards import LatentShards, as_inputs
 from mobivid_core.ltx.trajectories import trajectories
-from mobivid_core.models.counts import dit_flops, latent_grid
+from mobivid_core.models.counts import Grid, dit_flops, latent_grid
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.models.ltx import MobiVidLTXTransformer
 from mobivid_core.prune.plan import PruningPlan
+from mobivid_core.prune.planner import plan_for_budget
 from mobivid_core.prune.refit import refit
+from mobivid_core.prune.surgery import prune
 from mobivid_core.sensitivity.scores import Scores
 from mobivid_core.sensitivity.staged import SUBLAYERS
-from mobivid_core.train.distributed import agreed, processes
+from mobivid_core.train.distributed import agreed, processes, whole
 from mobivid_core.train.loop import TrainResult
 
 
@@ -47,15 +41,14 @@ def inspect_step(options: argparse.Namespace) -> None:
 def encode_step(options: argparse.Namespace) -> None:
     """Videos and captions to shards of latents and text states; resumable, many processes."""
     if options.latents:
-        count = pack(options.latents, options.out, frame_rate=options.fps, ratio=(8, 32, 32))
-        print(f"{count} samples in {options.out}")
+        print(f"{pack(options.latents, options.out, options.fps)} samples in {options.out}")
         return
     if not options.pipeline or not options.videos:
         raise ParameterError("give --pipeline and --videos, or --latents")
-    sizes = {"frames": options.frames, "height": options.height, "width": options.width}
-    many = {"per_shard": options.per_shard, "per_file": options.per_file, "tokens": options.text_tokens}
-    computing = {"dtype": getattr(torch, options.dtype), "device": options.device or None}
-    print(encode(options.pipeline, options.videos, options.out, **sizes, **many, **computing))
+    names = ("frames", "height", "width", "per_shard", "per_file", "device")
+    how = {name: getattr(options, name) for name in names}
+    how |= {"tokens": options.text_tokens, "dtype": getattr(torch, options.dtype)}
+    print(encode(options.pipeline, options.videos, options.out, **how))
 
 
 def score_step(options: argparse.Namespace) -> None:
@@ -75,18 +68,22 @@ def plan_step(options: argparse.Namespace) -> None:
     if not facts:
         raise ParameterError(f"no scores in {options.scores}; make them with `mobivid score`")
     unit = next(unit for unit in plans.UNITS if getattr(options, unit) is not None)
-    cost = plans.cost_of(sizes, unit, tuple(facts["shape"][1:]), facts["tokens"], chip=options.chip)
-    scores = Scores.load(options.scores, facts["estimator"])
-    how = {"levels": options.levels, "multiple": options.multiple, "data": facts["data"]}
-    plan = plans.make_plan(sizes, scores, cost, getattr(options, unit), **how)
-    plan.save(options.out)
-    print(f"{sizes_line(sizes)}\n-> {sizes_line(plan.sizes)}; {cost.total(plan.sizes):,.4g} {cost.unit}")
+    cost = plans.cost_of(sizes, unit, tuple(facts["shape"][1:]), facts["tokens"], options.chip)
+    budget, scores = getattr(options, unit), Scores.load(options.scores, facts["estimator"])
+    budget *= cost.total(sizes) if budget <= 1 else 1
+    plan = plan_for_budget(scores, sizes, budget, options.levels, cost=cost, multiple=options.multiple)
+    left = cost.total(plan.sizes)
+    replace(plan, notes=plan.notes | {"score_notes": scores.notes, "data": facts["data"], "left": left}).save(
+        options.out
+    )
+    print(f"{sizes_line(sizes)}\n-> {sizes_line(plan.sizes)}; {left:,.4g} {cost.unit}")
 
 
 def prune_step(options: argparse.Namespace) -> None:
     """Write the smaller model: config, safetensors, plan and card."""
     plan, model = PruningPlan.load(options.plan), load_transformer(options.model)
-    plans.cut(model, plan, options.out, options.model.name, _grid(options), options.text_tokens)
+    student, source = prune(model, plan), options.model.name
+    plans.write_student(student, plan, options.out, source, (), _grid(options), options.text_tokens)
     print(f"{sizes_line(plan.sizes)} in {options.out}")
 
 
@@ -108,7 +105,7 @@ def refit_step(options: argparse.Namespace) -> None:
     made, report = refit(student, given.teacher, given.plan, calibration, **how)
     before, after = (sum(errors) / len(errors) for errors in (report.before, report.after))
     print(f"mean error of a layer {before:.3f} -> {after:.3f}")
-    _finish(made, given, options.out, f"refit on {options.samples} clips")
+    _finish(options, given, made, f"refit on {options.samples} clips")
 
 
 def recover_step(options: argparse.Namespace) -> None:
@@ -135,7 +132,7 @@ def distill_step(options: argparse.Namespace) -> None:
         state, stage = options.out / "state", None
         if options.adversarial:
             stage = stage_settings(how, options.adversarial, options.warmup)
-            costs = DistillCosts(*(given.flops(m) for m in (given.student, given.teacher)), checkpointed=True)
+            costs = DistillCosts(given.flops(given.student), given.flops(given.teacher), checkpointed=True)
             print(
                 f"adversarial stage: {stage.discriminator_warmup} updates of the discriminator alone, then "
                 f"{stage.steps} steps x {stage.batch} clips, {_hours(costs.training(stage))}"
@@ -157,12 +154,12 @@ def distill_step(options: argparse.Namespace) -> None:
 
 def export_step(options: argparse.Namespace) -> int:
     """Core ML packages in parts, each read back and verified; 1 if one is outside the gates."""
-    model = load_transformer(options.model, torch.float32)
-    if options.block is not None and options.block >= len(model.blocks):
-        raise ParameterError(f"--block must be below {len(model.blocks)}, got {options.block}")
-    facts = {"frames": options.frames, "source": options.model.name, "block": options.block}
-    done = export(model, options.out, _grid(options), options.text_tokens, **facts)
-    return 0 if all(v.passed for v in done) else 1
+    model, block = load_transformer(options.model, torch.float32), options.block
+    if block is not None and block >= len(model.blocks):
+        raise ParameterError(f"--block must be below {len(model.blocks)}, got {block}")
+    facts = block, options.frames, options.model.name
+    done = export(model, options.out, _grid(options), options.text_tokens, *facts)
+    return 0 if all(package.passed for package in done) else 1
 
 
 @dataclass(frozen=True)
@@ -181,9 +178,8 @@ class Given:
 
 
 def _given(options: argparse.Namespace) -> Given:
-    data = LatentShards(options.data, find_transformer(options.model).sizes)
-    teacher, folder = _teacher(options, data), options.student
-    plan = PruningPlan.load(folder / plans.PLAN)
+    data, folder = LatentShards(options.data, find_transformer(options.model).sizes), options.student
+    teacher, plan = _teacher(options, data), PruningPlan.load(folder / plans.PLAN)
     history = read_json(folder / "history.json", {"source": "", "steps": []})
     return Given(teacher, load_transformer(folder, torch.float32, data.facts.rope_scale), plan, history, data)
 
@@ -191,8 +187,7 @@ def _given(options: argparse.Namespace) -> Given:
 def _teacher(options: argparse.Namespace, data: LatentShards) -> MobiVidTransformer3DModel:
     device = torch.device(options.device or processes().device)
     asked = getattr(torch, options.dtype) if options.dtype else computing_dtype(options.model, device, options.stream)
-    model = load_transformer(options.model, asked, data.facts.rope_scale)
-    return on_device(model, device, stream=options.stream)
+    return on_device(load_transformer(options.model, asked, data.facts.rope_scale), device, stream=options.stream)
 
 
 def _train(
@@ -209,25 +204,23 @@ def _train(
     flops = 4 * given.flops(given.student) + (given.flops(given.teacher) if name == "recovery" else 0)
     print(f"{name}: {options.steps} steps x {options.batch} clips, {_hours(options.steps * options.batch * flops)}")
     done = work(given, settings)
-    _finish(given.student, given, options.out, *done)
+    _finish(options, given, given.student, *done)
 
 
-def _finish(student: MobiVidTransformer3DModel, given: Given, out: Path, *done: str) -> None:
+def _finish(options: argparse.Namespace, given: Given, student: MobiVidTransformer3DModel, *done: str) -> None:
     """Write a student with its plan and card; the first process does."""
-    state = training.gathered(student)
+    state = {k: whole(v.detach()).cpu() for k, v in student.state_dict().items()}  # shards: every process has to ask
     if not processes().is_main_process:
         return
-    positions = {"rope_theta": student.config.rope_theta, "rope_scale": student.config.rope_scale}
-    whole = empty_model(student.sizes, **positions)
-    whole.load_state_dict(state, assign=True)
-    save_transformer(MobiVidLTXTransformer.of(whole), out, torch.bfloat16)
-    given.plan.save(out / plans.PLAN)
-    facts, steps = given.data.facts, [*given.history["steps"], *done]
-    plans.write_card(out, given.plan, given.history["source"], facts.shape[1:], facts.text_tokens, steps)
-    print(f"saved in {out}")
+    made = empty_model(student.sizes, rope_theta=student.config.rope_theta, rope_scale=student.config.rope_scale)
+    made.load_state_dict(state, assign=True)
+    steps, facts = [*given.history["steps"], *done], given.data.facts
+    clip = facts.shape[1:], facts.text_tokens
+    plans.write_student(made, given.plan, options.out, given.history["source"], steps, *clip, torch.bfloat16)
+    print(f"saved in {options.out}")
 
 
-def _grid(options: argparse.Namespace) -> tuple[int, int, int]:
+def _grid(options: argparse.Namespace) -> Grid:
     return latent_grid(options.frames, options.height, options.width)
 
 

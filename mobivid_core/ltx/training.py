@@ -8,7 +8,6 @@ computed once and kept on disk; `ltx.adversarial` has the stage after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from mobivid_core.distill import regression
 from mobivid_core.distill.trajectory import STUDENT_STEPS, student_sigmas
 from mobivid_core.flow.condition import Condition
-from mobivid_core.flow.path import TIMESTEP_SCALE, flow_batch, predicted_velocity
+from mobivid_core.flow.path import TIMESTEP_SCALE, flow_batch, flow_error
 from mobivid_core.flow.sampling import sample_latents
 from mobivid_core.ltx.alarms import Watch
 from mobivid_core.ltx.shards import LatentShards
@@ -27,7 +26,7 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.recovery import matched_features
 from mobivid_core.sensitivity.kd import kd_loss, with_data
-from mobivid_core.train.distributed import SplitLoss, processes, whole
+from mobivid_core.train.distributed import SplitLoss, processes
 from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
 
 #: Clips that the alarms sample, and their Euler steps.
@@ -63,8 +62,7 @@ def recover(
 ) -> TrainResult:  # fmt: skip
     """Train a pruned float32 student in place to answer as its teacher does.
 
-    The teacher is the plan's source, on the training device. `folder` keeps the training state and the last good
-    weights.
+    The teacher is the plan's source, on the training device. `folder` gets the training state and last good weights.
     """
     matched = matched_features(plan)
 
@@ -93,10 +91,7 @@ def distil(
 
     Arguments as for `recover`; `data` is used by the alarms alone.
     """
-    loss = SplitLoss(
-        lambda _, generator: draw_chords(files, settings.batch, generator),
-        lambda *chords: velocity_error(student, *chords),
-    )
+    loss = SplitLoss(lambda _, g: draw_chords(files, settings.batch, g), lambda *chords: flow_error(student, *chords))
     return run(student, loss, data, settings, folder, "distillation")
 
 
@@ -110,16 +105,9 @@ def draw_chords(files: TrajectoryFiles, batch: int, generator: torch.Generator) 
     return states, TIMESTEP_SCALE * sigmas[levels], text, mask, (states - ends) / width
 
 
-def velocity_error(
-    student: MobiVidTransformer3DModel, x: Tensor, timestep: Tensor, text: Tensor, mask: Tensor, chord: Tensor
-) -> Tensor:
-    """Mean squared error of the student's velocity against chords (scalar)."""
-    return (predicted_velocity(student(x, timestep, text, mask)).float() - chord).square().mean()
-
-
 def run(
     student: MobiVidTransformer3DModel, loss: SplitLoss, data: LatentShards, settings: StudentSettings, folder: Path,
-    title: str, say: Callable[[str], None] = print, steps: int = STUDENT_STEPS, opponent: Player | None = None,
+    title: str, steps: int = STUDENT_STEPS, opponent: Player | None = None,
 ) -> TrainResult:  # fmt: skip
     """Train a student in place under alarms; an alarm leaves the last good weights.
 
@@ -132,7 +120,7 @@ def run(
         rows = torch.arange(min(WATCHED, len(data)))
         real, text, mask = data.batch(rows)
         if len(rows) < 2:
-            say("one clip only: no alarms on samples, which compare clips")
+            print("one clip only: no alarms on samples, which compare clips")
         else:
             noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(settings.seed))
 
@@ -142,21 +130,16 @@ def run(
                 with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
                     return sample_latents(in_own_type(model), captions, noise.to(device), steps, batch=1)
 
-            watch = Watch(student, sample, real, folder, settings.watch_every)
+            watch = Watch(student, sample, real, folder / "good.safetensors", settings.watch_every)
             if opponent and not watch.good.is_file() and processes().is_main_process:
                 watch.keep()
     result = train(student, loss, settings.loop(), folder, title=title, on_log=watch or _finite, opponent=opponent)
     if result.ended:
         kept = watch is not None and watch.restore()
         what = "these are the last good weights" if kept else "nothing was good yet"
-        say(f"{title} ended early: {result.ended}; {what}. Lower the learning rate and train in a new folder")
+        print(f"{title} ended early: {result.ended}; {what}. Lower the learning rate and train in a new folder")
     return result
 
 
 def _finite(row: dict[str, float]) -> str | None:
     return None if row["loss"] < float("inf") else "the loss is not finite"
-
-
-def gathered(student: nn.Module) -> dict[str, Tensor]:
-    """Whole tensors of a student that may be sharded, on the CPU; collective: every process has to call it."""
-    return {k: whole(v.detach()).cpu() for k, v in student.state_dict().items()}

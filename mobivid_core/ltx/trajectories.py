@@ -28,17 +28,13 @@ class TrajectoryFiles:
     """Trajectories on disk; stand in for `Trajectories` where the discriminator's real batches are drawn."""
 
     files: list[Path]  # one a caption: `states` (5, C, t, h, w), `text` (L, D), `mask` (L,)
-    device: torch.device = torch.device("cpu")
+    device = torch.device("cpu")
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """States (B, 5, C, t, h, w), text (B, L, D), both float32, and mask (B, L).
-
-        Raises:
-            ParameterError: A file is missing or torn.
-        """
+        """States (B, 5, C, t, h, w), text (B, L, D), both float32, and mask (B, L)."""
         found = []
         for path in (self.files[row] for row in rows.tolist()):
             found.append(read_tensors(path))
@@ -55,20 +51,15 @@ class TrajectoryFiles:
 
 def trajectories(
     teacher: MobiVidTransformer3DModel, data: LatentShards, folder: Path, captions: int, steps: int, guidance: float,
-    seed: int, say: Callable[[str], None] = print,
+    seed: int,
 ) -> TrajectoryFiles:  # fmt: skip
     """Compute the guided teacher's states at the student's noise levels, a file a caption, each once.
 
-    The processes of a run share the work. Noise depends on (seed, caption) alone.
-
-    Raises:
-        ParameterError: No captions, or steps that are no multiple of four.
+    The processes of a run share the work. Noise depends on (seed, caption) alone; `steps` are a multiple of four.
     """
-    if captions < 1:
-        raise ParameterError(f"distillation needs at least one caption, got {captions}")
     me, device = processes(), next(teacher.parameters()).device
     # Guidance evaluates the empty caption too: two evaluations a step.
-    say(f"trajectories: {captions} captions x {steps} steps, {2 * captions * steps:,} evaluations of the teacher")
+    print(f"trajectories: {captions} captions x {steps} steps, {2 * captions * steps:,} evaluations of the teacher")
     place = folder / f"steps{steps}-guidance{guidance:g}-seed{seed}"
     files = [place / f"{i:06d}.safetensors" for i in range(captions)]
     null = data.null_text.to(device), data.null_mask.to(device)
