@@ -19,10 +19,7 @@ from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.discriminator import TeacherDiscriminator
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.flow.path import flow_error
-from mobivid_core.ltx.shards import LatentShards
-from mobivid_core.ltx.training import StudentSettings, draw_chords, run
-from mobivid_core.ltx.trajectories import TrajectoryFiles
-from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.ltx.training import Given, StudentSettings, TrajectoryFiles, draw_chords, run
 from mobivid_core.train.distributed import SplitLoss, processes
 from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
 from mobivid_core.train.state import folder_for
@@ -35,11 +32,13 @@ GRADIENT_STEPS = 2
 _TOLD_APART = 0.2
 
 
-def stage_settings(how: StudentSettings, steps: int, warmup: int | None = None) -> DistillSettings:
-    """The adversarial stage after a regression with settings `how`.
+def stage_settings(how: StudentSettings, steps: int, warmup: int | None) -> DistillSettings | None:
+    """The adversarial stage after a regression with settings `how`; None for one of no steps.
 
     The heads are warmed up alone for `warmup` updates; None: a quarter of the steps, 2 to 200.
     """
+    if not steps:
+        return None
     return DistillSettings(
         steps, batch=how.batch, rate=RATE_SHARE * how.learning_rate, adversarial_weight=WEIGHT,
         discriminator_warmup=min(200, max(2, steps // 4)) if warmup is None else warmup, gradient_steps=GRADIENT_STEPS,
@@ -48,20 +47,19 @@ def stage_settings(how: StudentSettings, steps: int, warmup: int | None = None) 
 
 
 def compete(
-    student: MobiVidTransformer3DModel, teacher: MobiVidTransformer3DModel, data: LatentShards, files: TrajectoryFiles,
-    how: StudentSettings, stage: DistillSettings, folder: Path,
-) -> TrainResult:  # fmt: skip
-    """Train a regressed student in place against a discriminator, from real clips and the teacher's samples.
+    given: Given, files: TrajectoryFiles, how: StudentSettings, stage: DistillSettings, folder: Path
+) -> TrainResult:
+    """Train a regressed student against a discriminator, from real clips and the teacher's samples.
 
     `how` has type, micro-batches and alarms of the regression, `stage` is from `stage_settings`. `folder` gets a folder
     of this start's states. The log has `loss`, `regression`, `adversarial`, and of the heads `discriminator`,
     `real_logit`, `fake_logit`, `separation` (real minus fake) and `r1`.
     """
-    device = processes().device
+    device, student, teacher = processes().device, given.student, given.teacher
     student.to(device).requires_grad_(True).enable_gradient_checkpointing()
     teacher.enable_gradient_checkpointing()  # gradients of the student's samples pass through all of it
     heads = TeacherDiscriminator.seeded(teacher, stage.seed).to(device)
-    contest = Contest(heads, RealPool(data, files), stage)
+    contest = Contest(heads, RealPool(given.data, files), stage)
     place = folder_for(folder / "adversarial", *student.state_dict().values())
 
     def judged(*drawn: Tensor) -> dict[str, Tensor]:
@@ -85,7 +83,7 @@ def compete(
         return {"loss": loss, "regression": regression, "adversarial": push}
 
     settings = replace(how, steps=stage.steps, learning_rate=stage.rate, seed=stage.seed)
-    return run(student, SplitLoss(draw, error), data, settings, place, "adversarial stage", opponent=judge)
+    return run(given, SplitLoss(draw, error), settings, place, "adversarial stage", opponent=judge)
 
 
 def _warm_up(judge: Player, steps: int, folder: Path) -> None:

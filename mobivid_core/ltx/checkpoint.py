@@ -74,11 +74,7 @@ def find_transformer(folder: Path) -> Source:
 
 
 def stored_tensors(folder: Path) -> dict[str, Tensor]:
-    """Tensors by name, as mapped files, of a folder's safetensors: one file, or shards and their index.
-
-    Raises:
-        CheckpointError: No weights, or a file that is missing, torn or no safetensors.
-    """
+    """Tensors by name, as mapped files, of a folder's safetensors: one file, or shards and their index."""
     index, files, found = folder / f"{WEIGHTS}.index.json", {WEIGHTS}, {}
     if not (folder / WEIGHTS).is_file():
         if not index.is_file():
@@ -100,16 +96,11 @@ def stored_tensors(folder: Path) -> dict[str, Tensor]:
 def load_transformer(
     folder: Path, dtype: torch.dtype | None = None, rope_scale: tuple[float, ...] | None = None
 ) -> MobiVidTransformer3DModel:
-    """Our transformer with the weights of a folder, in eval mode.
+    """Our transformer with the weights of a folder (see `find_transformer`), in eval mode.
 
-    Args:
-        folder: See `find_transformer`.
-        dtype: Type of the weights; None keeps the file's. Where it is the file's, tensors stay mapped.
-        rope_scale: LTX-Video's `rope_interpolation_scale` of the clips; None: what the folder says, else 25 frames/s.
-
-    Raises:
-        CheckpointError: See `find_transformer` and `stored_tensors`; a tensor is missing, left over or of another
-            shape.
+    `dtype` is of the weights; None keeps the file's, and what has it stays mapped. `rope_scale` is LTX-Video's
+    `rope_interpolation_scale` of the clips; None: what the folder says, else that of 25 frames a second. A
+    CheckpointError names a tensor that is missing, left over or of another shape.
     """
     source = find_transformer(folder)
     stored, theirs = stored_tensors(source.folder), source.config["_class_name"] == layout.CLASS

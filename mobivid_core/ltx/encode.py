@@ -65,19 +65,11 @@ def encode(
     pipeline: Path, videos: Path, out: Path, *, frames: int, height: int, width: int, per_shard: int, per_file: int,
     tokens: int, dtype: torch.dtype, device: str,
 ) -> FolderReport:  # fmt: skip
-    """Encode a folder of captioned videos into shards of `per_shard` videos each.
+    """Encode captioned videos (see `data.captioned`) into shards in `out`; what became of each that this process read.
 
-    Args:
-        pipeline: A diffusers LTX pipeline folder.
-        videos: `captions.csv` with videos, or webdataset shards of them (see `data.captioned`).
-        out: Folder of the shards.
-        frames, height, width: Of a clip; 1 + a multiple, and multiples, of the VAE's ratios.
-        per_file: Clips of a video at most.
-        tokens: Tokens of a caption.
-        device: Where VAE and text encoder compute, in `dtype`; "": Accelerate's choice.
-
-    Returns:
-        What became of each video that this process read; a VideoError where no video gave a clip.
+    `frames`, `height` and `width` of a clip are 1 + a multiple, and multiples, of the VAE's ratios. A shard has the
+    clips of `per_shard` videos, at most `per_file` of each, and captions of `tokens`. VAE and text encoder compute in
+    `dtype` on `device`; "": Accelerate's choice. A VideoError where no video gave a clip.
     """
     me = processes()
     pipe = load_encoders(pipeline, dtype, device or me.device)

@@ -24,7 +24,7 @@ from mobivid_core.prune.plan import PruningPlan
 
 #: What a budget may be in.
 UNITS = ("params", "flops", "bytes", "seconds")
-PLAN = "plan.json"
+PLAN, HISTORY = "plan.json", "history.json"
 
 
 def cost_of(sizes: DiTConfig, unit: str, grid: Grid, text_tokens: int, chip: str) -> LinearCost:
@@ -55,7 +55,7 @@ def write_student(
     """
     save_transformer(MobiVidLTXTransformer.of(student), out, dtype)
     plan.save(out / PLAN)
-    write_json(out / "history.json", {"source": source, "steps": list(done)})
+    write_json(out / HISTORY, {"source": source, "steps": list(done)})
     before, after = (dit_counts(s, grid, tokens)["total"] for s in (plan.source, plan.sizes))
     small, notes = plan.sizes, plan.notes
     widths = zip(plan.keep_blocks, small.self_heads, small.cross_heads, small.ffn_widths, strict=True)
