@@ -31,15 +31,6 @@ SUPPORTED = {
     "attention_bias": True,
     "attention_out_bias": True,
 }
-_DEFAULTS = {
-    "in_channels": 128,
-    "out_channels": 128,
-    "num_attention_heads": 32,
-    "attention_head_dim": 64,
-    "cross_attention_dim": 2048,
-    "num_layers": 28,
-    "caption_channels": 4096,
-}
 _NAMES = (
     ("blocks.", "transformer_blocks."),
     (".to_out.", ".to_out.0."),
@@ -56,7 +47,7 @@ _TURNED = re.compile(r"\.attn1\.(to|norm)_[qk]\.")
 
 def sizes_of(config: dict[str, Any]) -> DiTConfig:
     """Our sizes for a diffusers config; a CheckpointError where it asks for what our layers cannot express."""
-    given = SUPPORTED | _DEFAULTS | config
+    given = config_of(ltx_sizes(28, 32, 64)) | config  # what a config leaves out is LTX-Video 2B's
     given["out_channels"] = given["out_channels"] or given["in_channels"]
     heads, head_dim = given["num_attention_heads"], given["attention_head_dim"]
     wanted = SUPPORTED | {"out_channels": given["in_channels"], "cross_attention_dim": heads * head_dim}
@@ -89,11 +80,11 @@ def config_of(sizes: DiTConfig) -> dict[str, Any]:
     }
 
 
-def their_name(ours: str) -> str:
+def their_name(name: str) -> str:
     """diffusers' name of one of our tensors."""
     for mine, other in _NAMES:
-        ours = ours.replace(mine, other) if mine != "blocks." or ours.startswith(mine) else ours
-    return ours
+        name = name.replace(mine, other)
+    return name
 
 
 def ours(name: str, theirs: Tensor, head_dim: int) -> Tensor:

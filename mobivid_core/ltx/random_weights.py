@@ -30,7 +30,7 @@ def write_random_ltx(folder: Path, sizes: DiTConfig, dtype: torch.dtype = torch.
     needed, free = parameter_cost(sizes).total(sizes) * dtype.itemsize, shutil.disk_usage(folder).free
     if free < 1.1 * needed:
         raise RunError(f"the random checkpoint takes {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free")
-    shapes = {k: v.shape for k, v in layout.empty_model(sizes).state_dict().items()}
+    shapes = {k: tuple(v.shape) for k, v in layout.empty_model(sizes).state_dict().items()}
     generator = torch.Generator().manual_seed(0)
     groups: dict[str, list[str]] = {}
     for name in shapes:
@@ -39,7 +39,7 @@ def write_random_ltx(folder: Path, sizes: DiTConfig, dtype: torch.dtype = torch.
     placed = {}
     for i, names in enumerate(groups.values()):
         file = WEIGHTS.replace(".safetensors", f"-{i + 1:05d}-of-{len(groups):05d}.safetensors")
-        state = {name: _random(name, tuple(shapes[name]), generator).to(dtype) for name in names}
+        state = {name: _random(name, shapes[name], generator).to(dtype) for name in names}
         theirs = layout.to_theirs(state, sizes.head_dim)
         save_file(theirs, folder / file, metadata={"format": "pt"})
         placed |= dict.fromkeys(theirs, file)
