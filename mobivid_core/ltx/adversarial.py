@@ -24,10 +24,6 @@ from mobivid_core.train.distributed import SplitLoss, processes
 from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
 from mobivid_core.train.state import folder_for
 
-#: Weight of the adversarial loss beside regression, and the student's rate as a share of regression's.
-WEIGHT, RATE_SHARE = 0.1, 0.1
-#: Last steps of the student's four that the adversarial gradient flows through.
-GRADIENT_STEPS = 2
 #: Smallest separation of logits that counts; the margin of the hinge loss is 2.
 _TOLD_APART = 0.2
 
@@ -35,14 +31,15 @@ _TOLD_APART = 0.2
 def stage_settings(how: StudentSettings, steps: int, warmup: int | None) -> DistillSettings | None:
     """The adversarial stage after a regression with settings `how`; None for one of no steps.
 
-    The heads are warmed up alone for `warmup` updates; None: a quarter of the steps, 2 to 200.
+    The student moves at a tenth of that rate, the adversarial loss has a tenth of regression's weight and flows through
+    the student's last two steps. The heads are warmed up alone for `warmup` updates; None: a quarter of the steps, 2 to
+    200.
     """
     if not steps:
         return None
     return DistillSettings(
-        steps, batch=how.batch, rate=RATE_SHARE * how.learning_rate, adversarial_weight=WEIGHT,
-        discriminator_warmup=min(200, max(2, steps // 4)) if warmup is None else warmup, gradient_steps=GRADIENT_STEPS,
-        seed=how.seed + 1,
+        steps, batch=how.batch, rate=0.1 * how.learning_rate, adversarial_weight=0.1, gradient_steps=2,
+        discriminator_warmup=min(200, max(2, steps // 4)) if warmup is None else warmup, seed=how.seed + 1,
     )  # fmt: skip
 
 
