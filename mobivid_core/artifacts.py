@@ -104,27 +104,30 @@ def write_stamp(folder: Path, stage: str) -> None:
 
 def verify(folder: Path) -> None:
     """Compare every file with the stamp; a CheckpointError names one that is missing or has another content."""
-    for name, expected in read_stamp(folder)["files"].items():
-        _verify_file(folder, name, expected)
+    for name in read_stamp(folder)["files"]:
+        verify_file(folder, name)
 
 
 def verify_file(folder: Path, name: str) -> Path:
-    """Path of a file in a folder; a CheckpointError if it is missing, or not as a stamp has it that lists it."""
-    _verify_against_stamp(folder, name)
-    if not (folder / name).is_file():
-        raise CheckpointError(f"no {name} in {folder}; {_remedy(folder)}")
-    return folder / name
+    """Path of a file in a folder; a CheckpointError if it is missing, or not as a stamp has it that lists it.
 
-
-def _verify_file(folder: Path, name: str, expected: str) -> None:
-    file = folder / name
+    The stamp is the folder's, or that of the artefact folder around it.
+    """
+    file, base = folder / name, next((b for b in (folder, folder.parent) if (b / STAMP).is_file()), None)
+    if (
+        base is None and checkpoints_dir() in folder.parents
+    ):  # unchecked weights would give other numbers without a word
+        raise CheckpointError(f"{folder} lacks its {STAMP}; {_remedy(folder)}")
+    expected = base and read_stamp(base)["files"].get(file.relative_to(base).as_posix())
     if not file.is_file():
-        raise CheckpointError(f"{file} is missing though {STAMP} lists it; {_remedy(folder)}")
-    found = sha256(file)
+        missing = f"{file} is missing though {STAMP} lists it" if expected else f"no {name} in {folder}"
+        raise CheckpointError(f"{missing}; {_remedy(base or folder)}")
+    found = sha256(file) if expected else None
     if found != expected:
         raise CheckpointError(
-            f"{file} is corrupt: its SHA-256 starts {found[:12]}, expected {expected[:12]}; {_remedy(folder)}"
+            f"{file} is corrupt: its SHA-256 starts {found[:12]}, expected {expected[:12]}; {_remedy(base)}"
         )
+    return file
 
 
 def _remedy(folder: Path) -> str:
@@ -163,8 +166,8 @@ def publish(stage: str, profile: str) -> Iterator[Path]:
     target = run_path(stage, profile)
     with disk_errors(f"the {stage} artefact in {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{stage}-", dir=target.parent))
-        try:
+        with tempfile.TemporaryDirectory(prefix=f".{stage}-", dir=target.parent, ignore_cleanup_errors=True) as name:
+            temporary = Path(name)
             yield temporary
             write_stamp(temporary, stage)
             temporary.chmod(0o755)
@@ -175,8 +178,6 @@ def publish(stage: str, profile: str) -> Iterator[Path]:
                 target.rename(old)
             temporary.rename(target)
             shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def restore(profile: str) -> None:
@@ -210,12 +211,10 @@ def save_model(model: torch.nn.Module, folder: Path, dtype: torch.dtype | None =
     with disk_errors(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         model.save_config(folder)
-    state = {}
-    for name, value in model.state_dict().items():
-        value = value.detach().cpu()
-        if dtype is not None and value.is_floating_point():
-            value = value.to(dtype)
-        state[name] = value.clone(memory_format=torch.contiguous_format)
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    if dtype is not None:
+        state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     write_bytes(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
 
 
@@ -237,7 +236,7 @@ def load_model(cls: type[Model], folder: Path, variant: str | None = None) -> Mo
                 f"no {name} in {folder}{_lying_there(folder) if name == weights else ''}: there is no {cls.__name__} "
                 f"checkpoint; {_remedy(folder)}"
             )
-    _verify_against_stamp(folder, "config.json", weights)
+        verify_file(folder, name)
     try:
         state = load_file(folder / weights)
     except (SafetensorError, ValueError) as error:
@@ -261,17 +260,3 @@ def _lying_there(folder: Path) -> str:
     if others:
         return f" (there is {others}: pass the name inside as variant=..., or none)"
     return f" ({pickles} is not read: pickles can run code)" if pickles else ""
-
-
-def _verify_against_stamp(folder: Path, *names: str) -> None:
-    """Compare files with the stamp of their folder, or of the artefact folder around it."""
-    for base in (folder, folder.parent):
-        if (base / STAMP).is_file():
-            files = read_stamp(base)["files"]
-            for name in names:
-                relative = (folder / name).relative_to(base).as_posix()
-                if relative in files:
-                    _verify_file(base, relative, files[relative])
-            return
-    if checkpoints_dir() in folder.parents:  # unchecked weights would give other numbers without a word
-        raise CheckpointError(f"{folder} lacks its {STAMP}; {_remedy(folder)}")

@@ -74,19 +74,16 @@ def run_command(
         status = work(parser.parse_args(arguments)) or 0
         sys.stdout.flush()
         return status
-    except MobiVidError as error:
-        if isinstance(error, failed):  # it may quote what failed, line by line
-            _say(f"error: {error}")
-            return 1
-        _say(f"error: {_one_line(error)}")
-        return MISTAKE
     except KeyboardInterrupt:
         _say(f"\n{interrupted}" if sys.stderr.isatty() else interrupted)  # a terminal has shown ^C in this line
         return INTERRUPTED
     except BrokenPipeError:
         _forget_output()
         return CLOSED_PIPE
-    except OSError as error:  # a path of the user's that cannot be read or written
+    except (MobiVidError, OSError) as error:  # the latter of a path of the user's that cannot be read or written
+        if isinstance(error, failed):  # it may quote what failed, line by line
+            _say(f"error: {error}")
+            return 1
         _say(f"error: {_one_line(error)}")
         return MISTAKE
 
@@ -108,38 +105,42 @@ def given_path(text: str) -> Path:
 
 def out_folder(text: str) -> Path:
     """An option's folder to write: one that cannot be made is refused before the work, not after hours of it."""
-    path = given_path(text)
-    if path.is_file():
-        raise argparse.ArgumentTypeError(f"{path} is a file; give a folder")
-    return _can_be_written(path)
+    return _can_be_written(given_path(text), Path.is_file, "is a file; give a folder")
 
 
 def out_file(text: str) -> Path:
     """An option's file to write; see `out_folder`."""
-    path = given_path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder; give a file in it")
-    return _can_be_written(path)
+    return _can_be_written(given_path(text), Path.is_dir, "is a folder; give a file in it")
 
 
-def at_least_one(text: str) -> int:
-    """An option's whole number above zero."""
-    return _number(text, int, lambda n: n >= 1, "a whole number above zero")
+def _can_be_written(path: Path, other: Callable[[Path], bool], wrong: str) -> Path:
+    if other(path):
+        raise argparse.ArgumentTypeError(f"{path} {wrong}")
+    whole = path.absolute()
+    there = next(place for place in (whole, *whole.parents) if place.exists())
+    if there != whole and not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there} is a file, so {path} cannot lie in it")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: no permission to write {there}")
+    return path
 
 
-def at_least_zero(text: str) -> int:
-    """An option's whole number from zero up."""
-    return _number(text, int, lambda n: n >= 0, "a whole number from zero up")
+def _number(kind: type[N], good: Callable[[N], bool], wanted: str) -> Callable[[str], N]:
+    """The type of an option that takes certain numbers only."""
+
+    def read(text: str) -> N:
+        with contextlib.suppress(ValueError):
+            if good(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+
+    return read
 
 
-def above_zero(text: str) -> float:
-    """An option's finite number above zero."""
-    return _number(text, float, lambda x: math.isfinite(x) and x > 0, "a number above zero")
-
-
-def not_negative(text: str) -> float:
-    """An option's finite number from zero up."""
-    return _number(text, float, lambda x: math.isfinite(x) and x >= 0, "a number from zero up")
+at_least_one = _number(int, lambda n: n >= 1, "a whole number above zero")
+at_least_zero = _number(int, lambda n: n >= 0, "a whole number from zero up")
+above_zero = _number(float, lambda x: 0 < x < math.inf, "a number above zero")
+not_negative = _number(float, lambda x: 0 <= x < math.inf, "a number from zero up")
 
 
 def device_name(text: str) -> str:
@@ -156,35 +157,15 @@ def device_name(text: str) -> str:
 
 def quiet_start() -> None:
     """Ctrl-C while a command still imports its libraries is one line too."""
-    sys.excepthook = _excepthook
 
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        _say("interrupted")
+        os._exit(INTERRUPTED)  # Python would kill itself with the signal, which subprocesses see as -2
 
-def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
-        return
-    _say("interrupted")
-    os._exit(INTERRUPTED)  # Python would kill itself with the signal, which subprocesses see as -2
-
-
-def _can_be_written(path: Path) -> Path:
-    whole = path.absolute()
-    there = next(place for place in (whole, *whole.parents) if place.exists())
-    if there != whole and not there.is_dir():
-        raise argparse.ArgumentTypeError(f"{there} is a file, so {path} cannot lie in it")
-    if not os.access(there, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{path} cannot be written: no permission to write {there}")
-    return path
-
-
-def _number(text: str, kind: type[N], good: Callable[[N], bool], wanted: str) -> N:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not good(value):
-        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
-    return value
+    sys.excepthook = hook
 
 
 def _one_line(message: object) -> str:

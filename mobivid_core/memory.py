@@ -10,7 +10,6 @@ import ctypes
 import platform
 import threading
 import time
-from collections.abc import Callable
 
 import psutil
 
@@ -27,31 +26,21 @@ _CHECK_EVERY_S, _TRIM_EVERY_S = 0.25, 2.0
 _NAME = "mobivid-memory"
 
 
-def trimmer() -> Callable[[], None] | None:
-    """What hands freed memory back, or None where the C library is not glibc."""
-    if platform.libc_ver()[0] != "glibc":
-        return None
-    trim = ctypes.CDLL(None).malloc_trim
-    return lambda: trim(0)
-
-
 def keep_memory_low(limit: int = KEEP_BELOW) -> None:
     """From now on, hand freed memory back whenever this process holds more than `limit` bytes.
 
     A daemon thread looks a few times a second; below the limit it does nothing, so that small work stays fast.
-    Calling it again changes nothing.
+    Calling it again changes nothing, and nothing is done where the C library is not glibc.
     """
-    trim = trimmer()
-    if trim is None or any(thread.name == _NAME for thread in threading.enumerate()):
-        return
-    threading.Thread(target=_watch, args=(trim, limit), name=_NAME, daemon=True).start()
+    if platform.libc_ver()[0] == "glibc" and all(thread.name != _NAME for thread in threading.enumerate()):
+        threading.Thread(target=_watch, args=(limit,), name=_NAME, daemon=True).start()
 
 
-def _watch(trim: Callable[[], None], limit: int) -> None:
-    me = psutil.Process()
+def _watch(limit: int) -> None:
+    me, trim = psutil.Process(), ctypes.CDLL(None).malloc_trim
     while True:
         if me.memory_info().rss > limit:
-            trim()
+            trim(0)
             time.sleep(_TRIM_EVERY_S)
         else:
             time.sleep(_CHECK_EVERY_S)

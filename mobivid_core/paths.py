@@ -11,8 +11,6 @@ from pathlib import Path
 
 from mobivid_core.errors import MobiVidError
 
-_SHIPPED_RESULTS = ("laptop",)
-
 
 def shell_dir() -> Path:
     """The folder in which the user's shell started this program.
@@ -82,6 +80,6 @@ def figures_dir(profile: str) -> Path:
     Only the default profile writes the committed `figures/`: a smoke run must never overwrite
     results that mean something, so the others write `runs/<profile>/figures/`.
     """
-    if profile in _SHIPPED_RESULTS and not os.environ.get("MOBIVID_RUNS"):
+    if profile == "laptop" and not os.environ.get("MOBIVID_RUNS"):
         return project_root() / "figures"
     return runs_dir(profile) / "figures"

@@ -7,7 +7,7 @@ thing in every stage.
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mobivid_core.errors import ProfileError
 from mobivid_core.flow.guidance import Guidance
@@ -51,10 +51,8 @@ class Profile:
     denoiser_clips: int = 256  # captioned clips that those denoisers train on
 
 
-_LAPTOP = Profile("laptop")
-
-PROFILES: dict[str, Profile] = {
-    "smoke": Profile(
+_ALL = (
+    Profile(
         "smoke",
         meaningful=False,
         from_shipped=False,
@@ -80,12 +78,11 @@ PROFILES: dict[str, Profile] = {
         reference_steps=2,
         denoiser_tflop=0.002,
         denoiser_clips=16,
-    ),  # fmt: skip
-    "laptop": _LAPTOP,
-    "scratch": replace(_LAPTOP, name="scratch", from_shipped=False, train_clips=24_576),
-    "gpu": replace(
-        _LAPTOP,
-        name="gpu",
+    ),
+    Profile("laptop"),
+    Profile("scratch", from_shipped=False, train_clips=24_576),
+    Profile(
+        "gpu",
         from_shipped=False,
         device="cuda",
         vae_encoder_width=96,
@@ -100,9 +97,10 @@ PROFILES: dict[str, Profile] = {
         reference_steps=2000,
         denoiser_tflop=100.0,
         denoiser_clips=4096,
-    ),  # fmt: skip
-    "paper": replace(_LAPTOP, name="paper", paper_scale=True),
-}
+    ),
+    Profile("paper", paper_scale=True),
+)
+PROFILES = {profile.name: profile for profile in _ALL}
 
 
 def get_profile(name: str) -> Profile:

@@ -6,7 +6,7 @@ what could be read of the paper and what could not.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import pandas as pd
 
@@ -30,9 +30,24 @@ def _read(name: str) -> pd.DataFrame:
     return frame
 
 
-def claims() -> pd.DataFrame:
-    """The paper's claims: id, location, claim, value (text, may be blank), unit, evidence, source."""
-    return _read("claims").copy()
+def _copy(name: str) -> pd.DataFrame:
+    return _read(name).copy()
+
+
+#: The paper's claims: id, location, claim, value (text, may be blank), unit, evidence, source.
+claims = partial(_copy, "claims")
+#: Published compression of video VAEs: ratio time x height x width and latent channels (blank where unknown).
+vaes = partial(_copy, "vaes")
+#: Systems and their published numbers (parameters in billions, latency in seconds).
+published = partial(_copy, "published")
+#: The paper's tables and figures as far as they are known.
+tables = partial(_copy, "tables")
+#: What the reviewers asked that an experiment can answer, and the notebook that should.
+reviews = partial(_copy, "reviews")
+#: Phones and GPUs: nominal TOPS, fp16 TFLOP/s, DRAM GB/s, memory in GB.
+devices = partial(_copy, "devices")
+#: Published speeds of known workloads, to calibrate the latency model on.
+calibration = partial(_copy, "calibration")
 
 
 def claim(claim_id: str) -> pd.Series:
@@ -53,33 +68,3 @@ def claim_value(claim_id: str) -> float:
     if number != number:
         raise ParameterError(f"claim {claim_id} has a blank value: it is not known, and a blank stays blank")
     return number
-
-
-def vaes() -> pd.DataFrame:
-    """Published compression of video VAEs: ratio time x height x width and latent channels (blank where unknown)."""
-    return _read("vaes").copy()
-
-
-def published() -> pd.DataFrame:
-    """Systems and their published numbers (parameters in billions, latency in seconds)."""
-    return _read("published").copy()
-
-
-def tables() -> pd.DataFrame:
-    """The paper's tables and figures as far as they are known."""
-    return _read("tables").copy()
-
-
-def reviews() -> pd.DataFrame:
-    """What the reviewers asked that an experiment can answer, and the notebook that should."""
-    return _read("reviews").copy()
-
-
-def devices() -> pd.DataFrame:
-    """Phones and GPUs: nominal TOPS, fp16 TFLOP/s, DRAM GB/s, memory in GB."""
-    return _read("devices").copy()
-
-
-def calibration() -> pd.DataFrame:
-    """Published speeds of known workloads, to calibrate the latency model on."""
-    return _read("calibration").copy()

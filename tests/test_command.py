@@ -99,7 +99,8 @@ def test_every_number_that_a_command_takes_is_checked(name: str, monkeypatch: py
         raise KeyboardInterrupt
 
     monkeypatch.setattr(CommandParser, "parse_args", collect)
-    importlib.import_module(f"mobivid_core.{MODULES[name]}").main([])
+    importlib.import_module(f"mobivid_core.{MODULES[name]}").main(TARGETS[name][1:])
+    assert seen
     for action in seen:
         bare = action.type in (int, float) and not action.choices
         assert not bare, f"{action.option_strings} takes any number: use a type of mobivid_core.command"

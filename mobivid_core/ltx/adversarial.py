@@ -9,7 +9,6 @@ miniature only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,52 +18,45 @@ from torch import Tensor
 from mobivid_core.distill.adversarial import Contest, RealPool
 from mobivid_core.distill.discriminator import TeacherDiscriminator
 from mobivid_core.distill.settings import DistillSettings
-from mobivid_core.ltx.shards import LatentShards
-from mobivid_core.ltx.training import StudentSettings, draw_chords, run, velocity_error
-from mobivid_core.ltx.trajectories import TrajectoryFiles
-from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.flow.path import flow_error
+from mobivid_core.ltx.training import Given, StudentSettings, TrajectoryFiles, draw_chords, run
 from mobivid_core.train.distributed import SplitLoss, processes
 from mobivid_core.train.loop import Player, TrainResult, TrainSettings, train
 from mobivid_core.train.state import folder_for
 
-#: Weight of the adversarial loss beside regression, and the student's rate as a share of regression's.
-WEIGHT, RATE_SHARE = 0.1, 0.1
-#: Last steps of the student's four that the adversarial gradient flows through.
-GRADIENT_STEPS = 2
 #: Smallest separation of logits that counts; the margin of the hinge loss is 2.
 _TOLD_APART = 0.2
 
 
-def stage_settings(how: StudentSettings, steps: int, warmup: int | None = None) -> DistillSettings:
-    """The adversarial stage after a regression with settings `how`.
+def stage_settings(how: StudentSettings, steps: int, warmup: int | None) -> DistillSettings | None:
+    """The adversarial stage after a regression with settings `how`; None for one of no steps.
 
-    The heads are warmed up alone for `warmup` updates; None: a quarter of the steps, 2 to 200.
+    The student moves at a tenth of that rate, the adversarial loss has a tenth of regression's weight and flows through
+    the student's last two steps. The heads are warmed up alone for `warmup` updates; None: a quarter of the steps, 2 to
+    200.
     """
+    if not steps:
+        return None
     return DistillSettings(
-        steps, batch=how.batch, rate=RATE_SHARE * how.learning_rate, adversarial_weight=WEIGHT,
-        discriminator_warmup=min(200, max(2, steps // 4)) if warmup is None else warmup, gradient_steps=GRADIENT_STEPS,
-        seed=how.seed + 1,
+        steps, batch=how.batch, rate=0.1 * how.learning_rate, adversarial_weight=0.1, gradient_steps=2,
+        discriminator_warmup=min(200, max(2, steps // 4)) if warmup is None else warmup, seed=how.seed + 1,
     )  # fmt: skip
 
 
 def compete(
-    student: MobiVidTransformer3DModel, teacher: MobiVidTransformer3DModel, data: LatentShards, files: TrajectoryFiles,
-    how: StudentSettings, stage: DistillSettings, folder: Path, say: Callable[[str], None] = print,
-) -> TrainResult:  # fmt: skip
-    """Train a regressed student in place against a discriminator, from real clips and the teacher's samples.
+    given: Given, files: TrajectoryFiles, how: StudentSettings, stage: DistillSettings, folder: Path
+) -> TrainResult:
+    """Train a regressed student against a discriminator, from real clips and the teacher's samples.
 
     `how` has type, micro-batches and alarms of the regression, `stage` is from `stage_settings`. `folder` gets a folder
-    of this start's states.
-
-    Returns:
-        The log: `loss`, `regression`, `adversarial`, and of the heads `discriminator`, `real_logit`, `fake_logit`,
-        `separation` (real minus fake) and `r1`.
+    of this start's states. The log has `loss`, `regression`, `adversarial`, and of the heads `discriminator`,
+    `real_logit`, `fake_logit`, `separation` (real minus fake) and `r1`.
     """
-    device = processes().device
+    device, student, teacher = processes().device, given.student, given.teacher
     student.to(device).requires_grad_(True).enable_gradient_checkpointing()
     teacher.enable_gradient_checkpointing()  # gradients of the student's samples pass through all of it
     heads = TeacherDiscriminator.seeded(teacher, stage.seed).to(device)
-    contest = Contest(heads, RealPool(data, files), stage)
+    contest = Contest(heads, RealPool(given.data, files), stage)
     place = folder_for(folder / "adversarial", *student.state_dict().values())
 
     def judged(*drawn: Tensor) -> dict[str, Tensor]:
@@ -77,27 +69,26 @@ def compete(
         accumulate=how.accumulate,
     ))  # fmt: skip
     if stage.discriminator_warmup:
-        _warm_up(judge, stage.discriminator_warmup, place / "warmup", say)
+        _warm_up(judge, stage.discriminator_warmup, place / "warmup")
 
     def draw(_: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         return *draw_chords(files, stage.batch, generator), *contest.draw(generator)
 
     def error(*drawn: Tensor) -> dict[str, Tensor]:
-        regression = velocity_error(student, *drawn[:5])
-        push = contest.student_term(student, *drawn[5:])
+        regression, push = flow_error(student, *drawn[:5]), contest.student_term(student, *drawn[5:])
         loss = stage.anchor_weight * regression + stage.adversarial_weight * push
         return {"loss": loss, "regression": regression, "adversarial": push}
 
     settings = replace(how, steps=stage.steps, learning_rate=stage.rate, seed=stage.seed)
-    return run(student, SplitLoss(draw, error), data, settings, place, "adversarial stage", say, opponent=judge)
+    return run(given, SplitLoss(draw, error), settings, place, "adversarial stage", opponent=judge)
 
 
-def _warm_up(judge: Player, steps: int, folder: Path, say: Callable[[str], None]) -> None:
+def _warm_up(judge: Player, steps: int, folder: Path) -> None:
     """Train the heads alone, and say how far they tell real clips from the student's."""
     # Another seed: the first updates of the contest would otherwise meet the same batches again.
     settings = replace(judge.settings, steps=steps, seed=judge.settings.seed + 1, log_every=max(1, steps // 20))
     last = train(judge.model, judge.loss, settings, folder, title="discriminator").log[-1]
     unsure = "" if last["separation"] > _TOLD_APART else "; it hardly tells them apart: a longer --warmup may help"
     if processes().is_main_process:
-        say(f"discriminator after {steps} updates alone: mean logit {last['real_logit']:.2f} of real clips, "
+        print(f"discriminator after {steps} updates alone: mean logit {last['real_logit']:.2f} of real clips, "
             f"{last['fake_logit']:.2f} of the student's, separation {last['separation']:.2f}{unsure}")  # fmt: skip

@@ -8,6 +8,7 @@ freshly pruned student may start outside: it gets its alarm only after it has be
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mobivid_core.errors import ParameterError
 from mobivid_core.files import replacing
 
 #: Each measure's limits as a share of real clips' own value, and what leaving them means below and above.
@@ -29,22 +29,14 @@ LIMITS = {
 
 
 def sample_measures(samples: Tensor, real: Tensor) -> dict[str, float]:
-    """How sampled latents (K, C, t, h, w) of different captions compare with real ones (M, C, t, h, w).
+    """How sampled latents (K, C, t, h, w) of different captions compare with real ones (M, C, t, h, w), two at least.
 
-    Returns:
-        "texture" (variation inside a frame), "motion" (from frame to frame; 1 where t = 1) and "variety" (distance
-        between clips), as shares of the samples' own "spread" (standard deviation); each over the real clips' own. NaN
-        where a sample is not finite.
-
-    Raises:
-        ParameterError: Fewer than two clips.
+    "texture" (variation inside a frame), "motion" (from frame to frame; 1 where t = 1) and "variety" (distance between
+    clips), as shares of the samples' own "spread" (standard deviation); each over the real clips' own. NaN where a
+    sample is not finite.
     """
-    if min(len(samples), len(real)) < 2:
-        raise ParameterError(
-            f"alarms compare clips: two at least, got {len(samples)} samples and {len(real)} real ones"
-        )
-    return {name: ours / max(theirs, 1e-12) for (name, ours), theirs in
-            zip(_measures(samples).items(), _measures(real).values(), strict=True)}  # fmt: skip
+    ours, theirs = _measures(samples), _measures(real)
+    return {name: ours[name] / max(theirs[name], 1e-12) for name in LIMITS}
 
 
 def _measures(clips: Tensor) -> dict[str, float]:
@@ -68,17 +60,12 @@ class Watch:
     # Makes (K, C, t, h, w) latents from the model, always of the same noise and captions
     sample: Callable[[nn.Module], Tensor]
     real: Tensor  # (M, C, t, h, w) clips of the data
-    folder: Path  # gets `good.safetensors`, the weights at the last check whose samples were fine
+    good: Path  # file of the weights at the last check whose samples were fine
     every: int = 1  # rows of the log between checks
     patience: int = 2  # checks in a row that a measure may be outside
     _rows: int = 0
     _inside: set[str] = field(default_factory=set)
-    _outside: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def good(self) -> Path:
-        """File of the last good weights."""
-        return self.folder / "good.safetensors"
+    _outside: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, row: dict[str, float]) -> str | None:
         """Check if it is time; the reason to end, or None."""
@@ -91,8 +78,7 @@ class Watch:
         with torch.no_grad():
             measures = sample_measures(self.sample(self.model.eval()).cpu(), self.real)
         self.model.train(training)
-        reason = self.judge(measures)
-        if reason:
+        if reason := self.judge(measures):
             return f"alarm at step {int(row['step'])}: {reason}"
         if not any(self._outside.values()):
             self.keep()
@@ -107,11 +93,11 @@ class Watch:
             if low <= value <= high:
                 self._inside.add(name)
                 self._outside[name] = 0
-            else:
-                self._outside[name] = self._outside.get(name, 0) + 1
-                if name in self._inside and self._outside[name] >= self.patience:
-                    what = below if value < low else above
-                    return f"{what} ({name} is {value:.2g} of real clips'; limits {low:g} to {high:g})"
+                continue
+            self._outside[name] += 1
+            if name in self._inside and self._outside[name] >= self.patience:
+                what = below if value < low else above
+                return f"{what} ({name} is {value:.2g} of real clips'; limits {low:g} to {high:g})"
         return None
 
     def keep(self) -> None:

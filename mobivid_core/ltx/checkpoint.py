@@ -6,8 +6,8 @@ model larger than the memory block by block. Pickles are never opened.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import torch
 from accelerate import cpu_offload
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mobivid_core.artifacts import PICKLES, WEIGHTS
@@ -45,18 +45,12 @@ class Source:
     """A transformer's folder; the weights are not read."""
 
     folder: Path
-    kind: str  # "ltx" for diffusers' class, "ours" for this project's
     sizes: DiTConfig
     config: dict[str, Any]  # content of config.json
 
 
-def find_transformer(folder: Path | str) -> Source:
-    """The transformer in a pipeline folder, or the folder of one.
-
-    Raises:
-        CheckpointError: There is none, or one of a class that is not supported.
-    """
-    folder = Path(folder)
+def find_transformer(folder: Path) -> Source:
+    """The transformer in a pipeline folder, or the folder of one; a CheckpointError for none or an unknown class."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give a diffusers pipeline folder or its transformer/")
     if (folder / "model_index.json").is_file() or not (folder / "config.json").is_file():
@@ -67,97 +61,64 @@ def find_transformer(folder: Path | str) -> Source:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"no readable transformer config at {folder / 'config.json'} ({error})") from error
     if name == layout.CLASS:
-        return Source(folder, "ltx", layout.sizes_of(config), config)
-    if name in OURS:
-        return Source(folder, "ours", _own_sizes(config, folder), config)
-    lacks = f"; {name} needs {_MISSING[name]}, which the layers here lack" if name in _MISSING else ""
-    raise CheckpointError(f"{folder} holds a {name}; supported are {', '.join((layout.CLASS, *OURS))}{lacks}")
-
-
-def _own_sizes(config: dict[str, Any], folder: Path) -> DiTConfig:
+        return Source(folder, layout.sizes_of(config), config)
+    if name not in OURS:
+        lacks = f"; {name} needs {_MISSING[name]}, which the layers here lack" if name in _MISSING else ""
+        raise CheckpointError(f"{folder} holds a {name}; supported are {', '.join((layout.CLASS, *OURS))}{lacks}")
+    names = DiTConfig.__dataclass_fields__
     try:
-        names = DiTConfig.__dataclass_fields__
-        return DiTConfig.from_kwargs({k: v for k, v in config.items() if k in names and v is not None})
+        sizes = DiTConfig.from_kwargs({k: v for k, v in config.items() if k in names and v is not None})
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / 'config.json'} is no config of a transformer of ours: {error}") from error
+    return Source(folder, sizes, config)
 
 
-class Weights:
-    """Tensors of a folder's safetensors by name; a mapped file is opened when it is first asked for.
-
-    `folder` holds one file, or shards and their index.
-
-    Raises:
-        CheckpointError: No weights, or a shard that is missing, torn or no safetensors.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._open = folder, {}
-        index = folder / f"{WEIGHTS}.index.json"
-        if (folder / WEIGHTS).is_file():
-            self.place = {name: WEIGHTS for name in self._file(WEIGHTS).keys()}
-        elif index.is_file():
-            try:
-                self.place = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(f"{index} is no index of shards ({error}); fetch it again") from error
-        else:
+def stored_tensors(folder: Path) -> dict[str, Tensor]:
+    """Tensors by name, as mapped files, of a folder's safetensors: one file, or shards and their index."""
+    index, files, found = folder / f"{WEIGHTS}.index.json", {WEIGHTS}, {}
+    if not (folder / WEIGHTS).is_file():
+        if not index.is_file():
             pickles = [p.name for p in folder.glob("*") if p.suffix in PICKLES]
             why = f"; {pickles[0]} is not read: pickles can run code" if pickles else ""
             raise CheckpointError(f"no {WEIGHTS} nor {index.name} in {folder}{why}")
-
-    def _file(self, name: str) -> Any:
-        if name not in self._open:
-            try:
-                self._open[name] = safe_open(self.folder / name, "pt")
-            except (OSError, SafetensorError) as error:
-                raise CheckpointError(f"{self.folder / name} is missing, torn or no safetensors ({error})") from error
-        return self._open[name]
-
-    def __getitem__(self, name: str) -> Tensor:
         try:
-            return self._file(self.place[name]).get_tensor(name)
-        except SafetensorError as error:
-            raise CheckpointError(f"{self.folder / self.place[name]} lacks {name} ({error})") from error
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.place)
-
-    def bytes(self) -> int:
-        """Size of the weight files."""
-        return sum((self.folder / name).stat().st_size for name in set(self.place.values()))
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{index} is no index of shards ({error}); fetch it again") from error
+    for file in sorted(files):
+        try:
+            found |= load_file(folder / file)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{folder / file} is missing, torn or no safetensors ({error})") from error
+    return found
 
 
 def load_transformer(
-    source: Source | Path | str, dtype: torch.dtype | None = None, rope_scale: tuple[float, ...] | None = None
+    folder: Path, dtype: torch.dtype | None = None, rope_scale: tuple[float, ...] | None = None
 ) -> MobiVidTransformer3DModel:
-    """Our transformer with the weights of a folder, in eval mode.
+    """Our transformer with the weights of a folder (see `find_transformer`), in eval mode.
 
-    Args:
-        source: From `find_transformer`, or a folder.
-        dtype: Type of the weights; None keeps the file's. Where it is the file's, tensors stay mapped.
-        rope_scale: LTX-Video's `rope_interpolation_scale` of the clips; None: what the folder says, else 25 frames/s.
-
-    Raises:
-        CheckpointError: See `find_transformer` and `Weights`; a tensor is missing, left over or of another shape.
+    `dtype` is of the weights; None keeps the file's, and what has it stays mapped. `rope_scale` is LTX-Video's
+    `rope_interpolation_scale` of the clips; None: what the folder says, else that of 25 frames a second. A
+    CheckpointError names a tensor that is missing, left over or of another shape.
     """
-    source = source if isinstance(source, Source) else find_transformer(source)
-    weights = Weights(source.folder)
-    scale = rope_scale or source.config.get("rope_scale") or (layout.ROPE_SCALE if source.kind == "ltx" else None)
+    source = find_transformer(folder)
+    stored, theirs = stored_tensors(source.folder), source.config["_class_name"] == layout.CLASS
+    scale = rope_scale or source.config.get("rope_scale") or (layout.ROPE_SCALE if theirs else None)
     theta = source.config.get("rope_theta", 10_000.0)
     model = layout.empty_model(source.sizes, rope_theta=theta, rope_scale=scale and list(scale))
-    named = {name: layout.their_name(name) if source.kind == "ltx" else name for name in model.state_dict()}
-    _check_names(source, set(named.values()), set(weights))
+    named = {name: layout.their_name(name) if theirs else name for name in model.state_dict()}
+    _check_names(source.folder, set(named.values()), set(stored))
     if dtype is None:
-        stored = weights[named["proj_in.weight"]].dtype
-        dtype = stored if stored in _TYPES else torch.float32 if stored == torch.float64 else torch.bfloat16
+        dtype = stored[named["proj_in.weight"]].dtype
+        if dtype not in _TYPES:
+            dtype = torch.float32 if dtype == torch.float64 else torch.bfloat16
     state = {}
     for name, wanted in model.state_dict().items():
-        value = weights[named[name]]
-        try:
-            value = layout.ours(name, value, source.sizes.head_dim) if source.kind == "ltx" else value
-        except RuntimeError:  # rows that are no whole number of heads
-            pass
+        value = stored[named[name]]
+        if theirs:
+            with contextlib.suppress(RuntimeError):  # rows that are no whole number of heads
+                value = layout.ours(name, value, source.sizes.head_dim)
         if value.shape != wanted.shape:
             raise CheckpointError(
                 f"{named[name]} in {source.folder} is {tuple(value.shape)}; its config says {tuple(wanted.shape)}"
@@ -167,16 +128,22 @@ def load_transformer(
     return model.requires_grad_(False).eval()
 
 
-def computing_dtype(folder: Path | str, device: torch.device, stream: bool = False) -> torch.dtype | None:
+def _check_names(folder: Path, wanted: set[str], found: set[str]) -> None:
+    for what, names in (("lacks", wanted - found), ("has, unlike its config,", found - wanted)):
+        if names:
+            some = ", ".join(sorted(names)[:2]) + (" ..." if len(names) > 2 else "")
+            raise CheckpointError(f"the checkpoint in {folder} {what} {len(names)} tensors: {some}")
+
+
+def computing_dtype(folder: Path, device: torch.device, stream: bool = False) -> torch.dtype | None:
     """float32 where a processor computes it faster than the checkpoint's half precision; None keeps the file's type.
 
     Many processors emulate bfloat16, ten times slower than float32 and more, so both are timed; prints the reason.
     With `stream`, blocks are read from disk as they are used: the file's type stays.
     """
     source = find_transformer(folder)
-    stored = Weights(source.folder)
-    half = stored[next(iter(stored))].dtype in (torch.bfloat16, torch.float16)
-    if device.type != "cpu" or stream or not half:
+    stored = next(iter(stored_tensors(source.folder).values())).dtype
+    if device.type != "cpu" or stream or stored not in (torch.bfloat16, torch.float16):
         return None
     precision = choose(("linear",))
     needed, free = 4 * parameter_cost(source.sizes).total(source.sizes), psutil.virtual_memory().available
@@ -188,20 +155,8 @@ def computing_dtype(folder: Path | str, device: torch.device, stream: bool = Fal
     return torch.float32
 
 
-def _check_names(source: Source, wanted: set[str], found: set[str]) -> None:
-    for what, names in (("lacks", wanted - found), ("has, unlike its config,", found - wanted)):
-        if names:
-            some = ", ".join(sorted(names)[:2]) + (" ..." if len(names) > 2 else "")
-            raise CheckpointError(f"the checkpoint in {source.folder} {what} {len(names)} tensors: {some}")
-
-
 def save_transformer(model: MobiVidTransformer3DModel, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write `config.json` and one safetensors file, straight from the tensors and in one move each.
-
-    Raises:
-        RunError: The disk is full or read-only.
-    """
-    folder = Path(folder)
+    """Write `config.json` and one safetensors file, straight from the tensors and in one move each."""
     state = {k: v.detach().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as part:
         save_file(state, part, metadata={"format": "pt"})

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from mobivid_core.ltx.checkpoint import load_transformer
-from mobivid_core.ltx.layout import ROPE_SCALE
+from mobivid_core.ltx.layout import ROPE_SCALE, config_of, ltx_sizes
 from mobivid_core.prune.plan import PruningPlan
 from mobivid_core.prune.surgery import gates_for, prune
 
 #: Grids that the forward passes are compared on.
 GRIDS = ((1, 1, 1), (2, 3, 2), (3, 4, 5))
-_SIZES = {"num_attention_heads": 4, "attention_head_dim": 8, "cross_attention_dim": 32, "num_layers": 3}
-_WIDTHS = {"in_channels": 6, "out_channels": 6, "caption_channels": 12}
+_SIZES = ltx_sizes(3, 4, 8, in_channels=6, text_dim=12)
 
 
 @contextlib.contextmanager
@@ -26,7 +25,7 @@ def _tiny(seed: int) -> Iterator[tuple[nn.Module, Path]]:
     """A tiny LTX-Video transformer that diffusers builds and saves, all weights random."""
     import diffusers
 
-    model = diffusers.LTXVideoTransformer3DModel(**_SIZES, **_WIDTHS).eval()
+    model = diffusers.LTXVideoTransformer3DModel(**config_of(_SIZES)).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         for name, parameter in model.named_parameters():
@@ -39,8 +38,8 @@ def _tiny(seed: int) -> Iterator[tuple[nn.Module, Path]]:
 def _inputs(grid: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
     mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
-    latents = torch.randn(2, _WIDTHS["in_channels"], *grid, generator=g)
-    return latents, torch.tensor([950.0, 130.0]), torch.randn(2, 5, _WIDTHS["caption_channels"], generator=g), mask
+    latents = torch.randn(2, _SIZES.in_channels, *grid, generator=g)
+    return latents, torch.tensor([950.0, 130.0]), torch.randn(2, 5, _SIZES.text_dim, generator=g), mask
 
 
 def _relative(got: Tensor, expected: Tensor) -> float:

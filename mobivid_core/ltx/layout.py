@@ -7,12 +7,13 @@ are put in that order, which leaves dot products unchanged.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.errors import CheckpointError
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 
@@ -30,15 +31,6 @@ SUPPORTED = {
     "attention_bias": True,
     "attention_out_bias": True,
 }
-_DEFAULTS = {
-    "in_channels": 128,
-    "out_channels": 128,
-    "num_attention_heads": 32,
-    "attention_head_dim": 64,
-    "cross_attention_dim": 2048,
-    "num_layers": 28,
-    "caption_channels": 4096,
-}
 _NAMES = (
     ("blocks.", "transformer_blocks."),
     (".to_out.", ".to_out.0."),
@@ -49,26 +41,20 @@ _NAMES = (
     ("caption_projection.0.", "caption_projection.linear_1."),
     ("caption_projection.2.", "caption_projection.linear_2."),
 )
+#: Tensors whose rows are channels that turn in pairs.
+_TURNED = re.compile(r"\.attn1\.(to|norm)_[qk]\.")
 
 
 def sizes_of(config: dict[str, Any]) -> DiTConfig:
-    """Our sizes for a diffusers config.
-
-    Raises:
-        CheckpointError: The config asks for what our layers cannot express.
-    """
-    c = _DEFAULTS | {k: v for k, v in config.items() if k in _DEFAULTS}
-    c["out_channels"] = c["out_channels"] or c["in_channels"]
-    inner = c["num_attention_heads"] * c["attention_head_dim"]
-    wanted = SUPPORTED | {"out_channels": c["in_channels"], "cross_attention_dim": inner}
-    given = wanted | {k: v for k, v in config.items() if k in wanted} | {"out_channels": c["out_channels"]}
-    given["cross_attention_dim"] = c["cross_attention_dim"]
+    """Our sizes for a diffusers config; a CheckpointError where it asks for what our layers cannot express."""
+    given = config_of(ltx_sizes(28, 32, 64)) | config  # what a config leaves out is LTX-Video 2B's
+    given["out_channels"] = given["out_channels"] or given["in_channels"]
+    heads, head_dim = given["num_attention_heads"], given["attention_head_dim"]
+    wanted = SUPPORTED | {"out_channels": given["in_channels"], "cross_attention_dim": heads * head_dim}
     wrong = [f"{k} = {given[k]!r} (supported: {wanted[k]!r})" for k in wanted if given[k] != wanted[k]]
     if wrong:
         raise CheckpointError(f"this {CLASS} is of a kind that cannot be expressed here: {', '.join(wrong)}")
-    return ltx_sizes(
-        c["num_layers"], c["num_attention_heads"], c["attention_head_dim"], c["in_channels"], c["caption_channels"]
-    )
+    return ltx_sizes(given["num_layers"], heads, head_dim, given["in_channels"], given["caption_channels"])
 
 
 def ltx_sizes(blocks: int, heads: int, head_dim: int, in_channels: int = 128, text_dim: int = 4096) -> DiTConfig:
@@ -82,40 +68,30 @@ def ltx_sizes(blocks: int, heads: int, head_dim: int, in_channels: int = 128, te
 
 
 def config_of(sizes: DiTConfig) -> dict[str, Any]:
-    """diffusers' config for our sizes: an unpruned model, or one that lost whole blocks only.
-
-    Raises:
-        ParameterError: diffusers' class cannot hold the model.
-    """
-    heads = sizes.hidden // sizes.head_dim
-    if sizes != ltx_sizes(sizes.blocks, heads, sizes.head_dim, sizes.in_channels, sizes.text_dim):
-        raise ParameterError(
-            f"diffusers' {CLASS} has the same heads and FFN width in every block and heads x head width = hidden: it "
-            "cannot hold a model with pruned heads or neurons; use mobivid_core.models.ltx in its pipelines"
-        )
+    """diffusers' config for the sizes of an unpruned model."""
     return SUPPORTED | {
-        "in_channels": sizes.in_channels, "out_channels": sizes.in_channels, "num_attention_heads": heads,
-        "attention_head_dim": sizes.head_dim, "cross_attention_dim": sizes.hidden, "num_layers": sizes.blocks,
+        "in_channels": sizes.in_channels,
+        "out_channels": sizes.in_channels,
+        "num_attention_heads": sizes.hidden // sizes.head_dim,
+        "attention_head_dim": sizes.head_dim,
+        "cross_attention_dim": sizes.hidden,
+        "num_layers": sizes.blocks,
         "caption_channels": sizes.text_dim,
-    }  # fmt: skip
+    }
 
 
-def their_name(ours: str) -> str:
+def their_name(name: str) -> str:
     """diffusers' name of one of our tensors."""
     for mine, other in _NAMES:
-        ours = ours.replace(mine, other) if mine != "blocks." or ours.startswith(mine) else ours
-    return ours
+        name = name.replace(mine, other)
+    return name
 
 
 def ours(name: str, theirs: Tensor, head_dim: int) -> Tensor:
     """Our tensor `name` from diffusers' one; a view where nothing moves."""
-    if _turned(name):
+    if _TURNED.search(name):
         theirs = theirs.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
     return theirs.unflatten(0, (-1, head_dim)) if ".norm_" in name else theirs
-
-
-def _turned(name: str) -> bool:
-    return any(f".attn1.{part}." in name for part in ("to_q", "to_k", "norm_q", "norm_k"))
 
 
 def to_theirs(state: dict[str, Tensor], head_dim: int) -> dict[str, Tensor]:
@@ -123,7 +99,7 @@ def to_theirs(state: dict[str, Tensor], head_dim: int) -> dict[str, Tensor]:
     made = {}
     for name, value in state.items():
         flat = value.flatten(0, 1) if ".norm_" in name else value
-        if _turned(name):
+        if _TURNED.search(name):
             flat = flat.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
         made[their_name(name)] = flat.contiguous()
     return made

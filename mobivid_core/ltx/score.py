@@ -10,98 +10,71 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from mobivid_core.distill.trajectory import tensors_digest
-from mobivid_core.errors import CheckpointError, ParameterError
+from mobivid_core.errors import CheckpointError
 from mobivid_core.ltx.shards import as_inputs
-from mobivid_core.models.counts import dit_flops
+from mobivid_core.models.config import DiTConfig
+from mobivid_core.models.counts import Grid, dit_flops
 from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.sensitivity.calibration import CalibrationSet
 from mobivid_core.sensitivity.damage import gauss_newton_sensitivity
 from mobivid_core.sensitivity.kd import Reference, forward
 from mobivid_core.sensitivity.scores import UNIT_KINDS, Scores
 
-#: Forward equivalents of a checkpointed backward pass: the forward again, and twice as much for the gradients.
-_BACKWARD = 3
-
-
-@dataclass(frozen=True)
-class ScoreSettings:
-    """How to score."""
-
-    samples: int = 16  # clips, each at one noise level
-    probes: int = 2  # random sign vectors a sample; the error falls as 1/sqrt(probes * samples)
-    seed: int = 0
-
 
 def score(
-    model: MobiVidTransformer3DModel, calibration: CalibrationSet, settings: ScoreSettings, folder: Path,
-    say: Callable[[str], None] = print,
-) -> Scores:  # fmt: skip
+    model: MobiVidTransformer3DModel, calibration: CalibrationSet, probes: int, seed: int, folder: Path
+) -> Scores:
     """Score a frozen model on its device; finished samples in `folder` are not computed again.
 
-    Gradient checkpointing is switched on. `folder` gets `parts/` and the scores
-    (`Scores.load(folder, "gauss_newton_<probes>")`); `say` takes the estimate and progress lines.
-
-    Raises:
-        ParameterError: Too few samples, or a score that is not finite.
+    `probes` are random sign vectors a sample: the error falls as 1/sqrt(probes * samples). Gradient checkpointing is
+    switched on. `folder` gets `parts/` and the scores (`Scores.load(folder, "gauss_newton_<probes>")`).
     """
-    if len(calibration) < settings.samples:
-        raise ParameterError(f"{settings.samples} samples are wanted, the data give {len(calibration)}")
     model.requires_grad_(False).eval().enable_gradient_checkpointing()
-    place = folder / "parts" / _key(model, calibration, settings)
-    say(estimate(model, calibration, settings))
+    place = folder / "parts" / _key(model, calibration, probes, seed)
+    samples, grid = len(calibration), tuple(calibration.noisy.shape[2:])
+    pflop = score_flops(model.sizes, grid, calibration.text.shape[1], samples, probes) / 1e15
+    print(
+        f"scoring: {samples} samples x {probes} probes, {pflop:.3g} PFLOP: about {pflop / 0.1:.3g} s "
+        f"at 100 TFLOP/s (a large GPU), {pflop / 1e-4 / 60:.3g} minutes at 0.1 TFLOP/s (two processor cores)"
+    )
     parts, fresh, began = [], 0, time.perf_counter()
-    for i in range(settings.samples):
+    for i in range(samples):
         name = f"sample-{i:04d}"
         try:
             part = Scores.load(place, name)
         except CheckpointError:
-            part = _one(model, as_inputs(calibration.take(slice(i, i + 1)), model), settings, i, name)
+            sample = as_inputs(calibration.take(slice(i, i + 1)), model)
+            with torch.no_grad():
+                answer = Reference(sample, forward(model, sample)[0].float())
+            found, _ = gauss_newton_sensitivity(model, answer, probes, seed=seed * 100_003 + i)
+            part = replace(found, estimator=name, notes={"power": 1 / answer.scales()[0]})
             part.save(place)
             fresh += 1
             each = (time.perf_counter() - began) / fresh
-            say(f"{name}: {each:.1f} s a sample, {each * (settings.samples - i - 1) / 60:.1f} minutes to go")
+            print(f"{name}: {each:.1f} s a sample, {each * (samples - i - 1) / 60:.1f} minutes to go")
         parts.append(part)
-    found = _mean(parts, f"gauss_newton_{settings.probes}", settings)
+    notes = {"samples": samples, "probes": probes, "seed": seed, "features": []}
+    found = replace(_mean(parts), estimator=f"gauss_newton_{probes}", notes=notes)
     found.check(model.sizes)
     found.save(folder)
     return found
 
 
-def estimate(model: MobiVidTransformer3DModel, calibration: CalibrationSet, settings: ScoreSettings) -> str:
-    """What scoring takes, in FLOPs: one line."""
-    pflop = score_flops(model.sizes, tuple(calibration.noisy.shape[2:]), calibration.text.shape[1], settings) / 1e15
-    return (
-        f"scoring: {settings.samples} samples x {settings.probes} probes, {pflop:.3g} PFLOP: about {pflop / 0.1:.3g} s "
-        f"at 100 TFLOP/s (a large GPU), {pflop / 1e-4 / 60:.3g} minutes at 0.1 TFLOP/s (two processor cores)"
-    )
-
-
-def score_flops(sizes: object, grid: tuple[int, int, int], text_tokens: int, settings: ScoreSettings) -> float:
+def score_flops(sizes: DiTConfig, grid: Grid, text_tokens: int, samples: int, probes: int) -> float:
     """FLOPs of scoring: two forward passes a sample, and a checkpointed backward pass for each probe."""
-    passes = settings.samples * (2 + _BACKWARD * settings.probes)
-    return float(dit_flops(sizes, grid, text_tokens)["total"]) * passes
+    # The latter is the forward pass again, and twice as much for the gradients.
+    return float(dit_flops(sizes, grid, text_tokens)["total"]) * samples * (2 + 3 * probes)
 
 
-def _one(
-    model: MobiVidTransformer3DModel, sample: CalibrationSet, settings: ScoreSettings, index: int, name: str
-) -> Scores:
-    with torch.no_grad():
-        answer = Reference(sample, forward(model, sample)[0].float())
-    found, _ = gauss_newton_sensitivity(model, answer, settings.probes, seed=settings.seed * 100_003 + index)
-    kinds = {k: getattr(found, k) for k in UNIT_KINDS}
-    notes = {"power": 1 / answer.scales()[0]}
-    return Scores(**kinds, estimator=name, passes=found.passes, seconds=found.seconds, notes=notes)
-
-
-def _mean(parts: list[Scores], estimator: str, settings: ScoreSettings) -> Scores:
+def _mean(parts: list[Scores]) -> Scores:
     """Mean damage; each part is relative to its own sample's power, the mean to that of all."""
     power = np.array([part.notes["power"] for part in parts])
     weights = power / power.mean() / len(parts)
@@ -111,13 +84,11 @@ def _mean(parts: list[Scores], estimator: str, settings: ScoreSettings) -> Score
 
     blocks = mixed(part.blocks for part in parts)
     kinds = {k: tuple(map(mixed, zip(*(getattr(part, k) for part in parts), strict=True))) for k in UNIT_KINDS[1:]}
-    seconds = sum(part.seconds for part in parts)
-    notes = {**asdict(settings), "features": []}
-    return Scores(blocks, **kinds, estimator=estimator, passes=parts[0].passes, seconds=seconds, notes=notes)
+    return replace(parts[0], blocks=blocks, **kinds, seconds=sum(part.seconds for part in parts))
 
 
-def _key(model: MobiVidTransformer3DModel, calibration: CalibrationSet, settings: ScoreSettings) -> str:
+def _key(model: MobiVidTransformer3DModel, calibration: CalibrationSet, probes: int, seed: int) -> str:
     """Short hash of the inputs of a part: sizes, some weights, the noise and the settings."""
-    word = json.dumps([model.sizes.as_kwargs(), settings.probes, settings.seed])
+    word = json.dumps([model.sizes.as_kwargs(), probes, seed])
     values = model.proj_out.weight, model.proj_in.weight, calibration.timestep, calibration.noisy[0]
     return tensors_digest(word, (value.float() for value in values))

@@ -24,6 +24,8 @@ from mobivid_core.models.config import DiTConfig
 from mobivid_core.sensitivity.calibration import CalibrationSet, calibration_set
 
 FACTS, NULL = "shards.json", "null.safetensors"
+#: Frames and pixels (t, h, w) that a latent cell of LTX-Video's VAE stands for.
+RATIO = (8, 32, 32)
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,8 @@ class ShardFacts:
         return self.ratio[0] / self.frame_rate, float(self.ratio[1]), float(self.ratio[2])
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One clip: latents (C, t, h, w) normalised, text (L, D), mask (L,) bool, and what is known of it."""
-
-    latents: Tensor
-    text: Tensor
-    mask: Tensor
-    facts: dict
+#: One clip: latents (C, t, h, w) normalised, text (L, D), mask (L,) bool, and what is known of it.
+Sample = tuple[Tensor, Tensor, Tensor, dict]
 
 
 def shard_name(index: int) -> str:
@@ -59,28 +55,20 @@ def shard_name(index: int) -> str:
 
 
 def write_shard(path: Path, samples: Sequence[Sample]) -> None:
-    """Write a shard in one move; latents and text are stored in 16 bits.
-
-    Raises:
-        RunError: The disk is full or read-only.
-    """
+    """Write a shard in one move; latents and text are stored in 16 bits."""
     with replacing(path) as part, tarfile.open(part, "w") as tar:
-        for i, sample in enumerate(samples):
-            text = sample.text if sample.text.dtype in (torch.bfloat16, torch.float16) else sample.text.half()
-            tensors = {"latents": sample.latents.half(), "text": text, "mask": sample.mask.bool()}
+        for i, (latents, text, mask, facts) in enumerate(samples):
+            text = text if text.dtype in (torch.bfloat16, torch.float16) else text.half()
+            tensors = {"latents": latents.half(), "text": text, "mask": mask.bool()}
             content = save({k: v.cpu().contiguous() for k, v in tensors.items()})
-            for suffix, data in (("safetensors", content), ("json", json.dumps(sample.facts).encode())):
+            for suffix, data in (("safetensors", content), ("json", json.dumps(facts).encode())):
                 member = tarfile.TarInfo(f"{path.stem}-{i:04d}.{suffix}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
 
 
 def write_facts(folder: Path, facts: ShardFacts, null_text: Tensor, null_mask: Tensor) -> None:
-    """Write what all shards share; writing the same again changes nothing.
-
-    Raises:
-        ParameterError: The folder was begun with other settings.
-    """
+    """Write what all shards share; a ParameterError where the folder was begun with other settings."""
     known = folder / FACTS
     if known.is_file() and _facts(folder) != facts:
         raise ParameterError(f"{folder} was begun with other settings ({_facts(folder)}); give another folder")
@@ -102,16 +90,12 @@ def _facts(folder: Path) -> ShardFacts:
 class LatentShards:
     """Samples of a folder by index; stands in for a `LatentDataset` where batches are drawn.
 
-    `sizes` are those of the model that is to take the samples.
-
-    Raises:
-        CheckpointError: No shards, or one that cannot be read.
-        ParameterError: The samples have another width than the model.
+    `sizes` are those of the model that is to take the samples. Raises a CheckpointError where there is no shard or one
+    that cannot be read, a ParameterError where the samples have another width than the model.
     """
 
-    def __init__(self, folder: Path | str, sizes: DiTConfig | None = None) -> None:
-        self.folder = Path(folder)
-        self.facts = _facts(self.folder)
+    def __init__(self, folder: Path, sizes: DiTConfig | None = None) -> None:
+        self.facts = _facts(folder)
         if sizes is not None:
             got, wanted = (self.facts.shape[0], self.facts.text_dim), (sizes.in_channels, sizes.text_dim)
             if got != wanted:
@@ -119,12 +103,12 @@ class LatentShards:
                     f"the data in {folder} have {got[0]} latent channels and text of width {got[1]}; the model takes "
                     f"{wanted[0]} and {wanted[1]}: encode with the pipeline that the model belongs to"
                 )
-        self._places = [place for shard in sorted(self.folder.glob("shard-*.tar")) for place in _places(shard)]
+        self._places = [place for shard in sorted(folder.glob("shard-*.tar")) for place in _places(shard)]
         if not self._places:
             raise CheckpointError(f"no samples in {folder}; make some with the encode command")
-        null = read_tensors(self.folder / NULL)
+        null = read_tensors(folder / NULL)
         if not null:
-            raise CheckpointError(f"{self.folder / NULL} is missing or torn; encode again to write it")
+            raise CheckpointError(f"{folder / NULL} is missing or torn; encode again to write it")
         self.null_text, self.null_mask = null["text"].float(), null["mask"]
 
     def __len__(self) -> int:
@@ -139,22 +123,18 @@ class LatentShards:
         try:
             found = load(content)
             latents, text, mask = found["latents"], found["text"], found["mask"]
+            if (*latents.shape, *text.shape) != (*self.facts.shape, self.facts.text_tokens, self.facts.text_dim):
+                raise ValueError(f"{tuple(latents.shape)} with text {tuple(text.shape)}, unlike {FACTS}")
         except (SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(
                 f"a sample of {shard} is damaged ({error}); delete the shard and encode again"
             ) from error
-        wanted = self.facts.shape, (self.facts.text_tokens, self.facts.text_dim)
-        if (tuple(latents.shape), tuple(text.shape)) != wanted:
-            raise CheckpointError(
-                f"a sample of {shard} is {tuple(latents.shape)} with text {tuple(text.shape)}, unlike {FACTS}: delete "
-                "the shard and encode again"
-            )
         return latents.float(), text.float(), mask
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Samples at `indices`, stacked; each clip has one caption, so the generator is not needed."""
-        latents, text, mask = zip(*(self[int(i)] for i in indices), strict=True)
-        return torch.stack(latents), torch.stack(text), torch.stack(mask)
+        latents, text, mask = map(torch.stack, zip(*(self[int(i)] for i in indices), strict=True))
+        return latents, text, mask
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """A random batch."""
@@ -163,9 +143,8 @@ class LatentShards:
     def calibration(self, samples: int, seed: int = 0) -> CalibrationSet:
         """A fixed calibration set of random clips, read one by one."""
         chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:samples]
-        latents, text, mask = self.batch(chosen)
         null = (self.null_text, self.null_mask)
-        return calibration_set(latents, text, mask, samples=samples, seed=seed, null=null)
+        return calibration_set(*self.batch(chosen), samples=samples, seed=seed, null=null)
 
 
 def _places(shard: Path) -> Iterator[tuple[Path, int, int]]:
@@ -184,5 +163,5 @@ def _places(shard: Path) -> Iterator[tuple[Path, int, int]]:
 def as_inputs(part: CalibrationSet, model: torch.nn.Module) -> CalibrationSet:
     """A calibration batch on a model's device, in its type; noise levels stay float32."""
     weight = next(model.parameters())
-    moved = [t.to(weight.device, weight.dtype) for t in (part.noisy, part.text, part.velocity)]
-    return CalibrationSet(moved[0], part.timestep.to(weight.device), moved[1], part.mask.to(weight.device), moved[2])
+    typed = {k: getattr(part, k).to(weight.device, weight.dtype) for k in ("noisy", "text", "velocity")}
+    return CalibrationSet(**typed, timestep=part.timestep.to(weight.device), mask=part.mask.to(weight.device))

@@ -102,7 +102,7 @@ def _steps(
     work: Path, sizes: DiTConfig, samples: int, probes: int, clip: Clip
 ) -> Iterator[tuple[str, list[str], float]]:
     """(step, its command's words, TFLOP it takes)."""
-    from mobivid_core.ltx.score import ScoreSettings, score_flops
+    from mobivid_core.ltx.score import score_flops
     from mobivid_core.prune.costs import parameter_cost
     from mobivid_core.prune.plan import PruningPlan
 
@@ -115,7 +115,7 @@ def _steps(
     yield "write random weights", [*here, _STEP, "weights", *shape, *clip.options()], 0.0
     yield "inspect", [*mobivid, "inspect", *model, *clip.options()], 0.0
     scores = ["--out", str(work / "scores"), "--samples", str(samples), "--probes", str(probes)]
-    flops = score_flops(sizes, clip.grid, clip.tokens, ScoreSettings(samples, probes)) / 1e12
+    flops = score_flops(sizes, clip.grid, clip.tokens, samples, probes) / 1e12
     yield "score", [*mobivid, "score", *model, *data, *scores], flops
     budget = ["--params", str(int(BUDGET / WHOLE * total)), "--out", str(work / "plan.json")]
     yield "plan", [*mobivid, "plan", *model, "--scores", str(work / "scores"), *budget], 0.0

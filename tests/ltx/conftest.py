@@ -11,9 +11,10 @@ import torch
 
 from mobivid_core.ltx.checkpoint import load_transformer
 from mobivid_core.ltx.layout import ltx_sizes
-from mobivid_core.ltx.plans import cut
+from mobivid_core.ltx.plans import write_student
 from mobivid_core.ltx.random_weights import write_random_data, write_random_ltx
 from mobivid_core.prune.plan import PruningPlan
+from mobivid_core.prune.surgery import prune
 
 HEADS, HEAD_DIM, CHANNELS, TEXT = 4, 8, 6, 12
 
@@ -122,7 +123,8 @@ def place(tmp_path_factory):
     write_random_ltx(folder / "ltx", sizes, torch.float32)
     write_random_data(folder / "data", sizes, (2, 2, 2), samples=6, text_tokens=5)
     plan = PruningPlan(sizes, (0, 2), ((0, 2, 3),) * 2, ((1, 2, 3),) * 2, (tuple(range(96)),) * 2)
-    cut(load_transformer(folder / "ltx"), plan, folder / "student", "random weights", (2, 2, 2), 5)
+    student = prune(load_transformer(folder / "ltx"), plan)
+    write_student(student, plan, folder / "student", "random weights", (), (2, 2, 2), 5)
     return folder
 
 

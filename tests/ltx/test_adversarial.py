@@ -15,8 +15,8 @@ from mobivid_core.ltx.adversarial import compete, stage_settings
 from mobivid_core.ltx.alarms import Watch
 from mobivid_core.ltx.checkpoint import load_transformer
 from mobivid_core.ltx.shards import LatentShards
-from mobivid_core.ltx.training import StudentSettings
-from mobivid_core.ltx.trajectories import trajectories
+from mobivid_core.ltx.training import Given, StudentSettings, trajectories
+from mobivid_core.prune.plan import PruningPlan
 
 from .conftest import close, launch
 
@@ -112,31 +112,33 @@ def test_a_streamed_teacher_gives_the_same(place, alone, tmp_path, capsys):
 
 
 def pieces(place, tmp_path, **other):
-    """Student, teacher, data, trajectories and settings, without the command."""
+    """Models and data, trajectories and settings, without the command."""
     teacher, student = load_transformer(place / "ltx"), load_transformer(place / "student")
     data, how = LatentShards(place / "data"), StudentSettings(2, 6, **other)
-    files = trajectories(teacher, data, tmp_path / "trajectories", 6, 4, 3.0, 0, say=lambda _: None)
-    return student, teacher, data, files, how
+    files = trajectories(teacher, data, tmp_path / "trajectories", 6, 4, 3.0, 0)
+    plan = PruningPlan.load(place / "student" / "plan.json")
+    return Given(teacher, student, plan, data, {}), files, how
 
 
-def test_heads_tell_the_teacher_s_clips_from_noise_and_say_so(place, tmp_path):
-    student, teacher, data, files, how = pieces(place, tmp_path, watch_every=0)
-    torch.nn.init.zeros_(student.proj_out.weight)  # a student that stands still: its samples are its noise
-    torch.nn.init.zeros_(student.proj_out.bias)
-    said = []
+def test_heads_tell_the_teacher_s_clips_from_noise_and_say_so(place, tmp_path, capsys):
+    given, files, how = pieces(place, tmp_path, watch_every=0)
+    torch.nn.init.zeros_(given.student.proj_out.weight)  # a student that stands still: its samples are its noise
+    torch.nn.init.zeros_(given.student.proj_out.bias)
     for warmup in (1, 40):
-        compete(student, teacher, data, files, how, stage_settings(how, 1, warmup), tmp_path / str(warmup), said.append)
+        compete(given, files, how, stage_settings(how, 1, warmup), tmp_path / str(warmup))
+    said = [line for line in capsys.readouterr().out.splitlines() if "separation" in line]
     early, late = (float(line.split("separation ")[1].split(";")[0]) for line in said)
     assert abs(early) < 0.2 < 0.5 < late  # untrained heads know nothing
     assert "a longer --warmup" in said[0] and "a longer" not in said[1]
 
 
-def test_an_alarm_in_the_stage_leaves_the_regressed_student(place, tmp_path, monkeypatch):
-    student, teacher, data, files, how = pieces(place, tmp_path, learning_rate=1e-2)
-    before, said = {k: v.clone() for k, v in student.state_dict().items()}, []
+def test_an_alarm_in_the_stage_leaves_the_regressed_student(place, tmp_path, monkeypatch, capsys):
+    given, files, how = pieces(place, tmp_path, learning_rate=1e-2)
+    student = given.student
+    before = {k: v.clone() for k, v in student.state_dict().items()}
     monkeypatch.setattr(Watch, "judge", lambda self, measures: "the samples saturate")
-    result = compete(student, teacher, data, files, how, stage_settings(how, 5, 1), tmp_path, said.append)
-    assert "saturate" in result.ended and "last good weights" in said[-1]
+    result = compete(given, files, how, stage_settings(how, 5, 1), tmp_path)
+    assert "saturate" in result.ended and "last good weights" in capsys.readouterr().out
     assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
 
 

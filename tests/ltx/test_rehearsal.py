@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from mobivid_core.__main__ import main
-from mobivid_core.command import CommandParser
 from mobivid_core.errors import CheckpointError, RunError
 from mobivid_core.ltx.checks import ltx_forward_error, ltx_masked_pruned_error
-from mobivid_core.ltx.command import STEPS
+from mobivid_core.ltx.command import parser_of
 from mobivid_core.ltx.layout import ltx_sizes
 from mobivid_core.ltx.random_weights import write_random_ltx
 from mobivid_core.prune.costs import parameter_cost
@@ -80,9 +79,7 @@ def test_each_step_s_words_run_through_the_one_command(tmp_path, monkeypatch):
     def run(words, allowed=(0,)):
         assert words[:3] == [sys.executable, "-m", "mobivid_core"]
         if words[3] == "export":
-            options, parser = STEPS["export"][0], CommandParser()
-            options(parser)
-            assert parser.parse_args(words[4:]).block == 0
+            assert parser_of("export").parse_args(words[4:]).block == 0
         else:
             assert main(words[3:]) in allowed
         ran.append(words[3])
