@@ -17,7 +17,7 @@ from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.counts import Grid
 from mobivid_core.models.dit import MobiVidTransformer3DModel, TransformerBlock
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.phone.fit import CHUNK_BYTES
+from mobivid_core.phone.predict import CHUNK_BYTES
 
 #: Added to the attention scores of padding tokens; large enough to vanish in softmax, small enough for float16.
 MASKED = -10_000.0
