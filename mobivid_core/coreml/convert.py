@@ -40,11 +40,7 @@ _NO_EFFECT = {"device", "layout", "pin_memory", "non_blocking", "memory_format",
 
 
 def capture(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
-    """Capture a module as a graph that coremltools converts faithfully.
-
-    Raises:
-        ExportError: The graph holds a keyword argument that the converter would drop.
-    """
+    """A module as a graph that coremltools converts faithfully; an ExportError if it would drop a keyword argument."""
     import_coremltools()
     _register_converters()
     with torch.no_grad(), warnings.catch_warnings():
@@ -88,13 +84,9 @@ def convert(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[s
 
 
 def compress(package: Package, bits: int | Mapping[str, int], path: Path) -> Package:
-    """Write a copy of a float16 package with smaller weights.
+    """Write a copy of a float16 package with smaller weights; an ExportError if coremltools refuses.
 
     `bits` are one of `SCHEMES`, or those of a palette for each named layer, where others keep float16.
-
-    Raises:
-        ParameterError: Another number of bits.
-        ExportError: coremltools refuses, or the disk is full.
     """
     start = time.perf_counter()
     ct = import_coremltools()

@@ -85,11 +85,8 @@ def runs_a_clip(name: str, blocks: int, steps: int) -> int:
 def export(config: str, out: Path, profile: Profile, bits: Sequence[int] = ()) -> list[Verification]:
     """Convert and verify one of `CONFIGS` into the folder `out`, with progress lines.
 
-    `mini` takes the checkpoints of `profile`; `bits` ask for further copies with smaller weights (8, 6, 4).
-
-    Raises:
-        ExportError: Too little memory or disk, or a conversion is refused or fails.
-        CheckpointError: A checkpoint of `mini` is missing.
+    `mini` takes the checkpoints of `profile`, and a CheckpointError says which is missing; `bits` ask for further
+    copies with smaller weights (8, 6, 4). An ExportError if memory or disk are too small, or a conversion fails.
     """
     check_resources(config, out)
     tables, source = None, "random weights (the paper's are not published)"

@@ -17,7 +17,7 @@ from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.counts import Grid
 from mobivid_core.models.dit import MobiVidTransformer3DModel, TransformerBlock
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.phone.predict import CHUNK_BYTES
+from mobivid_core.phone.fit import CHUNK_BYTES
 
 #: Added to the attention scores of padding tokens; large enough to vanish in softmax, small enough for float16.
 MASKED = -10_000.0
@@ -52,10 +52,7 @@ def dit_chunks(
     """The step cut between blocks into the fewest even runs whose float16 weights stay below a limit.
 
     Each part's example inputs are the outputs of the part before it, so that verifying the parts one after the other
-    verifies the chain.
-
-    Raises:
-        ParameterError: A single block is larger than the limit.
+    verifies the chain. A ParameterError if a single block is larger than the limit.
     """
     blocks = len(model.blocks)
     for count in range(1, blocks + 1):

@@ -145,11 +145,7 @@ def stored_program(path: Path) -> object:
 
 
 def load_program(path: Path) -> Program:
-    """Read a saved package back: every operation, shape and weight, as plain data for `mil.execute`.
-
-    Raises:
-        ExportError: The folder is no readable ML Program package.
-    """
+    """Read a saved package back, as plain data for `mil.execute`; an ExportError if it is no readable ML Program."""
     import_coremltools()
     try:
         main = stored_program(path)

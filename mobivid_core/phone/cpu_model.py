@@ -126,9 +126,6 @@ def compare(sizes: Sequence[tuple] = SIZES, *, repeats: int = 5, seed: int = 0) 
     """Predict and measure FFN, attention and block at each size, as `parts` takes it, on this processor.
 
     In each of `repeats` rounds every probe and every part is timed once, and the fastest counts.
-
-    Returns:
-        Rows with `part`, `tokens`, `hidden`, `predicted ms`, `measured ms`, `predicted / measured`, and the processor.
     """
     work = {(size, name): run for size in sizes for name, run in parts(*size, seed=seed).items()}
     recorded = {key: record(run) for key, run in work.items()}

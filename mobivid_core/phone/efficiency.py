@@ -47,11 +47,11 @@ class Efficiency:
         t = np.random.default_rng(seed).standard_t(self.freedom, size=count)
         return np.minimum(1.0, np.exp(self.log_mean + t * self.log_sd))
 
-    def interval(self) -> tuple[float, float]:
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Prediction interval for one more workload on one more chip."""
         from scipy.stats import t
 
-        half = t.ppf(0.5 + LEVEL / 2, self.freedom) * self.log_sd
+        half = t.ppf(0.5 + level / 2, self.freedom) * self.log_sd
         return math.exp(self.log_mean - half), min(1.0, math.exp(self.log_mean + half))
 
 
@@ -150,11 +150,8 @@ def fps_cases(
     """Frames/s for each figure of a device's peak, and one interval that holds all cases; arguments as `fps_interval`.
 
     A measured speed on the chip itself needs no peak: the anchors of this chip give a last case each, without an
-    interval. The anchors are fitted anew in each case, since their own efficiencies rest on the same peak.
-
-    Returns:
-        Rows with `case`, `TFLOP/s`, `typical efficiency`, `frames/s`, `low`, `high`; and the first case's value between
-        the lowest and the highest end of all cases.
+    interval. The anchors are fitted anew in each case, since their own efficiencies rest on the same peak. The interval
+    has the first case's value between the lowest and the highest end of all.
     """
     rows = []
     for peak in filter(None, (device.tflops, device.other_tflops)):

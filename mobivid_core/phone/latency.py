@@ -23,11 +23,8 @@ _KINDS = {"self_heads": 1, "cross_heads": 1, "ffn_widths": 64}
 def latency_cost(sizes: DiTConfig, device: Device, grid: Grid, server: DiTConfig = SERVER) -> LinearCost:
     """Seconds of one forward pass of the server model on a device, spread over the units of a model of `sizes`.
 
-    Args:
-        sizes: The model to be pruned: the server itself, or a uniform miniature of the same proportions.
-        device: With a known float16 peak.
-        grid: Latent grid (t, h, w) of the server's clip.
-        server: What the miniature stands for.
+    The model to be pruned is the `server` itself, or a uniform miniature that stands for it; `grid` (t, h, w) is the
+    latent grid of the server's clip, and the device's float16 peak is known.
     """
     efficiency = fit_efficiency().typical
 

@@ -128,11 +128,8 @@ def compose(records: Sequence[DeviceRecord], verified: Mapping[str, dict]) -> di
     """Seconds a clip by package, of the whole "clip", and "frames/s", from records of its packages.
 
     Each package runs as often as the clip needs it. The transformer counts once: its whole or its parts where they were
-    timed, else one block times their number.
-
-    Raises:
-        ParameterError: Records of several devices, systems or settings, several of one package, or no record of the
-            transformer or the decoder.
+    timed, else one block times their number. A ParameterError if the records are of several devices, systems or
+    settings, several are of one package, or none is of the transformer or the decoder.
     """
     if len({(r.device, r.os_version, r.compute_units) for r in records}) != 1:
         raise ParameterError("a clip is composed from records of one device, one system and one setting of its units")

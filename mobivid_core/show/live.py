@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.phone.devices import Device
 from mobivid_core.phone.efficiency import Efficiency
-from mobivid_core.phone.predict import CHUNK_BYTES, WEIGHT_FILE_BYTES
+from mobivid_core.phone.fit import CHUNK_BYTES, WEIGHT_FILE_BYTES
 
 if TYPE_CHECKING:
     from IPython.display import HTML

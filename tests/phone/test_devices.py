@@ -67,8 +67,9 @@ def test_fit_is_the_formula_by_hand() -> None:
     assert fit.log_mean == pytest.approx(-4.1 / 3) and fit.log_sd == pytest.approx(math.sqrt(between + within))
     freedom = (between + within) ** 2 / (between**2 / 2 + within**2 / 1)
     assert fit.freedom == pytest.approx(freedom)
-    low, high = stats.t.interval(0.8, freedom, fit.log_mean, fit.log_sd)
-    assert fit.interval() == pytest.approx((math.exp(low), min(1.0, math.exp(high))))
+    for level in (0.8, 0.95):
+        low, high = stats.t.interval(level, freedom, fit.log_mean, fit.log_sd)
+        assert fit.interval(level) == pytest.approx((math.exp(low), min(1.0, math.exp(high))))
     assert np.quantile(fit.draws(200_000), [0.1, 0.9]) == pytest.approx(fit.interval(), rel=0.02)
     for few in (rows[rows["workload"] == "u"], rows[rows["workload"] == "w"]):
         with pytest.raises(ParameterError, match="two of each"):

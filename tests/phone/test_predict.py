@@ -10,7 +10,7 @@ from mobivid_core.models.counts import dit_counts
 from mobivid_core.phone import predict
 from mobivid_core.phone.devices import find_device
 from mobivid_core.phone.efficiency import fit_efficiency
-from mobivid_core.phone.predict import Model, advice, buffer_table, package_table, peak_memory, read_model
+from mobivid_core.phone.fit import Model, advice, buffer_table, package_table, peak_memory, read_model
 from mobivid_core.phone.references import ltx_transformer_counts
 from mobivid_core.phone.roofline import clip_seconds, clip_stages
 
