@@ -29,30 +29,31 @@ from mobivid_core.models.vae import MobiVidVAE
 
 @dataclass(frozen=True)
 class App:
-    """The packages of one bundle, and the host's tables from `bundle.timestep_tables`."""
+    """What runs the three parts, and the host's tables from `bundle.timestep_tables`."""
 
-    text_encoder: Program
-    steps: Sequence[Program]  # the transformer, whole or in parts, in order
-    decoder: Program
+    text_encoder: Callable[[Tensor, Tensor], Tensor]  # token ids and additive mask (1, L) to states (1, L, D)
+    step: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # as in `sample`
+    decoder: Callable[[Tensor], Tensor]
     tables: dict[str, Tensor]
 
     @classmethod
     def load(cls, folder: Path, tables: dict[str, Tensor], bits: int | str = 16) -> App:
-        """Read the packages of a folder made by `export`; an ExportError if one is missing or unreadable.
+        """The packages of a folder made by `export`, on the executor with values in float16 between operations.
 
         `bits` are those of a weight of transformer and decoder, or "mixed" (`mixed_bits.mixed_app`); the text encoder
-        keeps 16.
+        keeps 16. An ExportError if a package is missing or unreadable.
         """
-        text_encoder, decoder = (_files(folder, n, b)[0] for n, b in (("text_encoder", 16), ("decoder", bits)))
-        steps = [load_program(part) for part in _files(folder, "dit", bits)]
-        return cls(load_program(text_encoder), steps, load_program(decoder), tables)
+        wanted = (("text_encoder", 16), ("dit", bits), ("decoder", bits))
+        text, steps, decoder = ([load_program(p) for p in _files(folder, name, b)] for name, b in wanted)
+        return cls(
+            lambda ids, mask: _called(text[0], "fp16", ids, mask)[0], package_step(steps, "fp16"),
+            lambda latents: _called(decoder[0], "fp16", latents)[0], tables,
+        )  # fmt: skip
 
     def clip(self, caption: str, noise: Tensor) -> Tensor:
-        """One clip (1, 3, T, H, W) of a caption and its noise (1, C, t, h, w), values in float16 between operations."""
+        """One clip (1, 3, T, H, W) of a caption and its noise (1, C, t, h, w)."""
         ids, mask = tokens(caption)
-        text = execute(self.text_encoder, {"input_ids": ids, "text_mask": additive(mask)}, "fp16")["states"]
-        latents = sample(package_step(self.steps, "fp16"), noise, text, mask, self.tables)
-        return execute(self.decoder, {"latents": latents}, "fp16")["clip"]
+        return self.decoder(sample(self.step, noise, self.text_encoder(ids, additive(mask)), mask, self.tables))
 
 
 def tokens(caption: str) -> tuple[Tensor, Tensor]:
@@ -91,19 +92,19 @@ def sample(
 
 def package_step(parts: Sequence[Program], mode: str) -> Callable[..., Tensor]:
     """A transformer package, or the chain of its parts in order, as `sample`'s step."""
+    rows = [program.inputs[3].shape[1] for program in parts]
 
-    def step(latents: Tensor, text: Tensor, text_mask: Tensor, modulation: Tensor) -> Tensor:
-        x, used = latents, 0
-        for program in parts:
-            taken = program.inputs[3].shape[1]
-            given = (x, text, text_mask, modulation[:, used : used + taken])
-            names = [slot.name for slot in program.inputs]
-            made = execute(program, dict(zip(names, given, strict=True)), mode)
-            used += taken
-            x, text = (*made.values(), text)[:2]
+    def step(x: Tensor, text: Tensor, text_mask: Tensor, modulation: Tensor) -> Tensor:
+        for program, mine in zip(parts, modulation.split(rows, dim=1), strict=True):
+            x, text = (*_called(program, mode, x, text, text_mask, mine), text)[:2]
         return x
 
     return step
+
+
+def _called(program: Program, mode: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Outputs of a package on inputs in its own order."""
+    return tuple(execute(program, dict(zip((s.name for s in program.inputs), inputs, strict=True)), mode).values())
 
 
 def psnrs(clips: Tensor, reference: Tensor) -> np.ndarray:
@@ -131,7 +132,7 @@ def weight_cost(
 
     Args:
         clips: Bits of a weight, or a choice with a name -> (N, 3, T, H, W) through the packages.
-        reference: The same clips by torch in float32.
+        reference: The same clips by torch in float32; an ExportError if their number differs.
         megabytes: Bits -> size of the packages that differ, from `sizes_mb`.
         judge: Reads the captions' attributes back.
         truth: (N, 4) classes that the captions ask for.
@@ -139,17 +140,12 @@ def weight_cost(
     Returns:
         One row a number of bits: size, PSNR against torch (median and worst clip), share of clips that the judge reads
         as torch's, and share with all attributes as asked for.
-
-    Raises:
-        ExportError: Numbers of clips differ.
     """
     if any(c.shape != reference.shape for c in clips.values()):
         raise ExportError("the clips to compare differ in number or size")
-    said = judge.predict(reference)
-    rows = []
+    said, rows = judge.predict(reference), []
     for bits, made in clips.items():
-        each = psnrs(made, reference)
-        read = judge.predict(made)
+        each, read = psnrs(made, reference), judge.predict(made)
         rows.append({
             "bits": bits, "MB": megabytes[bits], "PSNR to torch, median (dB)": float(np.median(each)),
             "worst clip (dB)": each.min(), "read as torch's": (read == said).all(1).float().mean().item(),

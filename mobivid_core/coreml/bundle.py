@@ -62,15 +62,10 @@ def write_bundle(
     folder: Path, verifications: Sequence[Verification], tables: dict[str, Tensor] | None, *, source: str,
     runs: Mapping[str, int], frames: int,
 ) -> Path:  # fmt: skip
-    """Write tables and manifest beside the packages already in `folder`; returns the manifest's path.
+    """Write `timestep_tables`, if any, and a manifest beside the packages already in `folder`; returns the manifest.
 
-    Args:
-        folder: Holds the packages.
-        verifications: Of each package.
-        tables: From `timestep_tables`; None for models without fixed steps.
-        source: One line that says where the weights come from.
-        runs: File name of a package -> how often an app calls it for one clip.
-        frames: Of that clip.
+    The manifest says where the weights come from (`source`), and how often an app calls each package, by file name, for
+    one clip of so many `frames` (`runs`).
     """
     from safetensors.torch import save
 

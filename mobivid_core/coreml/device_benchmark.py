@@ -22,8 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
-from mobivid_core.coreml.library import import_coremltools
-from mobivid_core.coreml.packages import package_hash
+from mobivid_core.coreml.packages import import_coremltools, package_hash
 from mobivid_core.errors import ExportError, ParameterError
 from mobivid_core.phone.records import (
     COMPUTE_UNITS,
@@ -35,16 +34,12 @@ from mobivid_core.phone.records import (
     verified_packages,
 )
 
-_MACOS = (14, 4)
-
 
 def missing_requirements(team: str | None) -> list[str]:
     """What this machine lacks to time a package on a phone, one sentence each; empty if nothing."""
-    lacks = []
-    if platform.system() != "Darwin":
-        lacks.append(f"macOS 14.4 or later is needed; this is {platform.system()}")
-    elif tuple(int(n) for n in platform.mac_ver()[0].split(".")[:2]) < _MACOS:
-        lacks.append(f"macOS 14.4 or later is needed; this is {platform.mac_ver()[0]}")
+    lacks, version = [], platform.mac_ver()[0]
+    if not version or tuple(int(n) for n in version.split(".")[:2]) < (14, 4):
+        lacks.append(f"macOS 14.4 or later is needed; this is {version or platform.system()}")
     if shutil.which("xcrun") is None:
         lacks.append("Xcode's command-line tools are needed (`xcode-select --install`, then Xcode 15 or later)")
     elif subprocess.run(["xcrun", "--find", "devicectl"], capture_output=True, check=False).returncode:
@@ -54,59 +49,36 @@ def missing_requirements(team: str | None) -> list[str]:
     return lacks
 
 
-def _checked_hash(package: Path, verified: Mapping[str, dict]) -> str:
-    """Hash of a package, which must be that of a verified one."""
-    digest = package_hash(package)
-    if digest not in verified:
-        raise ExportError(
-            f"{package} has the hash {digest[:12]}, which is none of the packages that passed verification: it was "
-            "changed since, or failed. Convert it again with `mobivid export`"
-        )
-    return digest
-
-
-async def _connect(team: str) -> object:
-    """The first connected iPhone, with coremltools' model runner started on it."""
-    import_coremltools()
+async def _time_bundle(options: argparse.Namespace, verified: Mapping[str, dict]) -> list[DeviceRecord]:
+    """Time every package of the bundle on the first connected phone, one after the other; all must be verified ones."""
+    ct = import_coremltools()
+    from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
     from coremltools.models.ml_program.experimental.remote_device import AppSigningCredentials, Device, DeviceType
 
+    digests = {package: package_hash(package) for package in sorted(options.bundle.glob("*.mlpackage"))}
+    for package, digest in digests.items():
+        if digest not in verified:
+            raise ExportError(
+                f"{package} has the hash {digest[:12]}, which is none of the packages that passed verification: it was "
+                "changed since, or failed. Convert it again with `mobivid export`"
+            )
     phones = Device.get_connected_devices(DeviceType.IPHONE)
     if not phones:
         raise ExportError("no iPhone is connected; connect one by cable, unlock it and switch Developer Mode on")
-    return await phones[0].prepare_for_model_debugging(AppSigningCredentials(development_team=team))
-
-
-async def _time_package(phone: object, package: Path, units: str, iterations: int) -> tuple[list[float], list[float]]:
-    """Load and predict samples in milliseconds."""
-    ct = import_coremltools()
-    from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
-
-    benchmarker = MLModelBenchmarker(ct.models.MLModel(str(package), compute_units=ct.ComputeUnit[units]), phone)
-    loads = await benchmarker.benchmark_load(iterations=3)
-    predictions = await benchmarker.benchmark_predict(iterations=iterations, warmup=True)
-    return list(loads.samples), list(predictions.samples)
-
-
-async def _time_bundle(options: argparse.Namespace, verified: Mapping[str, dict]) -> list[DeviceRecord]:
-    """Time every verified package of the bundle on the phone, one after the other."""
-    packages = sorted(options.bundle.glob("*.mlpackage"))
-    digests = {package: _checked_hash(package, verified) for package in packages}
-    phone = await _connect(options.team)
+    phone = await phones[0].prepare_for_model_debugging(AppSigningCredentials(development_team=options.team))
     records = []
     for package, digest in digests.items():
-        loads, predictions = await _time_package(phone, package, options.units, options.iterations)
+        model = ct.models.MLModel(str(package), compute_units=ct.ComputeUnit[options.units])
+        benchmarker = MLModelBenchmarker(model, phone)
+        loads = await benchmarker.benchmark_load(iterations=3)
+        predictions = await benchmarker.benchmark_predict(iterations=options.iterations, warmup=True)
         record = DeviceRecord(
-            options.device, f"iOS {phone.os_version}", options.units, package.name, digest, loads, predictions,
-            options.thermal, "coremltools MLModelBenchmarker over devicectl",
+            options.device, f"iOS {phone.os_version}", options.units, package.name, digest, list(loads.samples),
+            list(predictions.samples), options.thermal, "coremltools MLModelBenchmarker over devicectl",
         )  # fmt: skip
         print(keep_record(record, options.out))
         records.append(record)
     return records
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; 0 if records were written or imported, 2 if something is missing."""
-    return run_command(_run, _parser(), arguments)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -129,7 +101,8 @@ def _run(options: argparse.Namespace) -> None:
         print(f"not composed to a clip: {error}")
 
 
-def _parser() -> CommandParser:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; 0 if records were written or imported, 2 if something is missing."""
     parser = CommandParser("device", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--device", help="time on the connected iPhone; its product name goes into the records")
@@ -144,4 +117,4 @@ def _parser() -> CommandParser:
     parser.add_argument("--iterations", type=at_least_one, default=10, help="timed after one warm-up (default: 10)")
     parser.add_argument("--thermal", choices=THERMAL_STATES, default="unknown", help="the phone's thermal state")
     parser.add_out("folder of the records (default: measurements)", Path("measurements"))
-    return parser
+    return run_command(_run, parser, arguments)

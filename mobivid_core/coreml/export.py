@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -24,12 +25,14 @@ from mobivid_core.command import CommandParser, run_command
 from mobivid_core.coreml import graphs
 from mobivid_core.coreml.app import tokens
 from mobivid_core.coreml.bundle import STEPS, load_generator, timestep_tables, write_bundle
+from mobivid_core.coreml.convert import SCHEMES
 from mobivid_core.coreml.verify import Verification, compress_and_verify, convert_and_verify
-from mobivid_core.coreml.weight_bits import SCHEMES
 from mobivid_core.errors import ExportError
 from mobivid_core.models.config import MOBILE
 from mobivid_core.models.counts import dit_params, latent_grid
-from mobivid_core.phone.references import light_vae
+from mobivid_core.models.dit import MobiVidTransformer3DModel
+from mobivid_core.models.vae import MobiVidVAE
+from mobivid_core.phone.references import LIGHT_WIDTH
 from mobivid_core.profiles import Profile, add_profile, get_profile
 
 CONFIGS = ("mini", "mobile-block", "mobile")
@@ -39,12 +42,8 @@ PAPER_GRID = latent_grid(PAPER_FRAMES, 384, 512)
 
 
 def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
-    """Transformer step, decoder and text encoder of a profile, from its artefacts.
-
-    The modules are copies: conversion rounds their weights.
-    """
+    """Transformer step, decoder and text encoder of a profile, from its artefacts; copies, since conversion rounds."""
     from mobivid_core.models.text import MAX_LENGTH, encode_text, load_text_encoder
-    from mobivid_core.models.vae import MobiVidVAE
 
     vae = artifacts.load_model(MobiVidVAE, artifacts.find("vae", profile.name).path)
     shape = vae.latent_shape(profile.frames, profile.size, profile.size)
@@ -54,35 +53,24 @@ def mini_graphs(profile: Profile) -> Iterator[graphs.Graph]:
     graph.inputs.update(text=states[:, :MAX_LENGTH], text_mask=graphs.additive(mask))
     yield graph
     yield graphs.decoder_graph(vae, shape)
-    encoder = copy.deepcopy(load_text_encoder())
-    yield graphs.text_graph(encoder, *tokens("a red star moving right"), causal=False)
+    yield graphs.text_graph(copy.deepcopy(load_text_encoder()), *tokens("a red star moving right"), causal=False)
 
 
-def mobile_graphs() -> Iterator[graphs.Graph]:
-    """Paper scale with random weights: the 0.96 B transformer in parts below 1 GB, then what runs around it."""
-    from mobivid_core.models.dit import MobiVidTransformer3DModel
-
+def _mobile_dit() -> Iterator[graphs.Graph]:
+    """The 0.96 B transformer with random weights, in parts below 1 GB."""
     torch.manual_seed(0)
     model = MobiVidTransformer3DModel.from_sizes(MOBILE).eval()
     for block in model.blocks:  # these start at zero: the packages would hold branches that add nothing
         torch.nn.init.normal_(block.attn2.to_out.weight, std=MOBILE.hidden**-0.5)
     torch.nn.init.normal_(model.proj_out.weight, std=MOBILE.hidden**-0.5)
     yield from graphs.dit_chunks(model, PAPER_GRID, PAPER_TEXT, name="mobile_dit")
-    del model
-    yield from _around()
-
-
-def block_graphs() -> Iterator[graphs.Graph]:
-    """One paper-scale block, decoder and text encoder with random weights: what is timed on a device and composed."""
-    yield graphs.block_graph(MOBILE, PAPER_GRID, PAPER_TEXT, name="mobile_block")
-    yield from _around()
 
 
 def _around() -> Iterator[graphs.Graph]:
-    """A light decoder and a CLIP-shaped text encoder at paper scale."""
+    """A light decoder and a CLIP-shaped text encoder at paper scale, with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        vae = light_vae().eval()
+        vae = MobiVidVAE(latent_channels=MOBILE.in_channels, width=LIGHT_WIDTH).eval()
     yield graphs.decoder_graph(vae, (MOBILE.in_channels, *PAPER_GRID), name="mobile_decoder")
     yield graphs.clip_text_graph(length=PAPER_TEXT, name="mobile_text_encoder")
 
@@ -95,17 +83,10 @@ def runs_a_clip(name: str, blocks: int, steps: int) -> int:
 
 
 def export(config: str, out: Path, profile: Profile, bits: Sequence[int] = ()) -> list[Verification]:
-    """Convert and verify one configuration into `out`, with progress lines.
+    """Convert and verify one of `CONFIGS` into the folder `out`, with progress lines.
 
-    Args:
-        config: One of `CONFIGS`.
-        out: Folder of the packages and their manifest.
-        profile: Whose checkpoints `mini` takes.
-        bits: Further copies with weights of so many bits (8, 6, 4).
-
-    Raises:
-        ExportError: Too little memory or disk, or a conversion is refused or fails.
-        CheckpointError: A checkpoint of `mini` is missing.
+    `mini` takes the checkpoints of `profile`, and a CheckpointError says which is missing; `bits` ask for further
+    copies with smaller weights (8, 6, 4). An ExportError if memory or disk are too small, or a conversion fails.
     """
     check_resources(config, out)
     tables, source = None, "random weights (the paper's are not published)"
@@ -115,37 +96,30 @@ def export(config: str, out: Path, profile: Profile, bits: Sequence[int] = ()) -
         tables, source = timestep_tables(chosen.model, chosen.sigmas), chosen.source
         blocks, steps, frames = len(chosen.model.blocks), len(chosen.sigmas), profile.frames
         work = mini_graphs(profile)
-    else:
-        work = block_graphs() if config == "mobile-block" else mobile_graphs()
+    elif config == "mobile":
+        work = itertools.chain(_mobile_dit(), _around())
+    else:  # what is timed on a device and composed
+        work = itertools.chain([graphs.block_graph(MOBILE, PAPER_GRID, PAPER_TEXT, name="mobile_block")], _around())
     done = []
     for graph in work:
         params = sum(p.numel() for p in graph.module.parameters())
         print(f"[{time.strftime('%H:%M:%S')}] {graph.name}: converting {params:,} parameters ...")
         result = convert_and_verify(graph, out)
-        results = [result, *(compress_and_verify(graph, result, n, out) for n in bits)]
-        done += results
-        for made in results:
-            print(f"[{time.strftime('%H:%M:%S')}] {_line(made)}")
+        done += [result, *(compress_and_verify(graph, result, n, out) for n in bits)]
+        for made in done[-1 - len(bits) :]:
+            package, inside = made.package, "" if made.passed else ", outside the gates"
+            print(
+                f"[{time.strftime('%H:%M:%S')}] {package.path.stem}: {package.megabytes:,.1f} MB in "
+                f"{package.seconds:.0f} s, {sum(package.ops.values())} operations; relative error "
+                f"{made.fp32_error:.1e} (float32), {made.fp16_error:.1e} (float16){inside}"
+            )
     runs = {v.package.path.name: runs_a_clip(v.package.path.stem, blocks, steps) for v in done}
     print(f"manifest: {write_bundle(out, done, tables, source=source, runs=runs, frames=frames)}")
     return done
 
 
-def _line(result: Verification) -> str:
-    """What came of one package, in one line."""
-    package, inside = result.package, "" if result.passed else ", outside the gates"
-    return (
-        f"{package.path.stem}: {package.megabytes:,.1f} MB in {package.seconds:.0f} s, {sum(package.ops.values())} "
-        f"operations; relative error {result.fp32_error:.1e} (float32), {result.fp16_error:.1e} (float16){inside}"
-    )
-
-
 def check_resources(config: str, out: Path) -> None:
-    """Refuse early what would fail after minutes.
-
-    Raises:
-        ExportError: The disk or the memory is too small for the paper-scale model.
-    """
+    """An early ExportError where the disk or the memory is too small, instead of a failure after minutes."""
     import psutil
 
     params = {"mini": 30_000_000, "mobile-block": 212_000_000, "mobile": dit_params(MOBILE)["total"]}[config]

@@ -52,10 +52,7 @@ def dit_chunks(
     """The step cut between blocks into the fewest even runs whose float16 weights stay below a limit.
 
     Each part's example inputs are the outputs of the part before it, so that verifying the parts one after the other
-    verifies the chain.
-
-    Raises:
-        ParameterError: A single block is larger than the limit.
+    verifies the chain. A ParameterError if a single block is larger than the limit.
     """
     blocks = len(model.blocks)
     for count in range(1, blocks + 1):

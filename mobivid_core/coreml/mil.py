@@ -36,12 +36,11 @@ class Slot:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: argument names -> names of values, and the slots it fills; constants carry their value."""
+    """One operation: argument names -> names of values, and the slots it fills."""
 
     kind: str
     inputs: Mapping[str, str | list[str]]
     outputs: list[Slot]
-    value: np.ndarray | None = None
 
     @property
     def sources(self) -> list[str]:
@@ -54,12 +53,9 @@ class Program:
     """A package's main function."""
 
     inputs: list[Slot]
+    constants: Mapping[str, np.ndarray]
     operations: list[Operation]
     outputs: list[str]
-
-    def kinds(self) -> dict[str, int]:
-        """Operations by kind, the most frequent first, constants left out."""
-        return dict(Counter(o.kind for o in self.operations if o.kind != "const").most_common())
 
     def largest_rank(self) -> int:
         """Largest rank of any value that an operation makes or reads; Core ML refuses ranks above 5.
@@ -68,8 +64,8 @@ class Program:
         unpacks it while loading, so that only the weight it stands for counts.
         """
         read = {name for operation in self.operations for name in operation.sources}
-        made = (slot for o in self.operations for slot in o.outputs if o.kind != "const" or slot.name in read)
-        return max(len(slot.shape) for slot in made)
+        made = [len(slot.shape) for operation in self.operations for slot in operation.outputs]
+        return max([*made, *(value.ndim for name, value in self.constants.items() if name in read)])
 
 
 def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") -> dict[str, Tensor]:
@@ -81,7 +77,7 @@ def execute(program: Program, inputs: Mapping[str, Tensor], mode: str = "fp32") 
     """
     if mode not in _MODES:
         raise ExportError(f"unknown mode {mode!r}; the modes are {', '.join(_MODES)}")
-    if missing := sorted(set(program.kinds()) - set(OPERATIONS)):
+    if missing := sorted({operation.kind for operation in program.operations} - set(OPERATIONS)):
         raise ExportError(
             f"the executor has no operation {', '.join(missing)}; add it to mobivid_core/coreml/mil_ops.py"
         )
@@ -98,35 +94,34 @@ def run(
     program: Program, inputs: Mapping[str, Tensor], mode: str, watch: Callable[[Operation, Mapping], None] | None = None
 ) -> dict[str, Tensor]:
     """All operations in order, unchecked; `watch` sees each with all values that are alive then."""
-    values = _given(program, inputs, mode)
-    last_use = _last_uses(program)
+    values = {name: _constant(value) for name, value in program.constants.items()} | _given(program, inputs, mode)
+    left = Counter([*program.outputs, *(name for operation in program.operations for name in operation.sources)])
     with torch.no_grad():
-        for index, operation in enumerate(program.operations):
+        for operation in program.operations:
             _step(operation, values, mode)
             if watch is not None:
                 watch(operation, values)
-            for name in last_use.get(index, ()):
-                del values[name]
+            for name in operation.sources:  # what nothing reads any more goes, so that a large model fits in memory
+                left[name] -= 1
+                if not left[name]:
+                    del values[name]
     return {name: torch.as_tensor(values[name]).float() for name in program.outputs}
 
 
 def _first_non_finite(program: Program, inputs: Mapping[str, Tensor], mode: str) -> str:
     """The first operation that makes infinities or NaN of finite operands, found by running again."""
-    culprits: list[Operation] = []
+    culprits = []
+
+    def finite(values: Mapping[str, object], names: Iterable[str]) -> bool:
+        return all(torch.isfinite(v).all() for v in map(values.__getitem__, names) if isinstance(v, Tensor))
 
     def watch(operation: Operation, values: Mapping[str, object]) -> None:
-        made = operation.outputs if operation.kind != "const" else []
-        if not culprits and not _finite(values, (slot.name for slot in made)) and _finite(values, operation.sources):
-            culprits.append(operation)
+        made = [slot.name for slot in operation.outputs]
+        if not culprits and not finite(values, made) and finite(values, operation.sources):
+            culprits.append(f"{operation.kind} ({made[0]})")
 
     run(program, inputs, mode, watch)
-    return f"{culprits[0].kind} ({culprits[0].outputs[0].name})" if culprits else "an input"
-
-
-def _finite(values: Mapping[str, object], names: Iterable[str]) -> bool:
-    """True if no named value is a floating-point tensor with infinities or NaN."""
-    tensors = [v for v in map(values.__getitem__, names) if isinstance(v, Tensor) and v.is_floating_point()]
-    return all(torch.isfinite(v).all() for v in tensors)
+    return culprits[0] if culprits else "an input"
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
@@ -136,7 +131,7 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 
 def _given(program: Program, inputs: Mapping[str, Tensor], mode: str) -> dict[str, object]:
     """The program's inputs, checked, and rounded to their declared type in fp16 mode."""
-    values: dict[str, object] = {}
+    values = {}
     for slot in program.inputs:
         if slot.name not in inputs:
             raise ExportError(f"input {slot.name!r} is missing; the package takes {[s.name for s in program.inputs]}")
@@ -149,12 +144,10 @@ def _given(program: Program, inputs: Mapping[str, Tensor], mode: str) -> dict[st
 
 def _step(operation: Operation, values: dict[str, object], mode: str) -> None:
     """Run one operation and keep its outputs, checked against their declared shapes."""
-    if operation.kind == "const":
-        values[operation.outputs[0].name] = _constant(operation)
-        return
-    arguments = {}
-    for name, source in operation.inputs.items():
-        arguments[name] = [_load(values[s]) for s in source] if isinstance(source, list) else _load(values[source])
+    arguments = {
+        name: [_load(values[s]) for s in source] if isinstance(source, list) else _load(values[source])
+        for name, source in operation.inputs.items()
+    }
     try:
         out = OPERATIONS[operation.kind](**arguments)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
@@ -168,13 +161,12 @@ def _step(operation: Operation, values: dict[str, object], mode: str) -> None:
         values[slot.name] = _store(result, slot, mode)
 
 
-def _constant(operation: Operation) -> object:
-    """Arrays as tensors of their stored type; text and scalars as Python values."""
-    value, slot = operation.value, operation.outputs[0]
-    if value is None or value.dtype.kind in "USO":
-        return None if value is None else str(value.item())
-    if value.ndim == 0 and not slot.shape:
-        return value.item()
+def _constant(value: np.ndarray) -> object:
+    """Arrays as tensors of their stored type; text, scalars and lists of integers (shapes, axes) as Python values."""
+    if value.dtype.kind in "USO":
+        return str(value.item())
+    if value.ndim == 0 or (value.ndim == 1 and value.dtype.kind in "iub"):
+        return value.tolist()
     return torch.from_numpy(np.ascontiguousarray(value))
 
 
@@ -188,15 +180,3 @@ def _store(value: object, slot: Slot, mode: str) -> object:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return value
     return value.half() if mode == "fp16" and slot.dtype == "fp16" else value.float()
-
-
-def _last_uses(program: Program) -> dict[int, list[str]]:
-    """Operation index -> values not needed after it, so that a large model fits in memory."""
-    last: dict[str, int] = {}
-    for index, operation in enumerate(program.operations):
-        last |= dict.fromkeys([*(slot.name for slot in operation.outputs), *operation.sources], index)
-    frees: dict[int, list[str]] = {}
-    for name, index in last.items():
-        if name not in program.outputs:
-            frees.setdefault(index, []).append(name)
-    return frees

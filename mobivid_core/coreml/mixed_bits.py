@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from mobivid_core.coreml.app import sample
+from mobivid_core.coreml.convert import compress
 from mobivid_core.coreml.graphs import Graph
 from mobivid_core.coreml.mil import Program
-from mobivid_core.coreml.packages import Package, load_program
+from mobivid_core.coreml.packages import load_program
 from mobivid_core.coreml.verify import Verification, verify
-from mobivid_core.coreml.weight_bits import compress_mixed
 from mobivid_core.errors import ExportError, ParameterError
 
 #: Bits of an index that Core ML can read, without the one that is of no use here.
@@ -43,14 +43,9 @@ _ROUNDS = 60
 _SEEDS = 500_000
 
 
-def weights(program: Program) -> dict[str, int]:
-    """Constants that a palette may replace: name -> number of values."""
-    return {
-        o.outputs[0].name: o.value.size
-        for o in program.operations
-        if o.kind == "const" and o.value is not None and o.value.dtype.kind == "f" and o.value.size > SMALLEST
-        and o.value.ndim > 1
-    }  # fmt: skip
+def weights(program: Program) -> dict[str, np.ndarray]:
+    """Constants that a palette may replace."""
+    return {n: v for n, v in program.constants.items() if v.dtype.kind == "f" and v.size > SMALLEST and v.ndim > 1}
 
 
 def palette(weight: np.ndarray, bits: int) -> np.ndarray:
@@ -82,10 +77,9 @@ def parameters_of(module: nn.Module, program: Program) -> dict[str, Tensor]:
     module's are rounded to float16, as `convert_and_verify` leaves them.
     """
     large = [p for p in module.parameters() if p.numel() > SMALLEST]
-    constants = {o.outputs[0].name: o.value for o in program.operations if o.kind == "const"}
     found = {}
-    for name in weights(program):
-        value = torch.from_numpy(np.ascontiguousarray(constants[name])).float().reshape(-1)
+    for name, constant in weights(program).items():
+        value = torch.from_numpy(np.ascontiguousarray(constant)).float().reshape(-1)
         same = [p for p in large if p.numel() == value.numel() and torch.equal(p.detach().reshape(-1), value)]
         if not same:
             raise ExportError(f"weight {name} of the package is no parameter of {type(module).__name__}")
@@ -129,20 +123,18 @@ def palette_bytes(values: int, bits: int) -> float:
     return values * bits / 8 + 2 * 2**bits
 
 
-def allocate(damage: pd.DataFrame, budget: float) -> dict[str, int]:
-    """Bits of each layer with the least summed damage below a budget, up to the last few layers.
+def allocate(damage: pd.DataFrame, budget: float) -> list[int]:
+    """Bits of each row of `layer_damage` with the least summed damage below a budget, up to the last few layers.
 
-    Each layer takes the bits with the least damage (`layer_damage`) plus bytes times a price; the price is the smallest
-    one that keeps the budget in bytes. What is left buys single layers more, most damage removed a byte first. A
-    ParameterError if even the fewest bits exceed the budget.
+    Each layer takes the bits with the least damage plus bytes times a price; the price is the smallest one that keeps
+    the budget in bytes. What is left buys single layers more, most damage removed a byte first. A ParameterError if
+    even the fewest bits exceed the budget.
     """
-    choices = sorted(int(c) for c in damage.columns if isinstance(c, (int, np.integer)))
-    harm = damage[choices].to_numpy(float)
-    size = np.array([[palette_bytes(values, b) for b in choices] for values in damage["values"]])
-    rows = np.arange(len(damage))
+    harm, rows = damage[list(BITS)].to_numpy(float), np.arange(len(damage))
+    size = np.array([[palette_bytes(values, b) for b in BITS] for values in damage["values"]])
     if size[:, 0].sum() > budget:
         raise ParameterError(
-            f"{choices[0]} bits everywhere are {size[:, 0].sum():,.0f} bytes, the budget is {budget:,.0f}"
+            f"{BITS[0]} bits everywhere are {size[:, 0].sum():,.0f} bytes, the budget is {budget:,.0f}"
         )
     low, high = 1e-40, 1e10
     for _ in range(100):
@@ -156,33 +148,13 @@ def allocate(damage: pd.DataFrame, budget: float) -> dict[str, int]:
         gain = np.where((more > 0) & (more <= budget - spent.sum()), (now - harm) / np.maximum(more, 1e-9), 0)
         layer, choice = np.unravel_index(gain.argmax(), gain.shape)
         if gain[layer, choice] <= 0:
-            return {name: choices[k] for name, k in zip(damage["layer"], picks, strict=True)}
+            return [BITS[k] for k in picks]
         picks[layer] = choice
 
 
-class Part(NamedTuple):
-    """What `mixed_for` needs of one package of an app."""
-
-    package: Package  # float16
-    module: nn.Module  # what it was converted from, weights rounded
-    run: Callable[[], Tensor]  # as in `layer_damage`, on none of the clips that judge the result
-    weight: float = 1.0  # squared error of the clip for one of what `run` returns
-
-
-def mixed_for(parts: Sequence[Part]) -> tuple[list[dict[str, int]], pd.DataFrame]:
-    """Constant -> bits of each part, at the bytes of a uniform palette, one budget for all parts.
-
-    With them comes `layer_damage` of all, with `layer` as (part, constant) and the chosen `bits`.
-    """
-    tables = []
-    for number, part in enumerate(parts):
-        found = layer_damage(parameters_of(part.module, load_program(part.package.path)), part.run)
-        found[list(BITS)] *= part.weight
-        tables.append(found.assign(layer=[(number, name) for name in found["layer"]]))
-    damage = pd.concat(tables, ignore_index=True)
-    bits = allocate(damage, sum(palette_bytes(v, UNIFORM) for v in damage["values"]))
-    damage["bits"] = [bits[layer] for layer in damage["layer"]]
-    return [{n: b for (k, n), b in bits.items() if k == number} for number in range(len(parts))], damage
+def with_bits(damage: pd.DataFrame) -> pd.DataFrame:
+    """`layer_damage` with the chosen `bits`, at the bytes of a uniform palette."""
+    return damage.assign(bits=allocate(damage, sum(palette_bytes(v, UNIFORM) for v in damage["values"])))
 
 
 def average_bits(damage: pd.DataFrame) -> float:
@@ -191,7 +163,7 @@ def average_bits(damage: pd.DataFrame) -> float:
 
 
 def expected_gain_db(damage: pd.DataFrame) -> float:
-    """What the bits that `mixed_for` chose gain over uniform ones if damages add up."""
+    """What the chosen bits gain over uniform ones if damages add up."""
     chosen = sum(row[row["bits"]] for row in damage.to_dict("records"))
     return float(10 * np.log10(damage[UNIFORM].sum() / chosen))
 
@@ -220,7 +192,7 @@ def mixed_app(
     from mobivid_core.models.text import encode_text
 
     step, decoder = (graph.module for graph, _ in parts)
-    packages = [verified.package for _, verified in parts]
+    inner, outer = (parameters_of(graph.module, load_program(made.package.path)) for graph, made in parts)
     shape = parts[0][0].inputs["latents"].shape[1:]
     noise = torch.randn((len(captions), *shape), generator=torch.Generator().manual_seed(seed + _SEEDS))
     text, mask = encode_text(list(captions))
@@ -230,14 +202,14 @@ def mixed_app(
 
     with torch.no_grad():
         intact = latents()
-        weight = _clip_error(parameters_of(step, load_program(packages[0].path)), latents, intact, decoder)
-    chosen, damage = mixed_for([
-        Part(packages[0], step, latents, weight), Part(packages[1], decoder, lambda: _decoded(decoder, intact)),
-    ])  # fmt: skip
-    made = []
-    for number, ((graph, _), bits) in enumerate(zip(parts, chosen, strict=True)):
-        package = compress_mixed(packages[number], bits, folder / f"{graph.name}_mixed.mlpackage")
-        mine = damage[[part == number for part, _ in damage["layer"]]]
+        weight = _clip_error(inner, latents, intact, decoder)
+    early, late = layer_damage(inner, latents), layer_damage(outer, lambda: _decoded(decoder, intact))
+    early[list(BITS)] *= weight
+    damage, made = with_bits(pd.concat([early, late], keys=(0, 1))), []
+    for number, (graph, verified) in enumerate(parts):
+        mine = damage.loc[number]
+        bits = dict(zip(mine["layer"], mine["bits"], strict=True))
+        package = compress(verified.package, bits, folder / f"{graph.name}_mixed.mlpackage")
         made.append(verify(graph, package, bits=average_bits(mine)))
     return Mixed(made, average_bits(damage), expected_gain_db(damage))
 

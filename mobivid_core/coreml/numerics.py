@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from mobivid_core.coreml.mil import Operation, run
@@ -20,7 +19,6 @@ from mobivid_core.coreml.packages import load_program, stored_program
 
 #: Largest float16.
 LARGEST = 65_504.0
-_NORMS = {"layer_norm", "batch_norm", "l2_norm", "reduce_l2_norm", "reduce_sum_square"}
 
 
 def unsafe_forms(package: Path, inputs: Mapping[str, Tensor]) -> pd.DataFrame:
@@ -32,33 +30,29 @@ def unsafe_forms(package: Path, inputs: Mapping[str, Tensor]) -> pd.DataFrame:
     found = list(_block_scales(package))
 
     def look(operation: Operation, values: Mapping[str, object]) -> None:
-        if operation.kind == "const":
+        out = values[operation.outputs[0].name]
+        if not (isinstance(out, Tensor) and out.is_floating_point()):
             return
-        name = f"{operation.kind} ({operation.outputs[0].name})"
-        given = {k: values[v] for k, v in operation.inputs.items() if isinstance(v, str)}
-        for form, largest in _measured(operation, given, values[operation.outputs[0].name]):
-            if not largest <= LARGEST:
-                found.append((form, name, largest, LARGEST))
+
+        def given(name: str) -> Tensor:
+            return values[operation.inputs[name]].float()
+
+        form, inside = "a result", out
+        if operation.kind == "scaled_dot_product_attention":
+            form, inside = "scores before a softmax", given("query") @ given("key").transpose(-1, -2)
+        elif operation.kind == "softmax":
+            form, inside = "scores before a softmax", given("x")
+        elif operation.kind == "layer_norm":
+            # A mean, not a sum: an engine that sums squares in float16 would fail on every wide layer.
+            form, inside = "squares in a norm", given("x").square().mean(-1)
+        elif operation.kind in ("square", "pow"):
+            form = "a square or power"
+        largest = inside.abs().max().item()
+        if not largest <= LARGEST:
+            found.append((form, f"{operation.kind} ({operation.outputs[0].name})", largest, LARGEST))
 
     run(load_program(package), inputs, "fp32", look)
     return pd.DataFrame(found, columns=["form", "operation", "largest", "limit"])
-
-
-def _measured(operation: Operation, given: Mapping[str, object], out: object) -> Iterator[tuple[str, float]]:
-    """(form, largest magnitude inside it) of one operation, in float32."""
-    x = given.get("x")
-    if operation.kind == "scaled_dot_product_attention":
-        query, key = given["query"].float(), given["key"].float()
-        yield "scores before a softmax", (query @ key.transpose(-1, -2)).abs().max().item()
-    elif operation.kind == "softmax":
-        yield "scores before a softmax", x.float().abs().max().item()
-    elif operation.kind in _NORMS:
-        # A mean, not a sum: an engine that sums squares in float16 would fail on every wide layer.
-        yield "squares in a norm", x.float().square().mean(-1).max().item()
-    elif operation.kind in ("square", "pow"):
-        yield "a square or power", out.float().abs().max().item()
-    elif isinstance(out, Tensor) and out.is_floating_point():
-        yield "a result", out.float().abs().max().item() if torch.isfinite(out).all() else float("inf")
 
 
 def _block_scales(package: Path) -> Iterator[tuple[str, str, float, float]]:

@@ -1,6 +1,7 @@
 """Saved Core ML packages: size, deterministic hash, and the program read back as plain data.
 
 Paper: none. Whatever is verified, timed or published is the saved package, never the converter's object in memory.
+coremltools is imported here, lazily and without its harmless notices.
 """
 
 from __future__ import annotations
@@ -8,18 +9,70 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import logging
 import re
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
-from mobivid_core.coreml.library import import_coremltools
 from mobivid_core.coreml.mil import Operation, Program, Slot
 from mobivid_core.errors import ExportError
+
+#: Known notices that say nothing about the package: no Core ML runtime off macOS; untested library versions (each
+#: package is verified against torch instead); scikit-learn is only needed for k-means palettes; an embedding's
+#: padding index, which it ignores, concerns gradients only.
+_HARMLESS = (
+    "Proxy: No module named",
+    "has not been tested with coremltools",
+    "Disabling scikit-learn",
+    "does not support any inputs besides the weights and indices",
+)
+
+
+def import_coremltools() -> ModuleType:
+    """coremltools; an ExportError if it is not installed, or its numpy pin is violated."""
+    if tuple(int(n) for n in np.__version__.split(".")[:2]) >= (2, 4):
+        raise ExportError(f"coremltools 9 fails with numpy {np.__version__}; install numpy>=2.3,<2.4")
+    logging.getLogger("coremltools").addFilter(_not_harmless)
+    try:
+        import coremltools as ct
+    except ImportError as error:
+        raise ExportError(
+            f"coremltools cannot be imported ({error}). Only export needs it: `pip install coremltools` installs it on "
+            "macOS and on Linux x86-64; it has no package for Linux on ARM"
+        ) from error
+    try:
+        import coremltools.libmilstoragepython  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            "this coremltools was built without its native parts, which it has for Python up to 3.13 on macOS and on "
+            f"Linux x86-64 alone ({error}): export there; everything else works here"
+        ) from error
+    return ct
+
+
+def _not_harmless(record: logging.LogRecord) -> bool:
+    return not any(text in record.getMessage() for text in _HARMLESS)
+
+
+@contextmanager
+def quiet_bars() -> Iterator[None]:
+    """Without coremltools' progress bars, which flood a notebook's output."""
+    from tqdm import tqdm
+
+    loud = tqdm.__init__
+    tqdm.__init__ = functools.partialmethod(loud, disable=True)
+    try:
+        yield
+    finally:
+        tqdm.__init__ = loud
 
 
 @dataclass(frozen=True)
@@ -37,10 +90,8 @@ class Package:
 def save_package(model: object, path: Path, params: int, start: float) -> Package:
     """Save coremltools' model and describe what was saved; the work on it began at `start` on the performance counter.
 
-    It is saved beside the target and moved into place, so that a failure leaves no half-written package.
-
-    Raises:
-        ExportError: The package cannot be written.
+    It is saved beside the target and moved into place, so that a failure (an ExportError) leaves no half-written
+    package.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.partial.mlpackage")
@@ -94,37 +145,30 @@ def stored_program(path: Path) -> object:
 
 
 def load_program(path: Path) -> Program:
-    """Read a saved package back: every operation, shape and weight, as plain data for `mil.execute`.
-
-    Raises:
-        ExportError: The folder is no readable ML Program package.
-    """
+    """Read a saved package back, as plain data for `mil.execute`; an ExportError if it is no readable ML Program."""
     import_coremltools()
     try:
         main = stored_program(path)
     except Exception as error:  # coremltools raises bare exceptions of many kinds on a damaged package
         raise ExportError(f"{path} is no readable ML Program package: {error}") from error
-    inputs = [Slot(name, *_type(var)) for name, var in main.inputs.items()]
-    operations = [_operation(op) for op in main.operations]
-    return Program(inputs, operations, [var.name for var in main.outputs])
+    constants, operations = {}, []
+    for op in main.operations:
+        if op.op_type == "const":
+            constants[op.outputs[0].name] = np.asarray(op.outputs[0].val)
+        elif op.op_type.startswith("constexpr_"):  # a smaller weight, unpacked
+            constants[op.outputs[0].name] = np.asarray(op.materialized_val_inference())
+        else:
+            names = {}
+            for name, var in op.inputs.items():
+                if var is not None:
+                    names[name] = [v.name for v in var] if isinstance(var, (list, tuple)) else var.name
+            operations.append(Operation(op.op_type, names, [_slot(var, var.name) for var in op.outputs]))
+    inputs = [_slot(var, name) for name, var in main.inputs.items()]
+    return Program(inputs, constants, operations, [var.name for var in main.outputs])
 
 
-def _operation(op: object) -> Operation:
-    """One coremltools operation as plain data; constants carry their value."""
-    outputs = [Slot(var.name, *_type(var)) for var in op.outputs]
-    if op.op_type == "const":
-        return Operation("const", {}, outputs, np.asarray(op.outputs[0].val))
-    if op.op_type.startswith("constexpr_"):
-        return Operation("const", {}, outputs, np.asarray(op.materialized_val_inference()))
-    names = {}
-    for name, var in op.inputs.items():
-        if var is not None:
-            names[name] = [v.name for v in var] if isinstance(var, (list, tuple)) else var.name
-    return Operation(op.op_type, names, outputs, None)
-
-
-def _type(var: object) -> tuple[tuple[int, ...], str]:
-    """Declared shape and element type ("fp16", "fp32", "int32", "bool", "str") of a variable."""
+def _slot(var: object, name: str) -> Slot:
+    """A variable's declared shape and element type."""
     from coremltools.converters.mil.mil import types
 
-    return tuple(int(n) for n in (var.shape or ())), types.builtin_to_string(var.dtype)
+    return Slot(name, tuple(int(n) for n in (var.shape or ())), types.builtin_to_string(var.dtype))

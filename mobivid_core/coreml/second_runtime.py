@@ -14,6 +14,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,32 +23,28 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mobivid_core.coreml.app import sample, tokens, torch_clip
+from mobivid_core.coreml.app import App, torch_clip
 from mobivid_core.coreml.bundle import Generator, timestep_tables
 from mobivid_core.coreml.export import mini_graphs
-from mobivid_core.coreml.graphs import Graph, additive
+from mobivid_core.coreml.graphs import Graph
 from mobivid_core.coreml.mil import relative_error
 from mobivid_core.errors import ExportError
 from mobivid_core.measure import intervals
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.phone.cpu_model import Processor, predict, record
+from mobivid_core.phone.cpu_model import Processor, record
 from mobivid_core.phone.turns import alternating_seconds
 from mobivid_core.profiles import Profile
 
 #: Largest relative error against torch, both in float32.
 GATE = 1e-4
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
-_PARTS = ("text_encoder", "dit", "decoder")
 
 
 def export_onnx(graph: Graph, folder: Path) -> Path:
-    """Write a graph as one self-contained ONNX file `<name>.onnx` in float32, at the shapes of its example inputs.
-
-    Raises:
-        ExportError: ONNX packages are missing, or torch cannot export the graph.
-    """
-    _require()
+    """Write a graph as one self-contained ONNX file `<name>.onnx` in float32, at the shapes of its example inputs."""
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise ExportError(f"the second runtime needs {', '.join(missing)}: pip install {' '.join(missing)}")
     path = folder / f"{graph.name}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -67,19 +64,14 @@ def smaller(path: Path) -> Path:
     The weights use 7 of the 8 bits: x86 processors without VNNI add products of bytes in 16 bits, which overflow. With
     all 8 bits a step was .30 off on such a processor, and right on others.
     """
-    _require()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     target = path.with_name(f"{path.stem}_int8.onnx")
     with _quiet():
         quantize_dynamic(
-            path,
-            target,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            per_channel=True,
-            reduce_range=True,
+            path, target, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, reduce_range=True,
             weight_type=QuantType.QInt8,
-        )
+        )  # fmt: skip
     return target
 
 
@@ -101,62 +93,48 @@ def _quiet() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class OnnxApp:
-    """Text encoder, transformer step and decoder as sessions, and the host's tables."""
+class OnnxApp(App):
+    """The parts as ONNX Runtime sessions."""
 
-    sessions: Mapping[str, object]  # part -> ONNX Runtime session
-    tables: dict[str, Tensor]  # from `bundle.timestep_tables`
     megabytes: float  # of the files
 
     @classmethod
     def load(cls, folder: Path, tables: dict[str, Tensor], *, threads: int, int8: bool = False) -> OnnxApp:
         """Open the three files of a folder; an operation runs in `threads` threads.
 
-        `int8` takes transformer and text encoder with 8-bit weights; the decoder's convolutions keep 32.
-
-        Raises:
-            ExportError: A file is missing.
+        `int8` takes transformer and text encoder with 8-bit weights; the decoder's convolutions keep 32. An ExportError
+        if a file is missing.
         """
-        _require()
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        sessions, size = {}, 0
-        for part in _PARTS:
-            path = folder / f"{part}{'_int8' if int8 and part != 'decoder' else ''}.onnx"
-            if not path.is_file():
-                raise ExportError(f"{path} is missing; `second_runtime.write_app` makes it")
-            sessions[part] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            size += path.stat().st_size
-        return cls(sessions, tables, size / 1e6)
-
-    def run(self, part: str, inputs: Mapping[str, Tensor]) -> Tensor:
-        """First output of one part."""
-        given = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in inputs.items()}
-        return torch.from_numpy(self.sessions[part].run(None, given)[0])
-
-    def clip(self, caption: str, noise: Tensor) -> Tensor:
-        """One clip (1, 3, T, H, W) of a caption and its noise (1, C, t, h, w)."""
-        ids, mask = tokens(caption)
-        text = self.run("text_encoder", {"input_ids": ids, "text_mask": additive(mask)})
-
-        def step(latents: Tensor, states: Tensor, text_mask: Tensor, modulation: Tensor) -> Tensor:
-            return self.run(
-                "dit", {"latents": latents, "text": states, "text_mask": text_mask, "modulation": modulation}
-            )
-
-        return self.run("decoder", {"latents": sample(step, noise, text, mask, self.tables)})
+        end = "_int8" if int8 else ""
+        paths = [folder / f"{name}.onnx" for name in (f"text_encoder{end}", f"dit{end}", "decoder")]
+        if missing := [path for path in paths if not path.is_file()]:
+            raise ExportError(f"{missing[0]} is missing; `second_runtime.write_app` makes it")
+        return cls(*(_session(path, threads) for path in paths), tables, sum(p.stat().st_size for p in paths) / 1e6)
 
 
-def write_app(parts: Iterable[Graph], folder: Path) -> list[Path]:
-    """Export every part in float32, and transformer and text encoder in int8 too; returns all files."""
-    files = []
+def _session(path: Path, threads: int) -> Callable[..., Tensor]:
+    """First output of a file on inputs in its own order."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> Tensor:
+        given = {name: np.ascontiguousarray(x.numpy()) for name, x in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, given)[0])
+
+    return run
+
+
+def write_app(parts: Iterable[Graph], folder: Path) -> None:
+    """Export every part in float32, and transformer and text encoder in int8 too."""
     for graph in parts:
         made = export_onnx(graph, folder)
-        files += [made] if graph.name == "decoder" else [made, smaller(made)]
-    return files
+        if graph.name != "decoder":
+            smaller(made)
 
 
 def compare(
@@ -165,24 +143,20 @@ def compare(
 ) -> tuple[pd.DataFrame, dict[str, Interval]]:  # fmt: skip
     """Parity and speed of a "float32" and an "int8" app beside torch in float32, in turns on this processor.
 
-    Parity takes all captions and noises, time the first: `runs` rounds of `repeats` clips, after one to warm up.
+    Parity takes all captions and noises, time the first: `runs` rounds of `repeats` clips, after one to warm up. An
+    ExportError if the float32 app is outside the gate.
 
     Returns:
         Rows with `runtime`, `MB`, `error` (largest relative one of any clip against torch), `ms a clip` (median),
         `frames/s`; and each app's speed over torch with its interval.
-
-    Raises:
-        ExportError: The float32 app is outside the gate.
     """
-    expected = [by_torch(*pair) for pair in pairs]
-    errors = {
-        n: max(relative_error(a.clip(*p), e) for p, e in zip(pairs, expected, strict=True)) for n, a in ours.items()
-    }
+    expected = [(pair, by_torch(*pair)) for pair in pairs]
+    errors = {name: max(relative_error(app.clip(*pair), e) for pair, e in expected) for name, app in ours.items()}
     if errors["float32"] > GATE:
         raise ExportError(f"ONNX Runtime's clips differ from torch's by {errors['float32']:.1e} (gate {GATE:.0e})")
-    work: dict[str, Callable[[], object]] = {"torch": lambda: by_torch(*pairs[0])}
-    work |= {name: lambda app=app: app.clip(*pairs[0]) for name, app in ours.items()}
-    rounds = [alternating_seconds(work, repeats) for _ in range(runs)]
+    work = {"torch": by_torch} | {name: app.clip for name, app in ours.items()}
+    calls = {name: partial(clip, *pairs[0]) for name, clip in work.items()}
+    rounds = [alternating_seconds(calls, repeats) for _ in range(runs)]
     seconds = {name: [one[name] for one in rounds] for name in work}
     rows = []
     for name in work:
@@ -200,33 +174,14 @@ def try_app(
 ) -> tuple[pd.DataFrame, dict[str, Interval]]:  # fmt: skip
     """Write a profile's app as ONNX files into `folder`, run both copies beside torch, and predict torch's time.
 
-    Args:
-        profile: Whose models.
-        generator: The transformer that goes onto the phone.
-        vae: Decodes.
-        pairs: Captions and noises.
-        threads: Of torch and of ONNX Runtime.
-        processor: From `phone.cpu_model.compare`: this machine as the device model sees it.
-        repeats: As in `compare`.
-        runs: As in `compare`.
-
-    Returns:
-        As `compare`, with `predicted ms` of torch's operations.
+    Torch and ONNX Runtime take as many `threads`. `processor`, from `phone.cpu_model.compare`, is this machine as the
+    device model sees it; the rest, and what comes back, is as in `compare`, with `predicted ms` of torch's operations.
     """
     tables = timestep_tables(generator.model, generator.sigmas)
     write_app(mini_graphs(profile), folder)
     apps = {name: OnnxApp.load(folder, tables, threads=threads, int8=name == "int8") for name in ("float32", "int8")}
-
-    def by_torch(caption: str, noise: Tensor) -> Tensor:
-        return torch_clip(generator.model, vae, caption, noise, tables)
-
+    by_torch = partial(torch_clip, generator.model, vae, tables=tables)
     table, speeds = compare(apps, by_torch, pairs, frames=profile.frames, repeats=repeats, runs=runs)
-    seconds = predict(record(lambda: by_torch(*pairs[0])), processor)
+    seconds = processor.seconds(record(partial(by_torch, *pairs[0])))
     table["predicted ms"] = [1e3 * seconds, None, None]
     return table, speeds
-
-
-def _require() -> None:
-    """Refuse early and in one line where an ONNX package is missing."""
-    if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        raise ExportError(f"the second runtime needs {', '.join(missing)}: pip install {' '.join(missing)}")

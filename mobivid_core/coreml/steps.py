@@ -78,16 +78,13 @@ class DiTStep(nn.Module):
         self.register_buffer("sin", sin)
 
     def forward(self, latents: Tensor, text: Tensor, text_mask: Tensor, modulation: Tensor) -> Tensor | tuple:
-        """One step, or its part.
+        """One step: velocity (1, C, t, h, w), or (token states, projected text) of a part before the last block.
 
         Args:
             latents: (1, C, t, h, w); token states (1, N, hidden) for a part that does not start at the first block.
             text: (1, L, D) token states of the text encoder; projected (1, L, hidden) for such a part.
             text_mask: (1, L), added to the scores.
             modulation: (1, 6 * blocks [+ 2 at the exit], hidden), from `host_modulation`.
-
-        Returns:
-            Velocity (1, C, t, h, w); before the last block (token states, projected text).
         """
         rows = modulation.split(1, dim=1)
         x = latents
@@ -107,10 +104,7 @@ def host_modulation(model: MobiVidTransformer3DModel, timesteps: Tensor) -> Tens
     """The small table that the host keeps: every modulation vector of every step, ready to multiply and add.
 
     In float16 the timestep embedding is wrong by up to 0.45 at t = 1000, and a few fixed steps need only a few rows.
-
-    Args:
-        model: The transformer.
-        timesteps: (n,) 1000 * sigma.
+    `timesteps` (n,) are 1000 * sigma.
 
     Returns:
         (n, 6 * blocks + 2, hidden): of each block shift, 1 + scale and gate of attention, then of the FFN; at the end
@@ -140,41 +134,34 @@ class DecoderStep(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """(1, C, t, h, w) -> (1, 3, T, H, W) in [-1, 1]."""
         z = (latents.squeeze(0).transpose(0, 1) + self.shift) * self.std
-        frames = self._linear(z)
-        if self.decoder_net is not None:
-            frames = frames + self._correction(z, frames)
-        return frames.clamp(-1, 1).transpose(0, 1).unsqueeze(0)
-
-    def _linear(self, z: Tensor) -> Tensor:
-        """Latent steps (t, C, h, w) -> frames (T, 3, H, W)."""
         split = self.linear_decoder.split
         parts = [split.first(z[:1])]
         if z.shape[0] > 1:
             rest = split.rest(z[1:])
             parts.append(rest.reshape(-1, rest.shape[1] // split.time, *z.shape[2:]))
-        return self.linear_decoder.frames(torch.cat(parts))
+        frames = self.linear_decoder.frames(torch.cat(parts))
+        if self.decoder_net is not None:
+            frames = frames + self._correction(z, frames)
+        return frames.clamp(-1, 1).transpose(0, 1).unsqueeze(0)
 
     def _correction(self, z: Tensor, frames: Tensor) -> Tensor:
-        """Latent steps and the linear frames -> what the convolutional net adds (T, 3, H, W)."""
-        net = self.decoder_net
+        """Latent steps (t, C, h, w) and linear frames (T, 3, H, W) -> what the convolutional net adds to the frames.
+
+        G groups of `time` frames are the batch; the first frame goes in as a still, and comes out as a group's mean.
+        """
+        net, size = self.decoder_net, frames.shape[2:]
         x = net.enter(z)
         for stage in net.stages:
             x = stage(x)
-        x = net.up(net.fine(net.before(x, 1))) + net.see(self._fold(frames, net.time))
+        x = net.up(net.fine(net.before(x, 1)))
+        filled = torch.cat([frames[:1]] * net.time + [frames[1:]])
+        groups = filled.reshape(-1, net.time, 3, *size).transpose(1, 2)
+        x = x + net.see(F.pixel_unshuffle(groups.reshape(groups.shape[0], -1, *size), 4))
         for hear, block in zip(net.hear, net.refine, strict=True):
             x = block(hear(x, 1))
-        return self._unfold(F.pixel_shuffle(net.out(F.silu(x)), 4), net.time)
-
-    def _fold(self, frames: Tensor, time: int) -> Tensor:
-        """Frames (T, 3, H, W) -> groups (G, 3 * time * 16, H / 4, W / 4), the first frame repeated as a still."""
-        filled = torch.cat([frames[:1]] * time + [frames[1:]])
-        groups = filled.reshape(-1, time, *frames.shape[1:]).transpose(1, 2)
-        return F.pixel_unshuffle(groups.reshape(groups.shape[0], -1, *frames.shape[2:]), 4)
-
-    def _unfold(self, groups: Tensor, time: int) -> Tensor:
-        """Groups (G, 3 * time, H, W) -> frames (T, 3, H, W); the first group gives the mean of its frames."""
-        split = groups.reshape(groups.shape[0], 3, time, *groups.shape[2:])
-        first = split[:1].mean(2)
+        shuffled = F.pixel_shuffle(net.out(F.silu(x)), 4)
+        groups = shuffled.reshape(shuffled.shape[0], 3, net.time, *size)
+        first = groups[:1].mean(2)
         if groups.shape[0] == 1:
             return first
-        return torch.cat([first, split[1:].transpose(1, 2).reshape(-1, 3, *groups.shape[2:])])
+        return torch.cat([first, groups[1:].transpose(1, 2).reshape(-1, 3, *size)])

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mobivid_core.coreml.convert import convert
+from mobivid_core.coreml.convert import compress, convert
 from mobivid_core.coreml.graphs import Graph
 from mobivid_core.coreml.mil import Program, execute, relative_error
 from mobivid_core.coreml.packages import Package, load_program
-from mobivid_core.coreml.weight_bits import compress
 
 #: Largest relative error (norm of the difference over norm) allowed in each mode, for the miniature models.
 GATES = {"fp32": 2e-6, "fp16": 2e-3}
@@ -85,10 +85,8 @@ def rounded_inputs(graph: Graph) -> dict[str, Tensor]:
 def convert_and_verify(graph: Graph, folder: Path) -> Verification:
     """Convert a graph, read the saved package back, and run it in both modes.
 
-    The graph's weights are rounded to float16 in place first: pass a copy of a model that is needed unrounded.
-
-    Raises:
-        ExportError: The conversion is refused, or the program read back cannot be run.
+    The graph's weights are rounded to float16 in place first: pass a copy of a model that is needed unrounded. An
+    ExportError if the conversion is refused, or the program read back cannot be run.
     """
     round_weights(graph.module.eval())
     inputs = rounded_inputs(graph)
@@ -103,41 +101,38 @@ def verify(graph: Graph, package: Package, program: Program | None = None, bits:
     """
     program = load_program(package.path) if program is None else program
     inputs = rounded_inputs(graph)
-    expected = _expected(graph, inputs)
-    errors = {}
-    for mode in GATES:
-        made = execute(program, inputs, mode)
-        errors[mode] = max(relative_error(made[name], value) for name, value in expected.items())
-    missed = bits == 16 and errors["fp16"] >= GATES["fp16"]
-    half = _torch_half_error(graph, inputs, expected) if missed else None
-    casts, rank = program.kinds().get("cast", 0), program.largest_rank()
-    return Verification(package, errors["fp32"], errors["fp16"], casts, rank, half, bits)
+    expected = _outputs(graph.module, inputs.values())
+    fp32, fp16 = (_largest_error([execute(program, inputs, m)[n] for n in graph.outputs], expected) for m in GATES)
+    missed = bits == 16 and fp16 >= GATES["fp16"]
+    half = _torch_half_error(graph, expected) if missed else None
+    casts = sum(operation.kind == "cast" for operation in program.operations)
+    return Verification(package, fp32, fp16, casts, program.largest_rank(), half, bits)
 
 
 def compress_and_verify(graph: Graph, verified: Verification, bits: int, folder: Path) -> Verification:
     """Store a verified package's weights in fewer bits, read the result back, and run it in both modes.
 
-    Its errors are against the graph with float16 weights: what the smaller weights cost in one call. Errors as in
-    `compress`, or an ExportError if the program read back cannot be run.
+    Its errors are against the graph with float16 weights: what the smaller weights cost in one call.
     """
     package = compress(verified.package, bits, folder / f"{graph.name}_{bits}bit.mlpackage")
     return verify(graph, package, bits=bits)
 
 
-def _expected(graph: Graph, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Output name -> what torch computes in float32."""
+def _outputs(module: nn.Module, inputs: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """What torch computes."""
     with torch.no_grad():
-        made = graph.module(*inputs.values())
-    return dict(zip(graph.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+        made = module(*inputs)
+    return made if isinstance(made, tuple) else (made,)
 
 
-def _torch_half_error(graph: Graph, inputs: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+def _largest_error(made: Iterable[Tensor], expected: Iterable[Tensor]) -> float:
+    return max(relative_error(ours.float(), theirs) for ours, theirs in zip(made, expected, strict=True))
+
+
+def _torch_half_error(graph: Graph, expected: tuple[Tensor, ...]) -> float:
     """Relative error of the model run by torch in float16: what the format costs, whoever computes."""
-    module = copy.deepcopy(graph.module).half()
-    with torch.no_grad():
-        made = module(*[t.half() if t.is_floating_point() else t for t in inputs.values()])
-    results = made if isinstance(made, tuple) else (made,)
-    return max(relative_error(r.float(), e) for r, e in zip(results, expected.values(), strict=True))
+    halves = (t.half() if t.is_floating_point() else t for t in graph.inputs.values())
+    return _largest_error(_outputs(copy.deepcopy(graph.module).half(), halves), expected)
 
 
 def corrupted_copy(package: Path, target: Path, count: int = 512) -> Path:

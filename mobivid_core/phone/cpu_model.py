@@ -33,7 +33,7 @@ from mobivid_core.phone.turns import alternating_seconds
 
 #: (grid, hidden width, heads of 64, FFN width): from a fifth of the mobile block's tokens and half its width to all.
 SIZES = (((3, 8, 12), 1024, 10, 3072), ((5, 10, 14), 1536, 15, 4608), ((7, 12, 16), 2048, 20, 6144))
-_TEXT_TOKENS = 77
+_HEAD_DIM, _TEXT_TOKENS = 64, 77
 #: Bytes read and written by one copying operation, at which the bandwidth is measured.
 _WORKING_SETS = tuple(2**n for n in range(19, 28))
 _PRODUCT = 1536
@@ -44,7 +44,6 @@ _VECTOR = 2**16
 class Recorded:
     """One operation of a run."""
 
-    name: str  # torch's
     flops: int = 0  # multiply-add = 2
     bytes: int = 0  # of the tensors read and written
     gelu: int = 0  # values that go through GELU
@@ -56,17 +55,19 @@ class Processor:
     """What the probes found."""
 
     flops_per_s: float  # of one large float32 matrix product
-    bandwidth: dict[int, float]  # working set in bytes -> bytes read and written per second
+    bandwidth: dict[int, float]  # working set in bytes -> bytes read and written per second, by rising sizes
     gelu_per_s: float  # on values in cache, as the next
     exp_per_s: float
 
-    def seconds(self, operation: Recorded) -> float:
-        """Time of one operation."""
-        sizes = sorted(self.bandwidth)
-        rate = np.interp(np.log2(max(operation.bytes, 1)), np.log2(sizes), [self.bandwidth[s] for s in sizes])
-        vector = operation.gelu / self.gelu_per_s + operation.exp / self.exp_per_s
+    def seconds(self, operations: Sequence[Recorded]) -> float:
+        """Time of recorded operations, one after the other."""
+        return sum(self._seconds(operation) for operation in operations)
+
+    def _seconds(self, one: Recorded) -> float:
+        rate = np.interp(np.log2(max(one.bytes, 1)), np.log2(list(self.bandwidth)), list(self.bandwidth.values()))
         # Attention's exp happens between its products, on the same core: the two add up. GELU stands alone.
-        return max(operation.flops / self.flops_per_s + vector, operation.bytes / float(rate))
+        compute = one.flops / self.flops_per_s + one.gelu / self.gelu_per_s + one.exp / self.exp_per_s
+        return max(compute, one.bytes / float(rate))
 
 
 class Recorder(TorchDispatchMode):
@@ -84,8 +85,17 @@ class Recorder(TorchDispatchMode):
         if not isinstance(made, Tensor):
             return out
         view = any(made.untyped_storage()._cdata == t.untyped_storage()._cdata for t in inputs)  # some are undeclared
-        if func._schema.is_mutable or not view:
-            self.operations.append(_recorded(func, args, out, made, inputs))
+        if view and not func._schema.is_mutable:
+            return out
+        moved = sum(t.numel() * t.element_size() for t in {id(t): t for t in (*inputs, made)}.values())
+        if "scaled_dot_product" in func._schema.name:
+            query, key = inputs[:2]
+            scores = query.numel() // query.shape[-1] * key.shape[-2]
+            self.operations.append(Recorded(4 * scores * query.shape[-1], moved, exp=scores))
+        else:
+            counter = flop_registry.get(func._overloadpacket)
+            flops = counter(*args, out_val=out) if counter else 0
+            self.operations.append(Recorded(flops, moved, made.numel() if func._schema.name == "aten::gelu" else 0))
         return out
 
 
@@ -96,21 +106,15 @@ def record(function: Callable[[], object]) -> list[Recorded]:
     return recorder.operations
 
 
-def predict(operations: Sequence[Recorded], processor: Processor) -> float:
-    """Seconds of recorded operations, one after the other."""
-    return sum(processor.seconds(operation) for operation in operations)
-
-
 def parts(grid: tuple[int, int, int], hidden: int, heads: int, ffn: int, seed: int = 0) -> dict[str, Callable]:
     """FFN, self-attention and whole block of one size with random weights, as functions to run."""
-    head_dim = 64
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         tokens = torch.randn(1, grid[0] * grid[1] * grid[2], hidden)
         text, modulation = torch.randn(1, _TEXT_TOKENS, hidden), torch.randn(1, 6, hidden)
-        feed_forward, attention = FeedForward(hidden, ffn), Attention(hidden, heads, head_dim)
-        block = TransformerBlock(hidden, head_dim, heads, heads, ffn)
-    table = rotary_table(grid, head_dim)
+        feed_forward, attention = FeedForward(hidden, ffn), Attention(hidden, heads, _HEAD_DIM)
+        block = TransformerBlock(hidden, _HEAD_DIM, heads, heads, ffn)
+    table = rotary_table(grid, _HEAD_DIM)
     return {
         "FFN": lambda: feed_forward(tokens),
         "attention": lambda: attention(tokens, table=table),
@@ -119,15 +123,9 @@ def parts(grid: tuple[int, int, int], hidden: int, heads: int, ffn: int, seed: i
 
 
 def compare(sizes: Sequence[tuple] = SIZES, *, repeats: int = 5, seed: int = 0) -> tuple[pd.DataFrame, Processor]:
-    """Predict and measure FFN, attention and block at each size on this processor.
+    """Predict and measure FFN, attention and block at each size, as `parts` takes it, on this processor.
 
-    Args:
-        sizes: (grid, hidden, heads, FFN width) each.
-        repeats: Rounds; each times every probe and every part once, and the fastest counts.
-        seed: Of weights and inputs.
-
-    Returns:
-        Rows with `part`, `tokens`, `hidden`, `predicted ms`, `measured ms`, `predicted / measured`, and the processor.
+    In each of `repeats` rounds every probe and every part is timed once, and the fastest counts.
     """
     work = {(size, name): run for size in sizes for name, run in parts(*size, seed=seed).items()}
     recorded = {key: record(run) for key, run in work.items()}
@@ -140,11 +138,10 @@ def compare(sizes: Sequence[tuple] = SIZES, *, repeats: int = 5, seed: int = 0) 
         _VECTOR / fastest["exp"],
     )
     rows = []
-    for (grid, hidden, heads, ffn), name in work:
-        key = (grid, hidden, heads, ffn), name
-        predicted, measured = 1e3 * predict(recorded[key], processor), 1e3 * fastest[key]
-        tokens = grid[0] * grid[1] * grid[2]
-        rows.append((name, tokens, hidden, predicted, measured, predicted / measured))
+    for key in work:
+        (grid, hidden, *_), name = key
+        predicted, measured = 1e3 * processor.seconds(recorded[key]), 1e3 * fastest[key]
+        rows.append((name, grid[0] * grid[1] * grid[2], hidden, predicted, measured, predicted / measured))
     columns = ["part", "tokens", "hidden", "predicted ms", "measured ms", "predicted / measured"]
     return pd.DataFrame(rows, columns=columns), processor
 
@@ -159,25 +156,8 @@ def _probes() -> dict[object, Callable[[], object]]:
     """Functions that time one property of the processor each."""
     a, b = torch.randn(_PRODUCT, _PRODUCT), torch.randn(_PRODUCT, _PRODUCT)
     values = torch.randn(_VECTOR)
-    probes: dict[object, Callable[[], object]] = {
-        "product": lambda: a @ b,
-        "gelu": lambda: F.gelu(values),
-        "exp": lambda: torch.exp(values),
-    }
+    probes = {"product": lambda: a @ b, "gelu": lambda: F.gelu(values), "exp": lambda: torch.exp(values)}
     for size in _WORKING_SETS:
         source = torch.randn(size // 8)  # as many bytes written as read
         probes["copy", size] = lambda source=source: source * 1.5
     return probes
-
-
-def _recorded(func: object, args: tuple, out: object, made: Tensor, inputs: list[Tensor]) -> Recorded:
-    """FLOPs, bytes and vector work of one operation."""
-    name = func._schema.name.removeprefix("aten::")
-    moved = sum(t.numel() * t.element_size() for t in {id(t): t for t in (*inputs, made)}.values())
-    if "scaled_dot_product" in name:
-        query, key = inputs[0], inputs[1]
-        scores = query.numel() // query.shape[-1] * key.shape[-2]
-        return Recorded(name, 4 * scores * query.shape[-1], moved, exp=scores)
-    counter = flop_registry.get(func._overloadpacket)
-    flops = counter(*args, out_val=out) if counter else 0
-    return Recorded(name, flops, moved, gelu=made.numel() if name == "gelu" else 0)

@@ -26,19 +26,15 @@ class Device:
     gb_s: float | None  # memory bandwidth in GB/s
     ram_gb: float | None
     evidence: str  # class of the weakest of these numbers
-    source: str
     other_tflops: float | None = None  # another figure of the peak, where sources disagree: a case, never averaged
 
 
 def load_devices() -> list[Device]:
     """All devices of data/paper/devices.csv; blank cells become None."""
     rows = devices().astype(object)
-    rows = rows.where(rows.notna(), None).to_dict("records")
-    return [
-        Device(r["device"] or r["chip"], r["chip"], r["engine"], r["fp16_tflops"], r["nominal_tops"],
-               r["dram_gb_s"], r["ram_gb"], r["evidence"], r["source"], r["fp16_tflops_other_case"])
-        for r in rows
-    ]  # fmt: skip
+    rows = rows.where(rows.notna(), None).assign(device=rows["device"].fillna(rows["chip"]))
+    columns = ["device", "chip", "engine", "fp16_tflops", "nominal_tops", "dram_gb_s", "ram_gb", "evidence"]
+    return [Device(*row) for row in rows[[*columns, "fp16_tflops_other_case"]].itertuples(index=False)]
 
 
 def find_device(chip: str, engine: str = NEURAL_ENGINE) -> Device:
@@ -51,10 +47,9 @@ def find_device(chip: str, engine: str = NEURAL_ENGINE) -> Device:
 
 
 def with_assumed_peak(device: Device) -> Device:
-    """A device whose float16 peak is unknown, with half of its advertised integer peak: a scenario, class `assumed`.
+    """A device of unknown float16 peak with half of its integer peak, where that is known: a scenario, class `assumed`.
 
-    That is what data/paper/devices.csv takes for Apple's 35 TOPS chips. A device with a known peak, or with neither,
-    comes back unchanged.
+    That is what data/paper/devices.csv takes for Apple's 35 TOPS chips. Other devices come back unchanged.
     """
     if device.tflops is not None or device.int8_tops is None:
         return device

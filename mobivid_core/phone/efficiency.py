@@ -60,10 +60,8 @@ def calibration_rows(peaks: Mapping[str, float] | None = None) -> pd.DataFrame:
 
     `peaks` (chip -> float16 TFLOP/s) are taken instead of the table's.
     """
-    known = {d.chip: d.tflops for d in load_devices() if d.engine == NEURAL_ENGINE and d.tflops is not None}
-    known |= peaks or {}
-    rows = calibration()
-    rows = rows[rows["chip"].isin(known)].reset_index(drop=True)
+    known = {d.chip: d.tflops for d in load_devices() if d.engine == NEURAL_ENGINE and d.tflops} | (peaks or {})
+    rows = calibration().query("chip in @known").reset_index(drop=True)
     rows["fp16_tflops"] = rows["chip"].map(known)
     rows["efficiency"] = rows["tflop_per_iteration"] * rows["iterations_per_s"] / rows["fp16_tflops"]
     return rows
@@ -74,10 +72,7 @@ def fit_efficiency(rows: pd.DataFrame | None = None) -> Efficiency:
 
     The prediction's variance is s_w^2 (1 + 1/W) + s_c^2: s_w^2 of the W workloads' means, s_c^2 of the chips' mean
     deviations from their workloads. Its degrees of freedom are Satterthwaite's. `rows` have `chip`, `workload` and
-    `efficiency`; None takes all anchors.
-
-    Raises:
-        ParameterError: Fewer than two workloads, or no workload on two chips: a spread is missing.
+    `efficiency`; None takes all anchors. A ParameterError if a spread is missing.
     """
     rows = calibration_rows() if rows is None else rows
     logs = np.log(rows["efficiency"].astype(float))
@@ -97,12 +92,10 @@ def fit_efficiency(rows: pd.DataFrame | None = None) -> Efficiency:
 def leave_one_out(by: str) -> pd.DataFrame:
     """Predict the published speeds of each "chip" (or "workload") from the others'.
 
-    Returns:
-        The calibration rows with `predicted_per_s`, relative `error`, the efficiency's interval `low` to `high`, and
-        whether it `covers`.
+    Adds `predicted_per_s`, relative `error`, the efficiency's interval `low` to `high`, and whether it `covers` to the
+    calibration rows.
     """
-    rows = calibration_rows()
-    parts = []
+    rows, parts = calibration_rows(), []
     for value in rows[by].unique():
         held, fit = rows[rows[by] == value].copy(), fit_efficiency(rows[rows[by] != value])
         held["low"], held["high"] = fit.interval()
@@ -124,41 +117,30 @@ def left_out_errors() -> pd.DataFrame:
         found = leave_one_out(by)
         errors = found.groupby(by, sort=False)["error"].median()
         lines.append((f"each {by} in turn", len(errors), errors.median(), errors.max(), found["covers"].mean()))
-        if by == "workload":
-            for name, part in found.groupby(by, sort=False):
-                lines.append((name, len(part), part["error"].median(), part["error"].max(), part["covers"].mean()))
+    for name, part in found.groupby("workload", sort=False):
+        lines.append((name, len(part), part["error"].median(), part["error"].max(), part["covers"].mean()))
     columns = ["left out", "n", "median error", "largest error", f"inside the {LEVEL:.0%} interval"]
     return pd.DataFrame(lines, columns=columns)
 
 
 def fps_interval(
-    stages: Sequence[Stage], device: Device, efficiency: Efficiency, frames: int, *, level: float = LEVEL,
-    decoder_tflop: tuple[float, float] | None = None, seed: int = 0,
+    stages: Sequence[Stage], device: Device, efficiency: Efficiency, frames: int, *,
+    decoder_tflop: tuple[float, float] = (0, 0), seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """Predicted frames/s of a clip of so many frames with its interval: (median, low, high).
+    """Predicted frames/s of a clip of so many frames with its interval: (median, low, high), by Monte Carlo draws.
 
-    Args:
-        stages: From `clip_stages`; without a decoder if `decoder_tflop` is given.
-        device: With a known peak.
-        efficiency: From `fit_efficiency`.
-        frames: Of a clip.
-        level: Probability inside the interval.
-        decoder_tflop: Smallest and largest cost of an unknown decoder, drawn evenly between them.
-        seed: Of the Monte Carlo draws.
-
-    Raises:
-        ParameterError: The device's peak is unknown.
+    `stages` leave out a decoder of unknown cost, which is drawn evenly between the two ends of `decoder_tflop`. A
+    ParameterError if the device's peak is unknown.
     """
     if device.tflops is None:
         raise ParameterError(f"no float16 peak is known for {device.chip}; only the bandwidth bounds it")
-    rng = np.random.default_rng(seed + 1)
-    extra = np.zeros(_DRAWS) if decoder_tflop is None else rng.uniform(*decoder_tflop, size=_DRAWS)
+    extra = np.random.default_rng(seed + 1).uniform(*decoder_tflop, size=_DRAWS)
     rates = [
         frames / (clip_seconds(stages, device, e) + tflop / (e * device.tflops))
         for e, tflop in zip(efficiency.draws(_DRAWS, seed), extra, strict=True)
     ]
-    low, middle, high = np.quantile(rates, [0.5 - level / 2, 0.5, 0.5 + level / 2])
-    kind = f"{100 * level:.0f} % prediction"
+    low, middle, high = np.quantile(rates, [0.5 - LEVEL / 2, 0.5, 0.5 + LEVEL / 2])
+    kind = f"{100 * LEVEL:.0f} % prediction"
     return Interval(middle, low, high, kind=kind, over="published workloads", n=efficiency.workloads)
 
 
@@ -168,15 +150,11 @@ def fps_cases(
     """Frames/s for each figure of a device's peak, and one interval that holds all cases; arguments as `fps_interval`.
 
     A measured speed on the chip itself needs no peak: the anchors of this chip give a last case each, without an
-    interval. The anchors are fitted anew in each case, since their own efficiencies rest on the same peak.
-
-    Returns:
-        Rows with `case`, `TFLOP/s`, `typical efficiency`, `frames/s`, `low`, `high`; and the first case's value between
-        the lowest and the highest end of all cases.
+    interval. The anchors are fitted anew in each case, since their own efficiencies rest on the same peak. The interval
+    has the first case's value between the lowest and the highest end of all.
     """
     rows = []
-    peaks = [p for p in (device.tflops, device.other_tflops) if p is not None]
-    for peak in peaks:
+    for peak in filter(None, (device.tflops, device.other_tflops)):
         fit = fit_efficiency(calibration_rows({device.chip: peak}))
         made = fps_interval(stages, replace(device, tflops=peak), fit, frames, decoder_tflop=decoder_tflop, seed=seed)
         rows.append((f"nominal peak {peak:g} TFLOP/s", peak, fit.typical, *made))
@@ -184,9 +162,8 @@ def fps_cases(
     held = Interval(rows[0][3], low, high, kind=made.kind, over=made.over, n=made.n)
     own = calibration_rows()
     for anchor in own[own["chip"] == device.chip].itertuples():
-        rate = frames / (clip_seconds(stages, device, anchor.efficiency) + sum(decoder_tflop) / 2
-                         / (anchor.efficiency * device.tflops))  # fmt: skip
         reached = anchor.efficiency * device.tflops
+        rate = frames / (clip_seconds(stages, device, anchor.efficiency) + sum(decoder_tflop) / 2 / reached)
         rows.append((f"as fast as {anchor.workload} there", reached, 1.0, rate, math.nan, math.nan))
     columns = ["case", "TFLOP/s", "typical efficiency", "frames/s", "low", "high"]
     return pd.DataFrame(rows, columns=columns), held

@@ -29,8 +29,6 @@ CHUNK_BYTES = 1e9
 BUFFER_BYTES = 2**32
 #: Share of a phone's memory that an app may fill before the system ends it: `assumed`.
 APP_SHARE = 0.5
-#: T5 v1.1 XXL's encoder: 24 layers of 4096, 64 heads of 64, a gated FFN of 10,240, 32,128 embeddings.
-_T5 = (24, 4096, 10_240, 32_128)
 _BITS = (16, 8, 6, 4)
 _NAMED = {"mobile": MOBILE, "server": SERVER}
 
@@ -39,16 +37,13 @@ _NAMED = {"mobile": MOBILE, "server": SERVER}
 class Model:
     """What a configuration says."""
 
-    name: str  # as given
     sizes: DiTConfig  # of the transformer
-    kind: str  # "mobivid" or "ltx"
-    text_tokens: int
+    kind: str = "mobivid"  # or "ltx"
+    text_tokens: int = 77
 
     def decoder(self, grid: Grid) -> LayerCount:
         """LTX-Video's own decoder for its transformers, else the light one at as many latent channels."""
-        if self.kind == "ltx":
-            return ltx_decoder_counts(grid)
-        return light_decoder_counts(grid, latent_channels=self.sizes.in_channels)
+        return ltx_decoder_counts(grid) if self.kind == "ltx" else light_decoder_counts(grid, self.sizes.in_channels)
 
     def text_encoder(self) -> LayerCount:
         """T5 v1.1 XXL for 4096-wide states, else CLIP ViT-L/14's sizes."""
@@ -63,27 +58,23 @@ class Model:
 def read_model(where: str) -> Model:
     """A model from "mobile", "server", a folder with a config.json, or such a file.
 
-    diffusers' `LTXVideoTransformer3DModel` and this project's transformers are understood.
-
-    Raises:
-        ParameterError: Nothing is there, or the file describes another kind of model.
+    diffusers' `LTXVideoTransformer3DModel` and this project's transformers are understood; a ParameterError if nothing
+    is there, or the file describes another kind of model.
     """
     if where in _NAMED:
-        return Model(where, _NAMED[where], "mobivid", 77)
+        return Model(_NAMED[where])
     path = Path(where).expanduser()
-    folders = [path / "config.json", path / "transformer" / "config.json"]
-    path = next((p for p in (path, *folders) if p.is_file()), None)
+    path = next((p for p in (path, path / "config.json", path / "transformer" / "config.json") if p.is_file()), None)
     if path is None:
         raise ParameterError(f"{where!r} is neither {', '.join(_NAMED)}, nor a folder or file with a config.json")
     config = read_json(path, None)
     name = config.get("_class_name") if isinstance(config, dict) else None
     try:
         if name == "LTXVideoTransformer3DModel":
-            return Model(where, _ltx_sizes(config), "ltx", 128)
+            return Model(_ltx_sizes(config), "ltx", 128)
         if name == "MobiVidTransformer3DModel":
-            units = (tuple(config[k]) for k in ("self_heads", "cross_heads", "ffn_widths"))
-            sizes = DiTConfig(config["hidden"], config["head_dim"], *units, config["in_channels"], config["text_dim"])
-            return Model(where, sizes, "mobivid", 77)
+            widths = ("hidden", "head_dim", "self_heads", "cross_heads", "ffn_widths", "in_channels", "text_dim")
+            return Model(DiTConfig.from_kwargs({width: config[width] for width in widths}))
     except (KeyError, TypeError, ValueError) as error:
         raise ParameterError(f"{path} is no complete configuration: {error!r}") from error
     raise ParameterError(f"{path} describes {name!r}; expected LTXVideoTransformer3DModel or MobiVidTransformer3DModel")
@@ -99,7 +90,8 @@ def _ltx_sizes(config: dict) -> DiTConfig:
 
 
 def _t5_counts(tokens: int) -> LayerCount:
-    layers, hidden, ffn, vocabulary = _T5
+    """T5 v1.1 XXL's encoder: 24 layers of 4096, 64 heads of 64, a gated FFN of 10,240, 32,128 embeddings."""
+    layers, hidden, ffn, vocabulary = 24, 4096, 10_240, 32_128
     matrices = layers * (4 * hidden * hidden + 3 * hidden * ffn)
     params = matrices + vocabulary * hidden
     flops = 2 * tokens * matrices + layers * 4 * tokens * tokens * hidden
@@ -109,9 +101,8 @@ def _t5_counts(tokens: int) -> LayerCount:
 def package_table(model: Model, grid: Grid) -> pd.DataFrame:
     """Size of each package at each number of bits, against the limits.
 
-    Returns:
-        Rows with `package`, `bits`, `MB`, `one weight file` (below 2 GiB), and `parts` (packages of at most 1 GB;
-        weights of 6 bits or fewer may stay in one file).
+    Rows have `package`, `bits`, `MB`, `one weight file` (below 2 GiB), and `parts` (packages of at most 1 GB; weights
+    of 6 bits or fewer may stay in one file).
     """
     rows = []
     for name, count in model.packages(grid).items():
@@ -151,27 +142,21 @@ def peak_memory(model: Model, grid: Grid, bits: int = 16) -> dict[str, float]:
 def advice(model: Model, grid: Grid, frames: int, size: tuple[int, int], devices: Sequence[Device]) -> list[str]:
     """What to change so that the model fits, one sentence each; empty if it does as it is."""
     said = []
-    table = package_table(model, grid).set_index(["package", "bits"])
-    for name in ("transformer", "decoder", "text encoder"):
-        whole = table.loc[(name, 16)]
+    for name, rows in package_table(model, grid).groupby("package", sort=False):
+        whole, *_, least = rows.to_dict("records")
         if whole["parts"] == 1:
             continue
-        fits = next((b for b in _BITS[1:] if table.loc[(name, b), "parts"] == 1), None)
-        smaller = (
-            f"or store {fits}-bit weights ({table.loc[(name, fits), 'MB']:,.0f} MB)"
-            if fits
-            else (f"or, with 4-bit weights, into {table.loc[(name, 4), 'parts']}")
-        )
         refused = "" if whole["one weight file"] else ", a file that the Neural Engine refuses"
+        smaller = f"or, with 4-bit weights, into {least['parts']}"
+        if fits := next(rows[rows["parts"] == 1].itertuples(), None):
+            smaller = f"or store {fits.bits}-bit weights ({fits.MB:,.0f} MB)"
         said.append(
             f"{name}: {whole['MB']:,.0f} MB in float16{refused}; cut it into {whole['parts']} packages {smaller}"
         )
     buffers = buffer_table(model, grid, frames, size)
     for row in buffers[~buffers["below 4 GiB"]].itertuples():
-        said.append(
-            f"{row.tensor}: {row.MB:,.0f} MB exceed one buffer; work in {math.ceil(row.MB / 4295)} tiles or shrink "
-            "the clip"
-        )
+        tiles = math.ceil(row.MB / 4295)
+        said.append(f"{row.tensor}: {row.MB:,.0f} MB exceed one buffer; work in {tiles} tiles or shrink the clip")
     needs = {b: peak_memory(model, grid, b) for b in _BITS}
     for ram in sorted({d.ram_gb for d in devices if d.ram_gb}):
         room, chips = APP_SHARE * ram, ", ".join(d.chip for d in devices if d.ram_gb == ram)

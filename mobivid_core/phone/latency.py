@@ -16,15 +16,15 @@ from mobivid_core.phone.efficiency import fit_efficiency
 from mobivid_core.phone.roofline import clip_seconds, clip_stages
 from mobivid_core.prune.costs import LinearCost
 
+#: Units of a block -> how many of them one difference removes from each block.
+_KINDS = {"self_heads": 1, "cross_heads": 1, "ffn_widths": 64}
+
 
 def latency_cost(sizes: DiTConfig, device: Device, grid: Grid, server: DiTConfig = SERVER) -> LinearCost:
     """Seconds of one forward pass of the server model on a device, spread over the units of a model of `sizes`.
 
-    Args:
-        sizes: The model to be pruned: the server itself, or a uniform miniature of the same proportions.
-        device: With a known float16 peak.
-        grid: Latent grid (t, h, w) of the server's clip.
-        server: What the miniature stands for.
+    The model to be pruned is the `server` itself, or a uniform miniature that stands for it; `grid` (t, h, w) is the
+    latent grid of the server's clip, and the device's float16 peak is known.
     """
     efficiency = fit_efficiency().typical
 
@@ -32,21 +32,11 @@ def latency_cost(sizes: DiTConfig, device: Device, grid: Grid, server: DiTConfig
         return clip_seconds(clip_stages(config, grid, steps=1), device, efficiency)
 
     whole, n = seconds(server), server.blocks
-    fewer = {
-        "self_heads": replace(server, self_heads=tuple(h - 1 for h in server.self_heads)),
-        "cross_heads": replace(server, cross_heads=tuple(h - 1 for h in server.cross_heads)),
-        "ffn_widths": replace(server, ffn_widths=tuple(f - 64 for f in server.ffn_widths)),
-    }
-    head, cross, neurons = ((whole - seconds(config)) / n for config in fewer.values())
-    shorter = {k: getattr(server, k)[1:] for k in ("self_heads", "cross_heads", "ffn_widths")}
-    block = whole - seconds(replace(server, **shorter))
-    bare = block - server.self_heads[0] * head - server.cross_heads[0] * cross - server.ffn_widths[0] * neurons / 64
-    per_block = n / sizes.blocks
-    return LinearCost(
-        unit="seconds",
-        fixed=whole - n * block,
-        block=per_block * max(bare, 0.0),
-        self_head=per_block * head * server.self_heads[0] / sizes.self_heads[0],
-        cross_head=per_block * cross * server.cross_heads[0] / sizes.cross_heads[0],
-        neuron=per_block * neurons / 64 * server.ffn_widths[0] / sizes.ffn_widths[0],
-    )
+    block = bare = whole - seconds(replace(server, **{kind: getattr(server, kind)[1:] for kind in _KINDS}))
+    per_block, prices = n / sizes.blocks, []
+    for kind, removed in _KINDS.items():
+        widths = getattr(server, kind)
+        unit = (whole - seconds(replace(server, **{kind: tuple(w - removed for w in widths)}))) / n / removed
+        bare -= widths[0] * unit
+        prices.append(per_block * unit * widths[0] / getattr(sizes, kind)[0])
+    return LinearCost("seconds", whole - n * block, per_block * max(bare, 0.0), *prices)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from statistics import median
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -28,11 +28,8 @@ def ratio_name(ratio: Grid) -> str:
 def denoiser_costs(ratios: list[Grid], server: DiTConfig, mobile: DiTConfig) -> pd.DataFrame:
     """Counts for the paper's clip of 49 frames of 512 x 384 at each compression ratio, one row a ratio; `derived`.
 
-    The server model takes 40 steps with guidance, the mobile one 4 without.
-
-    Returns:
-        Tokens, TFLOP per forward pass and per clip, the share of attention scores, and activation memory in MB (fp16:
-        the largest layer's with fused attention, and with the scores stored).
+    The server model takes 40 steps with guidance, the mobile one 4 without. Activation memory is of float16: the
+    largest layer's with fused attention, and with the scores stored.
     """
     rows = []
     for ratio in ratios:
@@ -62,7 +59,7 @@ def denoiser_seconds(sizes: DiTConfig, shapes: Mapping[str, tuple[int, ...]], re
     for name, shape in shapes.items():
         model = MobiVidTransformer3DModel.from_sizes(replace(sizes, in_channels=shape[0])).eval()
         calls[name] = partial(model, torch.randn(1, *shape), torch.tensor([500.0]), text, mask)
-    return {name: float(np.median(own)) for name, own in alternating_seconds(calls, repeats).items()}
+    return {name: median(own) for name, own in alternating_seconds(calls, repeats).items()}
 
 
 @torch.no_grad()
@@ -70,14 +67,10 @@ def decoder_seconds(vaes: Mapping[str, object], shape: tuple[int, ...], repeats:
     """Median seconds to decode one clip (3, T, H, W) by each VAE, in one run."""
     still = torch.zeros(1, *shape)
     calls = {name: partial(vae.decode_latents, vae.eval().encode_latents(still)) for name, vae in vaes.items()}
-    return {name: float(np.median(own)) for name, own in alternating_seconds(calls, repeats).items()}
+    return {name: median(own) for name, own in alternating_seconds(calls, repeats).items()}
 
 
 def pareto(costs: list[float], qualities: list[float]) -> list[bool]:
     """Which points no other beats: none is as cheap and better, or cheaper and as good."""
-    return [
-        not any(
-            (c <= cost and q > quality) or (c < cost and q >= quality) for c, q in zip(costs, qualities, strict=True)
-        )
-        for cost, quality in zip(costs, qualities, strict=True)
-    ]
+    points = list(zip(costs, qualities, strict=True))
+    return [not any((c <= x and q > y) or (c < x and q >= y) for c, q in points) for x, y in points]

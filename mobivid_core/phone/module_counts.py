@@ -25,10 +25,13 @@ DIT_KINDS = {
 }  # fmt: skip
 
 
-def module_counts(module: nn.Module, *inputs: object) -> LayerCount:
-    """Counts of a whole module, called as `module(*inputs)`, at two bytes a value.
+def module_counts(
+    module: nn.Module, *inputs: object, leaves: type[nn.Module] = nn.Module, **keywords: int
+) -> LayerCount:
+    """Counts of a whole module, called as `module(*inputs, **keywords)`, at two bytes a value.
 
-    Peak and traffic are taken over leaf modules (input + output), so they leave out tensors kept for skip paths.
+    Peak and traffic are taken over leaf modules of the type `leaves` (input + output), so they leave out tensors kept
+    for skip paths.
     """
     touched: list[int] = []
 
@@ -36,10 +39,11 @@ def module_counts(module: nn.Module, *inputs: object) -> LayerCount:
         tensors = [value for value in tree_leaves((args, output)) if isinstance(value, torch.Tensor)]
         touched.append(sum(tensor.numel() for tensor in tensors))
 
-    hooks = [leaf.register_forward_hook(note) for leaf in module.modules() if not list(leaf.children())]
+    ends = [leaf for leaf in module.modules() if isinstance(leaf, leaves) and not list(leaf.children())]
+    hooks = [leaf.register_forward_hook(note) for leaf in ends]
     try:
         with _counting(module) as counter:
-            module(*inputs)
+            module(*inputs, **keywords)
     finally:
         for hook in hooks:
             hook.remove()

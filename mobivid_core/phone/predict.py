@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mobivid_core.command import CommandParser, at_least_one, run_command
-from mobivid_core.models.counts import Grid, latent_grid
-from mobivid_core.phone.devices import NEURAL_ENGINE, Device, load_devices
+from mobivid_core.models.counts import latent_grid
+from mobivid_core.phone.devices import NEURAL_ENGINE, load_devices
 from mobivid_core.phone.efficiency import LEVEL, fit_efficiency, fps_interval
 from mobivid_core.phone.fit import Model, advice, buffer_table, package_table, peak_memory, read_model
 from mobivid_core.phone.roofline import clip_stages, seconds_by_kind
@@ -29,36 +29,27 @@ def predict(model: Model, frames: int, size: tuple[int, int], steps: int, guidan
     Returns:
         `seconds` (a row a device: seconds by stage at the typical efficiency, whole clip with its interval, frames/s
         with its interval), `packages`, `buffers` (tables), `memory` (gigabytes) and `advice` (sentences).
-
-    Raises:
-        ParameterError: A size that the VAE's ratio does not divide.
     """
     grid = latent_grid(frames, size[1], size[0])
     phones = [d for d in load_devices() if d.engine == NEURAL_ENGINE and d.tflops]
-    return {
-        "seconds": _seconds(model, grid, frames, steps, guidance, phones),
-        "packages": package_table(model, grid),
-        "buffers": buffer_table(model, grid, frames, size),
-        "memory": peak_memory(model, grid),
-        "advice": advice(model, grid, frames, size, phones),
-    }
-
-
-def _seconds(
-    model: Model, grid: Grid, frames: int, steps: int, guidance: bool, phones: Sequence[Device]
-) -> pd.DataFrame:
-    fit, rows = fit_efficiency(), []
     stages = clip_stages(
         model.sizes, grid, text_tokens=model.text_tokens, steps=steps, guidance=guidance, decoder=model.decoder(grid),
         text_encoder=model.text_encoder(),
     )  # fmt: skip
+    fit, seconds = fit_efficiency(), []
     for device in phones:
         rate = fps_interval(stages, device, fit, frames)
         kinds = seconds_by_kind(stages, device, fit.typical)
         row = {"chip": device.chip} | kinds | {"whole clip": sum(kinds.values())}
         row |= {"fastest": frames / rate.high, "slowest": frames / rate.low}
-        rows.append(row | {"frames/s": rate.value, "low": rate.low, "high": rate.high, "peak": device.evidence})
-    return pd.DataFrame(rows)
+        seconds.append(row | {"frames/s": rate.value, "low": rate.low, "high": rate.high, "peak": device.evidence})
+    return {
+        "seconds": pd.DataFrame(seconds),
+        "packages": package_table(model, grid),
+        "buffers": buffer_table(model, grid, frames, size),
+        "memory": peak_memory(model, grid),
+        "advice": advice(model, grid, frames, size, phones),
+    }
 
 
 def _parsed_size(text: str) -> tuple[int, int, int]:

@@ -24,18 +24,12 @@ def prediction_table(
     stages: Sequence[Stage], efficiency: Efficiency, frames: int, *, decoder_tflop: tuple[float, float],
     weights_gb: float, gpu_efficiency: float,
 ) -> pd.DataFrame:  # fmt: skip
-    """Frames/s of every device for one clip.
+    """Frames/s of every device for one clip, whose `stages` leave out the decoder.
 
-    Args:
-        stages: Without decoder.
-        efficiency: Fitted on Apple's Neural Engines; other makers' NPUs borrow it.
-        frames: Of a clip.
-        decoder_tflop: Range of the unknown decoder's cost.
-        weights_gb: Bytes of the transformer's weights / 1e9, compared with the device's memory.
-        gpu_efficiency: Share of a server GPU's peak that the paper's own A100 speed implies.
+    `efficiency` was fitted on Apple's Neural Engines, `gpu_efficiency` is implied by the paper's own A100 speed;
+    `weights_gb` (1e9 bytes) are the transformer's, compared with the device's memory.
     """
-    rows = []
-    traffic = sum(s.repeats * s.gigabytes for s in stages)
+    rows, traffic = [], sum(s.repeats * s.gigabytes for s in stages)
     for listed in load_devices():
         device = with_assumed_peak(listed)
         row = {"device": device.name, "chip": device.chip, "engine": device.engine}
@@ -104,10 +98,9 @@ def table_one(
 
     Args:
         models: (name, evidence of its sizes, parameters, passes a clip) in the paper's order.
-        stages: Name -> operations of one clip without decoder, of `frames` frames for all.
+        stages: Name -> operations of one clip of `frames` frames, without decoder.
         published: Name -> "params (B)", "A100 frames/s", "iPhone frames/s"; a missing one stays blank.
-        decoder_tflop: Range of the decoder's cost on the phone.
-        efficiency: Of the phone's Neural Engine.
+        decoder_tflop: Range of the decoder's cost on the phone, whose Neural Engine reaches `efficiency`.
     """
     rows = []
     for name, evidence, params, passes in models:
@@ -132,19 +125,13 @@ def speed_surface(
 
     The decoder's cost grows with the latent tokens.
     """
-    table = {}
-    for n in steps:
-        table[f"{n} steps"] = {}
-        for name, (grid, frames) in grids.items():
-            work = clip_stages(cfg, grid, steps=n)
-            decoder = decoder_tflop_per_token * grid[0] * grid[1] * grid[2]
-            table[f"{n} steps"][name] = example_rate(work, decoder, device, efficiency, frames)
+
+    def rate(grid: Grid, frames: int, n: int) -> float:
+        decoder = decoder_tflop_per_token * math.prod(grid)
+        return example_rate(clip_stages(cfg, grid, steps=n), decoder, device, efficiency, frames)
+
+    table = {f"{n} steps": {name: rate(*clip, n) for name, clip in grids.items()} for n in steps}
     return pd.DataFrame(table).rename_axis("clip")
-
-
-def implied_efficiency(tflop: float, frames: int, fps: float, device: Device) -> float:
-    """Share of a device's peak that a published frame rate implies."""
-    return tflop * fps / frames / device.tflops if device.tflops else math.nan
 
 
 def example_rate(

@@ -12,10 +12,10 @@ import itertools
 import json
 import math
 import re
-import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 
@@ -50,8 +50,8 @@ class DeviceRecord:
         """Row of a table: medians, evidence and source."""
         return {
             "device": self.device, "os": self.os_version, "units": self.compute_units, "package": self.package,
-            "load ms": statistics.median(self.load_ms) if self.load_ms else None,
-            "predict ms": statistics.median(self.predict_ms), "samples": len(self.predict_ms),
+            "load ms": median(self.load_ms) if self.load_ms else None,
+            "predict ms": median(self.predict_ms), "samples": len(self.predict_ms),
             "thermal": self.thermal_state, "evidence": "third-party", "source": self.source,
         }  # fmt: skip
 
@@ -68,7 +68,7 @@ def keep_record(record: DeviceRecord, folder: Path) -> Path:
     taken = {path.name.casefold() for path in folder.glob("*")}  # some disks do not tell capitals apart
     names = itertools.chain([f"{stem}.json"], (f"{stem}-{n}.json" for n in itertools.count(2)))
     path = next(folder / name for name in names if name.casefold() not in taken or _holds(folder / name, record))
-    write_record(record, path)
+    write_json(path, asdict(record))
     return path
 
 
@@ -77,11 +77,6 @@ def _holds(path: Path, record: DeviceRecord) -> bool:
         return read_record(path) == record
     except ParameterError:
         return False
-
-
-def write_record(record: DeviceRecord, path: Path) -> None:
-    """Save a record as JSON."""
-    write_json(path, asdict(record))
 
 
 def read_record(path: Path) -> DeviceRecord:
@@ -114,11 +109,7 @@ def verified_packages(bundle: Path) -> dict[str, dict]:
 
 
 def import_record(path: Path, verified: Collection[str]) -> DeviceRecord:
-    """Read a record and tie it to a package that passed verification on this machine, by its SHA-256.
-
-    Raises:
-        ParameterError: The record is malformed, or of a package that was not verified.
-    """
+    """Read a record; a ParameterError if it is of no package that passed verification here, by its SHA-256."""
     record = read_record(path)
     if record.sha256 not in verified:
         raise ParameterError(
@@ -129,11 +120,7 @@ def import_record(path: Path, verified: Collection[str]) -> DeviceRecord:
 
 
 def load_records(folder: Path, verified: Collection[str]) -> pd.DataFrame:
-    """All records (`*.json`) of a folder that may be missing, one row each; every one must be of a verified package.
-
-    Raises:
-        ParameterError: A record is malformed, or of a package that was not verified.
-    """
+    """All records (`*.json`) of a folder that may be missing, one row each; errors as `import_record`."""
     return pd.DataFrame([import_record(path, verified).as_row() for path in sorted(folder.glob("*.json"))])
 
 
@@ -141,32 +128,26 @@ def compose(records: Sequence[DeviceRecord], verified: Mapping[str, dict]) -> di
     """Seconds a clip by package, of the whole "clip", and "frames/s", from records of its packages.
 
     Each package runs as often as the clip needs it. The transformer counts once: its whole or its parts where they were
-    timed, else one block times their number.
-
-    Raises:
-        ParameterError: Records of several devices, systems or settings, several of one package, or no record of the
-            transformer or the decoder.
+    timed, else one block times their number. A ParameterError if the records are of several devices, systems or
+    settings, several are of one package, or none is of the transformer or the decoder.
     """
     if len({(r.device, r.os_version, r.compute_units) for r in records}) != 1:
         raise ParameterError("a clip is composed from records of one device, one system and one setting of its units")
     if len({r.sha256 for r in records}) < len(records):
         raise ParameterError("a clip is composed from one record a package; there are several of one")
-    entries = {r.sha256: verified[r.sha256] for r in records}
-    models = [re.sub(r"_\d+bit(?=\.|$)", "", entry["name"]) for entry in entries.values()]
-    if len(set(models)) < len(models):
+    entries = [verified[record.sha256] for record in records]
+    if len({re.sub(r"_\d+bit(?=\.|$)", "", entry["name"]) for entry in entries}) < len(entries):
         raise ParameterError("a clip is composed from one record a model; one has records with weights of several bits")
     times = {
-        entries[r.sha256]["name"]: statistics.median(r.predict_ms) / 1e3 * entries[r.sha256]["runs_a_clip"]
-        for r in records
+        entry["name"]: median(record.predict_ms) / 1e3 * entry["runs_a_clip"]
+        for record, entry in zip(records, entries, strict=True)
     }
-    whole = {name: s for name, s in times.items() if "dit" in name}
-    if whole:
+    if any("dit" in name for name in times):
         times = {name: s for name, s in times.items() if "block" not in name}
     if not any("dit" in n or "block" in n for n in times) or not any("decoder" in n for n in times):
         raise ParameterError(f"a clip needs the transformer (or a block) and the decoder; there is {', '.join(times)}")
     total = sum(times.values())
-    frames = next(iter(entries.values()))["frames"]
-    return times | {"clip": total, "frames/s": frames / total}
+    return times | {"clip": total, "frames/s": entries[0]["frames"] / total}
 
 
 def _validate(values: object) -> None:
@@ -174,23 +155,22 @@ def _validate(values: object) -> None:
     import jsonschema
 
     _check_values(values)
-    validator = jsonschema.Draft202012Validator(SCHEMA)
-    error = jsonschema.exceptions.best_match(validator.iter_errors(values))
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(values))
     if error is not None:
         place = "/".join(map(str, error.absolute_path)) or "the record"
         raise ParameterError(f"{place}: {error.message:.300}")
 
 
-def _check_values(values: object, place: str = "the record") -> None:
+def _check_values(values: object, place: str = "") -> None:
     """Refuse what JSON schemas let through: numbers that are none, text that cannot be written."""
-    if isinstance(values, float) and not math.isfinite(values):
-        name = "NaN" if math.isnan(values) else str(values)
-        raise ParameterError(f"{place}: {name} is no finite number; leave out samples that failed")
-    if isinstance(values, str) and not values.isascii():
+    if isinstance(values, (dict, list)):
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+            _check_values(value, f"{place}/{key}" if place else str(key))
+    elif isinstance(values, float) and not math.isfinite(values):
+        name = "NaN" if math.isnan(values) else values
+        raise ParameterError(f"{place or 'the record'}: {name} is no finite number; leave out samples that failed")
+    elif isinstance(values, str):
         try:
             values.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ParameterError(f"{place}: text that is no valid Unicode") from error
-    inside = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
-    for key, value in inside:
-        _check_values(value, str(key) if place == "the record" else f"{place}/{key}")

@@ -10,27 +10,19 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from torch import Tensor, nn
 
 from mobivid_core.models.config import MOBILE
-from mobivid_core.models.counts import Grid, LayerCount
+from mobivid_core.models.counts import Grid, LayerCount, linear_count
 from mobivid_core.phone.module_counts import module_counts
-from mobivid_core.phone.part_counts import decoder_counts, text_counts
+from mobivid_core.phone.part_counts import decoder_counts
 
 #: Channels of the light decoder at paper scale: `assumed`, four times the miniature's.
 LIGHT_WIDTH = 256
 
 
-def light_vae() -> nn.Module:
-    """This project's VAE at paper scale; its width is `assumed`."""
-    from mobivid_core.models.vae import MobiVidVAE
-
-    return MobiVidVAE(latent_channels=MOBILE.in_channels, width=LIGHT_WIDTH)
-
-
-def light_decoder_counts(grid: Grid, width: int = LIGHT_WIDTH, latent_channels: int = MOBILE.in_channels) -> LayerCount:
-    """Counts of `light_vae`'s decoder."""
-    return decoder_counts(grid, channels=latent_channels, width=width)["total"]
+def light_decoder_counts(grid: Grid, latent_channels: int = MOBILE.in_channels) -> LayerCount:
+    """This project's decoder at paper scale; its width is `assumed`."""
+    return decoder_counts(grid, channels=latent_channels, width=LIGHT_WIDTH)["total"]
 
 
 @cache
@@ -39,8 +31,7 @@ def ltx_decoder_counts(grid: Grid) -> LayerCount:
     from diffusers import AutoencoderKLLTXVideo
 
     with torch.device("meta"):
-        decoder = AutoencoderKLLTXVideo().decoder
-    return module_counts(decoder, torch.empty(1, MOBILE.in_channels, *grid, device="meta"))
+        return module_counts(AutoencoderKLLTXVideo().decoder, torch.empty(1, MOBILE.in_channels, *grid))
 
 
 @cache
@@ -52,8 +43,8 @@ def ltx_transformer_counts(grid: Grid) -> LayerCount:
         model = LTXVideoTransformer3DModel()
         latents = torch.empty(1, grid[0] * grid[1] * grid[2], model.config.in_channels)
         text, mask = torch.empty(1, 128, model.config.caption_channels), torch.ones(1, 128)
-        time = torch.empty(1, 1)
-    return module_counts(_Called(model, num_frames=grid[0], height=grid[1], width=grid[2]), latents, text, time, mask)
+        sizes = dict(zip(("num_frames", "height", "width"), grid, strict=True))
+        return module_counts(model, latents, text, torch.empty(1, 1), mask, **sizes)
 
 
 @cache
@@ -65,23 +56,15 @@ def wan_transformer_counts(grid: Grid) -> LayerCount:
         model = WanTransformer3DModel(
             num_attention_heads=12, attention_head_dim=128, ffn_dim=8960, num_layers=30, freq_dim=256
         )
-        latents, time = torch.empty(1, 16, *grid), torch.empty(1)
-        text = torch.empty(1, 512, model.config.text_dim)
-    return module_counts(_Called(model), latents, time, text)
-
-
-class _Called(nn.Module):
-    """A module called with fixed keyword arguments."""
-
-    def __init__(self, module: nn.Module, **keywords: int) -> None:
-        super().__init__()
-        self.module, self.keywords = module, keywords
-
-    def forward(self, *inputs: Tensor) -> object:
-        return self.module(*inputs, **self.keywords, return_dict=False)
+        return module_counts(model, torch.empty(1, 16, *grid), torch.empty(1), torch.empty(1, 512, 4096))
 
 
 def clip_text_counts(length: int = 77) -> LayerCount:
     """A text encoder of CLIP ViT-L/14's sizes."""
-    sizes = {"hidden": 768, "layers": 12, "ffn": 3072, "vocabulary": 49_408, "positions": 77}
-    return text_counts(**sizes, length=length)["total"]
+    hidden, layers, ffn, vocabulary, positions = 768, 12, 3072, 49_408, 77
+    square = linear_count(length, hidden, hidden)
+    scores = LayerCount(flops=4 * length * length * hidden, traffic_bytes=2 * 4 * length * hidden)
+    both = linear_count(length, hidden, ffn) + linear_count(length, ffn, hidden)
+    rest = (vocabulary + positions) * hidden + (2 * layers + 1) * 2 * hidden  # embeddings and norms: no products
+    unmultiplied = LayerCount(params=rest, weight_bytes=2 * rest, traffic_bytes=2 * rest)
+    return sum([*[square] * 4, scores, both] * layers, unmultiplied)

@@ -39,24 +39,16 @@ class Stage:
 
 def clip_stages(
     cfg: DiTConfig, grid: Grid, *, text_tokens: int = 77, steps: int = 4, guidance: bool = False,
-    decoder: LayerCount | None = None, text_encoder: LayerCount | None = None, weight_bits: int = 16,
+    decoder: LayerCount | None = None, text_encoder: LayerCount | None = None,
 ) -> list[Stage]:  # fmt: skip
-    """The operations of one clip: text encoder once, the transformer's products in every pass, decoder once.
+    """The operations of one clip of a latent `grid` (t, h, w).
 
-    Equal products are one stage with more repeats. The timestep's MLP runs on the host and is left out.
-
-    Args:
-        cfg: Sizes of the transformer.
-        grid: Latent grid (t, h, w).
-        text_tokens: Length of the text sequence.
-        steps: Sampling steps.
-        guidance: Two passes a step.
-        decoder: Counts; None leaves it out.
-        text_encoder: Counts; None leaves it out.
-        weight_bits: Of a transformer weight as it is read from memory.
+    Text encoder and decoder, where given, run once, the transformer's products in every pass; with `guidance` there are
+    two passes a step. Equal products are one stage with more repeats. The timestep's MLP runs on the host and is left
+    out.
     """
     passes = steps * (2 if guidance else 1)
-    seen = Counter(_products(cfg, grid[0] * grid[1] * grid[2], text_tokens, weight_bits))
+    seen = Counter(_products(cfg, grid[0] * grid[1] * grid[2], text_tokens))
     stages = [] if text_encoder is None else [stage_of("text encoder", text_encoder)]
     stages += [Stage(name, flops / 1e12, size / 1e9, passes * n) for (name, flops, size), n in seen.items()]
     return stages + ([] if decoder is None else [stage_of("decoder", decoder)])
@@ -91,8 +83,6 @@ def seconds_by_kind(stages: Sequence[Stage], device: Device, efficiency: float) 
 
 def required_efficiency(stages: Sequence[Stage], device: Device, frames: int, fps: float) -> float:
     """Efficiency at which a clip reaches `fps`; above 1, or infinite where bandwidth alone forbids it, it cannot."""
-    if device.tflops is None:
-        raise ParameterError(f"no float16 peak is known for {device.chip}")
     budget = frames / fps
     streaming = [s.repeats * s.gigabytes / device.gb_s if device.gb_s else 0.0 for s in stages]
     if sum(streaming) >= budget:
@@ -107,12 +97,11 @@ def required_efficiency(stages: Sequence[Stage], device: Device, frames: int, fp
     return high
 
 
-def _products(cfg: DiTConfig, tokens: int, text: int, weight_bits: int) -> Iterator[tuple[str, int, float]]:
+def _products(cfg: DiTConfig, tokens: int, text: int) -> Iterator[tuple[str, int, int]]:
     """(name, FLOPs, bytes) of every matrix product of one pass."""
 
-    def linear(name: str, rows: int, fan_in: int, fan_out: int) -> tuple[str, int, float]:
-        weights = (fan_in + 1) * fan_out * weight_bits / 8
-        return name, 2 * rows * fan_in * fan_out, weights + _HALF * rows * (fan_in + fan_out)
+    def linear(name: str, rows: int, fan_in: int, fan_out: int) -> tuple[str, int, int]:
+        return name, 2 * rows * fan_in * fan_out, _HALF * ((fan_in + 1) * fan_out + rows * (fan_in + fan_out))
 
     h = cfg.hidden
     yield linear("patch: in", tokens, cfg.in_channels, h)

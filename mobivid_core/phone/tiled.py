@@ -11,16 +11,18 @@ Simplified: plain torch products on this device. What the Neural Engine gains al
 
 from __future__ import annotations
 
-import statistics
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure.intervals import Interval, speed
@@ -42,13 +44,11 @@ def tiled_ffn(x: Tensor, up: nn.Linear, down: nn.Linear, tiles: int) -> Tensor:
     """
     bounds = tile_bounds(up.out_features, tiles)
     if len(bounds) == 1:
-        return F.linear(F.gelu(F.linear(x, up.weight, up.bias)), down.weight, down.bias)
+        return down(F.gelu(up(x)))
     flat = x.reshape(-1, x.shape[-1])
-    start_from = x.new_zeros(down.out_features) if down.bias is None else down.bias
-    total = start_from.expand(flat.shape[0], -1).clone()
+    total = down.bias.expand(flat.shape[0], -1).clone()
     for start, end in bounds:
-        bias = None if up.bias is None else up.bias[start:end]
-        hidden = F.gelu(F.linear(flat, up.weight[start:end], bias))
+        hidden = F.gelu(F.linear(flat, up.weight[start:end], up.bias[start:end]))
         # addmm accumulates in the product itself: no second (N, hidden) buffer for the partial sums.
         total = total.addmm_(hidden, down.weight[:, start:end].t())
         del hidden  # else it is still alive while the next tile's is made
@@ -68,14 +68,13 @@ class TileTiming:
     @property
     def seconds(self) -> float:
         """Median of the repeats."""
-        return statistics.median(self.repeats)
+        return median(self.repeats)
 
 
 class PeakMemory(TorchDispatchMode):
     """Counts the bytes of tensors made inside the context and still alive; `.peak` is the largest sum.
 
-    Works on every device and needs no profiler. Views share their base's storage and are counted once; temporary
-    buffers inside a kernel are invisible.
+    Temporary buffers inside a kernel are invisible.
     """
 
     def __init__(self) -> None:
@@ -86,10 +85,10 @@ class PeakMemory(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 (torch's signature)
         """Run the op and note what it made."""
         out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+        given = {a.untyped_storage()._cdata for a in args if isinstance(a, Tensor)}
+        for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                given = {a.untyped_storage()._cdata for a in args if isinstance(a, Tensor)}
                 if storage._cdata not in given:  # views and in-place results make nothing new
                     self._alive[storage._cdata] = (weakref.ref(tensor), storage.nbytes())
         self._alive = {k: v for k, v in self._alive.items() if v[0]() is not None}
@@ -109,17 +108,17 @@ def measure_tiles(
         torch.manual_seed(seed)
         up, down = (nn.Linear(*sizes).to(device, dtype) for sizes in ((hidden, width), (width, hidden)))
         x = torch.randn(tokens, hidden).to(device, dtype)
+    timings = []
     with torch.no_grad():
         plain = tiled_ffn(x, up, down, 1)
-        errors, peaks = {}, {}
-        for tiles in tile_counts:
+        seconds = alternating_seconds({k: partial(_finished, x, up, down, k) for k in tile_counts}, repeats)
+        for k in tile_counts:
             with PeakMemory() as memory:
-                y = tiled_ffn(x, up, down, tiles)
-            peaks[tiles] = memory.peak
-            errors[tiles] = ((y - plain).abs().max() / plain.abs().max()).item()
-        seconds = alternating_seconds({tiles: partial(_finished, x, up, down, tiles) for tiles in tile_counts}, repeats)
-    alive = {t: tokens * max(b - a for a, b in tile_bounds(width, t)) * x.element_size() for t in tile_counts}
-    return [TileTiming(t, tuple(seconds[t]), alive[t] / 2**20, peaks[t] / 2**20, errors[t]) for t in tile_counts]
+                y = tiled_ffn(x, up, down, k)
+            alive = tokens * math.ceil(width / k) * x.element_size()
+            error = ((y - plain).abs().max() / plain.abs().max()).item()
+            timings.append(TileTiming(k, tuple(seconds[k]), alive / 2**20, memory.peak / 2**20, error))
+    return timings
 
 
 def chosen_tiles(timings: Sequence[TileTiming]) -> tuple[TileTiming, Interval]:
@@ -130,7 +129,7 @@ def chosen_tiles(timings: Sequence[TileTiming]) -> tuple[TileTiming, Interval]:
     """
     plain, *tiled = timings
     choosing = max(1, len(plain.repeats) // 3)
-    best = min(tiled, key=lambda t: statistics.median(t.repeats[:choosing]))
+    best = min(tiled, key=lambda t: median(t.repeats[:choosing]))
     gain = speed([plain.repeats[choosing:]], [best.repeats[choosing:]])
     return best, Interval(*(100 * (x - 1) for x in gain), kind=gain.kind, over=gain.over, n=gain.n)
 
@@ -145,23 +144,17 @@ def working_set(
     """
     seconds = 4 * tokens * hidden * width / flops_per_s
     spill = 2 * 2 * tokens * width / (gb_s * 1e9)
-    rows = []
-    for k in tile_counts:
-        neurons = max(end - start for start, end in tile_bounds(width, k))
-        alive, weights = 2 * tokens * neurons / 1e6, 2 * 2 * hidden * neurons / 1e6
-        rows.append({"tiles": k, "hidden activation (MB)": alive, "weights of a tile (MB)": weights})
-        rows[-1]["DRAM time saved at most (%)"] = 100 * spill / seconds
-    return rows
+    return [
+        {"tiles": k, "hidden activation (MB)": 2 * tokens * math.ceil(width / k) / 1e6,
+         "weights of a tile (MB)": 2 * 2 * hidden * math.ceil(width / k) / 1e6,
+         "DRAM time saved at most (%)": 100 * spill / seconds} for k in tile_counts
+    ]  # fmt: skip
 
 
 def accelerators() -> list[tuple[str, torch.dtype]]:
     """Devices to run the sweep on: the processor in float32, and a GPU in float16 where torch sees one."""
-    found = [("cpu", torch.float32)]
-    if torch.cuda.is_available():
-        found.append(("cuda", torch.float16))
-    if torch.backends.mps.is_available():
-        found.append(("mps", torch.float16))
-    return found
+    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [("cpu", torch.float32), *((kind, torch.float16) for kind, there in gpus.items() if there)]
 
 
 def _finished(x: Tensor, up: nn.Linear, down: nn.Linear, tiles: int) -> None:

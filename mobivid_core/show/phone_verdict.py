@@ -234,4 +234,4 @@ def parts(rows: Mapping[str, tuple[LayerCount, int, str]]) -> TableResult:
 def implied_share(grid: Grid, frames: int, steps: int) -> float:
     """Share of an A100's peak that the paper's server speed implies."""
     work = sum(s.repeats * s.tflop for s in clip_stages(SERVER, grid, text_tokens=77, steps=steps, guidance=True))
-    return predictions.implied_efficiency(work, frames, claim_value("C06"), find_device("A100", "GPU"))
+    return work * claim_value("C06") / frames / find_device("A100", "GPU").tflops

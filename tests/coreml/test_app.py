@@ -7,8 +7,8 @@ import torch
 
 pytest.importorskip("coremltools")
 from mobivid_core.coreml import app, bundle, graphs, verify
+from mobivid_core.coreml.convert import compress  # noqa: E402
 from mobivid_core.coreml.packages import load_program, package_hash  # noqa: E402
-from mobivid_core.coreml.weight_bits import compress  # noqa: E402
 from mobivid_core.errors import ExportError, ParameterError  # noqa: E402
 from mobivid_core.models.config import DiTConfig  # noqa: E402
 from mobivid_core.models.dit import MobiVidTransformer3DModel  # noqa: E402

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from mobivid_core.coreml.mil import Operation, Program, Slot, execute, relative_error
-from mobivid_core.coreml.mil_ops import OPERATIONS, pad, slice_by_index
+from mobivid_core.coreml.mil_ops import OPERATIONS, slice_by_index
 from mobivid_core.errors import ExportError
 
 X = Slot("x", (2, 3), "fp16")
@@ -18,7 +18,7 @@ def _chain(*kinds: str, shape: tuple[int, ...] = (2, 3)) -> Program:
     for i, kind in enumerate(kinds):
         operations.append(Operation(kind, {"x": source}, [Slot(f"v{i}", shape, "fp16")]))
         source = f"v{i}"
-    return Program([X], operations, [source])
+    return Program([X], {}, operations, [source])
 
 
 def test_modes_differ_by_rounding_alone() -> None:
@@ -55,14 +55,13 @@ def test_shape_and_input_errors() -> None:
 
 def test_weights_are_widened_and_text_constants_read() -> None:
     weight = np.arange(6, dtype=np.float16).reshape(2, 3)
+    constants = {"w": weight, "m": np.asarray("TANH_APPROXIMATION")}
     operations = [
-        Operation("const", {}, [Slot("w", (2, 3), "fp16")], weight),
-        Operation("const", {}, [Slot("m", (), "str")], np.asarray("TANH_APPROXIMATION")),
         Operation("linear", {"x": "x", "weight": "w"}, [Slot("y", (2, 2), "fp16")]),
         Operation("gelu", {"x": "y", "mode": "m"}, [Slot("z", (2, 2), "fp16")]),
     ]
     x = torch.randn(2, 3)
-    out = execute(Program([X], operations, ["z"]), {"x": x})["z"]
+    out = execute(Program([X], constants, operations, ["z"]), {"x": x})["z"]
     torch.testing.assert_close(out, F.gelu(x @ torch.from_numpy(weight).float().T, approximate="tanh"))
 
 
@@ -84,13 +83,11 @@ def test_layer_norm_and_convolution_equal_torch() -> None:
     torch.testing.assert_close(ours, F.conv2d(F.pad(image, (0, 2, 1, 1)), weight, stride=(2, 1)))
 
 
-def test_slices_and_padding() -> None:
+def test_slices() -> None:
     x = torch.arange(24.0).reshape(2, 3, 4)
     assert torch.equal(slice_by_index(x, [0, 1, 0], [2, 3, 4], [1, 1, 2]), x[:, 1:3, ::2])
     assert torch.equal(slice_by_index(x, [0, -1, 0], [0, 0, 0], None, [1, 0, 1], [1, 0, 1], [0, 1, 0]), x[:, -1])
     assert torch.equal(slice_by_index(x, [0, 0, 3], [0, 0, 0], [1, 1, -1], [1, 1, 0], [1, 1, 1]), x.flip(-1))
-    assert torch.equal(pad(x, [0, 0, 1, 0, 0, 2], constant_val=7.0), F.pad(x, (0, 2, 1, 0), value=7.0))
-    assert torch.equal(pad(x, [1, 2], mode="replicate"), F.pad(x, (1, 2), mode="replicate"))
 
 
 def test_shape_operations_invert_each_other() -> None:

@@ -11,11 +11,10 @@ import torch
 
 pytest.importorskip("coremltools")
 from mobivid_core.coreml import app, bundle, graphs, mixed_bits, verify  # noqa: E402
-from mobivid_core.coreml.convert import convert  # noqa: E402
+from mobivid_core.coreml.convert import compress, convert  # noqa: E402
 from mobivid_core.coreml.mil import Program, execute, relative_error  # noqa: E402
 from mobivid_core.coreml.numerics import unsafe_forms  # noqa: E402
 from mobivid_core.coreml.packages import load_program  # noqa: E402
-from mobivid_core.coreml.weight_bits import compress, compress_mixed  # noqa: E402
 from mobivid_core.errors import ExportError, ParameterError  # noqa: E402
 from mobivid_core.models.config import DiTConfig  # noqa: E402
 from mobivid_core.models.dit import MobiVidTransformer3DModel  # noqa: E402
@@ -42,11 +41,8 @@ def _converted(folder: Path, scale: float = 1.0) -> tuple[graphs.Graph, verify.V
 
 def _with_palettes(program: Program, bits: Mapping[str, int]) -> Program:
     """A program whose named weights are replaced by their palettes."""
-    changed = []
-    for o in program.operations:
-        b = bits.get(o.outputs[0].name) if o.kind == "const" else None
-        changed.append(o if b is None else replace(o, value=mixed_bits.palette(o.value, b)))
-    return replace(program, operations=changed)
+    changed = {name: mixed_bits.palette(program.constants[name], b) for name, b in bits.items()}
+    return replace(program, constants={**program.constants, **changed})
 
 
 def test_palettes_have_so_many_values_and_err_less_with_more() -> None:
@@ -63,10 +59,10 @@ def test_bits_go_where_they_remove_most_damage_within_the_budget() -> None:
                            2: [1e-3, 1.0], 3: [5e-4, 0.25], 4: [2e-4, 0.06], 6: [1e-5, 4e-3],
                            8: [1e-6, 2e-4]})  # fmt: skip
     budget = 2.01 * mixed_bits.palette_bytes(400_000, 4)  # 6-bit palettes themselves cost a few bytes more
-    bits = mixed_bits.allocate(damage, budget)
-    assert bits["tender"] > 4 > bits["calm"]
-    assert sum(mixed_bits.palette_bytes(400_000, b) for b in bits.values()) <= budget
-    assert mixed_bits.allocate(damage, 1e9) == {"calm": 8, "tender": 8}
+    calm, tender = mixed_bits.allocate(damage, budget)
+    assert tender > 4 > calm
+    assert sum(mixed_bits.palette_bytes(400_000, b) for b in (calm, tender)) <= budget
+    assert mixed_bits.allocate(damage, 1e9) == [8, 8]
     with pytest.raises(ParameterError, match="budget"):
         mixed_bits.allocate(damage, 10)
 
@@ -74,15 +70,15 @@ def test_bits_go_where_they_remove_most_damage_within_the_budget() -> None:
 def test_a_mixed_package_is_what_was_planned_and_no_larger_than_uniform(tmp_path: Path) -> None:
     graph, verified = _converted(tmp_path)
     package = verified.package
-    part = mixed_bits.Part(package, graph.module, lambda: graph.module(graph.inputs["x"]))
-    (bits,), damage = mixed_bits.mixed_for([part])
-    assert {n for _, n in damage["layer"]} == set(mixed_bits.weights(load_program(package.path))) == set(bits)
+    layers = mixed_bits.parameters_of(graph.module, load_program(package.path))
+    damage = mixed_bits.with_bits(mixed_bits.layer_damage(layers, lambda: graph.module(graph.inputs["x"])))
+    bits = dict(zip(damage["layer"], damage["bits"], strict=True))
+    assert set(mixed_bits.weights(load_program(package.path))) == set(bits)
     assert mixed_bits.expected_gain_db(damage) >= 0
-    made = compress_mixed(package, bits, tmp_path / "mixed.mlpackage")
+    made = compress(package, bits, tmp_path / "mixed.mlpackage")
     uniform = compress(package, 4, tmp_path / "four.mlpackage")
     assert made.megabytes <= uniform.megabytes * 1.02  # headers of 64 bytes
-    constants = [o for o in load_program(made.path).operations if o.kind == "const"]
-    stored = {o.outputs[0].name.removesuffix("_palettized"): o.value for o in constants}
+    stored = {n.removesuffix("_palettized"): v for n, v in load_program(made.path).constants.items()}
     assert all(len(np.unique(stored[n])) <= 2**b for n, b in bits.items())
     # coremltools' palettes are k-means too: the saved program is as good as the plan's.
     expected = execute(load_program(package.path), graph.inputs)["output"]
@@ -135,8 +131,8 @@ def test_bits_are_the_best_that_trying_all_finds_up_to_one_step() -> None:
         harm = damage[list(bits)].to_numpy()[np.arange(5), every].sum(1)
         best = harm[size[np.arange(5), every].sum(1) <= budget].min()
         chosen = mixed_bits.allocate(damage, budget)
-        found = sum(damage.set_index("layer").loc[n, b] for n, b in chosen.items())
-        assert sum(size[i, bits.index(chosen[n])] for i, n in enumerate("abcde")) <= budget
+        found = sum(damage.loc[i, b] for i, b in enumerate(chosen))
+        assert sum(size[i, bits.index(b)] for i, b in enumerate(chosen)) <= budget
         # With five layers one step is a large share of the budget.
         assert best <= found <= 6 * best and found <= damage[4].sum()
 

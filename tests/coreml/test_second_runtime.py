@@ -50,14 +50,18 @@ class _Scaled(OnnxApp):
         return self.tables["factor"] * noise
 
 
+def _scaled(factor: float) -> OnnxApp:
+    return _Scaled(None, None, None, {"factor": torch.tensor(factor)}, 1.0)
+
+
 def test_compare_reports_the_worst_clip_and_refuses_a_wrong_app() -> None:
     pairs = [("a", torch.ones(4)), ("b", torch.full((4,), 2.0))]
-    apps = {name: _Scaled({}, {"factor": torch.tensor(f)}, 1.0) for name, f in (("float32", 1 + 5e-5), ("int8", 1.1))}
+    apps = {name: _scaled(f) for name, f in (("float32", 1 + 5e-5), ("int8", 1.1))}
     table, speeds = second_runtime.compare(apps, lambda _, noise: noise, pairs, frames=17, repeats=3, runs=2)
     assert table["error"].tolist()[1:] == pytest.approx([5e-5, 0.1], rel=1e-2)
     assert table["frames/s"].tolist() == pytest.approx((17e3 / table["ms a clip"]).tolist())
     assert speeds["int8"].n == 2 and speeds["int8"].over == "runs"
-    apps["float32"] = _Scaled({}, {"factor": torch.tensor(1.001)}, 1.0)
+    apps["float32"] = _scaled(1.001)
     with pytest.raises(ExportError, match="differ from torch's"):
         second_runtime.compare(apps, lambda _, noise: noise, pairs, frames=17)
 
@@ -65,7 +69,7 @@ def test_compare_reports_the_worst_clip_and_refuses_a_wrong_app() -> None:
 def test_speeds_are_torchs_seconds_over_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"torch": [3.0, 4.0, 5.0], "float32": [2.0] * 3, "int8": [1.0] * 3}
     monkeypatch.setattr(second_runtime, "alternating_seconds", lambda work, repeats: seconds)
-    apps = {name: _Scaled({}, {"factor": torch.tensor(1.0)}, 1.0) for name in ("float32", "int8")}
+    apps = {name: _scaled(1.0) for name in ("float32", "int8")}
     table, speeds = second_runtime.compare(apps, lambda _, noise: noise, [("a", torch.ones(4))], frames=17, runs=2)
     assert speeds["float32"].value == pytest.approx(2) and speeds["int8"].value == pytest.approx(4)
     assert table["ms a clip"].tolist() == [4000, 2000, 1000]  # the median

@@ -47,7 +47,7 @@ def test_what_is_no_configuration_is_one_line(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_limits_decide_parts_and_advice() -> None:
-    server = Model("server", SERVER, "mobivid", 77)
+    server = Model(SERVER)
     table = package_table(server, GRID).set_index(["package", "bits"])
     # 1.917e9 parameters: 3.83 GB in float16 in four packages of 1 GB, 1.44 GB at 6 bits in one.
     assert not table.loc[("transformer", 16), "one weight file"] and table.loc[("transformer", 16), "parts"] == 4
@@ -55,13 +55,13 @@ def test_limits_decide_parts_and_advice() -> None:
     said = advice(server, GRID, 49, (512, 384), [find_device("A14")])
     assert any("refuses; cut it into 4 packages or store 6-bit" in line for line in said)
     assert any(line.startswith("A14") and "assumed" in line for line in said)
-    small = Model("small", DiTConfig.uniform(blocks=2, heads=2, ffn=64, hidden=64, head_dim=32), "mobivid", 77)
+    small = Model(DiTConfig.uniform(blocks=2, heads=2, ffn=64, hidden=64, head_dim=32))
     assert advice(small, (1, 1, 1), 1, (32, 32), [find_device("A18 Pro")]) == []
 
 
 def test_buffers_above_four_gibibytes_are_named() -> None:
     grid = (16, 40, 64)  # 40,960 tokens: 20 heads' scores are 67 GB
-    model = Model("mobile", MOBILE, "mobivid", 77)
+    model = Model(MOBILE)
     table = buffer_table(model, grid, 121, (2048, 1280)).set_index("tensor")
     scores = table.loc["attention scores of one layer, if stored whole"]
     assert scores["MB"] == pytest.approx(2 * 20 * 40_960**2 / 1e6) and not scores["below 4 GiB"]

@@ -15,7 +15,6 @@ from mobivid_core.phone.records import (
     load_records,
     read_record,
     verified_packages,
-    write_record,
 )
 
 HASH = "ab" * 32
@@ -24,8 +23,12 @@ RECORD = DeviceRecord(
 )
 
 
+def _write(record: DeviceRecord, path: Path) -> None:
+    path.write_text(json.dumps(asdict(record)))
+
+
 def test_round_trip_and_table(tmp_path: Path) -> None:
-    write_record(RECORD, tmp_path / "a.json")
+    _write(RECORD, tmp_path / "a.json")
     assert read_record(tmp_path / "a.json") == RECORD
     row = load_records(tmp_path, {HASH}).iloc[0]
     assert row["predict ms"] == 2.0 and row["evidence"] == "third-party"
@@ -59,7 +62,7 @@ def test_malformed_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_package_not_verified_here_is_refused(tmp_path: Path) -> None:
-    write_record(RECORD, tmp_path / "a.json")
+    _write(RECORD, tmp_path / "a.json")
     with pytest.raises(ParameterError, match="none of the packages verified"):
         load_records(tmp_path, {"cd" * 32})
 
@@ -107,13 +110,13 @@ def test_import_command_checks_schema_and_hash(tmp_path: Path, capsys: pytest.Ca
     _bundle(tmp_path, "block", "decoder")
     files = []
     for i, record in enumerate(_records(("block", "decoder"))):
-        write_record(record, tmp_path / f"{i}.json")
+        _write(record, tmp_path / f"{i}.json")
         files.append(str(tmp_path / f"{i}.json"))
     command = ["--import", *files, "--bundle", str(tmp_path), "--out", str(tmp_path / "out")]
     assert benchmark.main(command) == 0
     assert "frames/s (composed)" in capsys.readouterr().out
     assert len(list((tmp_path / "out").glob("*.json"))) == 2
-    write_record(RECORD, tmp_path / "0.json")
+    _write(RECORD, tmp_path / "0.json")
     assert benchmark.main(command) == 2
     assert "none of the packages verified" in capsys.readouterr().err
 

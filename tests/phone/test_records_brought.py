@@ -130,15 +130,12 @@ def test_a_damaged_manifest_is_one_error(manifest: str, tmp_path: Path) -> None:
 
 def test_the_palette_of_small_weights_is_no_value_of_the_program() -> None:
     """A convolution's weight of rank 4 has a palette of rank 6, which no operation reads."""
-    weight = [
-        Operation("const", {}, [Slot("indices", (8, 4, 1, 1), "uint4")], np.zeros(1)),
-        Operation("const", {}, [Slot("palette", (1, 1, 1, 1, 16, 1), "fp16")], np.zeros(1)),
-        Operation("const", {}, [Slot("weight", (8, 4, 1, 1), "fp16")], np.zeros(1)),
-    ]
+    shapes = {"indices": (8, 4, 1, 1), "palette": (1, 1, 1, 1, 16, 1), "weight": (8, 4, 1, 1)}
+    constants = {name: np.zeros(shape) for name, shape in shapes.items()}
     run = Operation("conv", {"x": "x", "weight": "weight"}, [Slot("y", (1, 8, 2, 2), "fp16")])
-    assert Program([], [*weight, run], ["y"]).largest_rank() == 4
+    assert Program([], constants, [run], ["y"]).largest_rank() == 4
     seen = Operation("gather", {"x": "palette"}, [Slot("z", (1,), "fp16")])
-    assert Program([], [*weight, run, seen], ["y"]).largest_rank() == 6
+    assert Program([], constants, [run, seen], ["y"]).largest_rank() == 6
 
 
 def _mutated(text: str, rng: random.Random) -> bytes:
