@@ -99,7 +99,7 @@ def test_every_number_that_a_command_takes_is_checked(name: str, monkeypatch: py
         raise KeyboardInterrupt
 
     monkeypatch.setattr(CommandParser, "parse_args", collect)
-    importlib.import_module(f"mobivid_core.{MODULES[name]}").main([])
+    importlib.import_module(f"mobivid_core.{MODULES[name]}").main(TARGETS[name][1:])
     for action in seen:
         bare = action.type in (int, float) and not action.choices
         assert not bare, f"{action.option_strings} takes any number: use a type of mobivid_core.command"
@@ -145,10 +145,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
 
 @pytest.mark.parametrize("arguments", [["--steps", "0"], ["--steps", "-3"], ["--steps", "many"]])
 def test_a_training_without_steps_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    from mobivid_core.train.vae import main
+    from mobivid_core.train.publish import main
 
     with pytest.raises(SystemExit, match="2"):
-        main(arguments)
+        main(["vae", *arguments])
     assert "argument --steps: expected a whole number above zero" in capsys.readouterr().err
 
 

@@ -28,9 +28,9 @@ class VideoPool:
     weights: Tensor  # (N,) draws are proportional to these
 
     @classmethod
-    def of(cls, clips: Tensor | Sequence[Tensor]) -> VideoPool:
-        """A pool that draws every clip of (N, 3, T, H, W) uint8 equally often."""
-        return cls(list(clips), torch.ones(len(clips)))
+    def of(cls, clips: VideoPool | Tensor | Sequence[Tensor]) -> VideoPool:
+        """A pool that draws every clip of (N, 3, T, H, W) uint8 equally often; a pool as it is."""
+        return clips if isinstance(clips, VideoPool) else cls(list(clips), torch.ones(len(clips)))
 
     def __len__(self) -> int:
         return len(self.videos)

@@ -2,14 +2,10 @@
 
 The loss is the squared error and, so that edges stay, a robust error of the image gradients (Charbonnier's); latents
 are disturbed by noise. What makes pictures crisp beyond that: `train.sharpen`.
-
-`mobivid train vae --profile scratch` makes the shipped one again; interrupted, it resumes.
-`--data FOLDER` takes a folder of your own videos instead of the film.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mobivid_core.command import CommandParser, at_least_one, device_name, given_path, run_command
 from mobivid_core.data.film import film_clips
-from mobivid_core.data.pool import VideoPool, captioned_clips, to_bytes, to_float, training_pool
+from mobivid_core.data.pool import VideoPool, captioned_clips, to_bytes
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.profiles import Profile, add_profile
+from mobivid_core.profiles import Profile
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
 
 #: Clips that the PCA and the latents' statistics are fitted on.
@@ -65,13 +60,11 @@ def train_vae(
     bf16: bool = False,  # compute in bfloat16 (weights stay float32): see `precision` for where that is faster
     progress: bool = True,
     encoder_width: int = 0,  # width of the encoder's net; 0 leaves the code linear
-    # Leave the linear path as PCA found it: latents are then known before the decoder is trained
-    freeze_linear: bool = False,
     device: torch.device | str = "cpu",  # where to train; the pool is moved there
     seconds: float | None = None,  # training time, as another end beside `steps`: a rented GPU's
 ) -> tuple[MobiVidVAE, TrainResult]:
     """Train one VAE: with averaged weights and normalisation statistics, on the device, and the training log."""
-    pool = (pool if isinstance(pool, VideoPool) else VideoPool.of(pool)).to(device)
+    pool = VideoPool.of(pool).to(device)
     torch.manual_seed(seed)
     vae = MobiVidVAE(tuple(ratio), channels, width, encoder_width=encoder_width).to(device)
     smallest = min(min(video.shape[2:]) for video in pool.videos)
@@ -87,8 +80,6 @@ def train_vae(
     if steps:
         vae.fit_statistics(clips)  # the noise's units while it trains
     del clips
-    for part in (vae.linear_encoder, vae.linear_decoder):
-        part.requires_grad_(not freeze_linear)
     crop = min(crop, side) // ratio[1] * ratio[1]
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -141,48 +132,3 @@ def edge_error(decoded: Tensor, clips: Tensor) -> Tensor:
     error = decoded - clips
     parts = [(error.diff(dim=axis).square() + _CHARBONNIER**2).sqrt().mean() for axis in (-1, -2)]
     return (parts[0] + parts[1]) / 2 - _CHARBONNIER
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: train the main VAE of a profile and publish it; returns the exit status."""
-    from mobivid_core.train import precision
-
-    parser = CommandParser("train vae", main.__doc__)
-    add_profile(parser, "scratch")
-    parser.add_argument("--data", type=given_path, help="a folder of your own videos instead of the film")
-    parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
-    precision.add_argument(parser)
-    parser.add_argument("--device", type=device_name, help="instead of the profile's")
-    return run_command(_train_and_publish, parser, arguments)
-
-
-def _train_and_publish(arguments: argparse.Namespace) -> None:
-    from mobivid_core.artifacts import publish, save_model
-    from mobivid_core.data.folder import folder_pool
-    from mobivid_core.measure.reconstruction import psnr, reconstruct
-    from mobivid_core.paths import runs_dir
-    from mobivid_core.profiles import get_profile
-    from mobivid_core.train import precision
-    from mobivid_core.train.state import folder_for, save_own
-
-    profile = get_profile(arguments.profile)
-    folder = stage = runs_dir(profile.name) / "training" / ("vae-own" if arguments.data else "vae")
-    own = folder_pool(arguments.data, frames=profile.frames, size=profile.size) if arguments.data else None
-    if own:
-        folder = folder_for(stage, own.train)  # each data set has a state and a model of its own
-        print(own.report)
-    vae, _ = train_vae(
-        own.train if own else training_pool(profile), ratio=profile.vae_ratio, channels=profile.vae_channels,
-        width=profile.vae_width, encoder_width=profile.vae_encoder_width, steps=arguments.steps or profile.vae_steps,
-        folder=folder, bf16=precision.asked(arguments.bf16, precision.CONVOLUTIONAL),
-        device=arguments.device or profile.device,
-    )  # fmt: skip
-    vae = vae.cpu()
-    if own:
-        test = to_float(own.test)
-        print(f"PSNR on {len(test)} held-out clips: {psnr(reconstruct(vae, test), test).mean():.2f} dB")
-        save_own(vae, folder, stage)
-        return
-    with publish("vae", profile.name) as place:
-        save_model(vae, place)
-        (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())

@@ -30,7 +30,7 @@ def train_ltx_style(
     progress: bool = True,
 ) -> tuple[LTXStyleVAE, TrainResult]:
     """Train an LTX-style VAE at 8x32x32: with averaged weights and normalised latents, and the training log."""
-    pool = pool if isinstance(pool, VideoPool) else VideoPool.of(pool)
+    pool = VideoPool.of(pool)
     torch.manual_seed(seed)
     vae = LTXStyleVAE(channels, widths, pca)
 
