@@ -18,8 +18,8 @@ import numpy as np
 
 from mobivid_core.data.caption_shards import Video, shard_videos
 from mobivid_core.data.caption_table import CAPTIONS, read_captions
-from mobivid_core.data.folder import FolderReport, SkippedFile, clips_of_file
-from mobivid_core.errors import ParameterError, VideoError
+from mobivid_core.data.folder import FolderReport
+from mobivid_core.errors import ParameterError
 from mobivid_core.files import find_files
 
 _SHARDS = (".tar", ".tar.gz", ".tgz")
@@ -44,12 +44,7 @@ def captioned_clips(
     is neither, its captions lack a column, or webdataset is missing.
     """
     for name, path, captions in captioned_videos(source, report):
-        try:
-            clips, used = clips_of_file(path, name, frames, (size, size), per_file)
-        except (VideoError, OSError) as error:
-            report.skipped.append(SkippedFile(name, str(error).removeprefix(f"{path.name}: ")))
-        else:
-            report.used.append(used)
+        if clips := report.read(path, name, frames, (size, size), per_file):
             yield CaptionedClips(name, np.stack([clip.pixels for clip in clips]), captions)
 
 
@@ -64,7 +59,7 @@ def captioned_videos(source: Path | str, report: FolderReport) -> Iterator[Video
     if (source / CAPTIONS).is_file():
         return _folder_videos(source, report)
     if shards := _shards(source, report):
-        return shard_videos(shards, lambda name, reason: report.skipped.append(SkippedFile(name, reason)))
+        return shard_videos(shards, report.skip)
     raise ParameterError(
         f"{source} holds neither {CAPTIONS} (columns file, caption) nor .tar shards; give a folder that does"
     )
@@ -82,16 +77,19 @@ def _folder_videos(folder: Path, report: FolderReport) -> Iterator[Video]:
     for name, wordings in table.wordings.items():
         name = _found(name, alike)
         captions[name] = tuple(dict.fromkeys((*captions.get(name, ()), *wordings)))
-    faulty = [SkippedFile(_found(name, alike), reason) for name, reason in table.faulty]
-    report.skipped += faulty
-    named = {CAPTIONS, *captions, *(file.name for file in faulty)}
-    report.skipped += [SkippedFile(name, f"no row in {CAPTIONS}") for name in own if name not in named]
+    named = {CAPTIONS, *captions}
+    for name, reason in table.faulty:
+        report.skip(_found(name, alike), reason)
+        named.add(_found(name, alike))
+    for name in own:
+        if name not in named:
+            report.skip(name, f"no row in {CAPTIONS}")
     for name, wordings in sorted(captions.items()):
         path = own.get(name, folder / name)
         if not os.path.isfile(path):  # unlike Path's, false for a name that no disk could hold
-            report.skipped.append(SkippedFile(name, f"named in {CAPTIONS}, but there is no such file"))
+            report.skip(name, f"named in {CAPTIONS}, but there is no such file")
         elif not wordings:
-            report.skipped.append(SkippedFile(name, "its caption is empty"))
+            report.skip(name, "its caption is empty")
         else:
             yield name, path, wordings
 
@@ -113,6 +111,7 @@ def _shards(source: Path, report: FolderReport) -> list[Path]:
     shards = [path for path in inside.files if path.name.lower().endswith(_SHARDS)]
     if shards:
         report.passed_over(inside)
-        others = [path.relative_to(source).as_posix() for path in inside.files if path not in shards]
-        report.skipped += [SkippedFile(name, f"not a shard, and there is no {CAPTIONS}") for name in others]
+        for path in inside.files:
+            if path not in shards:
+                report.skip(path.relative_to(source).as_posix(), f"not a shard, and there is no {CAPTIONS}")
     return shards

@@ -48,31 +48,25 @@ class LatentDataset:
     null_mask: Tensor
 
     @classmethod
-    def of(
-        cls, latents: Tensor, captions: Sequence[Sequence[str]], labels: list[ClipLabel], **encoding: object
-    ) -> LatentDataset:
-        """Latents (N, C, t, h, w) and captions of each; fewer ones are repeated in turn, so that rows are as long.
-
-        `encoding` as in `encode_many`.
-        """
+    def of(cls, latents: Tensor, captions: Sequence[Sequence[str]], labels: list[ClipLabel]) -> LatentDataset:
+        """Latents (N, C, t, h, w) and captions of each; fewer ones are repeated in turn, so that rows are as long."""
         distinct = sorted({words for row in captions for words in row})
         place = {words: i for i, words in enumerate(distinct)}
         most = max(map(len, captions))
         rows = [[place[row[k % len(row)]] for k in range(most)] for row in captions]
-        return cls(latents, *encode_many(distinct, **encoding), torch.tensor(rows), labels, *encode_text([""]))
+        text, mask = _encode_many(distinct, latents.device)
+        return cls(latents, text, mask, torch.tensor(rows), labels, *encode_text([""]))
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Latents (B, C, t, h, w), text (B, L, D) float32, mask (B, L); with a generator, a random wording each."""
-        wording = (
-            torch.zeros(len(indices), dtype=torch.long)
-            if generator is None
-            else torch.randint(self.caption_of.shape[1], (len(indices),), generator=generator, device=generator.device)
-        )
         device = self.latents.device
-        indices = indices.to(device)
+        indices, wording = indices.to(device), torch.zeros(len(indices), dtype=torch.long)
+        if generator:
+            many, shape = self.caption_of.shape[1], wording.shape
+            wording = torch.randint(many, shape, generator=generator, device=generator.device)
         captions = self.caption_of[indices, wording.to(device)]
         return self.latents[indices].float(), self.text[captions].float(), self.mask[captions]
 
@@ -103,21 +97,14 @@ def latent_dataset(
         latents = _encode(vae, split, indices, frames, size, progress)
         if file:
             write_bytes(file, save({"latents": latents}))
-    batch = 64 if vae.device.type == "cpu" else 2048
-    return with_captions(latents, [label_of(split, i) for i in indices], device=vae.device, batch=batch)
+    return with_captions(latents.to(vae.device), [label_of(split, i) for i in indices])
 
 
-def with_captions(
-    latents: Tensor,
-    labels: list[ClipLabel],
-    wordings: int = WORDINGS_A_CLIP,
-    device: torch.device | str = "cpu",
-    batch: int = 64,
-) -> LatentDataset:
-    """Attach captions to latents (N, C, t, h, w): each clip's own wording and some more; the rest as `encode_many`."""
+def with_captions(latents: Tensor, labels: list[ClipLabel], wordings: int = WORDINGS_A_CLIP) -> LatentDataset:
+    """Attach captions to latents (N, C, t, h, w): each clip's own wording and some more."""
     # a clip's own wording comes first: it is the one that is used without a generator
     captions = [[caption(replace(x, wording=w)) for w in spread_wordings(x.wording, wordings)] for x in labels]
-    return LatentDataset.of(latents, captions, labels, device=device, batch=batch)
+    return LatentDataset.of(latents, captions, labels)
 
 
 @torch.no_grad()
@@ -139,12 +126,13 @@ def captioned_latents(
     return LatentDataset.of(torch.cat(latents), captions, []), report
 
 
-def encode_many(captions: list[str], device: torch.device | str = "cpu", batch: int = 64) -> tuple[Tensor, Tensor]:
+def _encode_many(captions: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
     """States (N, L, D) float16, zero at padding, and mask (N, L) bool: `encode_text` for many, without its cache."""
     states = torch.zeros(len(captions), MAX_LENGTH, TEXT_DIM, dtype=torch.float16, device=device)
     mask = torch.zeros(len(captions), MAX_LENGTH, dtype=torch.bool, device=device)
     tokenizer, encoder = load_tokenizer(), load_text_encoder().to(device)
     tokens = torch.tensor([len(ids) for ids in tokenizer(captions)["input_ids"]])
+    batch = 64 if device.type == "cpu" else 2048
     for rows in tokens.argsort().split(batch):  # of about one length: padding costs as much as words
         longest = min(int(tokens[rows].max()), MAX_LENGTH)
         found = token_states([captions[i] for i in rows], tokenizer, encoder, longest)
@@ -161,12 +149,12 @@ def spread_wordings(own: int, count: int) -> list[int]:
 @torch.no_grad()
 def _encode(vae: MobiVidVAE, split: str, indices: range, frames: int, size: int, progress: bool) -> Tensor:
     vae.eval()
-    batch, sizes = _BATCH if vae.device.type == "cpu" else 8 * _BATCH, {"frames": frames, "size": size}
+    batch = _BATCH if vae.device.type == "cpu" else 8 * _BATCH
     latents = torch.empty(len(indices), *vae.latent_shape(frames, size, size), dtype=torch.float16, device=vae.device)
     starts = range(0, len(indices), batch)
     for i in tqdm(starts, desc=f"encoding {split} clips", disable=not progress, ascii=True, mininterval=2):
-        clips = render_clips(split, indices[i : i + batch], **sizes, device=vae.device).clips
-        latents[i : i + batch] = vae.encode_latents(clips)
+        drawn = render_clips(split, indices[i : i + batch], frames=frames, size=size, device=vae.device)
+        latents[i : i + batch] = vae.encode_latents(drawn.clips)
     return latents
 
 

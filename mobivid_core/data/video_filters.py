@@ -12,15 +12,8 @@ from itertools import islice
 
 import numpy as np
 
-from mobivid_core.data.video_source import LONGEST_HOLD
+from mobivid_core.data.video_source import LONGEST_HOLD, av
 from mobivid_core.errors import VideoError
-
-try:
-    import av
-    from av.filter import Graph
-    from av.sidedata.sidedata import Type
-except ImportError:  # see video_source
-    av = Graph = Type = None
 
 # Without these flags FFmpeg's scaler rounds down and blurs colour: a bias of one grey level.
 SCALER = "flags=area+accurate_rnd+full_chroma_int+full_chroma_inp"
@@ -33,9 +26,9 @@ _MOST_PIXELS = 2**27
 Step = tuple[str, str]
 
 
-def linked(frame: av.VideoFrame, *steps: Step) -> Graph:
+def linked(frame: av.VideoFrame, *steps: Step) -> av.filter.Graph:
     """A graph of filters from frames like this one to RGB pictures."""
-    graph = Graph()
+    graph = av.filter.Graph()
     graph.threads = 1
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
     filters = [graph.add(name, arguments) for name, arguments in steps]
@@ -83,7 +76,7 @@ def _rising(frames: Iterable[av.VideoFrame], frame_s: float) -> Iterator[av.Vide
         yield frame
 
 
-def _ready(graph: Graph) -> Iterator[np.ndarray]:
+def _ready(graph: av.filter.Graph) -> Iterator[np.ndarray]:
     """The pictures that have come out of a graph so far."""
     while True:
         try:
@@ -92,7 +85,7 @@ def _ready(graph: Graph) -> Iterator[np.ndarray]:
             return
 
 
-def _rest(graph: Graph | None, rate: float | None) -> Iterator[np.ndarray]:
+def _rest(graph: av.filter.Graph | None, rate: float | None) -> Iterator[np.ndarray]:
     """What is still in a graph; the last frame may claim to last for hours."""
     if graph is not None:
         graph.push(None)
@@ -137,7 +130,7 @@ def _covering(frame: av.VideoFrame, size: tuple[int, int] | None, aspect: Fracti
 
 def _turns(frame: av.VideoFrame) -> tuple[Step, ...]:
     """Turns and mirrors of the display matrix, as FFmpeg's own tools show it: phones store upright video lying down."""
-    side = frame.side_data.get(Type.DISPLAYMATRIX)
+    side = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
     if side is None:
         return ()
     a, b, _, c, d, *_ = (int(value) for value in np.frombuffer(side, np.int32))

@@ -19,20 +19,10 @@ import torch
 from torch import Tensor
 
 from mobivid_core.data.video_filters import SCALER, linked, pictures
-from mobivid_core.data.video_source import decoding, opened, survey, whole_packets
+from mobivid_core.data.video_source import av, decoding, opened, survey, whole_packets
 from mobivid_core.errors import VideoError
 
-try:
-    import av
-except ImportError:  # captioned clips need no video files; a wheel of PyAV is missing on few machines
-    av = None
-
 FRAME_RATE = 24
-
-
-def can_read_videos() -> bool:
-    """Whether PyAV is installed: captioned clips need no video files, and some machines have no wheel of it."""
-    return av is not None
 
 
 def frames_to_clip(frames: np.ndarray) -> Tensor:

@@ -17,9 +17,8 @@ from mobivid_core.errors import VideoError
 
 try:
     import av
-    from av.stream import Disposition
 except ImportError:  # captioned clips need no video files; a wheel of PyAV is missing on few machines
-    av = Disposition = None
+    av = None
 
 #: FFmpeg draws text files as pictures; its playlists read other files than the one that was given.
 _NOT_VIDEO = frozenset({"tty", "bin", "xbin", "adf", "idf", "hls", "dash", "concat", "sdp"})
@@ -126,7 +125,8 @@ def _packets(container: av.container.InputContainer, *streams: av.VideoStream) -
 
 def _shown_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     """The default stream, and of several the largest; never a cover or a track of thumbnails."""
-    still = Disposition.attached_pic | Disposition.timed_thumbnails
+    kinds = av.stream.Disposition
+    still = kinds.attached_pic | kinds.timed_thumbnails
     shown = [stream for stream in container.streams.video if not stream.disposition & still]
     if not shown:
         kind = "cover art, but no video" if container.streams.video else "no video stream"
@@ -134,7 +134,7 @@ def _shown_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     known = [stream for stream in shown if stream.codec_context is not None]
     if not known:
         raise VideoError(f"{path.name}: its codec is unknown here; convert the file to H.264, or fetch it again")
-    stream = max(known, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
+    stream = max(known, key=lambda s: (bool(s.disposition & kinds.default), s.width * s.height))
     stream.codec_context.thread_count = 1
     return stream
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mobivid_core.data.captioned import captioned_videos
-from mobivid_core.data.folder import FolderReport, SkippedFile, clips_of_file
+from mobivid_core.data.folder import FolderReport
 from mobivid_core.data.video_io import FRAME_RATE, frames_to_clip
 from mobivid_core.errors import CheckpointError, ParameterError, VideoError
 from mobivid_core.files import read_tensors
@@ -129,12 +129,9 @@ def _samples(
     pipe: LTXPipeline, name: str, path: Path, captions: tuple[str, ...], size: tuple[int, int, int], per_file: int,
     tokens: int, report: FolderReport,
 ) -> Iterator[Sample]:  # fmt: skip
-    try:
-        clips, used = clips_of_file(path, name, size[0], size[1:], per_file)
-    except (VideoError, OSError) as error:
-        report.skipped.append(SkippedFile(name, str(error).removeprefix(f"{path.name}: ")))
+    clips = report.read(path, name, size[0], size[1:], per_file)
+    if not clips:
         return
-    report.used.append(used)
     states, mask = encode_text(pipe, list(captions), tokens)
     for k, clip in enumerate(clips):
         word = k % len(captions)

@@ -18,10 +18,14 @@ import pandas as pd
 import torch
 
 from mobivid_core.errors import TrainingError
+from mobivid_core.flow.condition import Condition
+from mobivid_core.flow.path import flow_batch, flow_error
 from mobivid_core.memory import GLIBC_ENVIRONMENT
 from mobivid_core.models.config import MINI_SERVER, SMOKE_SERVER, DiTConfig
+from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.text import MAX_LENGTH
 from mobivid_core.paths import project_root
+from mobivid_core.train.distributed import average_gradients, processes, split, total
 from mobivid_core.train.speed import SpeedPlan, compile_blocks, usable_cores
 
 #: Sizes that may be measured, by name.
@@ -92,11 +96,6 @@ def _measure(arm: Arm, sizes: str, batch: int, seconds: float) -> dict[str, obje
 
 def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, float]:
     """Train in this process, or in its share of several; returns the measurements of one row."""
-    from mobivid_core.flow.condition import Condition
-    from mobivid_core.flow.path import flow_batch, flow_error
-    from mobivid_core.models.dit import MobiVidTransformer3DModel
-    from mobivid_core.train.distributed import average_gradients, processes, split, total
-
     state = processes()
     torch.set_num_threads(1 if arm.processes > 1 else usable_cores())
     torch.manual_seed(0)

@@ -20,12 +20,16 @@ from torch import Tensor, nn
 
 from mobivid_core import artifacts
 from mobivid_core.data.captions import ATTRIBUTES, VOCABULARY, label_indices
+from mobivid_core.data.pool import to_bytes, to_float
 from mobivid_core.data.render import RenderedClips, render_clips
 from mobivid_core.errors import TrainingError
 from mobivid_core.measure.judge import Judge, accuracy
 from mobivid_core.profiles import Profile
-from mobivid_core.train.judge_clips import VIEW_SIZE, ClipPool, augment
 
+#: Side of the clips that the judge sees.
+VIEW_SIZE = 64
+_MIRRORED = {"left": "right", "right": "left"}
+_REVERSED = _MIRRORED | {"up": "down", "down": "up", "growing": "shrinking", "shrinking": "growing"}
 #: Steps on single frames for each step on clips.
 IMAGE_STEPS = 5
 #: Called with each row of the log.
@@ -34,11 +38,84 @@ Progress = Callable[[dict], None]
 _LOSS_WEIGHTS = {"shape": 2.0, "colour": 0.5, "motion": 1.0, "background": 1.0}
 
 
+class ClipPool:
+    """A rolling store of rendered clips: each batch mixes a few fresh ones with re-used ones.
+
+    Rendering costs more than a training step; the augmentation makes a re-used clip new again.
+    """
+
+    def __init__(
+        self,
+        size: int,  # side of a clip in pixels; half of them are rendered at 64, and all are pooled to that
+        frames: int,
+        capacity: int,  # clips kept, as bytes on the CPU
+        fresh: float,  # share of a batch that is rendered for it
+        device: torch.device | str = "cpu",  # where clips are rendered
+    ) -> None:
+        self.sizes, self.frames, self.capacity = sorted({VIEW_SIZE, size}), frames, capacity
+        self.fresh, self.device, self.rendered = fresh, device, 0
+        self._clips = torch.empty(capacity, 3, frames, VIEW_SIZE, VIEW_SIZE, dtype=torch.uint8)
+        self._labels = torch.empty(capacity, len(ATTRIBUTES), dtype=torch.long)
+
+    def draw(self, batch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A batch of clips (B, 3, T, 64, 64) float32 in [-1, 1] and labels (B, 4) int64."""
+        new = batch if self.rendered < batch else max(1, round(self.fresh * batch))
+        slots = [(self.rendered + i) % self.capacity for i in range(new)]
+        self._render(slots)
+        held = min(self.rendered, self.capacity)
+        chosen = np.concatenate([slots, rng.choice(held, batch - new)]).astype(np.int64)
+        return to_float(self._clips[chosen]), self._labels[chosen].clone()
+
+    def _render(self, slots: list[int]) -> None:
+        size = self.sizes[self.rendered // max(1, len(slots)) % len(self.sizes)]
+        indices = range(self.rendered, self.rendered + len(slots))
+        drawn = render_clips("judge", indices, frames=self.frames, size=size, device=self.device)
+        seen = F.adaptive_avg_pool3d(drawn.clips, (self.frames, VIEW_SIZE, VIEW_SIZE)).cpu()
+        self._clips[slots] = to_bytes(seen)
+        self._labels[slots] = label_indices(drawn.labels)
+        self.rendered += len(slots)
+
+
+def augment(clips: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mirror, reverse and degrade clips (B, 3, T, H, W) in [-1, 1]; labels (B, 4) follow.
+
+    A mirrored clip swaps left and right, a reversed one also swaps up and down, growing and shrinking.
+    """
+    clips, labels = clips.clone(), labels.clone()
+    motion, names = ATTRIBUTES.index("motion"), VOCABULARY["motion"]
+    for axis, swap in ((4, _MIRRORED), (2, _REVERSED)):
+        chosen = torch.rand(len(clips), generator=generator) < 0.5
+        clips[chosen] = clips[chosen].flip(axis)
+        turned = torch.tensor([names.index(swap.get(name, name)) for name in names])
+        labels[chosen, motion] = turned[labels[chosen, motion]]
+    return torch.stack([_degrade(clip, generator) for clip in clips]), labels
+
+
+def _degrade(clip: Tensor, generator: torch.Generator) -> Tensor:
+    """One clip (3, T, H, W), degraded by a random subset of: coarse blocks, blur, smeared time, noise."""
+    draw = torch.rand(8, generator=generator).tolist()
+    out = clip[None]
+    shape = out.shape[2:]
+    if draw[0] < 0.3:
+        factor = 2 if draw[1] < 0.6 else 4
+        coarse = F.interpolate(F.avg_pool3d(out, (1, factor, factor)), shape, mode="trilinear")
+        out = out.lerp(coarse, 0.4 + 0.6 * draw[2] if factor == 2 else 0.7 * draw[2])
+    if draw[3] < 0.3:
+        out = F.avg_pool3d(F.pad(out, (1, 1, 1, 1, 0, 0), mode="replicate"), (1, 3, 3), stride=1)
+    if draw[4] < 0.3:
+        out = out.lerp(F.avg_pool3d(F.pad(out, (0, 0, 0, 0, 1, 1), mode="replicate"), (3, 1, 1), stride=1), draw[5])
+    if draw[6] < 0.3:
+        blocks = torch.randn(1, 3, 3, 8, 8, generator=generator)
+        out = out + 0.12 * draw[7] * F.interpolate(blocks, shape, mode="nearest")
+    noise = 0.12 * draw[1] ** 2 * torch.randn(out.shape, generator=generator)
+    return (out + noise).clamp(-1, 1)[0]
+
+
 def _learn_looks(
     judge: Judge, profile: Profile, *, steps: int, batch: int, seed: int, progress: Progress | None
 ) -> None:
     """Train the appearance tower on single frames, with heads of its own that are dropped."""
-    pool = _pool(profile, 1, 6144 if profile.meaningful else 4 * batch, judge.device, fresh=0.4)
+    pool = ClipPool(profile.size, 1, 6144 if profile.meaningful else 4 * batch, 0.4, judge.device)
     rng, generator = np.random.default_rng([seed, 1]), torch.Generator().manual_seed(seed + 1)
     looks = [name for name in ATTRIBUTES if name != "motion"]
     heads = nn.ModuleDict({name: nn.Linear(8 * judge.config.width, len(VOCABULARY[name])) for name in looks})
@@ -52,10 +129,6 @@ def _learn_looks(
     for step, loss in _fitting(read, parameters, pool, rng, generator, steps=steps, batch=batch, rate=3e-3):
         if progress:
             progress({"image_step": step, "image_loss": loss})
-
-
-def _pool(profile: Profile, frames: int, capacity: int, device: torch.device | str, fresh: float = 0.2) -> ClipPool:
-    return ClipPool(frames, tuple(sorted({VIEW_SIZE, profile.size})), capacity, fresh, device)
 
 
 def _fitting(
@@ -95,7 +168,7 @@ def train_judge(
     steps, batch = profile.judge_steps, min(32, profile.batch)
     judge = Judge().to(memory_format=torch.channels_last_3d).to(device)
     _learn_looks(judge, profile, steps=IMAGE_STEPS * steps, batch=2 * batch, seed=seed, progress=progress)
-    pool = _pool(profile, profile.frames, 1024 if profile.meaningful else 4 * batch, device)
+    pool = ClipPool(profile.size, profile.frames, 1024 if profile.meaningful else 4 * batch, 0.2, device)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     held_out, rows = list(_clean("val", 256 if profile.meaningful else batch, profile)), []
     judge.train()

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mobivid_core.data.pool import VideoPool
 from mobivid_core.errors import ParameterError, TrainingError
@@ -32,16 +31,16 @@ from mobivid_core.train.critic import PatchCritic, PerceptualDistance, draw_trip
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
 from mobivid_core.train.vae import LATENT_NOISE, disturbed
 
-#: Peak rate of the critic, triples of neighbouring frames a clip that it judges, and the perceptual distance's weight.
-_CRITIC_RATE, _TRIPLES, _PERCEPTUAL = 4e-4, 2, 0.005
+#: Peak rate of the critic, and triples of neighbouring frames a clip that it judges.
+_CRITIC_RATE, _TRIPLES = 4e-4, 2
+#: Weight of the perceptual distance; size of the adversarial gradient at the last layer, as a share of the others'.
+_PERCEPTUAL, _ADVERSARIAL = 0.005, 0.5
 #: Clips that PSNR, sharpness and borders are watched on.
 _WATCHED = 16
 #: Change of the terms' gain at each look, while PSNR is below its budget or above.
 _DOWN, _UP = 0.85, 1.05
 #: Losses of PSNR, in budgets, up to which an average counts as good, and from which a run ends.
 _GOOD, _LOST = 1.5, 2.0
-#: Side of a block of the decoding net's last pixel shuffle.
-_BLOCK = 4
 
 
 class _Contest(nn.Module):
@@ -104,11 +103,6 @@ def sharpen_decoder(
     frames: int = 17,  # frames of a window
     seed: int = 0,
     learning_rate: float = 2e-4,  # peak rate of the decoding net (AdamW)
-    adversarial: float = 0.5,  # size of the adversarial gradient at the last layer, as a share of the other terms'
-    # Weight of the squared error of differences across token borders, beside the squared error of pixels
-    seam: float = 0.0,
-    # Weight of the error that repeats from one output block to the next, beside the squared error of pixels
-    dither: float = 0.0,
     budget_db: float = 1.0,  # PSNR on the watched clips that the new terms may cost
     warmup: int = 100,  # steps in which the critic learns alone; then the adversarial term rises over as many
     ema: float = 0.995,  # decay of the averaged weights
@@ -116,7 +110,6 @@ def sharpen_decoder(
     bf16: bool = False,  # run the VAE in bfloat16
     watch_every: int = 50,  # steps between looks at the watched clips, and rows of the log
     progress: bool = True,
-    on_log: Callable[[dict[str, float]], str | None] | None = None,  # as for `loop.train`
 ) -> tuple[MobiVidVAE, TrainResult]:
     """Train the decoding net on with perceptual and adversarial terms.
 
@@ -132,11 +125,11 @@ def sharpen_decoder(
     """
     if vae.decoder_net is None:
         raise ParameterError("this VAE is linear (width 0): there is no decoding net to sharpen")
-    pool = (pool if isinstance(pool, VideoPool) else VideoPool.of(pool)).to(device)
+    pool = VideoPool.of(pool).to(device)
     torch.manual_seed(seed)
     contest, distance = _Contest(vae, critic_width).to(device), PerceptualDistance(device)
     patch = vae.config.ratio[1]
-    crop = min(crop, *(min(video.shape[2:]) for video in pool.videos)) // patch * patch
+    crop = min(crop, pool.side) // patch * patch
     count, generator = min(_WATCHED, len(pool)), torch.Generator().manual_seed(seed + 1)
     watched = pool.draw(count, frames, crop, generator, augment=False)
     seen: dict[str, float] = {}
@@ -153,25 +146,21 @@ def sharpen_decoder(
         real, fake = draw_triples(clips, decoded, _TRIPLES, generator)
         far = distance(to_frames(fake), to_frames(real))
         kept = error + contest.gain * _PERCEPTUAL * far
-        if seam:
-            kept = kept + seam * seam_error(decoded, clips, patch)
-        if dither:
-            kept = kept + dither * dither_error(decoded, clips)
         ramp = min(max((step - warmup) / max(warmup, 1), 0.0), 1.0)
         push = _push(contest, fake, kept) if ramp else 0.0
         logits_real, logits_fake = contest.critic(torch.cat([real, fake.detach()])).chunk(2)
         critic = hinge(logits_real, logits_fake)
         return {
-            "loss": kept + ramp * adversarial * contest.gain * push + critic,
+            "loss": kept + ramp * _ADVERSARIAL * contest.gain * push + critic,
             "psnr_db": 10 * torch.log10(4 / error.detach()), "perceptual": far, "critic": critic,
-            "margin": (logits_real.mean() - logits_fake.mean()), "gain": contest.gain,
+            "margin": logits_real.mean() - logits_fake.mean(), "gain": contest.gain,
         } | seen  # fmt: skip
 
     def ended(row: dict[str, float]) -> str | None:
         lost = row["lost_db"]
         if not lost <= _LOST * budget_db:  # NaN too
             return f"step {row['step']:.0f}: averaged weights had lost {lost:.2f} dB, budget {budget_db:g} dB"
-        return on_log(row) if on_log else None
+        return None
 
     settings = TrainSettings(
         steps, seconds=seconds, learning_rate=_CRITIC_RATE, warmup=min(20, steps), ema=0.0, seed=seed,
@@ -183,31 +172,6 @@ def sharpen_decoder(
     except TrainingError as error:
         result = TrainResult(contest, ended=str(error))
     return _finished(vae, contest, watched, patch, budget_db), result
-
-
-def seam_error(decoded: Tensor, clips: Tensor, patch: int) -> Tensor:
-    """Mean squared error of the differences of neighbouring pixels across token borders, of clips (B, 3, T, H, W).
-
-    A token's borders are a thirty-second of all pixel pairs, so the error of pixels hardly sees a step there.
-    """
-    wrong = decoded - clips
-    steps = [wrong.unflatten(axis, (-1, patch)) for axis in (3, 4)]
-    across = [(step.select(axis + 1, 0).narrow(axis, 1, step.shape[axis] - 1)
-               - step.select(axis + 1, patch - 1).narrow(axis, 0, step.shape[axis] - 1)).square().mean()
-              for axis, step in zip((3, 4), steps, strict=True)]  # fmt: skip
-    return (across[0] + across[1]) / 2
-
-
-def dither_error(decoded: Tensor, clips: Tensor) -> Tensor:
-    """Mean squared error that repeats from block to block of the decoding net's last pixel shuffle.
-
-    Against the critic the cheapest detail is a dot pattern of the shuffle's period. Averaging the error of nine
-    neighbouring blocks, each position in a block for itself, leaves that pattern and little of edges and texture.
-    Clips are (B, 3, T, H, W), of three blocks or more.
-    """
-    by_position = functional.pixel_unshuffle(to_frames(decoded - clips), _BLOCK)
-    repeated = functional.avg_pool2d(by_position, 3, 1).unflatten(1, (-1, _BLOCK**2))
-    return (repeated - repeated.mean(2, keepdim=True)).square().mean()
 
 
 def _decode(vae: MobiVidVAE, clips: Tensor, generator: torch.Generator, bf16: bool) -> Tensor:

@@ -32,7 +32,7 @@ from mobivid_core.command import CommandParser, run_command
 from mobivid_core.flow.path import predicted_velocity
 from mobivid_core.flow.sampling import in_bfloat16
 from mobivid_core.memory import GLIBC_ENVIRONMENT
-from mobivid_core.train.precision import CONVOLUTIONAL, DIT, MUON, choose
+from mobivid_core.train.precision import CONVOLUTIONAL, DIT, MUON, choose, processor
 
 _RELAUNCHED = "MOBIVID_RELAUNCHED"
 
@@ -70,11 +70,6 @@ class SpeedPlan:
         """Set the number of threads; the other parts are for whoever builds the model and the settings."""
         torch.set_num_threads(self.threads)
 
-    @property
-    def computes(self) -> str:
-        """What changes a model's answers, in a word for caches: threads, allocator and reasons do not."""
-        return f"bf16={self.bf16} compiled={self.compiled}"
-
     def __str__(self) -> str:
         on = {"malloc": self.malloc, "bf16": self.bf16, "compile": self.compiled, "threads": True}
         parts = [f"{name} {'on' if on.get(name, True) else 'off'} ({reason})" for name, reason in self.reasons.items()]
@@ -95,14 +90,14 @@ def compile_blocks(model: nn.Module) -> nn.Module:
 class Accelerated(nn.Module):
     """A frozen copy of a diffusion model that samples as fast as this machine can: bfloat16, compiled blocks.
 
-    Called as the model is; without a plan, it uses all that this machine gains by.
+    Called as the model is.
     """
 
-    def __init__(self, model: nn.Module, plan: SpeedPlan | None = None) -> None:
+    def __init__(self, model: nn.Module, plan: SpeedPlan) -> None:
         super().__init__()
-        self.plan = SpeedPlan.detect() if plan is None else plan
+        self.plan = plan
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        if self.plan.compiled:
+        if plan.compiled:
             compile_blocks(self.model)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -114,11 +109,7 @@ class Accelerated(nn.Module):
 
 def has_amx_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor has AMX units for bfloat16 (Linux says so); a fact for records: choices are timed."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    return any(line.startswith("flags") and "amx_bf16" in line.split() for line in lines)
+    return "amx_bf16" in processor(cpuinfo).get("flags", "").split()
 
 
 def cpp_compiler() -> str | None:

@@ -33,10 +33,7 @@ _CHARBONNIER = 0.01
 
 
 def clip_pool(profile: Profile, *, film: int = 384, captioned: int = 512) -> Tensor:
-    """A small fixed set of training clips of both kinds, (N, 3, T, H, W) uint8, N at most `film + captioned`.
-
-    Smoke takes a handful of each.
-    """
+    """A small fixed set of training clips of both kinds, (N, 3, T, H, W) uint8; smoke takes a handful of each."""
     if not profile.meaningful:
         film, captioned = 6, 10
     size = {"frames": profile.frames, "size": profile.size}
@@ -67,9 +64,8 @@ def train_vae(
     pool = VideoPool.of(pool).to(device)
     torch.manual_seed(seed)
     vae = MobiVidVAE(tuple(ratio), channels, width, encoder_width=encoder_width).to(device)
-    smallest = min(min(video.shape[2:]) for video in pool.videos)
-    fitted = min(len(pool), _FIT_CLIPS) if steps < 1000 else _FIT_CLIPS
-    side = smallest // ratio[1] * ratio[1]
+    fitted = _FIT_CLIPS if steps >= 1000 else min(len(pool), _FIT_CLIPS)
+    side = pool.side // ratio[1] * ratio[1]
 
     def sample() -> Tensor:
         """The clips to fit on; drawn again when needed, since they are too large to keep while training."""

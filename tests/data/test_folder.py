@@ -34,8 +34,8 @@ def folder(tmp_path):
 
 
 def test_a_folder_counts_and_names_what_it_skips(folder):
-    clips, report = clips_from_folder(folder, frames=17, size=(32, 48))
-    assert clips.shape == (4, 3, 17, 32, 48) and clips.dtype == torch.float32
+    clips, report = clips_from_folder(folder, frames=17, size=32)
+    assert clips.shape == (4, 3, 17, 32, 32) and clips.dtype == torch.float32
     assert {file.name: file.clips for file in report.used} == {"two_shots.mp4": 3, "inner/one.mkv": 1}
     reasons = {file.name: file.reason for file in report.skipped}
     assert set(reasons) == {"broken.mp4", "notes.txt", "short.mp4"}
