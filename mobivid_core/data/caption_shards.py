@@ -23,10 +23,7 @@ Skip = Callable[[str, str], None]
 
 
 def shard_videos(shards: list[Path], skip: Skip) -> Iterator[Video]:
-    """Unpack the videos of tar files one by one; each file is gone when the next is asked for.
-
-    `skip` is told the name of whatever gives no video, and why. A ParameterError says that webdataset is missing.
-    """
+    """Unpack the videos of tar files one by one; each is gone when the next is asked for."""
     try:
         import webdataset.tariterators as tars
     except ImportError as error:

@@ -37,11 +37,10 @@ class CaptionedClips:
 def captioned_clips(
     source: Path | str, report: FolderReport, *, frames: int = 17, size: int = 128, per_file: int = 8
 ) -> Iterator[CaptionedClips]:
-    """Read captioned videos one by one: from a folder with `captions.csv` or `.tar` shards, or one shard.
+    """Clips of each usable video: of a folder with `captions.csv` or `.tar` shards, or of one shard.
 
-    The clips of each usable video come in name order (shards: in their own order), `size` pixels square, at most
-    `per_file` of a video. `report` is told what was used, and what was skipped and why. ParameterError where the source
-    is neither, its captions lack a column, or webdataset is missing.
+    Clips are `size` pixels square, at most `per_file` of a video. `report` is told what was used or skipped, and why.
+    ParameterError where the source is neither, its captions lack a column, or webdataset is missing.
     """
     for name, path, captions in captioned_videos(source, report):
         if clips := report.read(path, name, frames, (size, size), per_file):
@@ -49,10 +48,7 @@ def captioned_clips(
 
 
 def captioned_videos(source: Path | str, report: FolderReport) -> Iterator[Video]:
-    """Name, path and captions of each video, undecoded; arguments and errors as `captioned_clips`.
-
-    A path out of a shard is gone when the next video is asked for.
-    """
+    """Name, path and captions of each video, undecoded; a path out of a shard is gone when the next is asked for."""
     source = Path(source)
     if not source.exists():
         raise ParameterError(f"{source}: no such folder; give one that holds {CAPTIONS} or .tar shards")

@@ -1,13 +1,11 @@
 """Clips from any folder of videos: shot cuts, 24 frames a second, scaled and cropped centrally.
 
-    mobivid data check FOLDER
-
-prints what would be used and what would be skipped, and why. The VAE trains on such a folder through `folder_pool`.
+`mobivid data check FOLDER` prints what would be used and what would be skipped, and why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from operator import attrgetter
@@ -25,8 +23,6 @@ from mobivid_core.errors import ParameterError, VideoError
 from mobivid_core.files import Found, find_files
 from mobivid_core.paths import user_path
 
-#: Frames of one file kept while its cuts are found (100 s: 118 MB at 128x128); of a longer file, clips are read again.
-KEPT_FRAMES = 2400
 #: Clips of one file at most.
 PER_FILE = 64
 #: Shots, or files where there are several, that go to `test`: one in this many, and at least one.
@@ -130,8 +126,7 @@ def folder_pool(folder: Path | str, *, frames: int = 17, size: int = 128, limit:
     """Read a folder, as `clips_from_folder`, for training a VAE and measuring it; no shot is in both halves.
 
     Where several files give clips, whole files go to `test` (files often hold one scene many times); a single file is
-    split by shot. At most `limit` clips are kept, spread over the files; 2048 of 17x128x128 take 1.7 GB. VideoError too
-    where all clips are of one shot of one file: nothing would be left to measure on.
+    split by shot. At most `limit` clips are kept, spread over the files; 2048 of 17x128x128 take 1.7 GB.
     """
     if limit < 2:
         raise ParameterError(f"limit must be at least 2, one clip to train on and one to measure, got {limit}")
@@ -173,36 +168,18 @@ def clips_of_file(
     """Clips of one video, at most `per_file`, and what to report of it as `name`; a VideoError if there are none."""
     if not path.stat().st_size:
         raise VideoError("an empty file (0 bytes)")
-    kept: list[np.ndarray] = []
-    shots = find_shots(_keeping(iterate_frames(path, size=size, max_fps=FRAME_RATE), kept))
+    # the file is decoded twice, for its cuts and for its clips: kept frames of an hour would fill the memory
+    shots = find_shots(iterate_frames(path, size=size, max_fps=FRAME_RATE))
     queues = [[(start, number) for start in windows(*shot, frames)] for number, shot in enumerate(shots)]
     chosen = sorted(list(chain.from_iterable(rounds(queues)))[:per_file])
     if not chosen:
         longest = max(length for _, length in shots)
         raise VideoError(f"its longest shot has {longest} frames at {FRAME_RATE} a second, fewer than {frames}")
-    total = sum(length for _, length in shots)
-    source = kept if total <= KEPT_FRAMES else iterate_frames(path, size=size, max_fps=FRAME_RATE)
-    cut = _cut(source, [start for start, _ in chosen], frames)
-    clips = [Clip(name, shot, pixels) for (_, shot), pixels in zip(chosen, cut, strict=True)]
-    return clips, UsedFile(name, total, len(shots), len(clips))
-
-
-def _keeping(pictures: Iterator[np.ndarray], kept: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Pass frames on and keep them, until there are too many: then keep none, so that any length fits in memory."""
-    for index, picture in enumerate(pictures):
-        if index < KEPT_FRAMES:
-            kept.append(picture)
-        elif index == KEPT_FRAMES:
-            kept.clear()
-        yield picture
-
-
-def _cut(pictures: Iterable[np.ndarray], starts: list[int], frames: int) -> Iterator[np.ndarray]:
-    """Disjoint windows of a sequence of frames, in order, holding one window at a time."""
-    pictures, place = iter(pictures), 0
-    for start in starts:
-        yield np.stack(list(islice(pictures, start - place, start - place + frames)))
+    pictures, place, clips = iterate_frames(path, size=size, max_fps=FRAME_RATE), 0, []
+    for start, shot in chosen:
+        clips.append(Clip(name, shot, np.stack(list(islice(pictures, start - place, start - place + frames)))))
         place = start + frames
+    return clips, UsedFile(name, sum(length for _, length in shots), len(shots), len(clips))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

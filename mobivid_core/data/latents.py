@@ -34,10 +34,7 @@ _WORDING_STRIDE = 197  # shares no factor with the number of wordings, so that a
 
 @dataclass(frozen=True)
 class LatentDataset:
-    """Normalised latents with their captions' token states.
-
-    Captions repeat, so token states are kept once each: `text[caption_of[n]]` belongs to `latents[n]`.
-    """
+    """Normalised latents with token states; captions repeat: `text[caption_of[n]]` belongs to `latents[n]`."""
 
     latents: Tensor  # (N, C, t, h, w) float16
     text: Tensor  # (U, L, D) float16 token states of the distinct captions
@@ -111,10 +108,7 @@ def with_captions(latents: Tensor, labels: list[ClipLabel], wordings: int = WORD
 def captioned_latents(
     vae: MobiVidVAE, source: Path | str, *, frames: int, size: int
 ) -> tuple[LatentDataset, FolderReport]:
-    """Encode a folder or shards of captioned videos (see `captioned_clips`), and say what was used and skipped.
-
-    The data set's `labels` are empty. A VideoError lists the reasons if no video gave a clip.
-    """
+    """Encode `captioned_clips`: data without `labels`, and what was used and skipped; VideoError without any clip."""
     vae.eval()
     report, latents, captions = FolderReport(Path(source)), [], []
     for video in captioned_clips(source, report, frames=frames, size=size):

@@ -53,10 +53,7 @@ def find_shots(frames: Iterable[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def windows(first: int, length: int, frames: int) -> list[int]:
-    """Starts of the non-overlapping windows of `frames` in one shot, centred as a group, middle ones first.
-
-    The middle of a shot comes first because its ends hold fades and half-finished moves.
-    """
+    """Starts of the disjoint windows in one shot, middle ones first: its ends hold fades and half-finished moves."""
     number = length // frames
     margin = (length - number * frames) // 2
     starts = [first + margin + k * frames for k in range(number)]

@@ -1,11 +1,8 @@
-"""Read and write video files with PyAV; the only module that knows codecs.
+"""Read and write video files with PyAV.
 
 Two layouts live here. *Frames* are `uint8 (T, H, W, 3)` RGB arrays, as files hold them; a *clip* is a
-`float32 (3, T, H, W)` tensor in [-1, 1], as the models want it. `frames_to_clip` and `clip_to_frames`
-go between them.
-
-`video_source` opens a file and sees that it is whole, `video_filters` makes its frames upright pictures.
-Simplified: sound and subtitles are ignored, and what lies below transparent pixels is shown.
+`float32 (3, T, H, W)` tensor in [-1, 1], as the models want it. Simplified: sound and subtitles are ignored, and what
+lies below transparent pixels is shown.
 """
 
 from __future__ import annotations
@@ -74,22 +71,22 @@ def iterate_frames(
 
 
 def read_spans(path: Path | str, starts: list[int], frames: int, *, crop: int, size: int) -> list[np.ndarray]:
-    """Read spans of one file at a constant rate, decoding only near them: uint8 (frames, size, size, 3) each.
+    """Read spans of frames of one file: uint8 (frames, size, size, 3) each.
 
-    The central square of `crop` pixels is scaled to `size` (pixel-area average); starts ascend. A VideoError tells of a
-    file that is missing or ends inside a span.
+    The central square of `crop` pixels is scaled to `size` (area average). VideoError where the file ends earlier.
     """
-    path = Path(path)
-    wanted = sorted({start + k for start in starts for k in range(frames)})
+    path, graph = Path(path), None
+    wanted = {start + k for start in starts for k in range(frames)}
     found: dict[int, np.ndarray] = {}
     with decoding(path, "fetch the file again"), opened(path) as (container, stream):
-        graph = None
-        for index, frame in _frames_at(container, stream, path, wanted):
-            graph = graph or linked(frame, ("crop", f"{crop}:{crop}"), ("scale", f"{size}:{size}:{SCALER}"))
-            graph.push(frame)
-            found[index] = graph.pull().to_ndarray()
-    if len(found) < len(wanted):
-        lost = next(index for index in wanted if index not in found)
+        for index, frame in enumerate(whole_packets(container, stream, path)):
+            if index in wanted:
+                graph = graph or linked(frame, ("crop", f"{crop}:{crop}"), ("scale", f"{size}:{size}:{SCALER}"))
+                graph.push(frame)
+                found[index] = graph.pull().to_ndarray()
+            if len(found) == len(wanted):
+                break
+    if lost := min(wanted - found.keys(), default=None):
         raise VideoError(f"{path.name}: expected a frame {lost}, but the file ends before it; fetch the file again")
     return [np.stack([found[start + k] for k in range(frames)]) for start in starts]
 
@@ -130,26 +127,3 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
-
-
-def _frames_at(
-    container: av.container.InputContainer, stream: av.VideoStream, path: Path, wanted: list[int]
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield `(index, frame)` for ascending frame indices, seeking over gaps longer than the key-frame distance."""
-    per_frame = 1 / (stream.average_rate * stream.time_base)  # time-base ticks
-    targets, position = iter(wanted), 0
-    target = next(targets, None)
-    while target is not None:
-        if target - position > 2 * FRAME_RATE or target < position:
-            container.seek(int(target * per_frame), stream=stream)
-        for frame in whole_packets(container, stream, path):
-            position = round(frame.pts / per_frame)
-            if position == target:
-                yield position, frame
-                previous, target = target, next(targets, None)
-                if target is None:
-                    return
-                if target - previous > 2 * FRAME_RATE:
-                    break
-        else:
-            return

@@ -40,11 +40,7 @@ class Survey:
     steady: bool  # whether all frames are about equally far apart
 
     def reduced_rate(self, max_fps: float | None) -> float | None:
-        """Frames a second to deliver on a regular grid; None keeps every frame.
-
-        A steady file at or below the limit keeps its frames; in one of variable rate a picture is held as the file
-        does.
-        """
+        """Frames a second on a regular grid; None keeps every frame, as of a steady file at or below the limit."""
         if max_fps is None or not self.frame_s or (self.steady and self.frame_s * max_fps > 0.98):
             return None
         return min(max_fps, 1 / self.frame_s)
@@ -111,8 +107,7 @@ def whole_packets(
 def _packets(container: av.container.InputContainer, *streams: av.VideoStream) -> Iterator[av.Packet]:
     """The packets of these streams, or of all.
 
-    After the last one PyAV flushes every stream, also one that it met only on the way and never listed: it then
-    raises IndexError, when all packets are out.
+    After the last one PyAV flushes every stream, also one that it never listed: it then raises IndexError.
     """
     packets = container.demux(*streams)
     while True:

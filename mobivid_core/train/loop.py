@@ -87,8 +87,7 @@ Loss = Callable[[int, torch.Generator], "Tensor | dict[str, Tensor]"]
 class Player:
     """A model and what trains it, where two are trained in one run; see `train`.
 
-    The settings of an opponent say rates, moment decays, clipping and seed; the run's length, log and states are the
-    first model's, and an opponent is neither averaged nor sharded.
+    The settings of an opponent say rates, moment decays, clipping and seed; it is neither averaged nor sharded.
     """
 
     model: nn.Module
@@ -110,10 +109,8 @@ def train(
 ) -> TrainResult:
     """Train `model` to minimise `loss`; with a `folder`, interrupted work is resumed from there.
 
-    Raises:
-        ParameterError: The loss cannot be split as the settings or the processes ask.
-        TrainingError: The loss was not finite for ten steps in a row.
-        CheckpointError: The folder's state is corrupt or of another model.
+    Raises ParameterError where the loss cannot be split as settings or processes ask, TrainingError where it was
+    not finite for ten steps in a row, CheckpointError where the folder's state is corrupt or of another model.
     """
     players = [*([opponent] if opponent else []), Player(model, loss, settings)]
     for player in players:
@@ -203,7 +200,7 @@ def _place(model: nn.Module, settings: TrainSettings, device: torch.device) -> t
 def _round(turns: list[tuple[Player, Optimizers]], step: int, spent_s: float) -> tuple[dict[str, float], bool]:
     """One step of all models: their terms, where names meet the last one's, and whether all were finite.
 
-    All gradients come before any step, so that an interruption between two models leaves none ahead of the other.
+    All gradients come before any step, so that an interruption leaves no model ahead of the other.
     """
     terms, finite = {}, True
     for player, optimizers in turns:

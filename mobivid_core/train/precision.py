@@ -2,11 +2,9 @@
 
 A processor's flags do not tell. On Xeons with AMX units bfloat16 is three to five times as fast; among those with
 avx512_bf16 alone it was four times as fast on one and half as fast on another; on the rest it is emulated, ten times
-slower and more. The library's version counts too. Timing takes a tenth of a second and is kept for each machine in
-`runs/precision.json`. It counts one thread's processor time, because threads that wait for each other on a busy machine
-once made attention look a thousand times slower than it is, and emulated bfloat16 the better choice.
-
-`mobivid bench speed` prints what this machine gets.
+slower and more. Timing takes a tenth of a second and is kept for each machine in `runs/precision.json`. It counts one
+thread's processor time: threads that wait for each other on a busy machine once made attention look a thousand times
+slower than it is, and emulated bfloat16 the better choice.
 """
 
 from __future__ import annotations
@@ -84,9 +82,7 @@ WORKLOADS: Mapping[str, Callable[[], Work]] = {
         lambda x, up, down: F.linear(F.linear(x, up), down), (32 * 48, _WIDTH), (_INNER, _WIDTH), (_WIDTH, _INNER)
     ),
     "attention": lambda: _layers(lambda q, k, v: (q @ k.mT).softmax(-1) @ v, _HEADS, _HEADS, _HEADS),
-    "convolution": lambda: _layers(
-        lambda x, kernel: F.conv2d(x, kernel, padding=1), (8, 64, 32, 32), (64, 64, 3, 3)
-    ),
+    "convolution": lambda: _layers(lambda x, kernel: F.conv2d(x, kernel, padding=1), (8, 64, 32, 32), (64, 64, 3, 3)),
     "orthogonalise": _orthogonalise,
 }
 #: What a diffusion transformer, a convolutional net (VAE, judge) and Muon spend their time in.
@@ -105,7 +101,7 @@ class Precision:
 
 
 def choose(kinds: Sequence[str]) -> Precision:
-    """Float32 or bfloat16 for layers of these kinds (keys of `WORKLOADS`, e.g. `DIT`) on this machine's processor."""
+    """Float32 or bfloat16 for layers of these kinds (e.g. `DIT`) on this machine's processor."""
     return decide({kind: _kept(kind, runs_dir("any").parent / FILE) for kind in kinds})
 
 
@@ -124,10 +120,7 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def asked(bf16: bool | None, kinds: Sequence[str], device: str = "cpu") -> bool:
-    """What a command line asked for, else what is faster; prints why, in the first of several processes.
-
-    GPUs (type of the `device`) are not timed: they take bfloat16 where they have it.
-    """
+    """What a command line asked for, else what is faster (GPUs are not timed); the first process prints why."""
     if bf16 is not None:
         return bf16
     if device == "cpu":
@@ -186,10 +179,9 @@ def _kept(kind: str, file: Path) -> Seconds:
 
 def _read(file: Path) -> dict[str, dict[str, object]]:
     """All timings; none where the file is missing, torn or strange."""
-    try:
+    with contextlib.suppress(RunError, OSError, AttributeError, TypeError, ValueError):
         return {machine: dict(record) for machine, record in read_json(file, {}).items()}
-    except (RunError, OSError, AttributeError, TypeError, ValueError):
-        return {}
+    return {}
 
 
 def processor(file: Path = Path("/proc/cpuinfo")) -> dict[str, str]:

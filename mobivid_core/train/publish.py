@@ -27,7 +27,7 @@ from mobivid_core.profiles import Profile, add_profile, get_profile
 from mobivid_core.train import precision
 from mobivid_core.train.distributed import processes
 from mobivid_core.train.judge import publish_judge
-from mobivid_core.train.speed import SpeedPlan, relaunch
+from mobivid_core.train.speed import SpeedPlan
 from mobivid_core.train.state import LOG, folder_for, write_log
 from mobivid_core.train.teacher import train_teacher
 from mobivid_core.train.vae import train_vae
@@ -136,11 +136,7 @@ def _judge(options: argparse.Namespace) -> None:
 
 def _teacher(options: argparse.Namespace) -> None:
     """Train the teacher of a profile and publish it."""
-    plan = None
-    if options.fast:
-        relaunch()
-        plan = SpeedPlan.detect()
-        plan.apply()
+    plan = SpeedPlan.started() if options.fast else None
     with processes().main_process_first():  # it times, the others read what it found
         bf16 = precision.asked(options.bf16, precision.DIT, processes().device.type)
     profile = _profile(options)

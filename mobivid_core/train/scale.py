@@ -61,8 +61,7 @@ def memory_table(
 ) -> pd.DataFrame:
     """GiB per GPU under FSDP2, for `clips` clips a GPU and micro-batch: one row a number of GPUs.
 
-    The parts of the state, `gathered` (two blocks in bfloat16 at a time), `activations` with and without checkpointing,
-    and both totals.
+    `gathered` are two blocks in bfloat16 at a time; activations and total are given with and without checkpointing.
     """
     model, used = meta_model(sizes), activations(sizes, grid)
     parameters = sum(p.numel() for p in model.parameters())

@@ -3,13 +3,9 @@
 The squared error alone is least for the mean of all pictures that a latent may stand for: a blurred one. The encoder
 and the linear path stay frozen, so that latents, their statistics and every diffusion model of them stay valid.
 
-Each step trains the decoding net and the critic on the same clips. The adversarial gradient is scaled to the other
-terms' at the last layer (VQGAN: Esser et al. 2021, eq. 7), and both terms are turned down while PSNR on watched clips
-is further below its start than a budget. Averaged weights are what is watched and what comes back. A run whose
-averages lose twice the budget, or whose loss is not finite, ends with the last average that was good, and says so.
-
-Not independent of the evaluation: the distance in image features (`measure.image_features`) looks through the
-perceptual term's network.
+The adversarial gradient is scaled to the other terms' at the last layer (VQGAN: Esser et al. 2021, eq. 7), and both
+terms are turned down while PSNR on watched clips is further below its start than a budget. A run whose averaged weights
+lose twice the budget, or whose loss is not finite, ends with the last average that was good, and says so.
 """
 
 from __future__ import annotations
@@ -44,11 +40,10 @@ _GOOD, _LOST = 1.5, 2.0
 
 
 class _Contest(nn.Module):
-    """All that a fine-tuning run changes, so that its state can be saved and resumed as one module's.
+    """All that a run changes, as one module, so that its state can be saved and resumed.
 
-    Only the VAE's decoding net is trained, against the critic. `average` are its averaged weights, `good` the last of
-    them that kept PSNR, `gain` the factor of the perceptual and adversarial terms, `start_db` PSNR on the watched clips
-    before the first step.
+    `average` are the decoding net's averaged weights, `good` the last of them that kept PSNR, `gain` the factor of the
+    perceptual and adversarial terms, `start_db` PSNR on the watched clips before the first step.
     """
 
     def __init__(self, vae: MobiVidVAE, critic_width: int) -> None:
@@ -111,17 +106,10 @@ def sharpen_decoder(
     watch_every: int = 50,  # steps between looks at the watched clips, and rows of the log
     progress: bool = True,
 ) -> tuple[MobiVidVAE, TrainResult]:
-    """Train the decoding net on with perceptual and adversarial terms.
+    """Train the decoding net on; returns the VAE with averaged weights, and the log (`ended`: why, if early).
 
-    Returns:
-        The VAE with the averaged decoding net, and the log: `loss`, `psnr_db` of the noisy batch, `perceptual`,
-        `critic`, `margin` (real minus fake logit), `gain`, and on the watched clips, without noise, `watched_db`,
-        `lost_db`, `sharpness` (Laplacian energy over the real clips') and `borders` (border ratio).
-        `TrainResult.ended` says why a run ended early.
-
-    Raises:
-        ParameterError: The VAE has no decoding net.
-        CheckpointError: The perceptual network's package is missing.
+    `margin` is real minus fake logit; on the watched clips, without noise, are `watched_db`, `lost_db`, `sharpness`
+    (Laplacian energy over the real clips') and `borders` (border ratio). ParameterError where there is no decoding net.
     """
     if vae.decoder_net is None:
         raise ParameterError("this VAE is linear (width 0): there is no decoding net to sharpen")

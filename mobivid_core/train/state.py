@@ -26,10 +26,7 @@ STATE, LOG = "state.safetensors", "log.csv"
 
 
 def folder_for(stage: Path, *data: Tensor) -> Path:
-    """Folder below `stage` for training on just these data, so that other data never go on from its state.
-
-    Of several processes, the first one's data count.
-    """
+    """Folder below `stage` for just these data (of the first process): other data never go on from its state."""
     content = hashlib.sha256()
     for tensor in data:
         content.update(repr((tensor.shape, tensor.dtype)).encode())
