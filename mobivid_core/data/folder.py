@@ -149,8 +149,6 @@ def folder_pool(folder: Path | str, *, frames: int = 17, size: int = 128, limit:
 
 
 def _read(folder: Path, frames: int, size: int, per_file: int) -> tuple[list[Clip], FolderReport]:
-    if min(frames, per_file, size) < 1:
-        raise ParameterError(f"frames, size and per_file must be at least 1, got {frames}, {size} and {per_file}")
     if not folder.is_dir():
         raise ParameterError(f"{folder} is not a folder; give one that holds videos")
     found, report, inside = [], FolderReport(folder), find_files(folder)

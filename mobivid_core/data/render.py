@@ -91,25 +91,21 @@ def render_clips(
 
 def label_of(split: str, index: int) -> ClipLabel:
     """The label of a clip without rendering it."""
-    return _label(split, index, _draw(split, index))
+    return _drawn(split, index)[1]
 
 
-def _draw(split: str, index: int) -> np.ndarray:
-    """(_DRAWS,) uniform numbers of a clip."""
+def _drawn(split: str, index: int) -> tuple[np.ndarray, ClipLabel]:
+    """The (_DRAWS,) uniform numbers that decide a clip, and its label."""
     if split not in SPLITS:
         raise ParameterError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-    return np.random.default_rng([SPLITS.index(split), index]).random(_DRAWS)
-
-
-def _label(split: str, index: int, uniform: np.ndarray) -> ClipLabel:
-    return label_from(uniform[:3], held_out=split == "test" and bool(index % 2))
+    uniform = np.random.default_rng([SPLITS.index(split), index]).random(_DRAWS)
+    return uniform, label_from(uniform[:3], held_out=split == "test" and bool(index % 2))
 
 
 def draw_scenes(split: str, indices: Iterable[int], frames: int = 17) -> tuple[Scenes, list[ClipLabel]]:
     """Choose what clips show; returns scenes on the CPU, and their labels."""
-    indices = [int(i) for i in indices]
-    u = np.stack([_draw(split, i) for i in indices]) if indices else np.zeros((0, _DRAWS))
-    labels = [_label(split, i, row) for i, row in zip(indices, u, strict=True)]
+    drawn = [_drawn(split, int(i)) for i in indices]
+    u, labels = np.array([row for row, _ in drawn]).reshape(-1, _DRAWS), [label for _, label in drawn]
     part = "test" if split == "test" else "train"
     numbers = sprite_numbers(part)
     sprites = [numbers[x.shape][int(r * len(numbers[x.shape]))] for x, r in zip(labels, u[:, 3], strict=True)]

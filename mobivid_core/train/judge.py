@@ -156,31 +156,6 @@ def _fitting(
             yield step, loss.item()
 
 
-def train_judge(
-    profile: Profile, *, seed: int = 0, device: torch.device | str = "cpu", progress: Progress | None = None
-) -> tuple[Judge, pd.DataFrame]:
-    """Train a judge: its appearance tower on single frames, then all of it for `profile.judge_steps` steps on clips.
-
-    Returns it in evaluation mode, and its log (step, loss, val_<attribute>, val_all), each row of which `progress` got.
-    A loss that becomes non-finite is a `TrainingError`.
-    """
-    torch.manual_seed(seed)
-    steps, batch = profile.judge_steps, min(32, profile.batch)
-    judge = Judge().to(memory_format=torch.channels_last_3d).to(device)
-    _learn_looks(judge, profile, steps=IMAGE_STEPS * steps, batch=2 * batch, seed=seed, progress=progress)
-    pool = ClipPool(profile.size, profile.frames, 1024 if profile.meaningful else 4 * batch, 0.2, device)
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    held_out, rows = list(_clean("val", 256 if profile.meaningful else batch, profile)), []
-    judge.train()
-    how = {"steps": steps, "batch": batch, "rate": 2e-3}
-    for step, loss in _fitting(lambda x: judge(x).logits, list(judge.parameters()), pool, rng, generator, **how):
-        right = _accuracy(judge, held_out)
-        rows.append({"step": step, "loss": loss} | {f"val_{name}": share for name, share in right.items()})
-        if progress:
-            progress(rows[-1])
-    return judge.eval(), pd.DataFrame(rows)
-
-
 def _clean(split: str, count: int, profile: Profile) -> Iterator[RenderedClips]:
     for start in range(0, count, 64):
         indices = range(start, min(start + 64, count))
@@ -197,17 +172,35 @@ def publish_judge(
     profile: Profile,
     *,
     seed: int = 0,
-    folder: Path | None = None,
+    folder: Path | None = None,  # where to save it; None: the stage `judge` of the run
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Judge:
-    """Train a judge, measure its own accuracy and save it in `folder`, None for the stage `judge` of the run."""
-    judge, log = train_judge(profile, seed=seed, device=device, progress=progress)
+    """Train a judge: its appearance tower on single frames, then all of it for `profile.judge_steps` steps on clips.
+
+    It is saved with its log (step, loss, val_<attribute>, val_all), each row of which `progress` got, and its accuracy
+    on clean clips. A loss that becomes non-finite is a `TrainingError`.
+    """
+    torch.manual_seed(seed)
+    steps, batch = profile.judge_steps, min(32, profile.batch)
+    judge = Judge().to(memory_format=torch.channels_last_3d).to(device)
+    _learn_looks(judge, profile, steps=IMAGE_STEPS * steps, batch=2 * batch, seed=seed, progress=progress)
+    pool = ClipPool(profile.size, profile.frames, 1024 if profile.meaningful else 4 * batch, 0.2, device)
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    held_out, rows = list(_clean("val", 256 if profile.meaningful else batch, profile)), []
+    judge.train()
+    how = {"steps": steps, "batch": batch, "rate": 2e-3}
+    for step, loss in _fitting(lambda x: judge(x).logits, list(judge.parameters()), pool, rng, generator, **how):
+        right = _accuracy(judge, held_out)
+        rows.append({"step": step, "loss": loss} | {f"val_{name}": share for name, share in right.items()})
+        if progress:
+            progress(rows[-1])
+    judge.eval()
     n = 512 if profile.meaningful else 16
     measured = [{"clips": f"{s} ({n})"} | _accuracy(judge, _clean(s, n, profile)) for s in ("val", "test")]
     with artifacts.publish("judge", profile.name) if folder is None else nullcontext(folder) as place:
         artifacts.save_model(judge, place)
-        log.to_csv(place / "log.csv", index=False)
+        pd.DataFrame(rows).to_csv(place / "log.csv", index=False)
         pd.DataFrame(measured).to_csv(place / "accuracy.csv", index=False)
     if folder is not None:
         artifacts.write_stamp(folder, "judge")

@@ -113,12 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: print the memory of paper-scale training; returns the exit status."""
     parser = CommandParser("bench memory", main.__doc__)
     parser.add_argument("--clips", type=at_least_one, default=1, help="clips a GPU and micro-batch")
-    return run_command(_show, parser, arguments)
 
+    def show(options: argparse.Namespace) -> None:
+        for name, sizes in {"SERVER": SERVER, "MOBILE": MOBILE}.items():
+            parameters = sum(p.numel() for p in meta_model(sizes).parameters())
+            t, h, w = PAPER_GRID
+            print(f"{name}: {parameters:,} parameters; {t} x {h} x {w} = {t * h * w} tokens; GiB per GPU")
+            print(memory_table(sizes, clips=options.clips).round(2).to_string(index=False), end="\n\n")
 
-def _show(options: argparse.Namespace) -> None:
-    for name, sizes in {"SERVER": SERVER, "MOBILE": MOBILE}.items():
-        parameters = sum(p.numel() for p in meta_model(sizes).parameters())
-        t, h, w = PAPER_GRID
-        print(f"{name}: {parameters:,} parameters; {t} x {h} x {w} = {t * h * w} tokens; GiB per GPU")
-        print(memory_table(sizes, clips=options.clips).round(2).to_string(index=False), end="\n\n")
+    return run_command(show, parser, arguments)

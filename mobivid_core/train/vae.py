@@ -57,6 +57,8 @@ def train_vae(
     bf16: bool = False,  # compute in bfloat16 (weights stay float32): see `precision` for where that is faster
     progress: bool = True,
     encoder_width: int = 0,  # width of the encoder's net; 0 leaves the code linear
+    # Leave the linear path as PCA found it: latents are then known before the decoder is trained
+    freeze_linear: bool = False,
     device: torch.device | str = "cpu",  # where to train; the pool is moved there
     seconds: float | None = None,  # training time, as another end beside `steps`: a rented GPU's
 ) -> tuple[MobiVidVAE, TrainResult]:
@@ -76,6 +78,8 @@ def train_vae(
     if steps:
         vae.fit_statistics(clips)  # the noise's units while it trains
     del clips
+    for part in (vae.linear_encoder, vae.linear_decoder):
+        part.requires_grad_(not freeze_linear)
     crop = min(crop, side) // ratio[1] * ratio[1]
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:

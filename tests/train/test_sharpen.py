@@ -8,7 +8,7 @@ from mobivid_core.data.render import render_clips
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.train import sharpen
-from mobivid_core.train.critic import PatchCritic, PerceptualDistance, draw_triples, hinge
+from mobivid_core.train.sharpen import PatchCritic, PerceptualDistance, draw_triples, hinge
 
 BUDGET = {"batch": 2, "crop": 64, "frames": 9, "warmup": 1, "watch_every": 1, "critic_width": 8, "progress": False}
 
@@ -103,3 +103,33 @@ def test_critic_judges_places():
     (slope,) = torch.autograd.grad(logits[0, 0, 4, 4], triples)
     rows = slope[0].abs().sum((0, 1, 3)).nonzero().flatten()
     assert 40 <= rows.max() - rows.min() + 1 <= 54 and not slope[1].any()
+
+
+def test_the_seam_error_sees_steps_at_token_borders_only():
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.rand((2, 3, 5, 64, 96), generator=generator)
+    wrong = torch.rand(clips.shape, generator=generator)
+    rows, columns = (
+        wrong[:, :, :, 32] - wrong[:, :, :, 31],
+        torch.stack([wrong[..., i] - wrong[..., i - 1] for i in (32, 64)]),
+    )
+    expected = (rows.square().mean() + columns.square().mean()) / 2
+    torch.testing.assert_close(sharpen.seam_error(clips + wrong, clips, 32), expected)
+    inside = clips.clone()
+    inside[:, :, :, 5:20, 40:50] += 1
+    assert sharpen.seam_error(inside, clips, 32) == 0
+    tokens = clips.clone()
+    tokens[:, :, :, :32, :32] += 1  # a step of one along 32 of 96 and 32 of 64 pixels, one border of two
+    torch.testing.assert_close(sharpen.seam_error(tokens, clips, 32), torch.tensor((1 / 3 + 1 / 4) / 2))
+
+
+def test_the_dither_error_sees_what_repeats_from_block_to_block():
+    clips = torch.zeros((1, 3, 1, 32, 32))
+    dots = clips.clone()
+    dots[..., ::4, ::4] = 1  # of 16 positions one is 1: the variance over positions is 1/16 - 1/256
+    assert float(sharpen.dither_error(dots, clips)) == pytest.approx(1 / 16 - 1 / 256)
+    assert sharpen.dither_error(clips + 0.5, clips) == 0
+    noise = torch.randn(clips.shape, generator=torch.Generator().manual_seed(0))
+    assert float(sharpen.dither_error(noise, clips)) == pytest.approx(
+        1 / 9, rel=0.15
+    )  # a ninth is left of what does not
