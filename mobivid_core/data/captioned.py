@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +70,9 @@ def _folder_videos(folder: Path, report: FolderReport) -> Iterator[Video]:
         report.notes.append(f"{CAPTIONS} is not UTF-8; read as {table.encoding}: check accents, or save it as UTF-8")
     own = {path.relative_to(folder).as_posix(): path for path in inside.files}
     alike = {_plain(name): name for name in own} | {name: name for name in own}
-    captions: dict[str, tuple[str, ...]] = {}
-    for name, wordings in table.wordings.items():
-        name = _found(name, alike)
-        captions[name] = tuple(dict.fromkeys((*captions.get(name, ()), *wordings)))
+    captions: dict[str, list[str]] = defaultdict(list)
+    for name, words in table.wordings:
+        captions[_found(name, alike)].append(words)
     named = {CAPTIONS, *captions}
     for name, reason in table.faulty:
         report.skip(_found(name, alike), reason)
@@ -80,7 +80,8 @@ def _folder_videos(folder: Path, report: FolderReport) -> Iterator[Video]:
     for name in own:
         if name not in named:
             report.skip(name, f"no row in {CAPTIONS}")
-    for name, wordings in sorted(captions.items()):
+    for name, rows in sorted(captions.items()):
+        wordings = tuple(words for words in dict.fromkeys(rows) if words)
         path = own.get(name, folder / name)
         if not os.path.isfile(path):  # unlike Path's, false for a name that no disk could hold
             report.skip(name, f"named in {CAPTIONS}, but there is no such file")

@@ -100,8 +100,12 @@ def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | No
         raise ParameterError(f"the shipped film is {FILM_HEIGHT} pixels high, got size={size}; ask for at most that")
     if frames < 1 or (limit is not None and limit < 1):
         raise ParameterError(f"frames and limit must be at least 1, got frames={frames} and limit={limit}")
-    shots = film_shots(split)
-    chosen = _choose(shots, frames, limit)
+    shots, chosen = film_shots(split), []
+    for level in rounds([[(s, start) for start in windows(s.first_frame, s.frames, frames)] for s in shots]):
+        left = len(level) if limit is None else min(limit - len(chosen), len(level))
+        # Middles of equal shares, so that a small limit still reaches the whole film.
+        chosen += [level[int((k + 0.5) * len(level) / left)] for k in range(left)]
+    chosen.sort(key=lambda pair: (pair[0].file, pair[1]))
     if not chosen:
         longest = max(shot.frames for shot in shots)
         raise VideoError(f"no shot of {split} has {frames} frames; the longest has {longest}")
@@ -115,13 +119,3 @@ def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | No
         shots=[shot.shot for shot, _ in chosen],
         film_frames=[shot.film_frame + start - shot.first_frame for shot, start in chosen],
     )
-
-
-def _choose(shots: list[Shot], frames: int, limit: int | None) -> list[tuple[Shot, int]]:
-    """`(shot, start in file)` of the clips taken, in the film's order: whole rounds over the shots, then a spread."""
-    chosen: list[tuple[Shot, int]] = []
-    for level in rounds([[(s, start) for start in windows(s.first_frame, s.frames, frames)] for s in shots]):
-        left = len(level) if limit is None else min(limit - len(chosen), len(level))
-        # Middles of equal shares, so that a small limit still reaches the whole film.
-        chosen += [level[int((k + 0.5) * len(level) / left)] for k in range(left)]
-    return sorted(chosen, key=lambda pair: (pair[0].file, pair[1]))

@@ -73,6 +73,7 @@ class LatentDataset:
         return self.batch(chosen, generator)
 
 
+@torch.no_grad()
 def latent_dataset(
     vae: MobiVidVAE,
     *,
@@ -91,7 +92,13 @@ def latent_dataset(
     file = cache / f"{split}-{_key(vae, split, start, count, frames, size)}.safetensors" if cache else None
     latents, indices = (read_tensors(file) or {}).get("latents"), range(start, start + count)
     if latents is None:
-        latents = _encode(vae, split, indices, frames, size, progress)
+        vae.eval()
+        batch, shape = _BATCH if vae.device.type == "cpu" else 8 * _BATCH, vae.latent_shape(frames, size, size)
+        latents = torch.empty(count, *shape, dtype=torch.float16, device=vae.device)
+        starts = range(0, count, batch)
+        for i in tqdm(starts, desc=f"encoding {split} clips", disable=not progress, ascii=True, mininterval=2):
+            drawn = render_clips(split, indices[i : i + batch], frames=frames, size=size, device=vae.device)
+            latents[i : i + batch] = vae.encode_latents(drawn.clips)
         if file:
             write_bytes(file, save({"latents": latents}))
     return with_captions(latents.to(vae.device), [label_of(split, i) for i in indices])
@@ -138,18 +145,6 @@ def _encode_many(captions: list[str], device: torch.device) -> tuple[Tensor, Ten
 def spread_wordings(own: int, count: int) -> list[int]:
     """A clip's own wording and `count` - 1 others of training, spread over them."""
     return [(own + k * _WORDING_STRIDE) % TRAIN_WORDINGS for k in range(count)]
-
-
-@torch.no_grad()
-def _encode(vae: MobiVidVAE, split: str, indices: range, frames: int, size: int, progress: bool) -> Tensor:
-    vae.eval()
-    batch = _BATCH if vae.device.type == "cpu" else 8 * _BATCH
-    latents = torch.empty(len(indices), *vae.latent_shape(frames, size, size), dtype=torch.float16, device=vae.device)
-    starts = range(0, len(indices), batch)
-    for i in tqdm(starts, desc=f"encoding {split} clips", disable=not progress, ascii=True, mininterval=2):
-        drawn = render_clips(split, indices[i : i + batch], frames=frames, size=size, device=vae.device)
-        latents[i : i + batch] = vae.encode_latents(drawn.clips)
-    return latents
 
 
 def _key(vae: MobiVidVAE, *request: object) -> str:

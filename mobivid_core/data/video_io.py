@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -68,11 +69,10 @@ def iterate_frames(
     path = Path(path)
     yielded = 0
     with decoding(path):
-        found = survey(path)
+        frame_s, rate = survey(path, max_fps)
         with opened(path) as (container, stream):
-            frames = whole_packets(container, stream, path)
-            rate, aspect = found.reduced_rate(max_fps), stream.sample_aspect_ratio
-            for picture in _upright(frames, size=size, pixel_aspect=aspect, rate=rate, frame_s=found.frame_s):
+            frames, aspect = whole_packets(container, stream, path), stream.sample_aspect_ratio
+            for picture in _upright(frames, size=size, pixel_aspect=aspect, rate=rate, frame_s=frame_s):
                 yielded += 1
                 yield np.ascontiguousarray(picture)
     if not yielded:
@@ -191,11 +191,9 @@ def _rising(frames: Iterable[av.VideoFrame], frame_s: float) -> Iterator[av.Vide
 
 def _ready(graph: av.filter.Graph) -> Iterator[np.ndarray]:
     """The pictures that have come out of a graph so far."""
-    while True:
-        try:
+    with suppress(av.error.BlockingIOError, av.error.EOFError):
+        while True:
             yield graph.pull().to_ndarray()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
 
 
 def _rest(graph: av.filter.Graph | None, rate: float | None) -> Iterator[np.ndarray]:

@@ -61,19 +61,15 @@ class ClipPool:
         """A batch of clips (B, 3, T, 64, 64) float32 in [-1, 1] and labels (B, 4) int64."""
         new = batch if self.rendered < batch else max(1, round(self.fresh * batch))
         slots = [(self.rendered + i) % self.capacity for i in range(new)]
-        self._render(slots)
+        size = self.sizes[self.rendered // new % len(self.sizes)]
+        indices = range(self.rendered, self.rendered + new)
+        drawn = render_clips("judge", indices, frames=self.frames, size=size, device=self.device)
+        self._clips[slots] = to_bytes(F.adaptive_avg_pool3d(drawn.clips, (self.frames, VIEW_SIZE, VIEW_SIZE)).cpu())
+        self._labels[slots] = label_indices(drawn.labels)
+        self.rendered += new
         held = min(self.rendered, self.capacity)
         chosen = np.concatenate([slots, rng.choice(held, batch - new)]).astype(np.int64)
         return to_float(self._clips[chosen]), self._labels[chosen].clone()
-
-    def _render(self, slots: list[int]) -> None:
-        size = self.sizes[self.rendered // max(1, len(slots)) % len(self.sizes)]
-        indices = range(self.rendered, self.rendered + len(slots))
-        drawn = render_clips("judge", indices, frames=self.frames, size=size, device=self.device)
-        seen = F.adaptive_avg_pool3d(drawn.clips, (self.frames, VIEW_SIZE, VIEW_SIZE)).cpu()
-        self._clips[slots] = to_bytes(seen)
-        self._labels[slots] = label_indices(drawn.labels)
-        self.rendered += len(slots)
 
 
 def augment(clips: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -99,7 +99,11 @@ def train_vae(
 
 def codec_loss(clips: Tensor, z: Tensor, decoded: Tensor) -> dict[str, Tensor]:
     """Loss of a codec's reconstruction of clips (B, 3, T, H, W) through raw latents z, with terms for the log."""
-    error, edges = (decoded - clips).square().mean(), edge_error(decoded, clips)
+    wrong = decoded - clips
+    error = wrong.square().mean()
+    # Charbonnier's error of the differences between neighbouring pixels
+    across, down = ((wrong.diff(dim=axis).square() + _CHARBONNIER**2).sqrt().mean() for axis in (-1, -2))
+    edges = (across + down) / 2 - _CHARBONNIER
     # raw channels start at unit mean square: this keeps them there, whatever a learnt code would like
     bound = 1e-3 * z.square().mean((0, 2, 3, 4)).clamp(min=1e-6).log().square().mean()
     loss = error + EDGE_WEIGHT * edges + bound
@@ -125,10 +129,3 @@ def disturbed(z: Tensor, most: Tensor | float, generator: torch.Generator) -> Te
     spread = torch.rand(len(z), 1, 1, 1, 1, generator=generator).to(z.device)
     size = most * (z.square().mean((0, 2, 3, 4)) + 1e-8).sqrt()
     return z + spread * noise * size.view(1, -1, 1, 1, 1)
-
-
-def edge_error(decoded: Tensor, clips: Tensor) -> Tensor:
-    """Mean Charbonnier error of the differences between neighbouring pixels, of clips (B, 3, T, H, W)."""
-    error = decoded - clips
-    parts = [(error.diff(dim=axis).square() + _CHARBONNIER**2).sqrt().mean() for axis in (-1, -2)]
-    return (parts[0] + parts[1]) / 2 - _CHARBONNIER
