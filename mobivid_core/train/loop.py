@@ -117,7 +117,12 @@ def train(
         _check_loss(player.loss, player.settings, title)
     first = processes().is_main_process
     home = next(model.parameters()).device
-    averaged, modules = _place(model, settings, processes().device if isinstance(loss, SplitLoss) else home)
+    model.to(processes().device if isinstance(loss, SplitLoss) else home)
+    averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else model
+    modules = {"model": model} | ({"averaged": averaged} if settings.ema else {})
+    if settings.sharded:
+        for module in modules.values():
+            shard(module, bf16=settings.bf16)
     if opponent:
         modules["opponent"] = opponent.model.to(next(model.parameters()).device)
     turns = [(player, _optimizers(player.model, player.settings)) for player in players]
@@ -184,17 +189,6 @@ def _check_loss(loss: Loss | SplitLoss, settings: TrainSettings, title: str) -> 
         )
     if settings.sharded and settings.muon:
         raise ParameterError(f"{title}: Muon needs whole matrices, which a sharded model has not; set muon=0")
-
-
-def _place(model: nn.Module, settings: TrainSettings, device: torch.device) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """The averaged model, and all models whose state is kept, on the training device."""
-    model.to(device)
-    averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else model
-    modules = {"model": model} | ({"averaged": averaged} if settings.ema else {})
-    if settings.sharded:
-        for module in modules.values():
-            shard(module, bf16=settings.bf16)
-    return averaged, modules
 
 
 def _round(turns: list[tuple[Player, Optimizers]], step: int, spent_s: float) -> tuple[dict[str, float], bool]:

@@ -7,7 +7,6 @@ are disturbed by noise. What makes pictures crisp beyond that: `train.sharpen`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -112,11 +111,10 @@ def codec_loss(clips: Tensor, z: Tensor, decoded: Tensor) -> dict[str, Tensor]:
 
 def codec_settings(steps: int, seed: int, **other: object) -> TrainSettings:
     """Optimisers and rates of a codec's training: Muon trains the nets' matrices, and the linear path learns slowly."""
-    settings = TrainSettings(
+    return TrainSettings(
         steps, learning_rate=1e-3, warmup=min(50, steps // 10 + 1), ema=0.998 if steps >= 1000 else 0.98, seed=seed,
-        slow=("linear_encoder", "linear_decoder"), weight_decay=0.0, clip_norm=0.3, muon=4e-3,
+        slow=("linear_encoder", "linear_decoder"), weight_decay=0.0, clip_norm=0.3, muon=4e-3, **other,
     )  # fmt: skip
-    return replace(settings, **other)
 
 
 def disturbed(z: Tensor, most: Tensor | float, generator: torch.Generator) -> Tensor:
