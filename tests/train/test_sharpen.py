@@ -42,16 +42,16 @@ def test_only_the_decoding_net_moves(vae, clips):
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(vae, clips, tmp_path, monkeypatch):
-    steps = iter((False, False, True))
+    steps, follow = iter((False, False, True)), sharpen._Contest.follow
 
-    def stop(real, fake):
+    def stop(contest, decay):  # the first thing that a step does
         if next(steps):
             raise KeyboardInterrupt
-        return hinge(real, fake)
+        follow(contest, decay)
 
     whole, _ = sharpen.sharpen_decoder(vae, to_bytes(clips), steps=4, **BUDGET)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sharpen, "hinge", stop)
+        patch.setattr(sharpen._Contest, "follow", stop)
         sharpen.sharpen_decoder(vae, to_bytes(clips), steps=4, folder=tmp_path, **BUDGET)
     resumed, result = sharpen.sharpen_decoder(vae, to_bytes(clips), steps=4, folder=tmp_path, **BUDGET)
     for mine, theirs in zip(resumed.decoder_net.parameters(), whole.decoder_net.parameters(), strict=True):
