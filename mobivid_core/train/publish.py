@@ -1,4 +1,4 @@
-"""Train a profile's VAE, judge or teacher and publish it as an artefact of the run: `mobivid train NAME`.
+"""Train a profile's VAE, judge or teacher and publish it as an artefact of the run: `mobivid train vae` and so on.
 
 `--profile scratch` makes the shipped ones again. Interrupted, the VAE and the teacher resume; the judge takes minutes.
 `--data FOLDER` takes your own videos instead, for the teacher captioned ones (`data.captioned`). The teacher trains on
