@@ -22,9 +22,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "site": ("lab.site", "the committed notebooks as pages to read offline"),
     },
     "Train and compress": {
-        "train vae": ("train.vae", "the video autoencoder; --data FOLDER takes your own videos"),
-        "train judge": ("train.judge", "the network that scores the clips"),
-        "train teacher": ("train.teacher", "the diffusion transformer; --data FOLDER takes your own captioned videos"),
+        "train vae": ("train.publish vae", "the video autoencoder; --data FOLDER takes your own videos"),
+        "train judge": ("train.publish judge", "the network that scores the clips"),
+        "train teacher": (
+            "train.publish teacher", "the diffusion transformer; --data FOLDER takes your own captioned videos",
+        ),
         "distill": ("distill.command", "a four-step student from the pruned model; --model: of your own weights"),
     },
     "Deploy": {

@@ -146,10 +146,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
 
 @pytest.mark.parametrize("arguments", [["--steps", "0"], ["--steps", "-3"], ["--steps", "many"]])
 def test_a_training_without_steps_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    from mobivid_core.train.vae import main
+    from mobivid_core.train.publish import main
 
     with pytest.raises(SystemExit, match="2"):
-        main(arguments)
+        main(["vae", *arguments])
     assert "argument --steps: expected a whole number above zero" in capsys.readouterr().err
 
 

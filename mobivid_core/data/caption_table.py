@@ -11,6 +11,7 @@ import io
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +27,7 @@ _WIDE = (BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE)
 class CaptionTable:
     """Rows of a table."""
 
-    # File as the table names it -> its captions, without repetitions; none if all were empty
-    wordings: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    wordings: list[tuple[str, str]] = field(default_factory=list)  # file as the table names it, caption (may be empty)
     faulty: list[tuple[str, str]] = field(default_factory=list)  # file, or line of the table, -> why a row was left out
     encoding: str = "utf-8"  # how the table is encoded
 
@@ -36,12 +36,10 @@ def decode_text(data: bytes) -> tuple[str, str]:
     """Text of any encoding, and its name: UTF-8 where the bytes allow it, else charset-normalizer's guess."""
     from charset_normalizer import from_bytes
 
-    try:
+    with suppress(UnicodeDecodeError):
         text = "" if data.startswith(_WIDE) else data.decode("utf-8-sig")
         if 4 * text.count("\0") < len(text) or not data:  # else UTF-16 without a mark
             return text, "utf-8"
-    except UnicodeDecodeError:
-        pass
     found = from_bytes(data).best()
     if found is None:
         raise ParameterError("its bytes are not text in any known encoding; save it as UTF-8")
@@ -57,8 +55,7 @@ def read_captions(file: Path) -> CaptionTable:
     except ParameterError as error:
         raise ParameterError(f"{file}: {error}") from error
     table = CaptionTable(encoding=encoding)
-    delimiter = _delimiter(text)
-    rows = _rows(text, delimiter, table)
+    rows = _rows(text, table)
     header = [name.strip().lower() for name in next(rows, (0, []))[1]]
     if not set(COLUMNS) <= set(header):
         raise ParameterError(
@@ -82,33 +79,24 @@ def _take(row: list[str], line: int, header: list[str], table: CaptionTable) -> 
         fields = f"line {line} of {CAPTIONS} has {len(row)} fields, expected {len(header)}"
         table.faulty.append((name, f"{fields}: put the caption in double quotes"))
     else:
-        table.wordings[name] = tuple(dict.fromkeys((*table.wordings.get(name, ()), *([words] if words else ()))))
+        table.wordings.append((name, words))
 
 
-def _delimiter(text: str) -> str:
-    first = next((line for line in re.split(r"[\r\n]+", text) if line.strip()), "")
-    try:
-        return csv.Sniffer().sniff(first, _DELIMITERS).delimiter
-    except csv.Error:
-        return ","
-
-
-def _rows(text: str, delimiter: str, table: CaptionTable) -> Iterator[tuple[int, list[str]]]:
+def _rows(text: str, table: CaptionTable) -> Iterator[tuple[int, list[str]]]:
     """Numbered rows; if a quote is never closed, each line by itself, so that it does not swallow the rest."""
-    style = {"delimiter": delimiter, "skipinitialspace": True}
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True, **style)
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error:
-        rows = None
-    if rows is not None:
-        yield from rows
+    style = {"delimiter": ",", "skipinitialspace": True, "strict": True}
+    with suppress(csv.Error):
+        first = next((line for line in re.split(r"[\r\n]+", text) if line.strip()), "")
+        style["delimiter"] = csv.Sniffer().sniff(first, _DELIMITERS).delimiter
+    with suppress(csv.Error):
+        reader = csv.reader(io.StringIO(text, newline=""), **style)
+        yield from [(reader.line_num, row) for row in reader]
         return
     for line, content in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         try:
-            yield line, next(csv.reader([content], strict=True, **style), [])
+            yield line, next(csv.reader([content], **style), [])
         except csv.Error as error:
-            name = content.split(delimiter)[0].strip(' "') or f"{CAPTIONS}, line {line}"
+            name = content.split(style["delimiter"])[0].strip(' "') or f"{CAPTIONS}, line {line}"
             table.faulty.append(
                 (name, f"line {line} of {CAPTIONS} cannot be read ({error}): close its quotes, or double inner ones")
             )

@@ -7,18 +7,18 @@ so its numbers speak of this film. The halves share characters and sets, but no 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from mobivid_core.data.shots import windows
+from mobivid_core.data.shots import rounds, windows
 from mobivid_core.data.video_io import frames_to_clip, read_spans
 from mobivid_core.errors import ParameterError, VideoError
 from mobivid_core.files import sha256
@@ -56,12 +56,11 @@ def clips_dir() -> Path:
 
 
 @contextmanager
-def shipped_film(*files: str) -> Iterator[None]:
-    """While reading shipped files: see that they are what was shipped, and add the remedy to what is wrong."""
+def shipped_film(file: str) -> Iterator[None]:
+    """While reading a shipped file: see that it is what was shipped, and add the remedy to what is wrong."""
     try:
         yield
-        for file in files:
-            _as_shipped(clips_dir() / file)
+        _as_shipped(clips_dir() / file)
     except VideoError as error:
         raise VideoError(f"{error}. Restore the shipped film with `git checkout -- data/clips`") from error
 
@@ -94,48 +93,29 @@ def read_shots(table: Path) -> list[Shot]:
 def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | None = None) -> FilmClips:
     """Non-overlapping clips of the film's shots: square centre crops of `size` (at most 128) pixels, 24 frames/s.
 
-    With a limit, clips are spread over the shots: the middle of every shot comes before a second clip of any. A clip
-    of 17x128x128 takes 3.3 MB; all of `train` is 1.8 GB. ParameterError for an unknown split or a larger size,
+    With a limit, the middle of every shot comes before a second clip of any. All of `train` at 17x128x128 takes 1.8 GB.
     VideoError where no shot is long enough, or a file is missing or cut short.
     """
     if not 0 < size <= FILM_HEIGHT:
         raise ParameterError(f"the shipped film is {FILM_HEIGHT} pixels high, got size={size}; ask for at most that")
     if frames < 1 or (limit is not None and limit < 1):
         raise ParameterError(f"frames and limit must be at least 1, got frames={frames} and limit={limit}")
-    shots = film_shots(split)
-    chosen = _choose(shots, frames, limit)
+    shots, chosen = film_shots(split), []
+    for level in rounds([[(s, start) for start in windows(s.first_frame, s.frames, frames)] for s in shots]):
+        left = len(level) if limit is None else min(limit - len(chosen), len(level))
+        # Middles of equal shares, so that a small limit still reaches the whole film.
+        chosen += [level[int((k + 0.5) * len(level) / left)] for k in range(left)]
+    chosen.sort(key=lambda pair: (pair[0].file, pair[1]))
     if not chosen:
         longest = max(shot.frames for shot in shots)
         raise VideoError(f"no shot of {split} has {frames} frames; the longest has {longest}")
-    by_file: dict[str, list[int]] = defaultdict(list)
-    for shot, start in chosen:
-        by_file[shot.file].append(start)
-    with shipped_film(*by_file):
-        spans = [
-            span
-            for file, starts in by_file.items()
-            for span in read_spans(clips_dir() / file, starts, frames, crop=FILM_HEIGHT, size=size)
-        ]
+    clips = []
+    for file, own in groupby(chosen, lambda pair: pair[0].file):
+        with shipped_film(file):
+            spans = read_spans(clips_dir() / file, [s for _, s in own], frames, crop=FILM_HEIGHT, size=size)
+            clips += map(frames_to_clip, spans)
     return FilmClips(
-        clips=torch.stack([frames_to_clip(span) for span in spans]),
+        clips=torch.stack(clips),
         shots=[shot.shot for shot, _ in chosen],
         film_frames=[shot.film_frame + start - shot.first_frame for shot, start in chosen],
     )
-
-
-def _choose(shots: list[Shot], frames: int, limit: int | None) -> list[tuple[Shot, int]]:
-    """`(shot, start in file)` of the clips taken, in the film's order: whole rounds over the shots, then a spread."""
-    starts = [(shot, windows(shot.first_frame, shot.frames, frames)) for shot in shots]
-    total = sum(len(own) for _, own in starts)
-    room = total if limit is None else min(limit, total)
-    chosen: list[tuple[Shot, int]] = []
-    rank = 0
-    while len(chosen) < room:
-        level = [(shot, own[rank]) for shot, own in starts if len(own) > rank]
-        left = room - len(chosen)
-        if left < len(level):
-            # Middles of equal shares, so that a small limit still reaches the whole film.
-            level = [level[int((k + 0.5) * len(level) / left)] for k in range(left)]
-        chosen += level
-        rank += 1
-    return sorted(chosen, key=lambda pair: (pair[0].file, pair[1]))

@@ -34,10 +34,7 @@ _WORDING_STRIDE = 197  # shares no factor with the number of wordings, so that a
 
 @dataclass(frozen=True)
 class LatentDataset:
-    """Normalised latents with their captions' token states.
-
-    Captions repeat, so token states are kept once each: `text[caption_of[n]]` belongs to `latents[n]`.
-    """
+    """Normalised latents with token states; captions repeat: `text[caption_of[n]]` belongs to `latents[n]`."""
 
     latents: Tensor  # (N, C, t, h, w) float16
     text: Tensor  # (U, L, D) float16 token states of the distinct captions
@@ -48,31 +45,25 @@ class LatentDataset:
     null_mask: Tensor
 
     @classmethod
-    def of(
-        cls, latents: Tensor, captions: Sequence[Sequence[str]], labels: list[ClipLabel], **encoding: object
-    ) -> LatentDataset:
-        """Latents (N, C, t, h, w) and captions of each; fewer ones are repeated in turn, so that rows are as long.
-
-        `encoding` as in `encode_many`.
-        """
+    def of(cls, latents: Tensor, captions: Sequence[Sequence[str]], labels: list[ClipLabel]) -> LatentDataset:
+        """Latents (N, C, t, h, w) and captions of each; fewer ones are repeated in turn, so that rows are as long."""
         distinct = sorted({words for row in captions for words in row})
         place = {words: i for i, words in enumerate(distinct)}
         most = max(map(len, captions))
         rows = [[place[row[k % len(row)]] for k in range(most)] for row in captions]
-        return cls(latents, *encode_many(distinct, **encoding), torch.tensor(rows), labels, *encode_text([""]))
+        text, mask = _encode_many(distinct, latents.device)
+        return cls(latents, text, mask, torch.tensor(rows), labels, *encode_text([""]))
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Latents (B, C, t, h, w), text (B, L, D) float32, mask (B, L); with a generator, a random wording each."""
-        wording = (
-            torch.zeros(len(indices), dtype=torch.long)
-            if generator is None
-            else torch.randint(self.caption_of.shape[1], (len(indices),), generator=generator, device=generator.device)
-        )
         device = self.latents.device
-        indices = indices.to(device)
+        indices, wording = indices.to(device), torch.zeros(len(indices), dtype=torch.long)
+        if generator:
+            many, shape = self.caption_of.shape[1], wording.shape
+            wording = torch.randint(many, shape, generator=generator, device=generator.device)
         captions = self.caption_of[indices, wording.to(device)]
         return self.latents[indices].float(), self.text[captions].float(), self.mask[captions]
 
@@ -82,6 +73,7 @@ class LatentDataset:
         return self.batch(chosen, generator)
 
 
+@torch.no_grad()
 def latent_dataset(
     vae: MobiVidVAE,
     *,
@@ -100,34 +92,30 @@ def latent_dataset(
     file = cache / f"{split}-{_key(vae, split, start, count, frames, size)}.safetensors" if cache else None
     latents, indices = (read_tensors(file) or {}).get("latents"), range(start, start + count)
     if latents is None:
-        latents = _encode(vae, split, indices, frames, size, progress)
+        vae.eval()
+        batch, shape = _BATCH if vae.device.type == "cpu" else 8 * _BATCH, vae.latent_shape(frames, size, size)
+        latents = torch.empty(count, *shape, dtype=torch.float16, device=vae.device)
+        starts = range(0, count, batch)
+        for i in tqdm(starts, desc=f"encoding {split} clips", disable=not progress, ascii=True, mininterval=2):
+            drawn = render_clips(split, indices[i : i + batch], frames=frames, size=size, device=vae.device)
+            latents[i : i + batch] = vae.encode_latents(drawn.clips)
         if file:
             write_bytes(file, save({"latents": latents}))
-    batch = 64 if vae.device.type == "cpu" else 2048
-    return with_captions(latents, [label_of(split, i) for i in indices], device=vae.device, batch=batch)
+    return with_captions(latents.to(vae.device), [label_of(split, i) for i in indices])
 
 
-def with_captions(
-    latents: Tensor,
-    labels: list[ClipLabel],
-    wordings: int = WORDINGS_A_CLIP,
-    device: torch.device | str = "cpu",
-    batch: int = 64,
-) -> LatentDataset:
-    """Attach captions to latents (N, C, t, h, w): each clip's own wording and some more; the rest as `encode_many`."""
+def with_captions(latents: Tensor, labels: list[ClipLabel], wordings: int = WORDINGS_A_CLIP) -> LatentDataset:
+    """Attach captions to latents (N, C, t, h, w): each clip's own wording and some more."""
     # a clip's own wording comes first: it is the one that is used without a generator
     captions = [[caption(replace(x, wording=w)) for w in spread_wordings(x.wording, wordings)] for x in labels]
-    return LatentDataset.of(latents, captions, labels, device=device, batch=batch)
+    return LatentDataset.of(latents, captions, labels)
 
 
 @torch.no_grad()
 def captioned_latents(
     vae: MobiVidVAE, source: Path | str, *, frames: int, size: int
 ) -> tuple[LatentDataset, FolderReport]:
-    """Encode a folder or shards of captioned videos (see `captioned_clips`), and say what was used and skipped.
-
-    The data set's `labels` are empty. A VideoError lists the reasons if no video gave a clip.
-    """
+    """Encode `captioned_clips`: data without `labels`, and what was used and skipped; VideoError without any clip."""
     vae.eval()
     report, latents, captions = FolderReport(Path(source)), [], []
     for video in captioned_clips(source, report, frames=frames, size=size):
@@ -139,12 +127,13 @@ def captioned_latents(
     return LatentDataset.of(torch.cat(latents), captions, []), report
 
 
-def encode_many(captions: list[str], device: torch.device | str = "cpu", batch: int = 64) -> tuple[Tensor, Tensor]:
+def _encode_many(captions: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
     """States (N, L, D) float16, zero at padding, and mask (N, L) bool: `encode_text` for many, without its cache."""
     states = torch.zeros(len(captions), MAX_LENGTH, TEXT_DIM, dtype=torch.float16, device=device)
     mask = torch.zeros(len(captions), MAX_LENGTH, dtype=torch.bool, device=device)
     tokenizer, encoder = load_tokenizer(), load_text_encoder().to(device)
     tokens = torch.tensor([len(ids) for ids in tokenizer(captions)["input_ids"]])
+    batch = 64 if device.type == "cpu" else 2048
     for rows in tokens.argsort().split(batch):  # of about one length: padding costs as much as words
         longest = min(int(tokens[rows].max()), MAX_LENGTH)
         found = token_states([captions[i] for i in rows], tokenizer, encoder, longest)
@@ -156,18 +145,6 @@ def encode_many(captions: list[str], device: torch.device | str = "cpu", batch: 
 def spread_wordings(own: int, count: int) -> list[int]:
     """A clip's own wording and `count` - 1 others of training, spread over them."""
     return [(own + k * _WORDING_STRIDE) % TRAIN_WORDINGS for k in range(count)]
-
-
-@torch.no_grad()
-def _encode(vae: MobiVidVAE, split: str, indices: range, frames: int, size: int, progress: bool) -> Tensor:
-    vae.eval()
-    batch, sizes = _BATCH if vae.device.type == "cpu" else 8 * _BATCH, {"frames": frames, "size": size}
-    latents = torch.empty(len(indices), *vae.latent_shape(frames, size, size), dtype=torch.float16, device=vae.device)
-    starts = range(0, len(indices), batch)
-    for i in tqdm(starts, desc=f"encoding {split} clips", disable=not progress, ascii=True, mininterval=2):
-        clips = render_clips(split, indices[i : i + batch], **sizes, device=vae.device).clips
-        latents[i : i + batch] = vae.encode_latents(clips)
-    return latents
 
 
 def _key(vae: MobiVidVAE, *request: object) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mobivid_core.data.film import clips_dir, film_shots, shipped_film
 from mobivid_core.data.render import render_clips
-from mobivid_core.data.video_io import can_read_videos, iterate_frames
+from mobivid_core.data.video_io import iterate_frames
+from mobivid_core.data.video_source import av
 from mobivid_core.errors import ParameterError, VideoError
 from mobivid_core.profiles import Profile
 
@@ -28,17 +29,17 @@ class VideoPool:
     weights: Tensor  # (N,) draws are proportional to these
 
     @classmethod
-    def of(cls, clips: Tensor | Sequence[Tensor]) -> VideoPool:
-        """A pool that draws every clip of (N, 3, T, H, W) uint8 equally often."""
-        return cls(list(clips), torch.ones(len(clips)))
+    def of(cls, clips: VideoPool | Tensor | Sequence[Tensor]) -> VideoPool:
+        """A pool that draws every clip of (N, 3, T, H, W) uint8 equally often; a pool as it is."""
+        return clips if isinstance(clips, VideoPool) else cls(list(clips), torch.ones(len(clips)))
 
     def __len__(self) -> int:
         return len(self.videos)
 
     @property
-    def device(self) -> torch.device:
-        """Where the videos are."""
-        return self.videos[0].device
+    def side(self) -> int:
+        """The shortest side of any video in pixels."""
+        return min(min(video.shape[2:]) for video in self.videos)
 
     def joined(self, other: VideoPool, share: float = 0.5) -> VideoPool:
         """Both pools; `share` of all draws come from this one."""
@@ -53,8 +54,7 @@ class VideoPool:
         """Random windows, float32 (B, 3, T, crop, crop) in [-1, 1], on the pool's device.
 
         The generator is the CPU's: all devices draw the same windows. Augmenting mirrors half of the clips, plays half
-        backwards, and one in four at double speed where it is long enough. A ParameterError tells of a video that is
-        shorter or smaller than asked for.
+        backwards, and one in four at double speed where it is long enough.
         """
         which = torch.multinomial(self.weights, batch, replacement=True, generator=generator).tolist()
         chances = torch.rand(batch, 6, generator=generator).tolist()
@@ -82,27 +82,21 @@ def _window(video: Tensor, frames: int, crop: int, chance: list[float], augment:
 
 def film_pool(frames: int = 17) -> VideoPool:
     """The film's training shots in full width, drawn in proportion to the windows they hold."""
-    videos, weights = [], []
-    whole: dict[str, Tensor] = {}
-    for shot in film_shots("train"):
-        if shot.frames < frames:
-            continue
-        if shot.file not in whole:
-            with shipped_film(shot.file):
-                whole[shot.file] = _whole_file(shot.file)
-        videos.append(whole[shot.file][:, shot.first_frame : shot.first_frame + shot.frames])
-        weights.append(shot.frames - frames + 1)
-    return VideoPool(videos, torch.tensor(weights, dtype=torch.float32))
+    shots = [shot for shot in film_shots("train") if shot.frames >= frames]
+    whole = {file: _whole_file(file) for file in {shot.file for shot in shots}}
+    videos = [whole[shot.file][:, shot.first_frame : shot.first_frame + shot.frames] for shot in shots]
+    return VideoPool(videos, torch.tensor([shot.frames - frames + 1.0 for shot in shots]))
 
 
 def _whole_file(name: str) -> Tensor:
     """All frames of a shipped file, (3, T, H, W) uint8; an error if any shot's are missing."""
     path = clips_dir() / name
-    frames = iterate_frames(path) if can_read_videos() else _by_opencv(path)
-    pictures = [torch.from_numpy(picture.copy()) for picture in frames]
     wanted = max(shot.first_frame + shot.frames for shot in film_shots() if shot.file == name)
-    if len(pictures) < wanted:
-        raise VideoError(f"{name}: breaks off after {len(pictures)} of {wanted} frames")
+    with shipped_film(name):
+        frames = iterate_frames(path) if av else _by_opencv(path)
+        pictures = [torch.from_numpy(picture.copy()) for picture in frames]
+        if len(pictures) < wanted:
+            raise VideoError(f"{name}: breaks off after {len(pictures)} of {wanted} frames")
     return torch.stack(pictures).movedim(-1, 0)
 
 
@@ -117,9 +111,10 @@ def _by_opencv(path: Path) -> Iterator[np.ndarray]:
 
 def captioned_clips(count: int, *, frames: int, size: int, device: torch.device | str = "cpu") -> Tensor:
     """The first `count` captioned clips of the split `train`, (N, 3, T, H, W) uint8, rendered a few at a time."""
-    step, sizes = 16 if torch.device(device).type == "cpu" else 256, {"frames": frames, "size": size, "device": device}
-    batches = [range(count)[i : i + step] for i in range(0, count, step)]
-    return torch.cat([to_bytes(render_clips("train", part, **sizes).clips) for part in batches])
+    step = 16 if torch.device(device).type == "cpu" else 256
+    batches = (range(count)[i : i + step] for i in range(0, count, step))
+    drawn = (render_clips("train", part, frames=frames, size=size, device=device) for part in batches)
+    return torch.cat([to_bytes(batch.clips) for batch in drawn])
 
 
 def training_pool(profile: Profile, count: int | None = None, device: torch.device | str = "cpu") -> VideoPool:

@@ -2,7 +2,7 @@
 
 A clip is a function of (split, index) alone: the same on every run and in every batch. Objects are emoji drawings by
 several artists, tinted by their luminance (one artist's are kept for `test`); backgrounds are plain, a gradient, a
-photo or a frame of the shipped film, blurred as a lens would leave them. Masks and boxes are exact.
+photo or a frame of the shipped film, blurred as a lens would leave them.
 
 `draw_scenes` chooses what each clip shows (numpy, some microseconds a clip), `paint` makes pixels of it (torch, on any
 device). The same seed gives the same clip on a processor and, but for rounding, on a GPU.
@@ -44,13 +44,12 @@ _TOGETHER_CPU, _TOGETHER_GPU = 2**18, 2**26
 
 @dataclass(frozen=True)
 class RenderedClips:
-    """A batch of captioned clips with exact geometry."""
+    """A batch of captioned clips."""
 
     clips: Tensor  # (B, 3, T, H, W) float32 in [-1, 1]
     labels: list[ClipLabel]
     captions: list[str]  # words for each label
     masks: Tensor  # (B, T, H, W) bool, True on the object
-    boxes: Tensor  # (B, T, 4) float32, x0 y0 x1 y1 of the object in pixels
 
 
 @dataclass(frozen=True)
@@ -81,40 +80,32 @@ class Scenes:
 def render_clips(
     split: str, indices: Iterable[int], *, frames: int = 17, size: int = 128, device: torch.device | str = "cpu"
 ) -> RenderedClips:
-    """Render clips of a split, on the device where their tensors lie then.
+    """Render clips `indices` of a split, `size` pixels square, on the device where their tensors lie then.
 
-    Args:
-        split: `train`, `val`, `judge` (trainable triples) or `test` (every second clip shows a held-out triple).
-        indices: Which clips; any non-negative integers.
-        frames: Frames a clip.
-        size: Height and width in pixels.
+    `train`, `val` and `judge` show trainable triples; every second clip of `test` shows a held-out one.
     """
     scenes, labels = draw_scenes(split, indices, frames)
-    clips, masks, boxes = paint(scenes, size, device)
-    return RenderedClips(clips, labels, [caption(label) for label in labels], masks, boxes)
+    clips, masks = paint(scenes, size, device)
+    return RenderedClips(clips, labels, [caption(label) for label in labels], masks)
 
 
 def label_of(split: str, index: int) -> ClipLabel:
     """The label of a clip without rendering it."""
-    return _label(split, index, _draw(split, index))
+    return _drawn(split, index)[1]
 
 
-def _draw(split: str, index: int) -> np.ndarray:
-    """(_DRAWS,) uniform numbers of a clip."""
+def _drawn(split: str, index: int) -> tuple[np.ndarray, ClipLabel]:
+    """The (_DRAWS,) uniform numbers that decide a clip, and its label."""
     if split not in SPLITS:
         raise ParameterError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-    return np.random.default_rng([SPLITS.index(split), index]).random(_DRAWS)
-
-
-def _label(split: str, index: int, uniform: np.ndarray) -> ClipLabel:
-    return label_from(uniform[:3], held_out=split == "test" and bool(index % 2))
+    uniform = np.random.default_rng([SPLITS.index(split), index]).random(_DRAWS)
+    return uniform, label_from(uniform[:3], held_out=split == "test" and bool(index % 2))
 
 
 def draw_scenes(split: str, indices: Iterable[int], frames: int = 17) -> tuple[Scenes, list[ClipLabel]]:
     """Choose what clips show; returns scenes on the CPU, and their labels."""
-    indices = [int(i) for i in indices]
-    u = np.stack([_draw(split, i) for i in indices]) if indices else np.zeros((0, _DRAWS))
-    labels = [_label(split, i, row) for i, row in zip(indices, u, strict=True)]
+    drawn = [_drawn(split, int(i)) for i in indices]
+    u, labels = np.array([row for row, _ in drawn]).reshape(-1, _DRAWS), [label for _, label in drawn]
     part = "test" if split == "test" else "train"
     numbers = sprite_numbers(part)
     sprites = [numbers[x.shape][int(r * len(numbers[x.shape]))] for x, r in zip(labels, u[:, 3], strict=True)]
@@ -165,22 +156,17 @@ def _trajectories(motions: list[str], u: np.ndarray, frames: int) -> tuple[np.nd
     return centres, extents
 
 
-def paint(
-    scenes: Scenes, size: int = 128, device: torch.device | str = "cpu", chunk: int | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips (B, 3, T, H, W) float32 in [-1, 1], masks (B, T, H, W) and boxes (B, T, 4) of B scenes, on the device.
-
-    `chunk` clips are painted together, None for what suits the device.
-    """
+def paint(scenes: Scenes, size: int = 128, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Clips (B, 3, T, H, W) float32 in [-1, 1] and masks (B, T, H, W) of B scenes, on the device."""
     device = torch.device(device)
     shape = (len(scenes), scenes.extents.shape[1], size, size)
-    chunk = chunk or max(1, (_TOGETHER_CPU if device.type == "cpu" else _TOGETHER_GPU) // math.prod(shape[1:]))
+    chunk = max(1, (_TOGETHER_CPU if device.type == "cpu" else _TOGETHER_GPU) // math.prod(shape[1:]))
     clips = torch.empty(shape[0], 3, *shape[1:], device=device)
     masks = torch.empty(shape, dtype=torch.bool, device=device)
     with torch.autocast(device.type, enabled=False):  # a training in bfloat16 still gets exact pixels
         for i in range(0, len(scenes), chunk):
             _paint(scenes.rows(i, i + chunk, device), clips[i : i + chunk], masks[i : i + chunk])
-    return clips, masks, _boxes(masks)
+    return clips, masks
 
 
 def _paint(s: Scenes, clips: Tensor, masks: Tensor) -> None:
@@ -200,18 +186,6 @@ def _paint(s: Scenes, clips: Tensor, masks: Tensor) -> None:
     # colour [0, 1] to clip [-1, 1]: (1 - alpha) (2 b - 1) + 2 c - alpha, in place: memory is what this costs
     torch.addcmul((background - 1)[:, :, None], alpha[:, None], -background[:, :, None], out=clips)
     clips.addcmul_(tinted[:, None], (2 * s.tints)[:, :, None, None, None]).add_(white[:, None], alpha=2)
-
-
-def _boxes(masks: Tensor) -> Tensor:
-    """(B, T, 4) boxes around masks (B, T, H, W): x0 y0 x1 y1, the ends behind the last pixel."""
-    size = masks.shape[-1]
-    bounds = []
-    for axis in (2, 3):  # x from columns, y from rows
-        line = masks.any(axis).float()
-        first, last = line.argmax(-1), size - line.flip(-1).argmax(-1)
-        bounds.append((first, last))
-    (x0, x1), (y0, y1) = bounds
-    return torch.stack([x0, y0, x1, y1], -1).float()
 
 
 def _background(s: Scenes, size: int, device: torch.device) -> Tensor:

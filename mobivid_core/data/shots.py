@@ -8,9 +8,11 @@ the frames around. Dissolves and wipes are not found; whip pans may be taken for
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 MIN_JUMP = 0.2  # share of the histogram mass that must move
 MIN_RATIO = 4.0  # times the median jump of the neighbourhood: fast motion is not a cut
 NEIGHBOURHOOD = 8  # frames to either side
@@ -27,9 +29,8 @@ def histogram(frame: np.ndarray) -> np.ndarray:
     return np.concatenate(thirds) / codes.size
 
 
-def find_cuts(jumps: Sequence[float]) -> list[int]:
+def _cuts(jumps: np.ndarray) -> list[int]:
     """Frames at which a new shot begins, by half the L1 distance between the histograms of frames i and i + 1."""
-    jumps = np.asarray(jumps, dtype=np.float64)
     if not len(jumps):
         return []
     padded = np.pad(jumps, NEIGHBOURHOOD, mode="edge")
@@ -47,16 +48,19 @@ def find_shots(frames: Iterable[np.ndarray]) -> list[tuple[int, int]]:
         if previous is not None:
             jumps.append(float(np.abs(current - previous).sum()) / 2)
         previous, count = current, count + 1
-    edges = [0, *find_cuts(jumps), count] if count else []
+    edges = [0, *_cuts(np.array(jumps)), count] if count else []
     return [(first, end - first) for first, end in zip(edges, edges[1:], strict=False)]
 
 
 def windows(first: int, length: int, frames: int) -> list[int]:
-    """Starts of the non-overlapping windows of `frames` in one shot, centred as a group, middle ones first.
-
-    The middle of a shot comes first because its ends hold fades and half-finished moves.
-    """
+    """Starts of the disjoint windows in one shot, middle ones first: its ends hold fades and half-finished moves."""
     number = length // frames
     margin = (length - number * frames) // 2
     starts = [first + margin + k * frames for k in range(number)]
     return sorted(starts, key=lambda start: (abs(2 * start + frames - 2 * first - length), start))
+
+
+def rounds(queues: Sequence[Sequence[T]]) -> list[list[T]]:
+    """The first of every queue, then the second of all that have one, and so on."""
+    longest = max(map(len, queues), default=0)
+    return [[queue[rank] for queue in queues if rank < len(queue)] for rank in range(longest)]

@@ -7,8 +7,7 @@ Containers are told by their content, never by the file's name. FFmpeg ends quie
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,8 @@ from mobivid_core.errors import VideoError
 
 try:
     import av
-    from av.stream import Disposition
 except ImportError:  # captioned clips need no video files; a wheel of PyAV is missing on few machines
-    av = Disposition = None
+    av = None
 
 #: FFmpeg draws text files as pictures; its playlists read other files than the one that was given.
 _NOT_VIDEO = frozenset({"tty", "bin", "xbin", "adf", "idf", "hls", "dash", "concat", "sdp"})
@@ -31,24 +29,6 @@ _SLACK = 0.1
 LONGEST_HOLD = 10.0
 #: A file whose largest gap is below this many mean gaps is steady; film in a telecine pattern has 1.2, a lost frame 2.
 _STEADY = 1.3
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What the time stamps of a file say."""
-
-    frame_s: float  # mean seconds between frames; of a file with variable rate, its shortest usual gap
-    steady: bool  # whether all frames are about equally far apart
-
-    def reduced_rate(self, max_fps: float | None) -> float | None:
-        """Frames a second to deliver on a regular grid; None keeps every frame.
-
-        A steady file at or below the limit keeps its frames; in one of variable rate a picture is held as the file
-        does.
-        """
-        if max_fps is None or not self.frame_s or (self.steady and self.frame_s * max_fps > 0.98):
-            return None
-        return min(max_fps, 1 / self.frame_s)
 
 
 @contextmanager
@@ -76,8 +56,12 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
         yield container, _shown_stream(container, path)
 
 
-def survey(path: Path) -> Survey:
-    """Read the packets of a file once; a VideoError if one is missing or damaged, or the file holds no video."""
+def survey(path: Path, max_fps: float | None) -> tuple[float, float | None]:
+    """Read the packets of a file once; a VideoError if one is missing or damaged, or the file holds no video.
+
+    Returns the mean seconds between frames (of a file with variable rate, its shortest usual gap), and the frames a
+    second to deliver on a regular grid: None keeps every frame, as of a steady file at or below the limit.
+    """
     _check_gif_end(path)
     times, last = [], 0.0
     with opened(path) as (container, stream):
@@ -90,12 +74,12 @@ def survey(path: Path) -> Survey:
                 last = max(last, begin + float((packet.duration or 0) * packet.time_base))
             if own and packet.is_corrupt:
                 _check_extent(path, stream)
-                raise VideoError(f"{path.name}: breaks off or is damaged at {begin:.1f} s; fetch the file again")
+                raise _torn(path, f"breaks off or is damaged at {begin:.1f} s")
             if own and not packet.is_discard:  # an edit list may hide frames that others are predicted from
                 times.append(begin)
         _check_extent(path, stream)
         _check_length(path, container, stream, last)
-    return _measured(np.sort(times))
+    return _rates(np.sort(times), max_fps)
 
 
 def whole_packets(
@@ -105,28 +89,23 @@ def whole_packets(
     for packet in _packets(container, stream):
         if packet.is_corrupt:
             seconds = float((packet.pts or 0) * packet.time_base)
-            raise VideoError(f"{path.name}: breaks off or is damaged at {seconds:.1f} s; fetch the file again")
+            raise _torn(path, f"breaks off or is damaged at {seconds:.1f} s")
         yield from packet.decode()
 
 
 def _packets(container: av.container.InputContainer, *streams: av.VideoStream) -> Iterator[av.Packet]:
     """The packets of these streams, or of all.
 
-    After the last one PyAV flushes every stream, also one that it met only on the way and never listed: it then
-    raises IndexError, when all packets are out.
+    After the last one PyAV flushes every stream, also one that it never listed: it then raises IndexError.
     """
-    packets = container.demux(*streams)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, IndexError):
-            return
-        yield packet
+    with suppress(IndexError):
+        yield from container.demux(*streams)
 
 
 def _shown_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     """The default stream, and of several the largest; never a cover or a track of thumbnails."""
-    still = Disposition.attached_pic | Disposition.timed_thumbnails
+    kinds = av.stream.Disposition
+    still = kinds.attached_pic | kinds.timed_thumbnails
     shown = [stream for stream in container.streams.video if not stream.disposition & still]
     if not shown:
         kind = "cover art, but no video" if container.streams.video else "no video stream"
@@ -134,20 +113,21 @@ def _shown_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     known = [stream for stream in shown if stream.codec_context is not None]
     if not known:
         raise VideoError(f"{path.name}: its codec is unknown here; convert the file to H.264, or fetch it again")
-    stream = max(known, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
+    stream = max(known, key=lambda s: (bool(s.disposition & kinds.default), s.width * s.height))
     stream.codec_context.thread_count = 1
     return stream
 
 
-def _measured(times: np.ndarray) -> Survey:
+def _rates(times: np.ndarray, max_fps: float | None) -> tuple[float, float | None]:
     gaps = np.diff(times)
     gaps = gaps[gaps > 0]
     ordinary = gaps[gaps <= LONGEST_HOLD] if (gaps <= LONGEST_HOLD).any() else gaps
     if not len(ordinary):
-        return Survey(0.0, True)
-    if ordinary.max() < _STEADY * ordinary.mean():
-        return Survey(float(ordinary.mean()), True)
-    return Survey(float(np.percentile(ordinary, 5)), False)
+        return 0.0, None
+    steady = ordinary.max() < _STEADY * ordinary.mean()
+    frame_s = float(ordinary.mean() if steady else np.percentile(ordinary, 5))
+    keeps_all = max_fps is None or (steady and frame_s * max_fps > 0.98)
+    return frame_s, None if keeps_all else min(max_fps, 1 / frame_s)
 
 
 def _check_extent(path: Path, stream: av.VideoStream) -> None:
@@ -155,9 +135,7 @@ def _check_extent(path: Path, stream: av.VideoStream) -> None:
     size, entries = path.stat().st_size, stream.index_entries
     beyond = sum(entry.pos + entry.size > size for entry in entries)
     if beyond:
-        raise VideoError(
-            f"{path.name}: breaks off after {len(entries) - beyond} of {len(entries)} frames; fetch the file again"
-        )
+        raise _torn(path, f"breaks off after {len(entries) - beyond} of {len(entries)} frames")
 
 
 def _check_length(path: Path, container: av.container.InputContainer, stream: av.VideoStream, last: float) -> None:
@@ -171,9 +149,7 @@ def _check_length(path: Path, container: av.container.InputContainer, stream: av
     # Matroska's length counts from time 0 as FFmpeg writes it, and from the first packet as others do.
     length = declared - start if declared > start else declared
     if declared - last > _SLACK * length:
-        raise VideoError(
-            f"{path.name}: breaks off after {max(0.0, last - start):.1f} of {length:.1f} seconds; fetch the file again"
-        )
+        raise _torn(path, f"breaks off after {max(0.0, last - start):.1f} of {length:.1f} seconds")
 
 
 def _check_gif_end(path: Path) -> None:
@@ -183,4 +159,8 @@ def _check_gif_end(path: Path) -> None:
             return
         stream.seek(max(0, path.stat().st_size - 1024))
         if not stream.read().rstrip(b"\0").endswith(b";"):
-            raise VideoError(f"{path.name}: breaks off, a whole GIF ends otherwise; fetch the file again")
+            raise _torn(path, "breaks off, a whole GIF ends otherwise")
+
+
+def _torn(path: Path, how: str) -> VideoError:
+    return VideoError(f"{path.name}: {how}; fetch the file again")

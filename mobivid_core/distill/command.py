@@ -26,7 +26,7 @@ from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
 from mobivid_core.profiles import Profile, add_profile, get_profile
 from mobivid_core.train.precision import whole_training
-from mobivid_core.train.speed import SpeedPlan, relaunch
+from mobivid_core.train.speed import SpeedPlan
 
 #: Defaults: a training of hours. What the shipped students had is in their `distilled.json`.
 CLIPS, TEACHER_STEPS, BATCH = 15_360, 8, 64
@@ -94,9 +94,7 @@ def _run(options: argparse.Namespace) -> None:
     profile = get_profile(options.profile)
     recipe, run, plan = recipe_of(options, profile), runs_dir(profile.name), None
     if options.fast:
-        relaunch()
-        plan = SpeedPlan.detect()
-        plan.apply()
+        plan = SpeedPlan.started()
         print(plan)
     device = profile.device if profile.device == "cpu" or torch.cuda.is_available() else "cpu"
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mobivid_core.data.captioned import captioned_videos
-from mobivid_core.data.folder import FolderReport, SkippedFile, clips_of_file
+from mobivid_core.data.folder import FolderReport
 from mobivid_core.data.video_io import FRAME_RATE, frames_to_clip
 from mobivid_core.errors import CheckpointError, ParameterError, VideoError
 from mobivid_core.files import read_tensors
@@ -82,12 +82,9 @@ def encode(
     report, began, done = FolderReport(videos), time.perf_counter(), 0
 
     def samples_of(name: str, path: Path, captions: tuple[str, ...]) -> Iterator[Sample]:
-        try:
-            clips, used = clips_of_file(path, name, frames, (height, width), per_file)
-        except (VideoError, OSError) as error:
-            report.skipped.append(SkippedFile(name, str(error).removeprefix(f"{path.name}: ")))
+        clips = report.read(path, name, frames, (height, width), per_file)
+        if not clips:
             return
-        report.used.append(used)
         states, mask = encode_text(pipe, captions, tokens)
         for k, clip in enumerate(clips):
             word = k % len(captions)

@@ -13,15 +13,20 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import median_high
 
 import pandas as pd
 import torch
 
 from mobivid_core.errors import TrainingError
+from mobivid_core.flow.condition import Condition
+from mobivid_core.flow.path import flow_batch, flow_error
 from mobivid_core.memory import GLIBC_ENVIRONMENT
 from mobivid_core.models.config import MINI_SERVER, SMOKE_SERVER, DiTConfig
+from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.text import MAX_LENGTH
 from mobivid_core.paths import project_root
+from mobivid_core.train.distributed import average_gradients, processes, split, total
 from mobivid_core.train.speed import SpeedPlan, compile_blocks, usable_cores
 
 #: Sizes that may be measured, by name.
@@ -53,10 +58,8 @@ def everything(plan: SpeedPlan) -> Arm:
 def compare(chosen: Sequence[Arm], *, sizes: str = "mini", batch: int = 64, seconds: float = 6.0) -> pd.DataFrame:
     """Time each arm, for `seconds` of measured steps after warm-up and compiling; a failed one is a `TrainingError`.
 
-    Returns:
-        One row an arm: `arm`, `seconds_per_step` (median), `cpu_s_per_step` (processor time of all threads, which
-        other programs disturb less), `steps`, `start_s` (first steps, compiling included), `loss` after the same
-        number of steps in all arms, and `speedup` over the first arm.
+    One row an arm: `seconds_per_step` (median), `cpu_s_per_step` (of all threads, which other programs disturb less),
+    `steps`, `start_s` (first steps, compiling included), `loss` after as many steps, `speedup` over the first arm.
     """
     frame = pd.DataFrame([_measure(arm, sizes, batch, seconds) for arm in chosen])
     frame["speedup"] = frame["seconds_per_step"].iloc[0] / frame["seconds_per_step"]
@@ -92,11 +95,6 @@ def _measure(arm: Arm, sizes: str, batch: int, seconds: float) -> dict[str, obje
 
 def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, float]:
     """Train in this process, or in its share of several; returns the measurements of one row."""
-    from mobivid_core.flow.condition import Condition
-    from mobivid_core.flow.path import flow_batch, flow_error
-    from mobivid_core.models.dit import MobiVidTransformer3DModel
-    from mobivid_core.train.distributed import average_gradients, processes, split, total
-
     state = processes()
     torch.set_num_threads(1 if arm.processes > 1 else usable_cores())
     torch.manual_seed(0)
@@ -122,17 +120,15 @@ def _run(arm: Arm, sizes: DiTConfig, batch: int, seconds: float) -> dict[str, fl
         return total({"loss": loss.item() * share})["loss"]
 
     began, times, busy = time.perf_counter(), [], []
-    for index in range(3):
-        loss = step(index)
+    loss = [step(index) for index in range(3)][-1]
     start_s = time.perf_counter() - began
     while len(times) < 3 or total({"seconds": sum(times)})["seconds"] < seconds * state.num_processes:
         before, busy_before = time.perf_counter(), time.process_time()
         step(3 + len(times))
         times.append(time.perf_counter() - before)
         busy.append(time.process_time() - busy_before)
-    median = sorted(times)[len(times) // 2]
-    cpu = total({"seconds": sorted(busy)[len(busy) // 2]})["seconds"]
-    row = {"seconds_per_step": median, "cpu_s_per_step": cpu, "steps": len(times)}
+    cpu = total({"seconds": median_high(busy)})["seconds"]
+    row = {"seconds_per_step": median_high(times), "cpu_s_per_step": cpu, "steps": len(times)}
     return row | {"start_s": round(start_s, 2), "loss": loss}
 
 

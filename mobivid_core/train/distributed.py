@@ -3,11 +3,9 @@
 Process set-up, devices and launching are Hugging Face Accelerate's: `accelerate launch -m` runs on several GPUs what
 `python -m` runs on one (`torchrun -m` on several CPU processes, which Accelerate starts through MPI only). Gradients
 are summed by hand after the backward pass instead of by a wrapper, because a loss here calls the model that it closes
-over, compiled or not.
-Models that do not fit one GPU are sharded in place by FSDP2 (`shard`).
+over, compiled or not. Simplified: the exchange does not overlap with the backward pass.
 
-Paper: its 2 B server model needs sharding; the miniature never does. Simplified: the gradient exchange does not
-overlap with the backward pass, which costs nothing at the miniature's size.
+Paper: its 2 B server model does not fit one GPU and needs sharding (FSDP2); the miniature never does.
 """
 
 from __future__ import annotations
@@ -62,11 +60,10 @@ def average_gradients(model: nn.Module) -> None:
     if processes().num_processes == 1:
         return
     grads = [p.grad for p in model.parameters() if p.grad is not None and not isinstance(p.grad, DTensor)]
-    if not grads:
-        return
-    flat = reduce(torch.cat([grad.flatten() for grad in grads]), reduction="sum")
-    for grad, mine in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-        grad.copy_(mine.view_as(grad))
+    if grads:
+        flat = reduce(torch.cat([grad.flatten() for grad in grads]), reduction="sum")
+        for grad, mine in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(mine.view_as(grad))
 
 
 def agreed(value: bool) -> bool:

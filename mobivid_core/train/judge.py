@@ -1,4 +1,4 @@
-"""Trains the judge: `mobivid train judge --profile scratch` makes the shipped one again.
+"""Trains the judge.
 
 Clips of the split `judge` are rendered on the fly and lightly degraded (blur, noise, coarse blocks, smeared
 time), so that the judge reads codec reconstructions and generated clips as fairly as clean ones. The appearance tower
@@ -8,10 +8,8 @@ that it restarts rather than resumes.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +19,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobivid_core import artifacts
-from mobivid_core.command import CommandParser, at_least_one, run_command
 from mobivid_core.data.captions import ATTRIBUTES, VOCABULARY, label_indices
-from mobivid_core.data.render import render_clips
+from mobivid_core.data.pool import to_bytes, to_float
+from mobivid_core.data.render import RenderedClips, render_clips
 from mobivid_core.errors import TrainingError
 from mobivid_core.measure.judge import Judge, accuracy
-from mobivid_core.profiles import Profile, add_profile, get_profile
-from mobivid_core.train import precision
-from mobivid_core.train.judge_clips import VIEW_SIZE, ClipPool, augment
+from mobivid_core.profiles import Profile
 
+#: Side of the clips that the judge sees.
+VIEW_SIZE = 64
+_MIRRORED = {"left": "right", "right": "left"}
+_REVERSED = _MIRRORED | {"up": "down", "down": "up", "growing": "shrinking", "shrinking": "growing"}
 #: Steps on single frames for each step on clips.
 IMAGE_STEPS = 5
 #: Called with each row of the log.
@@ -38,16 +38,84 @@ Progress = Callable[[dict], None]
 _LOSS_WEIGHTS = {"shape": 2.0, "colour": 0.5, "motion": 1.0, "background": 1.0}
 
 
-def learn_looks(
+class ClipPool:
+    """A rolling store of rendered clips: each batch mixes a few fresh ones with re-used ones.
+
+    Rendering costs more than a training step; the augmentation makes a re-used clip new again.
+    """
+
+    def __init__(
+        self,
+        size: int,  # side of a clip in pixels; half of them are rendered at 64, and all are pooled to that
+        frames: int,
+        capacity: int,  # clips kept, as bytes on the CPU
+        fresh: float,  # share of a batch that is rendered for it
+        device: torch.device | str = "cpu",  # where clips are rendered
+    ) -> None:
+        self.sizes, self.frames, self.capacity = sorted({VIEW_SIZE, size}), frames, capacity
+        self.fresh, self.device, self.rendered = fresh, device, 0
+        self._clips = torch.empty(capacity, 3, frames, VIEW_SIZE, VIEW_SIZE, dtype=torch.uint8)
+        self._labels = torch.empty(capacity, len(ATTRIBUTES), dtype=torch.long)
+
+    def draw(self, batch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A batch of clips (B, 3, T, 64, 64) float32 in [-1, 1] and labels (B, 4) int64."""
+        new = batch if self.rendered < batch else max(1, round(self.fresh * batch))
+        slots = [(self.rendered + i) % self.capacity for i in range(new)]
+        size = self.sizes[self.rendered // new % len(self.sizes)]
+        indices = range(self.rendered, self.rendered + new)
+        drawn = render_clips("judge", indices, frames=self.frames, size=size, device=self.device)
+        self._clips[slots] = to_bytes(F.adaptive_avg_pool3d(drawn.clips, (self.frames, VIEW_SIZE, VIEW_SIZE)).cpu())
+        self._labels[slots] = label_indices(drawn.labels)
+        self.rendered += new
+        held = min(self.rendered, self.capacity)
+        chosen = np.concatenate([slots, rng.choice(held, batch - new)]).astype(np.int64)
+        return to_float(self._clips[chosen]), self._labels[chosen].clone()
+
+
+def augment(clips: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mirror, reverse and degrade clips (B, 3, T, H, W) in [-1, 1]; labels (B, 4) follow.
+
+    A mirrored clip swaps left and right, a reversed one also swaps up and down, growing and shrinking.
+    """
+    clips, labels = clips.clone(), labels.clone()
+    motion, names = ATTRIBUTES.index("motion"), VOCABULARY["motion"]
+    for axis, swap in ((4, _MIRRORED), (2, _REVERSED)):
+        chosen = torch.rand(len(clips), generator=generator) < 0.5
+        clips[chosen] = clips[chosen].flip(axis)
+        turned = torch.tensor([names.index(swap.get(name, name)) for name in names])
+        labels[chosen, motion] = turned[labels[chosen, motion]]
+    return torch.stack([_degrade(clip, generator) for clip in clips]), labels
+
+
+def _degrade(clip: Tensor, generator: torch.Generator) -> Tensor:
+    """One clip (3, T, H, W), degraded by a random subset of: coarse blocks, blur, smeared time, noise."""
+    draw = torch.rand(8, generator=generator).tolist()
+    out = clip[None]
+    shape = out.shape[2:]
+    if draw[0] < 0.3:
+        factor = 2 if draw[1] < 0.6 else 4
+        coarse = F.interpolate(F.avg_pool3d(out, (1, factor, factor)), shape, mode="trilinear")
+        out = out.lerp(coarse, 0.4 + 0.6 * draw[2] if factor == 2 else 0.7 * draw[2])
+    if draw[3] < 0.3:
+        out = F.avg_pool3d(F.pad(out, (1, 1, 1, 1, 0, 0), mode="replicate"), (1, 3, 3), stride=1)
+    if draw[4] < 0.3:
+        out = out.lerp(F.avg_pool3d(F.pad(out, (0, 0, 0, 0, 1, 1), mode="replicate"), (3, 1, 1), stride=1), draw[5])
+    if draw[6] < 0.3:
+        blocks = torch.randn(1, 3, 3, 8, 8, generator=generator)
+        out = out + 0.12 * draw[7] * F.interpolate(blocks, shape, mode="nearest")
+    noise = 0.12 * draw[1] ** 2 * torch.randn(out.shape, generator=generator)
+    return (out + noise).clamp(-1, 1)[0]
+
+
+def _learn_looks(
     judge: Judge, profile: Profile, *, steps: int, batch: int, seed: int, progress: Progress | None
 ) -> None:
-    """Train the appearance tower on single frames, with heads of its own that are dropped; ten rows of progress."""
-    device, sizes = judge.device, tuple(sorted({VIEW_SIZE, profile.size}))
-    pool = ClipPool(1, sizes, 6144 if profile.meaningful else 4 * batch, fresh=0.4, device=device)
+    """Train the appearance tower on single frames, with heads of its own that are dropped."""
+    pool = ClipPool(profile.size, 1, 6144 if profile.meaningful else 4 * batch, 0.4, judge.device)
     rng, generator = np.random.default_rng([seed, 1]), torch.Generator().manual_seed(seed + 1)
     looks = [name for name in ATTRIBUTES if name != "motion"]
-    heads = nn.ModuleDict({name: nn.Linear(8 * judge.config.width, len(VOCABULARY[name])) for name in looks}).to(device)
-    parameters = [*judge.appearance.parameters(), *heads.parameters()]
+    heads = nn.ModuleDict({name: nn.Linear(8 * judge.config.width, len(VOCABULARY[name])) for name in looks})
+    parameters = [*judge.appearance.parameters(), *heads.to(judge.device).parameters()]
 
     def read(frames: Tensor) -> dict[str, Tensor]:
         seen = judge.look(frames.contiguous(memory_format=torch.channels_last_3d))
@@ -55,28 +123,24 @@ def learn_looks(
 
     judge.train()
     for step, loss in _fitting(read, parameters, pool, rng, generator, steps=steps, batch=batch, rate=3e-3):
-        if progress and _due(step, steps):
+        if progress:
             progress({"image_step": step, "image_loss": loss})
 
 
 def _fitting(
-    read: Callable[[Tensor], dict[str, Tensor]],
-    parameters: Iterable[nn.Parameter],
-    pool: ClipPool,
-    rng: np.random.Generator,
-    generator: torch.Generator,
-    *,
-    steps: int,
-    batch: int,
-    rate: float,
-) -> Iterator[tuple[int, float]]:
-    """Train parameters so that `read` finds the labels of degraded clips; yields each step from 1, and its loss."""
-    parameters = list(parameters)
+    read: Callable[[Tensor], dict[str, Tensor]], parameters: list[nn.Parameter], pool: ClipPool,
+    rng: np.random.Generator, generator: torch.Generator, *, steps: int, batch: int, rate: float,
+) -> Iterator[tuple[int, float]]:  # fmt: skip
+    """Train parameters so that `read` finds the labels of degraded clips; yields ten steps, and the last, with loss."""
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.02, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.2)
     for step in range(1, steps + 1):
         clips, labels = (x.to(pool.device) for x in augment(*pool.draw(batch, rng), generator))
-        loss = _loss(read(clips), labels)
+        terms = [
+            _LOSS_WEIGHTS[name] * F.cross_entropy(values, labels[:, ATTRIBUTES.index(name)], label_smoothing=0.02)
+            for name, values in read(clips).items()
+        ]
+        loss = torch.stack(terms).sum()
         if not torch.isfinite(loss):
             raise TrainingError(f"the judge's loss became {loss.item()}; train it again with another seed")
         optimiser.zero_grad(set_to_none=True)
@@ -84,102 +148,56 @@ def _fitting(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
-        yield step, loss.item()
+        if step % max(1, steps // 10) == 0 or step == steps:
+            yield step, loss.item()
 
 
-def _due(step: int, steps: int) -> bool:
-    """Whether a step is reported: ten of a run, and the last."""
-    return step % max(1, steps // 10) == 0 or step == steps
+def _clean(split: str, count: int, profile: Profile) -> Iterator[RenderedClips]:
+    for start in range(0, count, 64):
+        indices = range(start, min(start + 64, count))
+        yield render_clips(split, indices, frames=profile.frames, size=profile.size)
 
 
-def _loss(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
-    terms = [
-        _LOSS_WEIGHTS[name] * F.cross_entropy(values, labels[:, ATTRIBUTES.index(name)], label_smoothing=0.02)
-        for name, values in logits.items()
-    ]
-    return torch.stack(terms).sum()
-
-
-def train_judge(
-    profile: Profile, *, seed: int = 0, device: torch.device | str = "cpu", progress: Progress | None = None
-) -> tuple[Judge, pd.DataFrame]:
-    """Train a judge: its appearance tower on single frames, then all of it for `profile.judge_steps` steps on clips.
-
-    Returns it in evaluation mode, and its log (step, loss, val_<attribute>, val_all), each row of which `progress` got.
-    A loss that becomes non-finite is a `TrainingError`.
-    """
-    torch.manual_seed(seed)
-    steps, batch = profile.judge_steps, min(32, profile.batch)
-    judge = Judge().to(memory_format=torch.channels_last_3d).to(device)
-    learn_looks(judge, profile, steps=IMAGE_STEPS * steps, batch=2 * batch, seed=seed, progress=progress)
-    sizes, capacity = tuple(sorted({VIEW_SIZE, profile.size})), 1024 if profile.meaningful else 4 * batch
-    pool = ClipPool(profile.frames, sizes, capacity, device=device)
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    checked = range(256 if profile.meaningful else batch)
-    held_out = render_clips("val", checked, frames=profile.frames, size=profile.size)
-    rows = []
-    judge.train()
-    sizes = {"steps": steps, "batch": batch, "rate": 2e-3}
-    for step, loss in _fitting(lambda x: judge(x).logits, judge.parameters(), pool, rng, generator, **sizes):
-        if _due(step, steps):
-            right = accuracy(judge.predict(held_out.clips), label_indices(held_out.labels))
-            rows.append({"step": step, "loss": loss} | {f"val_{k}": v.mean().item() for k, v in right.items()})
-            if progress:
-                progress(rows[-1])
-    return judge.eval(), pd.DataFrame(rows)
-
-
-def measure(judge: Judge, *, frames: int, size: int, clips: int = 512) -> pd.DataFrame:
-    """The judge's own accuracy on clean clips of `val` and `test`: one row a split."""
-    rows = []
-    for split in ("val", "test"):
-        right = []
-        for start in range(0, clips, 64):
-            drawn = render_clips(split, range(start, min(start + 64, clips)), frames=frames, size=size)
-            right.append(accuracy(judge.predict(drawn.clips), label_indices(drawn.labels)))
-        share = {name: torch.cat([part[name] for part in right]).mean().item() for name in right[0]}
-        rows.append({"clips": f"{split} ({clips})"} | share)
-    return pd.DataFrame(rows)
+def _accuracy(judge: Judge, clips: Iterable[RenderedClips]) -> dict[str, float]:
+    """Share of clips that the judge reads right, by attribute and in `all` of them."""
+    right = [accuracy(judge.predict(drawn.clips), label_indices(drawn.labels)) for drawn in clips]
+    return {name: torch.cat([part[name] for part in right]).mean().item() for name in right[0]}
 
 
 def publish_judge(
     profile: Profile,
     *,
     seed: int = 0,
-    folder: Path | None = None,
+    folder: Path | None = None,  # where to save it; None: the stage `judge` of the run
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Judge:
-    """Train a judge, measure its own accuracy and save it in `folder`, None for the stage `judge` of the run."""
-    judge, log = train_judge(profile, seed=seed, device=device, progress=progress)
-    measured = measure(judge, frames=profile.frames, size=profile.size, clips=512 if profile.meaningful else 16)
+    """Train a judge: its appearance tower on single frames, then all of it for `profile.judge_steps` steps on clips.
+
+    It is saved with its log (step, loss, val_<attribute>, val_all), each row of which `progress` got, and its accuracy
+    on clean clips. A loss that becomes non-finite is a `TrainingError`.
+    """
+    torch.manual_seed(seed)
+    steps, batch = profile.judge_steps, min(32, profile.batch)
+    judge = Judge().to(memory_format=torch.channels_last_3d).to(device)
+    _learn_looks(judge, profile, steps=IMAGE_STEPS * steps, batch=2 * batch, seed=seed, progress=progress)
+    pool = ClipPool(profile.size, profile.frames, 1024 if profile.meaningful else 4 * batch, 0.2, device)
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    held_out, rows = list(_clean("val", 256 if profile.meaningful else batch, profile)), []
+    judge.train()
+    how = {"steps": steps, "batch": batch, "rate": 2e-3}
+    for step, loss in _fitting(lambda x: judge(x).logits, list(judge.parameters()), pool, rng, generator, **how):
+        right = _accuracy(judge, held_out)
+        rows.append({"step": step, "loss": loss} | {f"val_{name}": share for name, share in right.items()})
+        if progress:
+            progress(rows[-1])
+    judge.eval()
+    n = 512 if profile.meaningful else 16
+    measured = [{"clips": f"{s} ({n})"} | _accuracy(judge, _clean(s, n, profile)) for s in ("val", "test")]
     with artifacts.publish("judge", profile.name) if folder is None else nullcontext(folder) as place:
         artifacts.save_model(judge, place)
-        log.to_csv(place / "log.csv", index=False)
-        measured.to_csv(place / "accuracy.csv", index=False)
+        pd.DataFrame(rows).to_csv(place / "log.csv", index=False)
+        pd.DataFrame(measured).to_csv(place / "accuracy.csv", index=False)
     if folder is not None:
         artifacts.write_stamp(folder, "judge")
     return judge
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: train the judge of a profile and publish it; returns the exit status."""
-    parser = CommandParser("train judge", main.__doc__)
-    add_profile(parser, "scratch")
-    parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
-    parser.add_seed()
-    parser.add_out("folder to write (default: the run's stage `judge`)")
-    precision.add_argument(parser)
-    return run_command(_train_and_publish, parser, arguments)
-
-
-def _train_and_publish(arguments: argparse.Namespace) -> None:
-    profile = get_profile(arguments.profile)
-    bf16 = precision.asked(arguments.bf16, precision.CONVOLUTIONAL)
-    with precision.whole_training("cpu", bf16):
-        publish_judge(
-            replace(profile, judge_steps=arguments.steps or profile.judge_steps),
-            seed=arguments.seed,
-            folder=arguments.out,
-            progress=lambda row: print("  ".join(f"{k} {v:.3f}" for k, v in row.items()), flush=True),
-        )

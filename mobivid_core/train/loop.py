@@ -21,18 +21,23 @@ from tqdm import tqdm
 from mobivid_core.errors import ParameterError, TrainingError
 from mobivid_core.train.distributed import SplitLoss, agreed, average_gradients, processes, shard, split, total, whole
 from mobivid_core.train.muon import Muon, faster_in_bfloat16
-from mobivid_core.train.schedule import Schedule
 from mobivid_core.train.state import Keeper
 
 _MOST_BAD_STEPS = 10
 
 
 @dataclass(frozen=True)
-class TrainSettings(Schedule):
-    """How to train: a schedule in steps and seconds (with a limit in seconds, resuming is not exact), and the rest."""
+class TrainSettings:
+    """How to train; a run ends with the steps or the time, if sooner (with a limit in time, resuming is not exact).
 
-    warmup: int = 100
-    final_rate: float = 0.02
+    The rate warms up linearly, may be held at its peak, then falls as a cosine.
+    """
+
+    steps: int
+    seconds: float | None = None  # training time in all, earlier parts of a run included; None for no limit
+    warmup: int = 100  # steps of linear warm-up
+    hold: float = 0.0  # share of the run that stays at the peak; until then, a longer schedule is the same run
+    final_rate: float = 0.02  # rate at the end as a share of the peak
     learning_rate: float = 1e-3  # peak learning rate of AdamW
     weight_decay: float = 0.01  # AdamW's decoupled weight decay
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW's moment decays
@@ -49,6 +54,18 @@ class TrainSettings(Schedule):
     accumulate: int = 1  # micro-batches that a process splits its share of a batch into, for less memory
     sharded: bool = False  # shard the model over all processes (FSDP2) instead of keeping a copy in each
 
+    def position(self, step: int, spent_s: float = 0.0) -> float:
+        """Steps done, or the time spent in units of the steps, whichever is further; `steps` is the end."""
+        return step if self.seconds is None else max(step, self.steps * spent_s / self.seconds)
+
+    def rate(self, step: int, spent_s: float = 0.0) -> float:
+        """Share of the peak learning rate at a step."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        start = max(self.warmup, round(self.hold * self.steps))
+        done = (self.position(step, spent_s) - start) / max(1, self.steps - start)
+        return self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
+
 
 @dataclass
 class TrainResult:
@@ -61,6 +78,8 @@ class TrainResult:
 
 
 Optimizers = dict[str, torch.optim.Optimizer]
+#: Called with (step, generator); returns a scalar, or a dict whose `loss` is minimised and whose other entries are
+#: logged. A `SplitLoss` may also be split over processes and micro-batches.
 Loss = Callable[[int, torch.Generator], "Tensor | dict[str, Tensor]"]
 
 
@@ -68,8 +87,7 @@ Loss = Callable[[int, torch.Generator], "Tensor | dict[str, Tensor]"]
 class Player:
     """A model and what trains it, where two are trained in one run; see `train`.
 
-    The settings of an opponent say rates, moment decays, clipping and seed; the run's length, log and states are the
-    first model's, and an opponent is neither averaged nor sharded.
+    The settings of an opponent say rates, moment decays, clipping and seed; it is neither averaged nor sharded.
     """
 
     model: nn.Module
@@ -78,48 +96,38 @@ class Player:
 
 
 def train(
-    model: nn.Module,
-    loss: Loss | SplitLoss,
+    model: nn.Module,  # trained in place; with a `SplitLoss` it is moved to Accelerate's device, and back at the end
+    loss: Loss | SplitLoss,  # should call `model` itself
     settings: TrainSettings,
-    folder: Path | None = None,
+    folder: Path | None = None,  # where `state.safetensors` and `log.csv` are kept; None keeps nothing
     *,
-    title: str = "training",
-    progress: bool = True,
+    title: str = "training",  # shown beside the progress bar
+    progress: bool = True,  # show a progress bar, with the time left
+    # Called with each row of the log, in the first process; text that it returns ends the run there
     on_log: Callable[[dict[str, float]], str | None] | None = None,
-    opponent: Player | None = None,
+    opponent: Player | None = None,  # moved in the same steps; its terms are logged too, its state is kept beside
 ) -> TrainResult:
     """Train `model` to minimise `loss`; with a `folder`, interrupted work is resumed from there.
 
-    Args:
-        model: Trained in place. With a `SplitLoss` it is moved to Accelerate's device, and back at the end.
-        loss: Called with (step, generator); returns a scalar, or a dict whose `loss` is minimised and whose
-            other entries are logged. It should call `model` itself. A `SplitLoss` may also be split over
-            processes and micro-batches.
-        settings: Of the run.
-        folder: Where `state.safetensors` and `log.csv` are kept; None keeps nothing.
-        title: Shown beside the progress bar.
-        progress: Show a progress bar, with the time left.
-        on_log: Called with each row of the log, in the first process; text that it returns ends the run there.
-        opponent: A second model, moved in the same steps. Its terms are logged too, its state is kept beside.
-
-    Raises:
-        ParameterError: The loss cannot be split as the settings or the processes ask.
-        TrainingError: The loss was not finite for ten steps in a row.
-        CheckpointError: The folder's state is corrupt or of another model.
+    Raises ParameterError where the loss cannot be split as settings or processes ask, TrainingError where it was
+    not finite for ten steps in a row, CheckpointError where the folder's state is corrupt or of another model.
     """
     players = [*([opponent] if opponent else []), Player(model, loss, settings)]
     for player in players:
         _check_loss(player.loss, player.settings, title)
     first = processes().is_main_process
     home = next(model.parameters()).device
-    averaged, modules = _place(model, settings, processes().device if isinstance(loss, SplitLoss) else home)
-    optimizers = _optimizers(model, settings)
-    turns = [(players[-1], optimizers)]
+    model.to(processes().device if isinstance(loss, SplitLoss) else home)
+    averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else model
+    modules = {"model": model} | ({"averaged": averaged} if settings.ema else {})
+    if settings.sharded:
+        for module in modules.values():
+            shard(module, bf16=settings.bf16)
     if opponent:
         modules["opponent"] = opponent.model.to(next(model.parameters()).device)
-        turns.insert(0, (opponent, _optimizers(opponent.model, opponent.settings)))
-        optimizers = optimizers | {f"opponent_{name}": o for name, o in turns[0][1].items()}
-    keeper = Keeper(folder, modules, optimizers, settings.save_every_s)
+    turns = [(player, _optimizers(player.model, player.settings)) for player in players]
+    named = {f"opponent_{name}" if player is opponent else name: o for player, own in turns for name, o in own.items()}
+    keeper = Keeper(folder, modules, named, settings.save_every_s)
     start = keeper.load()
     bar = tqdm(
         range(start, settings.steps), title, settings.steps, initial=start, disable=not (progress and first),
@@ -127,8 +135,7 @@ def train(
     )  # fmt: skip
     began = time.perf_counter() - keeper.seconds  # earlier parts of the run count
     model.train()
-    done, bad, whole_run, ended = start, 0, False, ""
-    spent_s = _spent(began, settings)
+    done, bad, whole_run, ended, spent_s = start, 0, False, "", _spent(began, settings)
     try:
         for step in bar:
             if settings.position(step, spent_s) >= settings.steps:
@@ -136,7 +143,11 @@ def train(
             terms, finite = _round(turns, step, spent_s)
             bad = 0 if finite else bad + 1
             if bad >= _MOST_BAD_STEPS:
-                raise TrainingError(_diverged(title, bad, step, folder, settings))
+                kept = f" in {folder}" if folder else ""
+                raise TrainingError(
+                    f"{title}: the loss was not finite for {bad} steps up to step {step}. The last good state is kept"
+                    f"{kept}; lower the learning rate ({settings.learning_rate:g}) and run again"
+                )
             if settings.ema and finite:
                 _average(averaged, model, min(settings.ema, (1 + step) / (10 + step)))
             done, spent_s = step + 1, _spent(began, settings)
@@ -162,9 +173,9 @@ def train(
     return TrainResult(averaged.eval(), keeper.log, time.perf_counter() - began, ended)
 
 
-def _spent(began: float, schedule: Schedule) -> float:
+def _spent(began: float, settings: TrainSettings) -> float:
     """Seconds since `began`, the same in all processes: they follow the first one's clock."""
-    if schedule.seconds is None:
+    if settings.seconds is None:
         return 0.0
     return total({"spent": time.perf_counter() - began if processes().is_main_process else 0.0})["spent"]
 
@@ -180,28 +191,10 @@ def _check_loss(loss: Loss | SplitLoss, settings: TrainSettings, title: str) -> 
         raise ParameterError(f"{title}: Muon needs whole matrices, which a sharded model has not; set muon=0")
 
 
-def _place(model: nn.Module, settings: TrainSettings, device: torch.device) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """The averaged model, and all models whose state is kept, on the training device."""
-    model.to(device)
-    averaged = copy.deepcopy(model).requires_grad_(False) if settings.ema else model
-    modules = {"model": model} | ({"averaged": averaged} if settings.ema else {})
-    if settings.sharded:
-        for module in modules.values():
-            shard(module, bf16=settings.bf16)
-    return averaged, modules
-
-
-def _diverged(title: str, bad: int, step: int, folder: Path | None, settings: TrainSettings) -> str:
-    return (
-        f"{title}: the loss was not finite for {bad} steps up to step {step}. The last good state is kept"
-        f"{f' in {folder}' if folder else ''}; lower the learning rate ({settings.learning_rate:g}) and run again"
-    )
-
-
 def _round(turns: list[tuple[Player, Optimizers]], step: int, spent_s: float) -> tuple[dict[str, float], bool]:
     """One step of all models: their terms, where names meet the last one's, and whether all were finite.
 
-    All gradients come before any step, so that an interruption between two models leaves none ahead of the other.
+    All gradients come before any step, so that an interruption leaves no model ahead of the other.
     """
     terms, finite = {}, True
     for player, optimizers in turns:
@@ -221,20 +214,26 @@ def _gradients(player: Player, step: int) -> tuple[dict[str, float], bool]:
     model, settings = player.model, player.settings
     generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**63)
     model.zero_grad(set_to_none=True)
-    terms = _backward(player.loss, settings, step, generator)
+    if isinstance(player.loss, SplitLoss):
+        terms = _backward_in_parts(player.loss, settings, step, generator)
+    else:
+        terms = _backward(player.loss(step, generator))
     average_gradients(model)
     norm = whole(nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
     return terms, bool(torch.isfinite(norm)) and math.isfinite(terms["loss"])
 
 
-def _backward(
-    loss: Loss | SplitLoss, settings: TrainSettings, step: int, generator: torch.Generator
+def _backward(found: Tensor | dict[str, Tensor], weight: float = 1.0) -> dict[str, float]:
+    """Add the gradients of a loss times `weight`; returns its terms."""
+    terms = found if isinstance(found, dict) else {"loss": found}
+    (terms["loss"] * weight).backward()
+    return {k: float(v.detach() if isinstance(v, Tensor) else v) for k, v in terms.items()}
+
+
+def _backward_in_parts(
+    loss: SplitLoss, settings: TrainSettings, step: int, generator: torch.Generator
 ) -> dict[str, float]:
-    """Gradients of one step's loss; returns its terms over the whole batch."""
-    if not isinstance(loss, SplitLoss):
-        terms = _as_terms(loss(step, generator))
-        terms["loss"].backward()
-        return {k: float(v.detach() if isinstance(v, Tensor) else v) for k, v in terms.items()}
+    """As `_backward`, of this process's part of a batch; the terms are of the whole batch."""
     state, summed = processes(), {}
     # FSDP averages gradients over processes where `average_gradients` sums them
     factor = state.num_processes if settings.sharded else 1
@@ -242,15 +241,10 @@ def _backward(
     for part, share in split(batch, state.process_index, state.num_processes, settings.accumulate):
         moved = [tensor.to(state.device, non_blocking=True) for tensor in part]
         with torch.autocast(state.device.type, torch.bfloat16, enabled=settings.bf16):
-            terms = _as_terms(loss.error(*moved))
-        (terms["loss"] * share * factor).backward()
-        for key, value in terms.items():
-            summed[key] = summed.get(key, 0.0) + share * float(value.detach() if isinstance(value, Tensor) else value)
+            found = loss.error(*moved)
+        for key, value in _backward(found, share * factor).items():
+            summed[key] = summed.get(key, 0.0) + share * value
     return total(summed)
-
-
-def _as_terms(value: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
-    return value if isinstance(value, dict) else {"loss": value}
 
 
 def _optimizers(model: nn.Module, settings: TrainSettings) -> Optimizers:
@@ -260,7 +254,7 @@ def _optimizers(model: nn.Module, settings: TrainSettings) -> Optimizers:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        slow = bool(settings.slow) and name.startswith(settings.slow)
+        slow = name.startswith(settings.slow)
         if settings.muon and parameter.ndim >= 2 and not slow and not any(part in name for part in settings.muon_not):
             matrices.append(parameter)
         else:
@@ -273,11 +267,8 @@ def _optimizers(model: nn.Module, settings: TrainSettings) -> Optimizers:
         }
         for (matrix, slow), parameters in groups.items()
     ]
-    found: Optimizers = {
-        "adamw": torch.optim.AdamW(
-            adamw, lr=settings.learning_rate, betas=settings.betas, fused=not settings.sharded or None
-        )
-    }
+    how = {"lr": settings.learning_rate, "betas": settings.betas, "fused": not settings.sharded or None}
+    found: Optimizers = {"adamw": torch.optim.AdamW(adamw, **how)}
     if matrices:
         group = {"params": matrices, "weight_decay": settings.weight_decay, "peak": settings.muon}
         found["muon"] = Muon([group], lr=settings.muon, bf16=agreed(faster_in_bfloat16(matrices[0].device)))

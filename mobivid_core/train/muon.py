@@ -16,8 +16,8 @@ from mobivid_core.train.precision import MUON, choose
 
 #: Coefficients of the Newton-Schulz iteration (quintic), from the source.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
-#: Root mean square of an AdamW update, which ours is scaled to.
-_ADAMW_RMS = 0.2
+#: Root mean square of an AdamW update, which ours is scaled to; decay of the momentum.
+_ADAMW_RMS, _MOMENTUM = 0.2, 0.95
 #: Parts of a diffusion transformer's parameter names that stay with AdamW: inputs, outputs, embeddings, tables.
 DIT_NOT = ("proj_in", "proj_out", "scale_shift_table", "time_embed", "norm_", "caption_projection")
 
@@ -29,16 +29,9 @@ class Muon(torch.optim.Optimizer):
     orthogonalises in bfloat16, None where that is faster; processes that train together must agree on it.
     """
 
-    def __init__(
-        self,
-        params: Iterable,
-        lr: float = 2e-3,
-        momentum: float = 0.95,
-        weight_decay: float = 0.0,
-        bf16: bool | None = None,
-    ) -> None:
+    def __init__(self, params: Iterable, lr: float, weight_decay: float = 0.0, bf16: bool | None = None) -> None:
         self.bf16 = bf16
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -51,8 +44,8 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(parameter)
-                state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+                state["momentum"].lerp_(parameter.grad, 1 - _MOMENTUM)
+                update = parameter.grad.lerp(state["momentum"], _MOMENTUM).flatten(1)
                 alike.setdefault(tuple(update.shape), []).append((parameter, update))
             for shape, pairs in alike.items():
                 scale = group["lr"] * _ADAMW_RMS * max(shape) ** 0.5
@@ -62,7 +55,7 @@ class Muon(torch.optim.Optimizer):
                     parameter.add_(update.view_as(parameter), alpha=-scale)
 
 
-def orthogonalise(matrices: Tensor, iterations: int = 5, bf16: bool | None = None) -> Tensor:
+def orthogonalise(matrices: Tensor, bf16: bool | None = None) -> Tensor:
     """The nearest semi-orthogonal matrices (..., m, n), roughly: all singular values are moved to about 1 (0.7 to 1.2).
 
     In bfloat16, which the iteration tolerates, or float32; None: bfloat16 on a GPU, and by timing elsewhere.
@@ -73,7 +66,7 @@ def orthogonalise(matrices: Tensor, iterations: int = 5, bf16: bool | None = Non
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT.contiguous() if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(iterations):
+    for _ in range(5):
         gram = x @ x.mT
         mix = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
         x = torch.baddbmm(x, mix, x, beta=_A)  # A x + (B gram + C gram^2) x

@@ -2,11 +2,9 @@
 
 A processor's flags do not tell. On Xeons with AMX units bfloat16 is three to five times as fast; among those with
 avx512_bf16 alone it was four times as fast on one and half as fast on another; on the rest it is emulated, ten times
-slower and more. The library's version counts too. Timing takes a tenth of a second and is kept for each machine in
-`runs/precision.json`. It counts one thread's processor time, because threads that wait for each other on a busy machine
-once made attention look a thousand times slower than it is, and emulated bfloat16 the better choice.
-
-`mobivid bench speed` prints what this machine gets.
+slower and more. Timing takes a tenth of a second and is kept for each machine in `runs/precision.json`. It counts one
+thread's processor time: threads that wait for each other on a busy machine once made attention look a thousand times
+slower than it is, and emulated bfloat16 the better choice.
 """
 
 from __future__ import annotations
@@ -52,8 +50,9 @@ def _tensor(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).div_(shape[-1] ** 0.5).requires_grad_()
 
 
-def _layers(forward: Callable[..., Tensor], *inputs: Tensor) -> Work:
-    """Forward and backward of some layers."""
+def _layers(forward: Callable[..., Tensor], *shapes: tuple[int, ...]) -> Work:
+    """Forward and backward of some layers, of inputs of these shapes."""
+    inputs = [_tensor(*shape) for shape in shapes]
 
     def work(half: bool) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -61,24 +60,6 @@ def _layers(forward: Callable[..., Tensor], *inputs: Tensor) -> Work:
         torch.autograd.grad(y.float().sum(), inputs)
 
     return work
-
-
-def _linear() -> Work:
-    """Up and down a feed-forward layer of the teacher; 32 clips of 48 tokens."""
-    width, inner = MINI_SERVER.hidden, MINI_SERVER.ffn_widths[0]
-    inputs = _tensor(32 * 48, width), _tensor(inner, width), _tensor(width, inner)
-    return _layers(lambda x, up, down: F.linear(F.linear(x, up), down), *inputs)
-
-
-def _attention() -> Work:
-    """Written-out attention of 32 clips of 48 tokens."""
-    shape = 32, MINI_SERVER.self_heads[0], 48, MINI_SERVER.head_dim
-    return _layers(lambda q, k, v: (q @ k.mT).softmax(-1) @ v, *(_tensor(*shape) for _ in range(3)))
-
-
-def _convolution() -> Work:
-    """A 3x3 convolution of 64 channels."""
-    return _layers(lambda x, kernel: F.conv2d(x, kernel, padding=1), _tensor(8, 64, 32, 32), _tensor(64, 64, 3, 3))
 
 
 def _orthogonalise() -> Work:
@@ -93,10 +74,15 @@ def _orthogonalise() -> Work:
     return work
 
 
+_WIDTH, _INNER = MINI_SERVER.hidden, MINI_SERVER.ffn_widths[0]
+_HEADS = 32, MINI_SERVER.self_heads[0], 48, MINI_SERVER.head_dim
+#: What is timed, by name: the teacher's layers on 32 clips of 48 tokens (attention written out), and a codec's.
 WORKLOADS: Mapping[str, Callable[[], Work]] = {
-    "linear": _linear,
-    "attention": _attention,
-    "convolution": _convolution,
+    "linear": lambda: _layers(
+        lambda x, up, down: F.linear(F.linear(x, up), down), (32 * 48, _WIDTH), (_INNER, _WIDTH), (_WIDTH, _INNER)
+    ),
+    "attention": lambda: _layers(lambda q, k, v: (q @ k.mT).softmax(-1) @ v, _HEADS, _HEADS, _HEADS),
+    "convolution": lambda: _layers(lambda x, kernel: F.conv2d(x, kernel, padding=1), (8, 64, 32, 32), (64, 64, 3, 3)),
     "orthogonalise": _orthogonalise,
 }
 #: What a diffusion transformer, a convolutional net (VAE, judge) and Muon spend their time in.
@@ -105,9 +91,9 @@ DIT, CONVOLUTIONAL, MUON = ("linear", "attention"), ("convolution",), ("orthogon
 
 @dataclass(frozen=True)
 class Precision:
-    """What was chosen."""
+    """What was chosen, and why."""
 
-    bf16: bool  # compute in bfloat16
+    bf16: bool
     reason: str
 
     def __str__(self) -> str:
@@ -115,7 +101,7 @@ class Precision:
 
 
 def choose(kinds: Sequence[str]) -> Precision:
-    """Float32 or bfloat16 for layers of these kinds (keys of `WORKLOADS`, e.g. `DIT`) on this machine's processor."""
+    """Float32 or bfloat16 for layers of these kinds (e.g. `DIT`) on this machine's processor."""
     return decide({kind: _kept(kind, runs_dir("any").parent / FILE) for kind in kinds})
 
 
@@ -134,10 +120,7 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def asked(bf16: bool | None, kinds: Sequence[str], device: str = "cpu") -> bool:
-    """What a command line asked for, else what is faster; prints why, in the first of several processes.
-
-    GPUs (type of the `device`) are not timed: they take bfloat16 where they have it.
-    """
+    """What a command line asked for, else what is faster (GPUs are not timed); the first process prints why."""
     if bf16 is not None:
         return bf16
     if device == "cpu":
@@ -196,21 +179,23 @@ def _kept(kind: str, file: Path) -> Seconds:
 
 def _read(file: Path) -> dict[str, dict[str, object]]:
     """All timings; none where the file is missing, torn or strange."""
-    try:
+    with contextlib.suppress(RunError, OSError, AttributeError, TypeError, ValueError):
         return {machine: dict(record) for machine, record in read_json(file, {}).items()}
-    except (RunError, OSError, AttributeError, TypeError, ValueError):
+    return {}
+
+
+def processor(file: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """What Linux says of the first processor, `flags` for one; empty elsewhere."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
         return {}
+    return {line.split(":")[0].strip(): line.partition(":")[2].strip() for line in reversed(lines)}
 
 
 def _machine() -> str:
-    """A name for all that the speed depends on: processor and torch.
-
-    Virtual machines call different processors by one name, hence the flags.
-    """
-    lines: list[str] = []
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    facts = {line.split(":")[0].strip(): line.partition(":")[2].strip() for line in reversed(lines)}
+    """A name for all that the speed depends on; virtual machines call many processors by one name, hence the flags."""
+    facts = processor()
     name = facts.get("model name") or platform.processor() or platform.machine()
     told = [facts.get(key, "") for key in ("cpu family", "model", "stepping", "flags")]
     told += [os.environ.get(variable, "") for variable in _ISA_VARIABLES]

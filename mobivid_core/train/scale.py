@@ -46,7 +46,7 @@ def meta_model(sizes: DiTConfig) -> MobiVidTransformer3DModel:
 def activations(
     sizes: DiTConfig, grid: tuple[int, int, int] = PAPER_GRID, text_tokens: int = TEXT_TOKENS
 ) -> Activations:
-    """Activation bytes of one clip, measured on the meta device in bfloat16."""
+    """Of one clip, measured on the meta device in bfloat16."""
     saved = _saved_bytes(meta_model(sizes), sizes, grid, text_tokens)
     blocks = [size for index, size in saved.items() if index >= 0]
     inputs = sizes.blocks * grid[0] * grid[1] * grid[2] * sizes.hidden * 2
@@ -61,25 +61,20 @@ def memory_table(
 ) -> pd.DataFrame:
     """GiB per GPU under FSDP2, for `clips` clips a GPU and micro-batch: one row a number of GPUs.
 
-    The parts of the state, `gathered` (two blocks in bfloat16 at a time), `activations` with and without checkpointing,
-    and both totals.
+    `gathered` are two blocks in bfloat16 at a time; activations and total are given with and without checkpointing.
     """
     model, used = meta_model(sizes), activations(sizes, grid)
     parameters = sum(p.numel() for p in model.parameters())
     block = max(sum(p.numel() for p in block.parameters()) for block in model.blocks)
-    rows = []
-    for count in gpus:
-        row: dict[str, float] = {"gpus": count}
-        row |= {name: size * parameters / count / GIB for name, size in STATE_BYTES.items()}
-        # a single GPU holds a bfloat16 copy of the weights as autocast makes it; several gather two blocks at a time
-        row["gathered"] = (parameters if count == 1 else 2 * block) * 2 / GIB
-        state = sum(value for name, value in row.items() if name != "gpus")
-        row["activations"] = clips * used.kept / GIB
-        row["activations, checkpointed"] = clips * used.checkpointed / GIB
-        row["total"] = state + row["activations"]
-        row["total, checkpointed"] = state + row["activations, checkpointed"]
-        rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame({"gpus": gpus})
+    for name, size in STATE_BYTES.items():
+        table[name] = size * parameters / table["gpus"] / GIB
+    # a single GPU holds a bfloat16 copy of the weights as autocast makes it; several gather two blocks at a time
+    table["gathered"] = [(parameters if count == 1 else 2 * block) * 2 / GIB for count in gpus]
+    state = table.drop(columns="gpus").sum(axis=1)
+    parts = {"": used.kept, ", checkpointed": used.checkpointed}
+    table = table.assign(**{f"activations{how}": clips * kept / GIB for how, kept in parts.items()})
+    return table.assign(**{f"total{how}": state + table[f"activations{how}"] for how in parts})
 
 
 def _saved_bytes(
@@ -118,12 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: print the memory of paper-scale training; returns the exit status."""
     parser = CommandParser("bench memory", main.__doc__)
     parser.add_argument("--clips", type=at_least_one, default=1, help="clips a GPU and micro-batch")
-    return run_command(_show, parser, arguments)
 
+    def show(options: argparse.Namespace) -> None:
+        for name, sizes in {"SERVER": SERVER, "MOBILE": MOBILE}.items():
+            parameters = sum(p.numel() for p in meta_model(sizes).parameters())
+            t, h, w = PAPER_GRID
+            print(f"{name}: {parameters:,} parameters; {t} x {h} x {w} = {t * h * w} tokens; GiB per GPU")
+            print(memory_table(sizes, clips=options.clips).round(2).to_string(index=False), end="\n\n")
 
-def _show(options: argparse.Namespace) -> None:
-    for name, sizes in {"SERVER": SERVER, "MOBILE": MOBILE}.items():
-        parameters = sum(p.numel() for p in meta_model(sizes).parameters())
-        t, h, w = PAPER_GRID
-        print(f"{name}: {parameters:,} parameters; {t} x {h} x {w} = {t * h * w} tokens; GiB per GPU")
-        print(memory_table(sizes, clips=options.clips).round(2).to_string(index=False), end="\n\n")
+    return run_command(show, parser, arguments)

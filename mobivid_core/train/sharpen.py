@@ -3,37 +3,44 @@
 The squared error alone is least for the mean of all pictures that a latent may stand for: a blurred one. The encoder
 and the linear path stay frozen, so that latents, their statistics and every diffusion model of them stay valid.
 
-Each step trains the decoding net and the critic on the same clips. The adversarial gradient is scaled to the other
-terms' at the last layer (VQGAN: Esser et al. 2021, eq. 7), and both terms are turned down while PSNR on watched clips
-is further below its start than a budget. Averaged weights are what is watched and what comes back. A run whose
-averages lose twice the budget, or whose loss is not finite, ends with the last average that was good, and says so.
+The critic classifies patches of three neighbouring frames as real or decoded: hinge loss (Lim and Ye 2017) and
+spectrally normalised convolutions (Miyato et al. 2018), as in patch discriminators of image codecs (VQGAN: Esser et al.
+2021). A logit sees 54 x 54 pixels: texture and edges, not scenes. The perceptual distance has LPIPS's form (Zhang et
+al. 2018) on EfficientNet-lite0, all channels alike. One of the evaluation's metrics looks through the same network: a
+VAE that was trained with it has an advantage there.
 
-Not independent of the evaluation: the distance in image features (`measure.image_features`) looks through the
-perceptual term's network.
+The adversarial gradient is scaled to the other terms' at the last layer (VQGAN: Esser et al. 2021, eq. 7), and both
+terms are turned down while PSNR on watched clips is further below its start than a budget. A run whose averaged weights
+lose twice the budget, or whose loss is not finite, ends with the last average that was good, and says so.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
 
 from mobivid_core.data.pool import VideoPool
 from mobivid_core.errors import ParameterError, TrainingError
 from mobivid_core.measure.borders import border_ratio, sharpness
+from mobivid_core.measure.image_features import load_backbone, stage_features
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.models.vae_linear import to_frames
-from mobivid_core.train.critic import PatchCritic, PerceptualDistance, draw_triples, hinge
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
 from mobivid_core.train.vae import LATENT_NOISE, disturbed
 
-#: Peak rate of the critic, triples of neighbouring frames a clip that it judges, and the perceptual distance's weight.
-_CRITIC_RATE, _TRIPLES, _PERCEPTUAL = 4e-4, 2, 0.005
+#: Neighbouring frames that the critic judges together.
+_FRAMES = 3
+#: Peak rate of the critic, and triples of neighbouring frames a clip that it judges.
+_CRITIC_RATE, _TRIPLES = 4e-4, 2
+#: Weight of the perceptual distance.
+_PERCEPTUAL = 0.005
 #: Clips that PSNR, sharpness and borders are watched on.
 _WATCHED = 16
 #: Change of the terms' gain at each look, while PSNR is below its budget or above.
@@ -44,12 +51,69 @@ _GOOD, _LOST = 1.5, 2.0
 _BLOCK = 4
 
 
-class _Contest(nn.Module):
-    """All that a fine-tuning run changes, so that its state can be saved and resumed as one module's.
+class PatchCritic(nn.Module):
+    """Three frames as nine channels to a map of logits at an eighth of the resolution; high means real.
 
-    Only the VAE's decoding net is trained, against the critic. `average` are its averaged weights, `good` the last of
-    them that kept PSNR, `gain` the factor of the perceptual and adversarial terms, `start_db` PSNR on the watched clips
-    before the first step.
+    Computes in float32 (on a GPU in its TF32 units): power iteration and autocast do not mix.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        sizes = [3 * _FRAMES, width, 2 * width, 4 * width]
+        down = [nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(sizes, sizes[1:], strict=False)]
+        flat = [nn.Conv2d(4 * width, 4 * width, 3, padding=1), nn.Conv2d(4 * width, 1, 3, padding=1)]
+        self.layers = nn.ModuleList(spectral_norm(layer) for layer in (*down, *flat))
+
+    def forward(self, triples: Tensor) -> Tensor:
+        """(N, 3, 3, H, W), colours before frames -> (N, 1, H / 8, W / 8)."""
+        with torch.autocast(triples.device.type, enabled=False):
+            x = triples.float().flatten(1, 2).contiguous(memory_format=torch.channels_last)
+            for layer in self.layers[:-1]:
+                x = F.leaky_relu(layer(x), 0.2)
+            return self.layers[-1](x)
+
+
+def hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """The critic's loss: real logits above 1, fake ones below -1."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def draw_triples(clips: Tensor, others: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The same `count` random triples of neighbouring frames of each clip.
+
+    Two batches (B, 3, T, H, W), T >= 3, to two (count * B, 3, 3, H, W).
+    """
+    batch, frames = clips.shape[0], clips.shape[2]
+    starts = torch.randint(frames - _FRAMES + 1, (count * batch, 1), generator=generator)
+    times = (starts + torch.arange(_FRAMES)).to(clips.device)
+    rows = torch.arange(batch, device=clips.device).repeat(count)[:, None]
+    # indexed axes come first: (count * B, 3 frames, 3 colours, H, W)
+    return clips[rows, :, times].transpose(1, 2), others[rows, :, times].transpose(1, 2)
+
+
+class PerceptualDistance(nn.Module):
+    """Mean squared distance of frozen features that have unit length at each place, summed over stages."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.net = copy.deepcopy(load_backbone()).to(device)
+
+    def forward(self, frames: Tensor, real: Tensor) -> Tensor:
+        """Scalar distance of two batches of frames (N, 3, H, W) in [-1, 1]; gradients flow to both."""
+        both = torch.cat([frames, real]).contiguous(memory_format=torch.channels_last)
+        total = frames.new_zeros(())
+        for features in stage_features(self.net, both):
+            unit = features / (features.square().sum(1, keepdim=True) + 1e-8).sqrt()
+            mine, theirs = unit.chunk(2)
+            total = total + (mine - theirs).square().sum(1).mean()
+        return total
+
+
+class _Contest(nn.Module):
+    """All that a run changes, as one module, so that its state can be saved and resumed.
+
+    `average` are the decoding net's averaged weights, `good` the last of them that kept PSNR, `gain` the factor of the
+    perceptual and adversarial terms, `start_db` PSNR on the watched clips before the first step.
     """
 
     def __init__(self, vae: MobiVidVAE, critic_width: int) -> None:
@@ -105,10 +169,8 @@ def sharpen_decoder(
     seed: int = 0,
     learning_rate: float = 2e-4,  # peak rate of the decoding net (AdamW)
     adversarial: float = 0.5,  # size of the adversarial gradient at the last layer, as a share of the other terms'
-    # Weight of the squared error of differences across token borders, beside the squared error of pixels
-    seam: float = 0.0,
-    # Weight of the error that repeats from one output block to the next, beside the squared error of pixels
-    dither: float = 0.0,
+    seam: float = 0.0,  # weight of `seam_error`, beside the squared error of pixels
+    dither: float = 0.0,  # weight of `dither_error`
     budget_db: float = 1.0,  # PSNR on the watched clips that the new terms may cost
     warmup: int = 100,  # steps in which the critic learns alone; then the adversarial term rises over as many
     ema: float = 0.995,  # decay of the averaged weights
@@ -116,27 +178,19 @@ def sharpen_decoder(
     bf16: bool = False,  # run the VAE in bfloat16
     watch_every: int = 50,  # steps between looks at the watched clips, and rows of the log
     progress: bool = True,
-    on_log: Callable[[dict[str, float]], str | None] | None = None,  # as for `loop.train`
 ) -> tuple[MobiVidVAE, TrainResult]:
-    """Train the decoding net on with perceptual and adversarial terms.
+    """Train the decoding net on; returns the VAE with averaged weights, and the log (`ended`: why, if early).
 
-    Returns:
-        The VAE with the averaged decoding net, and the log: `loss`, `psnr_db` of the noisy batch, `perceptual`,
-        `critic`, `margin` (real minus fake logit), `gain`, and on the watched clips, without noise, `watched_db`,
-        `lost_db`, `sharpness` (Laplacian energy over the real clips') and `borders` (border ratio).
-        `TrainResult.ended` says why a run ended early.
-
-    Raises:
-        ParameterError: The VAE has no decoding net.
-        CheckpointError: The perceptual network's package is missing.
+    `margin` is real minus fake logit; on the watched clips, without noise, are `watched_db`, `lost_db`, `sharpness`
+    (Laplacian energy over the real clips') and `borders` (border ratio). ParameterError where there is no decoding net.
     """
     if vae.decoder_net is None:
         raise ParameterError("this VAE is linear (width 0): there is no decoding net to sharpen")
-    pool = (pool if isinstance(pool, VideoPool) else VideoPool.of(pool)).to(device)
+    pool = VideoPool.of(pool).to(device)
     torch.manual_seed(seed)
     contest, distance = _Contest(vae, critic_width).to(device), PerceptualDistance(device)
     patch = vae.config.ratio[1]
-    crop = min(crop, *(min(video.shape[2:]) for video in pool.videos)) // patch * patch
+    crop = min(crop, pool.side) // patch * patch
     count, generator = min(_WATCHED, len(pool)), torch.Generator().manual_seed(seed + 1)
     watched = pool.draw(count, frames, crop, generator, augment=False)
     seen: dict[str, float] = {}
@@ -164,14 +218,14 @@ def sharpen_decoder(
         return {
             "loss": kept + ramp * adversarial * contest.gain * push + critic,
             "psnr_db": 10 * torch.log10(4 / error.detach()), "perceptual": far, "critic": critic,
-            "margin": (logits_real.mean() - logits_fake.mean()), "gain": contest.gain,
+            "margin": logits_real.mean() - logits_fake.mean(), "gain": contest.gain,
         } | seen  # fmt: skip
 
     def ended(row: dict[str, float]) -> str | None:
         lost = row["lost_db"]
         if not lost <= _LOST * budget_db:  # NaN too
             return f"step {row['step']:.0f}: averaged weights had lost {lost:.2f} dB, budget {budget_db:g} dB"
-        return on_log(row) if on_log else None
+        return None
 
     settings = TrainSettings(
         steps, seconds=seconds, learning_rate=_CRITIC_RATE, warmup=min(20, steps), ema=0.0, seed=seed,
@@ -205,8 +259,8 @@ def dither_error(decoded: Tensor, clips: Tensor) -> Tensor:
     neighbouring blocks, each position in a block for itself, leaves that pattern and little of edges and texture.
     Clips are (B, 3, T, H, W), of three blocks or more.
     """
-    by_position = functional.pixel_unshuffle(to_frames(decoded - clips), _BLOCK)
-    repeated = functional.avg_pool2d(by_position, 3, 1).unflatten(1, (-1, _BLOCK**2))
+    by_position = F.pixel_unshuffle(to_frames(decoded - clips), _BLOCK)
+    repeated = F.avg_pool2d(by_position, 3, 1).unflatten(1, (-1, _BLOCK**2))
     return (repeated - repeated.mean(2, keepdim=True)).square().mean()
 
 

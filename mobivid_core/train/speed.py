@@ -3,13 +3,10 @@
 - **Allocator**: glibc hands freed buffers back to the system; keeping them saves page faults on large layers. It reads
   its settings once, at start, hence `relaunch`.
 - **bfloat16**: several times faster than float32 on some processors, slower on others; both are timed (`precision`).
-- **Compiling**: torch.compile fuses elementwise layers; it needs a C++ compiler, and a minute at the first run. One
-  block is compiled and serves all.
+- **Compiling**: torch.compile fuses elementwise layers; it needs a C++ compiler, and a minute at the first run.
 - **Threads**: one for each core that this process may use, not one for each hyperthread.
 
-`mobivid bench speed` prints what this machine gets, and the precision for each kind of layer; `train.benchmark`
-measures it.
-Simplified: flushing denormals is left out (weights do not get that small in these runs).
+`mobivid bench speed` prints what this machine gets; `train.benchmark` measures it.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from mobivid_core.command import CommandParser, run_command
 from mobivid_core.flow.path import predicted_velocity
 from mobivid_core.flow.sampling import in_bfloat16
 from mobivid_core.memory import GLIBC_ENVIRONMENT
-from mobivid_core.train.precision import CONVOLUTIONAL, DIT, MUON, choose
+from mobivid_core.train.precision import CONVOLUTIONAL, DIT, MUON, choose, processor
 
 _RELAUNCHED = "MOBIVID_RELAUNCHED"
 
@@ -66,14 +63,13 @@ class SpeedPlan:
         }
         return cls(kept, precision.bf16, compiler is not None, threads, reasons)
 
-    def apply(self) -> None:
-        """Set the number of threads; the other parts are for whoever builds the model and the settings."""
-        torch.set_num_threads(self.threads)
-
-    @property
-    def computes(self) -> str:
-        """What changes a model's answers, in a word for caches: threads, allocator and reasons do not."""
-        return f"bf16={self.bf16} compiled={self.compiled}"
+    @classmethod
+    def started(cls) -> SpeedPlan:
+        """As `detect`, with allocator (see `relaunch`) and threads set; the rest is for whoever builds the model."""
+        relaunch()
+        plan = cls.detect()
+        torch.set_num_threads(plan.threads)
+        return plan
 
     def __str__(self) -> str:
         on = {"malloc": self.malloc, "bf16": self.bf16, "compile": self.compiled, "threads": True}
@@ -93,16 +89,13 @@ def compile_blocks(model: nn.Module) -> nn.Module:
 
 
 class Accelerated(nn.Module):
-    """A frozen copy of a diffusion model that samples as fast as this machine can: bfloat16, compiled blocks.
+    """A frozen copy of a diffusion model, called as that is, that samples as fast as this machine can."""
 
-    Called as the model is; without a plan, it uses all that this machine gains by.
-    """
-
-    def __init__(self, model: nn.Module, plan: SpeedPlan | None = None) -> None:
+    def __init__(self, model: nn.Module, plan: SpeedPlan) -> None:
         super().__init__()
-        self.plan = SpeedPlan.detect() if plan is None else plan
+        self.plan = plan
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        if self.plan.compiled:
+        if plan.compiled:
             compile_blocks(self.model)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -114,11 +107,7 @@ class Accelerated(nn.Module):
 
 def has_amx_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor has AMX units for bfloat16 (Linux says so); a fact for records: choices are timed."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    return any(line.startswith("flags") and "amx_bf16" in line.split() for line in lines)
+    return "amx_bf16" in processor(cpuinfo).get("flags", "").split()
 
 
 def cpp_compiler() -> str | None:
@@ -139,10 +128,9 @@ def usable_cores() -> int:
 
 
 def relaunch() -> None:
-    """Start this very command line again with the allocator's settings, where glibc would use them.
+    """Start this very command line again with the allocator's settings; call it first in a command.
 
-    Call it first in a command's `main`. It returns where nothing is gained: another C library, settings in place, a
-    process that a launcher started.
+    It returns where nothing is gained: another C library, settings in place, a process that a launcher started.
     """
     launched = "LOCAL_RANK" in os.environ or _RELAUNCHED in os.environ
     if launched or malloc_is_set() or platform.libc_ver()[0] != "glibc":
@@ -154,7 +142,7 @@ def relaunch() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: say what this machine gets; returns the exit status."""
 
-    def say(options: argparse.Namespace) -> None:
+    def say(_: argparse.Namespace) -> None:
         relaunch()
         print(SpeedPlan.detect())
         for name, kinds in {"transformer": DIT, "VAE and judge": CONVOLUTIONAL, "Muon": MUON}.items():

@@ -2,26 +2,20 @@
 
 The loss is the squared error and, so that edges stay, a robust error of the image gradients (Charbonnier's); latents
 are disturbed by noise. What makes pictures crisp beyond that: `train.sharpen`.
-
-`mobivid train vae --profile scratch` makes the shipped one again; interrupted, it resumes.
-`--data FOLDER` takes a folder of your own videos instead of the film.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mobivid_core.command import CommandParser, at_least_one, device_name, given_path, run_command
 from mobivid_core.data.film import film_clips
-from mobivid_core.data.pool import VideoPool, captioned_clips, to_bytes, to_float, training_pool
+from mobivid_core.data.pool import VideoPool, captioned_clips, to_bytes
 from mobivid_core.models.vae import MobiVidVAE
-from mobivid_core.profiles import Profile, add_profile
+from mobivid_core.profiles import Profile
 from mobivid_core.train.loop import TrainResult, TrainSettings, train
 
 #: Clips that the PCA and the latents' statistics are fitted on.
@@ -38,10 +32,7 @@ _CHARBONNIER = 0.01
 
 
 def clip_pool(profile: Profile, *, film: int = 384, captioned: int = 512) -> Tensor:
-    """A small fixed set of training clips of both kinds, (N, 3, T, H, W) uint8, N at most `film + captioned`.
-
-    Smoke takes a handful of each.
-    """
+    """A small fixed set of training clips of both kinds, (N, 3, T, H, W) uint8; smoke takes a handful of each."""
     if not profile.meaningful:
         film, captioned = 6, 10
     size = {"frames": profile.frames, "size": profile.size}
@@ -71,12 +62,11 @@ def train_vae(
     seconds: float | None = None,  # training time, as another end beside `steps`: a rented GPU's
 ) -> tuple[MobiVidVAE, TrainResult]:
     """Train one VAE: with averaged weights and normalisation statistics, on the device, and the training log."""
-    pool = (pool if isinstance(pool, VideoPool) else VideoPool.of(pool)).to(device)
+    pool = VideoPool.of(pool).to(device)
     torch.manual_seed(seed)
     vae = MobiVidVAE(tuple(ratio), channels, width, encoder_width=encoder_width).to(device)
-    smallest = min(min(video.shape[2:]) for video in pool.videos)
-    fitted = min(len(pool), _FIT_CLIPS) if steps < 1000 else _FIT_CLIPS
-    side = smallest // ratio[1] * ratio[1]
+    fitted = _FIT_CLIPS if steps >= 1000 else min(len(pool), _FIT_CLIPS)
+    side = pool.side // ratio[1] * ratio[1]
 
     def sample() -> Tensor:
         """The clips to fit on; drawn again when needed, since they are too large to keep while training."""
@@ -108,7 +98,11 @@ def train_vae(
 
 def codec_loss(clips: Tensor, z: Tensor, decoded: Tensor) -> dict[str, Tensor]:
     """Loss of a codec's reconstruction of clips (B, 3, T, H, W) through raw latents z, with terms for the log."""
-    error, edges = (decoded - clips).square().mean(), edge_error(decoded, clips)
+    wrong = decoded - clips
+    error = wrong.square().mean()
+    # Charbonnier's error of the differences between neighbouring pixels
+    across, down = ((wrong.diff(dim=axis).square() + _CHARBONNIER**2).sqrt().mean() for axis in (-1, -2))
+    edges = (across + down) / 2 - _CHARBONNIER
     # raw channels start at unit mean square: this keeps them there, whatever a learnt code would like
     bound = 1e-3 * z.square().mean((0, 2, 3, 4)).clamp(min=1e-6).log().square().mean()
     loss = error + EDGE_WEIGHT * edges + bound
@@ -117,11 +111,10 @@ def codec_loss(clips: Tensor, z: Tensor, decoded: Tensor) -> dict[str, Tensor]:
 
 def codec_settings(steps: int, seed: int, **other: object) -> TrainSettings:
     """Optimisers and rates of a codec's training: Muon trains the nets' matrices, and the linear path learns slowly."""
-    settings = TrainSettings(
+    return TrainSettings(
         steps, learning_rate=1e-3, warmup=min(50, steps // 10 + 1), ema=0.998 if steps >= 1000 else 0.98, seed=seed,
-        slow=("linear_encoder", "linear_decoder"), weight_decay=0.0, clip_norm=0.3, muon=4e-3,
+        slow=("linear_encoder", "linear_decoder"), weight_decay=0.0, clip_norm=0.3, muon=4e-3, **other,
     )  # fmt: skip
-    return replace(settings, **other)
 
 
 def disturbed(z: Tensor, most: Tensor | float, generator: torch.Generator) -> Tensor:
@@ -134,55 +127,3 @@ def disturbed(z: Tensor, most: Tensor | float, generator: torch.Generator) -> Te
     spread = torch.rand(len(z), 1, 1, 1, 1, generator=generator).to(z.device)
     size = most * (z.square().mean((0, 2, 3, 4)) + 1e-8).sqrt()
     return z + spread * noise * size.view(1, -1, 1, 1, 1)
-
-
-def edge_error(decoded: Tensor, clips: Tensor) -> Tensor:
-    """Mean Charbonnier error of the differences between neighbouring pixels, of clips (B, 3, T, H, W)."""
-    error = decoded - clips
-    parts = [(error.diff(dim=axis).square() + _CHARBONNIER**2).sqrt().mean() for axis in (-1, -2)]
-    return (parts[0] + parts[1]) / 2 - _CHARBONNIER
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: train the main VAE of a profile and publish it; returns the exit status."""
-    from mobivid_core.train import precision
-
-    parser = CommandParser("train vae", main.__doc__)
-    add_profile(parser, "scratch")
-    parser.add_argument("--data", type=given_path, help="a folder of your own videos instead of the film")
-    parser.add_argument("--steps", type=at_least_one, help="instead of the profile's")
-    precision.add_argument(parser)
-    parser.add_argument("--device", type=device_name, help="instead of the profile's")
-    return run_command(_train_and_publish, parser, arguments)
-
-
-def _train_and_publish(arguments: argparse.Namespace) -> None:
-    from mobivid_core.artifacts import publish, save_model
-    from mobivid_core.data.folder import folder_pool
-    from mobivid_core.measure.reconstruction import psnr, reconstruct
-    from mobivid_core.paths import runs_dir
-    from mobivid_core.profiles import get_profile
-    from mobivid_core.train import precision
-    from mobivid_core.train.state import folder_for, save_own
-
-    profile = get_profile(arguments.profile)
-    folder = stage = runs_dir(profile.name) / "training" / ("vae-own" if arguments.data else "vae")
-    own = folder_pool(arguments.data, frames=profile.frames, size=profile.size) if arguments.data else None
-    if own:
-        folder = folder_for(stage, own.train)  # each data set has a state and a model of its own
-        print(own.report)
-    vae, _ = train_vae(
-        own.train if own else training_pool(profile), ratio=profile.vae_ratio, channels=profile.vae_channels,
-        width=profile.vae_width, encoder_width=profile.vae_encoder_width, steps=arguments.steps or profile.vae_steps,
-        folder=folder, bf16=precision.asked(arguments.bf16, precision.CONVOLUTIONAL),
-        device=arguments.device or profile.device,
-    )  # fmt: skip
-    vae = vae.cpu()
-    if own:
-        test = to_float(own.test)
-        print(f"PSNR on {len(test)} held-out clips: {psnr(reconstruct(vae, test), test).mean():.2f} dB")
-        save_own(vae, folder, stage)
-        return
-    with publish("vae", profile.name) as place:
-        save_model(vae, place)
-        (place / "log.csv").write_bytes((folder / "log.csv").read_bytes())

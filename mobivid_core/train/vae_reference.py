@@ -30,7 +30,7 @@ def train_ltx_style(
     progress: bool = True,
 ) -> tuple[LTXStyleVAE, TrainResult]:
     """Train an LTX-style VAE at 8x32x32: with averaged weights and normalised latents, and the training log."""
-    pool = pool if isinstance(pool, VideoPool) else VideoPool.of(pool)
+    pool = VideoPool.of(pool)
     torch.manual_seed(seed)
     vae = LTXStyleVAE(channels, widths, pca)
 
@@ -42,7 +42,7 @@ def train_ltx_style(
 
     settings = codec_settings(steps, seed, muon_not=("conv_out",))
     result = train(vae, loss, settings, title="LTX-style VAE", progress=progress)
-    side = min(min(video.shape[2:]) for video in pool.videos) // 32 * 32
-    sample = pool.draw(min(len(pool), 64), frames, side, torch.Generator().manual_seed(seed), augment=False)
+    generator = torch.Generator().manual_seed(seed)
+    sample = pool.draw(min(len(pool), 64), frames, pool.side // 32 * 32, generator, augment=False)
     result.averaged.fit_statistics(sample)
     return result.averaged, result

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from mobivid_core.data import folder as module
 from mobivid_core.data.folder import clips_from_folder, folder_pool, main
 from mobivid_core.data.video_io import clip_to_frames, write_video
 from mobivid_core.errors import ParameterError, VideoError
@@ -34,8 +33,8 @@ def folder(tmp_path):
 
 
 def test_a_folder_counts_and_names_what_it_skips(folder):
-    clips, report = clips_from_folder(folder, frames=17, size=(32, 48))
-    assert clips.shape == (4, 3, 17, 32, 48) and clips.dtype == torch.float32
+    clips, report = clips_from_folder(folder, frames=17, size=32)
+    assert clips.shape == (4, 3, 17, 32, 32) and clips.dtype == torch.float32
     assert {file.name: file.clips for file in report.used} == {"two_shots.mp4": 3, "inner/one.mkv": 1}
     reasons = {file.name: file.reason for file in report.skipped}
     assert set(reasons) == {"broken.mp4", "notes.txt", "short.mp4"}
@@ -86,14 +85,6 @@ def test_a_folder_without_clips_lists_the_reasons(folder, tmp_path):
     (tmp_path / "bare").mkdir()
     with pytest.raises(VideoError, match="0 clips from 0 files, 0 skipped"):
         clips_from_folder(tmp_path / "bare")
-
-
-def test_long_files_give_the_same_clips_from_little_memory(folder, monkeypatch):
-    """Frames past the limit are read a second time instead of kept."""
-    short, _ = clips_from_folder(folder, size=32)
-    monkeypatch.setattr(module, "KEPT_FRAMES", 10)
-    long, report = clips_from_folder(folder, size=32)
-    assert torch.equal(short, long) and report.used[-1].frames == 60
 
 
 def test_a_pool_keeps_whole_files_apart(tmp_path):

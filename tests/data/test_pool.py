@@ -63,7 +63,7 @@ def test_a_moved_pool_keeps_its_videos_and_weights():
     film = torch.zeros(40, 20, 30, 3, dtype=torch.uint8).movedim(-1, 0)
     pool = VideoPool([film[:, :11], film[:, 11:]], torch.ones(2))
     moved = pool.to("meta")
-    assert moved.device.type == "meta" and torch.equal(moved.weights, pool.weights)
+    assert {v.device.type for v in moved.videos} == {"meta"} and torch.equal(moved.weights, pool.weights)
     assert [v.shape for v in moved.videos] == [v.shape for v in pool.videos]
 
 

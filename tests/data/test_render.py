@@ -24,9 +24,11 @@ def test_a_clip_depends_on_split_and_index_alone():
     assert not torch.equal(alone.clips, render_clips("val", [7], **SMALL).clips)
 
 
-def test_any_batching_paints_the_same_clip():
+def test_any_batching_paints_the_same_clip(monkeypatch):
     scenes, labels = draw_scenes("test", range(5), 9)
-    whole, parts = (paint(scenes, 64, chunk=chunk) for chunk in (5, 2))
+    whole = paint(scenes, 64)
+    monkeypatch.setattr(render, "_TOGETHER_CPU", 2 * 9 * 64 * 64)  # two clips
+    parts = paint(scenes, 64)
     for a, b in zip(whole, parts, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
     again = draw_scenes("test", [3], 9)
@@ -36,7 +38,7 @@ def test_any_batching_paints_the_same_clip():
 
 def test_no_clips_are_an_empty_batch():
     r = render_clips("train", [], **SMALL)
-    assert r.clips.shape == (0, 3, 9, 64, 64) and r.boxes.shape == (0, 9, 4) and r.captions == []
+    assert r.clips.shape == (0, 3, 9, 64, 64) and r.captions == []
 
 
 def test_captions_are_those_of_the_labels():
@@ -47,22 +49,15 @@ def test_captions_are_those_of_the_labels():
 def test_shapes_and_range():
     r = render_clips("train", range(4), **SMALL)
     assert r.clips.shape == (4, 3, 9, 64, 64) and r.clips.dtype == torch.float32
-    assert r.masks.shape == (4, 9, 64, 64) and r.boxes.shape == (4, 9, 4)
+    assert r.masks.shape == (4, 9, 64, 64)
     assert r.clips.min() >= -1.001 and r.clips.max() <= 1.001  # interpolation rounds in float32
-
-
-def test_boxes_are_the_tight_boxes_of_the_masks():
-    r = render_clips("val", range(3), **SMALL)
-    for mask, box in zip(r.masks.flatten(0, 1), r.boxes.flatten(0, 1), strict=False):
-        ys, xs = mask.nonzero(as_tuple=True)
-        assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
 
 
 def test_masks_are_true_of_the_pixels():
     """Where no mask ever lies nothing changes; where the mask lies, the object hides the background."""
     scenes, labels = draw_scenes("train", range(40), 9)
     away = dataclasses.replace(scenes, centres=scenes.centres + 10)  # the same backgrounds, the object out of sight
-    clips, masks, _ = paint(scenes, 64)
+    clips, masks = paint(scenes, 64)
     empty = paint(away, 64)[0]
     # a drawing fades over its rim: two pixels around the mask belong to both
     near = max_pool2d(masks.float(), 5, 1, 2).bool()[:, None].expand_as(clips)
@@ -79,13 +74,13 @@ def test_masks_hold_the_object_in_every_frame():
     r = render_clips("test", range(64), **SMALL)
     share = r.masks.float().mean((2, 3))
     assert 0.01 < share.min() and share.max() < 0.5
-    assert (r.boxes[..., :2] >= 0).all() and (r.boxes[..., 2:] <= 64).all()
 
 
-def test_motion_labels_are_true_of_the_boxes():
+def test_motion_labels_are_true_of_the_masks():
     r = render_clips("train", range(120), **SMALL)
-    middle = (r.boxes[..., :2] + r.boxes[..., 2:]) / 2
     area = r.masks.flatten(2).sum(-1).float()
+    lines = r.masks.sum(2), r.masks.sum(3)  # (B, T, W) and (B, T, H) pixels of the object
+    middle = torch.stack([(line * torch.arange(64)).sum(-1) / area for line in lines], -1)
     for i, label in enumerate(r.labels):
         dx, dy = (middle[i, -1] - middle[i, 0]).tolist()
         growth = float(area[i, -1] / area[i, 0])

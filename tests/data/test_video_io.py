@@ -68,7 +68,6 @@ def test_fast_files_lose_frames_and_slow_ones_gain_none(tmp_path, fps, kept):
 
 
 def test_spans_equal_a_full_read(tmp_path):
-    # 200 frames, so that the second span is reached by seeking.
     path = write_video(tmp_path / "film.mp4", smooth(200, 32, 40))
     whole = read_video(path)
     for span, start in zip(read_spans(path, [3, 150], 5, crop=32, size=32), [3, 150], strict=True):

@@ -9,8 +9,7 @@ from mobivid_core import artifacts
 from mobivid_core.data.captions import ATTRIBUTES, VOCABULARY, label_indices
 from mobivid_core.measure.judge import Judge, accuracy
 from mobivid_core.profiles import get_profile
-from mobivid_core.train.judge import publish_judge
-from mobivid_core.train.judge_clips import ClipPool, augment
+from mobivid_core.train.judge import ClipPool, augment, publish_judge
 
 MOTION = ATTRIBUTES.index("motion")
 
@@ -34,7 +33,7 @@ def test_mirroring_and_reversing_never_touch_circling_and_still() -> None:
 
 
 def test_the_pool_mixes_fresh_and_kept_clips_the_same_way_each_time() -> None:
-    pools = [ClipPool(frames=1, render_sizes=(64,), capacity=12, fresh=0.25) for _ in range(2)]
+    pools = [ClipPool(64, frames=1, capacity=12, fresh=0.25) for _ in range(2)]
     draws = [[pool.draw(8, np.random.default_rng(i)) for i in range(3)] for pool in pools]
     for one, other in zip(*draws, strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])

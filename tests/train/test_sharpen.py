@@ -8,7 +8,7 @@ from mobivid_core.data.render import render_clips
 from mobivid_core.errors import ParameterError
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.train import sharpen
-from mobivid_core.train.critic import PatchCritic, PerceptualDistance, draw_triples, hinge
+from mobivid_core.train.sharpen import PatchCritic, PerceptualDistance, draw_triples, hinge
 
 BUDGET = {"batch": 2, "crop": 64, "frames": 9, "warmup": 1, "watch_every": 1, "critic_width": 8, "progress": False}
 
@@ -41,14 +41,18 @@ def test_only_the_decoding_net_moves(vae, clips):
     )
 
 
-def test_an_interrupted_run_resumes_to_the_same_weights(vae, clips, tmp_path):
-    def stop(row):
-        if row["step"] == 2:
+def test_an_interrupted_run_resumes_to_the_same_weights(vae, clips, tmp_path, monkeypatch):
+    steps, follow = iter((False, False, True)), sharpen._Contest.follow
+
+    def stop(contest, decay):  # the first thing that a step does
+        if next(steps):
             raise KeyboardInterrupt
+        follow(contest, decay)
 
     whole, _ = sharpen.sharpen_decoder(vae, to_bytes(clips), steps=4, **BUDGET)
-    with pytest.raises(KeyboardInterrupt):
-        sharpen.sharpen_decoder(vae, to_bytes(clips), steps=4, folder=tmp_path, on_log=stop, **BUDGET)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sharpen._Contest, "follow", stop)
+        sharpen.sharpen_decoder(vae, to_bytes(clips), steps=4, folder=tmp_path, **BUDGET)
     resumed, result = sharpen.sharpen_decoder(vae, to_bytes(clips), steps=4, folder=tmp_path, **BUDGET)
     for mine, theirs in zip(resumed.decoder_net.parameters(), whole.decoder_net.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)  # one thread or two differ in the last digits

@@ -53,12 +53,6 @@ def test_processes_of_one_launcher_share_the_cores(bare):
     assert SpeedPlan.detect().threads == 1
 
 
-def test_a_cache_of_answers_is_told_what_computes_and_not_why():
-    plans = [SpeedPlan(False, bf16, True, 2, {"bf16": reason}) for bf16 in (True, False) for reason in "ab"]
-    names = [plan.computes for plan in plans]
-    assert names[0] == names[1] != names[2] == names[3]
-
-
 def test_features_are_read_from_the_machine(tmp_path, monkeypatch):
     info = tmp_path / "cpuinfo"
     info.write_text("processor : 0\nflags : fpu avx512_bf16 amx_tile amx_bf16\n")
