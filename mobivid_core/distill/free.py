@@ -25,7 +25,7 @@ from mobivid_core.flow.sampling import SOLVERS
 from mobivid_core.measure import minivbench
 from mobivid_core.measure.comparison import distance_ratio, mean_change
 from mobivid_core.measure.generation import Evaluation, Evaluator
-from mobivid_core.measure.guidance_choice import COARSE, check_validation, rank, screen, screened_table
+from mobivid_core.measure.guidance_choice import COARSE, check_validation, screen
 from mobivid_core.models.sampler import Sampler
 
 #: Network evaluations at which students are compared: their own four, and four guided steps.
@@ -132,16 +132,13 @@ def free_baseline(
     able = candidates(model, shape, evaluations, tried, captions=few, full_steps=full_steps, seed=seed)
     if not able:
         raise ParameterError(f"{evaluations} network evaluations do not pay for one step at any of the guidances")
-    found = screen(
-        {s: _runner(evaluator, model, s, seed) for s in able},
-        evaluator.reference, n=n, coarse=coarse, finalists=finalists,
-    )  # fmt: skip
-    cells = {
-        s: {"sampler": s.name, "steps": s.steps, "guidance": as_guidance(s.guidance).name, "evaluations": s.evaluations}
-        for s in able
-    }
-    table = screened_table(found, evaluator.reference, cells)
-    best = rank(found.final, evaluator.reference)[0]
+
+    def cells(s: Sampler) -> dict[str, object]:
+        row = {"sampler": s.name, "steps": s.steps, "guidance": as_guidance(s.guidance).name}
+        return row | {"evaluations": s.evaluations}
+
+    runs = {s: _runner(evaluator, model, s, seed) for s in able}
+    table, best = screen(runs, cells, evaluator, coarse=coarse, finalists=finalists)
     return FreeBaseline(table, best, evaluations)
 
 
