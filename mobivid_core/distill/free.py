@@ -25,7 +25,7 @@ from mobivid_core.flow.sampling import SOLVERS
 from mobivid_core.measure import minivbench
 from mobivid_core.measure.comparison import distance_ratio, mean_change
 from mobivid_core.measure.generation import Evaluation, Evaluator
-from mobivid_core.measure.guidance_choice import COARSE, check_validation, rank, screen, screened_table
+from mobivid_core.measure.guidance_choice import COARSE, check_validation, screen
 from mobivid_core.models.sampler import Sampler
 
 #: Network evaluations at which students are compared: their own four, and four guided steps.
@@ -112,19 +112,20 @@ def free_baseline(
         ParameterError: The evaluator holds other captions, or not one step is affordable.
     """
     check_validation(evaluator)
-    n, profile, reference = len(evaluator.labels), evaluator.profile, evaluator.reference
+    n, profile = len(evaluator.labels), evaluator.profile
     tried = guidances(profile.guidance) if tried is None else tried
     shape = evaluator.vae.latent_shape(profile.frames, profile.size, profile.size)
     able = candidates(model, shape, evaluations, tried, captions=min(GRID_CAPTIONS, n), seed=seed)
     if not able:
         raise ParameterError(f"{evaluations} network evaluations do not pay for one step at any of the guidances")
+
+    def cells(s: Sampler) -> dict[str, object]:
+        row = {"sampler": s.name, "steps": s.steps, "guidance": as_guidance(s.guidance).name}
+        return row | {"evaluations": s.evaluations}
+
     runs = {s: _runner(evaluator, model, s, seed) for s in able}
-    found = screen(runs, reference, n=n, coarse=coarse, finalists=finalists)
-    cells = {
-        s: {"sampler": s.name, "steps": s.steps, "guidance": as_guidance(s.guidance).name, "evaluations": s.evaluations}
-        for s in able
-    }
-    return FreeBaseline(screened_table(found, reference, cells), rank(found.final, reference)[0], evaluations)
+    table, best = screen(runs, cells, evaluator, coarse=coarse, finalists=finalists)
+    return FreeBaseline(table, best, evaluations)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from mobivid_core.measure.intervals import Interval
 if TYPE_CHECKING:
     from mobivid_core.measure.measures import ClipMeasures
 
-
 #: Height and width of a token in pixels: the paper's spatial ratio.
 TOKEN = 32
 #: Added to both sides of a ratio, an eightieth of an 8-bit step: a constant clip has ratio 1, others keep theirs.
@@ -39,7 +38,8 @@ def border_ratio(clips: Tensor, patch: int = TOKEN) -> Tensor:
         (N,) mean |difference of neighbouring pixels| across borders over the same away from them, both axes together:
         near 1 for clips that know nothing of tokens; 1 for a constant clip; NaN where a frame is one token.
     """
-    _check(clips)
+    if clips.ndim != 5:
+        raise ParameterError(f"expected clips (N, 3, T, H, W), got a tensor of shape {tuple(clips.shape)}")
     if patch < 2:
         raise ParameterError(f"a token has two pixels or more on a side, got {patch}")
     sums, counts = [0.0, 0.0], [0, 0]  # across borders, inside
@@ -63,7 +63,6 @@ def sharpness(clips: Tensor) -> Tensor:
 
     Mean square of the five-point Laplacian over channels, frames and inner pixels; 0 for constants and linear ramps.
     """
-    _check(clips)
     if min(clips.shape[-2:]) < 3:
         raise ParameterError(f"a Laplacian needs frames of 3x3 pixels or more, got {tuple(clips.shape[-2:])}")
     x = clips.float()
@@ -114,16 +113,8 @@ def fault_table(versions: Mapping[str, Faults | ClipMeasures], real: Faults | Cl
     """Versions of clips beside the real clips, which come first; N each, clip i for the same caption in all."""
     rows, by_title = [], {}
     for title, own in {"real clips": real, **versions}.items():
-        found = {
-            "borders": intervals.mean(own.borders),
-            "sharpness": sharpness_ratio(own.sharpness, real.sharpness),
-        }
+        found = {"borders": intervals.mean(own.borders), "sharpness": sharpness_ratio(own.sharpness, real.sharpness)}
         by_title[title] = found
-        rows.append((title, len(own.borders), *found["borders"], *found["sharpness"]))
-    names = [f"{name}{end}" for name in ("border_ratio", "sharpness") for end in ("", "_low", "_high")]
-    return FaultTable(pd.DataFrame(rows, columns=["clips", "n", *names]), by_title)
-
-
-def _check(clips: Tensor) -> None:
-    if clips.ndim != 5:
-        raise ParameterError(f"expected clips (N, 3, T, H, W), got a tensor of shape {tuple(clips.shape)}")
+        row = {"clips": title, "n": len(own.borders), **intervals.named("border_ratio", found["borders"])}
+        rows.append(row | intervals.named("sharpness", found["sharpness"]))
+    return FaultTable(pd.DataFrame(rows), by_title)

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from mobivid_core.data.captions import ClipLabel
-from mobivid_core.errors import ParameterError
 from mobivid_core.measure import intervals
 from mobivid_core.measure.bars import BORDERS, SHARPNESS, Bar
 from mobivid_core.measure.borders import sharpness_ratio
@@ -38,37 +37,24 @@ def mean_ratio(
 
     Both measured the clips of `labels`, with the same noises; a denominator below one clip in n counts as one clip.
     """
-    return intervals.ratio(*_both(ours, theirs, labels, reference, name), seed=seed)
+    return intervals.ratio(*(dimension_table(m, labels, reference)[name] for m in (ours, theirs)), seed=seed)
 
 
 def mean_change(
     ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference
 ) -> Interval:
     """Difference of two models' shares of clips with every attribute right, as `mean_ratio`."""
-    return intervals.difference(*_both(ours, theirs, labels, reference, "all_together"))
+    return intervals.difference(*(dimension_table(m, labels, reference)["all_together"] for m in (ours, theirs)))
 
 
-def _both(
-    ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[ClipLabel], reference: Reference, name: str
-) -> list[np.ndarray]:
-    """(N,) scores of each clip of both."""
-    _check(ours, theirs, labels)
-    return [dimension_table(m, labels, reference)[name] for m in (ours, theirs)]
-
-
-def distance_ratio(
-    ours: ClipMeasures, theirs: ClipMeasures, reference: Reference, *, to: str = "reconstruction", seed: int = 0
-) -> Interval:
+def distance_ratio(ours: ClipMeasures, theirs: ClipMeasures, reference: Reference, *, seed: int = 0) -> Interval:
     """Ratio of two models' Frechet distances in the reference's trusted space, in pairs of clips.
 
-    They are `to` the codec's "reconstruction" of other real clips, or to those "real" clips themselves. The codec's
-    flicker dominates the second: one unguided step then lies nearer than forty guided ones, and than the codec.
-
-    Raises:
-        ParameterError: Different numbers of clips, or features that were not measured.
+    They are to the codec's reconstruction of other real clips, not to those clips themselves: the codec's flicker
+    dominates the latter, and one unguided step then lies nearer than forty guided ones, and than the codec.
+    Different numbers of clips, or features that were not measured, are a `ParameterError`.
     """
-    _check(ours, theirs, ours.classes)
-    (a, target), (b, _) = (space_features(m, reference, to) for m in (ours, theirs))
+    (a, target), (b, _) = (space_features(m, reference, "reconstruction") for m in (ours, theirs))
     return ratio_interval(a, b, target, seed=seed)
 
 
@@ -80,7 +66,6 @@ def above_floor(
     All three are distances from reconstructions of other real clips; `floor` are measures of reconstructions of the
     same captions' real clips, whose distance is that of two samples of one law.
     """
-    _check(ours, theirs, floor.classes)
     (a, target), (b, _), (c, _) = (space_features(m, reference, "reconstruction") for m in (ours, theirs, floor))
     return excess_ratio_interval(a, b, c, target, seed=seed)
 
@@ -112,12 +97,9 @@ def measure_seconds(
 ) -> Seconds:
     """Time samplers, each of which makes `clips` clips when called, in turns: a busy moment hits all of them.
 
-    Args:
-        samplers: {name: call}.
-        turns: Turns, after one call each that is not timed. Six hold a median in 97 of 100 cases.
-        clips: Clips made by a call.
-        long: Names of samplers whose first call is like any other: all of theirs are timed. For each call of theirs the
-            others are called `SHORT_CALLS` times, of which the median counts.
+    One call each before the `turns` is not timed; six turns hold a median in 97 of 100 cases. The first call of `long`
+    samplers is like any other: all of theirs are timed, and for each of them the others are called `SHORT_CALLS` times,
+    of which the median counts.
     """
     for name in samplers.keys() - set(long):
         samplers[name]()
@@ -132,15 +114,6 @@ def measure_seconds(
                 lasted.append((time.perf_counter() - began) / clips)
             taken[name].append(float(np.median(lasted)))
     return Seconds(taken)
-
-
-def _check(ours: ClipMeasures, theirs: ClipMeasures, labels: Sequence[object]) -> None:
-    """Pairs need the same clips."""
-    if not len(ours) == len(theirs) == len(labels):
-        raise ParameterError(
-            f"paired comparison of {len(ours)} and {len(theirs)} clips with {len(labels)} labels: evaluate both "
-            "models on the same captions"
-        )
 
 
 @dataclass(frozen=True)
@@ -184,11 +157,10 @@ class BesideTable:
 
     def finding(self) -> str:
         """One sentence for a finding: the ratios that bars ask for, and on which side of 1 each lies beyond chance."""
-        asked = self.table[~self.table["over"].isin([OVER["distance"], OVER["free8"]])]
-        parts = [
-            f"{row.clips} over {row.over} {row.value:.2f} [{row.low:.2f}, {row.high:.2f}], {_side(row.low, row.high)}"
-            for row in asked.itertuples()
-        ]
+        parts = []
+        for row in self.table[~self.table["over"].isin([OVER["distance"], OVER["free8"]])].itertuples():
+            side = "closer beyond" if row.high < 1 else "farther beyond" if row.low > 1 else "within"
+            parts.append(f"{row.clips} over {row.over} {row.value:.2f} [{row.low:.2f}, {row.high:.2f}], {side} chance")
         return f"Ratios of distances: {'; '.join(parts)}."
 
 
@@ -203,18 +175,10 @@ OVER = {
 
 def beside_table(students: Mapping[str, Mapping[str, Interval]], four_over_forty: Interval) -> BesideTable:
     """What `compare` found of students' distances, and the teacher's in four guided Euler steps over its full ones."""
-    rows = [{"clips": "teacher, 4 guided steps", "over": "its full sampler", **intervals.cells(four_over_forty)}]
-    rows += [
-        {"clips": who, "over": OVER[key], **intervals.cells(own[key])}
-        for who, own in students.items()
-        for key in OVER
-        if key in own
-    ]
+    found = {("teacher, 4 guided steps", "its full sampler"): four_over_forty}
+    found |= {(who, OVER[key]): own[key] for who, own in students.items() for key in OVER if key in own}
+    rows = [{"clips": who, "over": over, **intervals.cells(ratio)} for (who, over), ratio in found.items()]
     return BesideTable(pd.DataFrame(rows))
-
-
-def _side(low: float, high: float) -> str:
-    return "closer beyond chance" if high < 1 else "farther beyond chance" if low > 1 else "within chance"
 
 
 def _bars(who: str, speed: float) -> dict[str, Bar]:

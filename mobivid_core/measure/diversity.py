@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ from mobivid_core.data.render import label_of, render_clips
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure import intervals
 from mobivid_core.measure.intervals import Interval
+from mobivid_core.models.text import CaptionSampler
+
+if TYPE_CHECKING:
+    from mobivid_core.measure.generation import Evaluator
 
 _LABELS_SCANNED = 20_000
 
@@ -40,29 +44,23 @@ class Diversity:
 
 
 def caption_diversity(
-    make: Callable[[Sequence[str], Sequence[int]], Tensor],
-    reconstruct: Callable[[Tensor], Tensor],
-    features: Callable[[Tensor], Tensor],
-    *,
-    captions: int,
-    repeats: int,
-    frames: int,
-    size: int,
+    evaluator: Evaluator, sampler: CaptionSampler, captions: int, repeats: int, seed: int
 ) -> Diversity:
-    """Spread of `repeats` generated clips of each of `captions` captions, beside that of real clips.
+    """Spread, in judge features, of `repeats` generated clips of each of `captions` captions, beside real clips.
 
-    `make` goes from `repeats` times one caption and the numbers of their noises to clips (R, 3, T, H, W), `reconstruct`
-    from real clips of `frames` and `size` through the VAE, so that both sides carry the codec's error, and `features`
-    from clips to (R, F). Test captions that do not repeat as often are a `ParameterError`.
+    The real clips go through the VAE, so that both sides carry the codec's error. Test captions that do not repeat as
+    often are a `ParameterError`.
     """
-    generated, real = [], []
+    vae, sizes = evaluator.vae, {"frames": evaluator.profile.frames, "size": evaluator.profile.size}
+    spread: list[list[float]] = []
     for number, indices in enumerate(repeated_labels(captions, repeats)):
         words = [caption(label_of("test", indices[0]))] * repeats
-        made = make(words, [10_000 * (number + 1) + i for i in range(repeats)])
-        generated.append(pairwise_distance(features(made)))
-        clips = render_clips("test", indices, frames=frames, size=size).clips
-        real.append(pairwise_distance(features(reconstruct(clips))))
-    return Diversity(np.array(generated), np.array(real))
+        noise = evaluator.noise([10_000 * (number + 1) + i for i in range(repeats)], seed)
+        clips = render_clips("test", indices, **sizes).clips
+        both = sampler(words, noise), vae.encode_latents(clips.to(vae.device)).detach()
+        features = (evaluator.judge.read(evaluator.decode(latents))[1] for latents in both)
+        spread.append([pairwise_distance(x) for x in features])
+    return Diversity(*np.array(spread).T.copy())
 
 
 def repeated_labels(captions: int, repeats: int) -> list[list[int]]:

@@ -65,9 +65,7 @@ def distance_interval(
 
     Repeated clips raise every resampled distance: the resamples are moved so that their mean is the value.
     """
-    target = FrechetTarget(features, target)
-    value, rng = target.distance(), np.random.default_rng(seed)
-    draws = np.array([target.distance(rng.integers(len(features), size=len(features))) for _ in range(resamples)])
+    value, *draws = paired_distances((features,), target, resamples, seed)[:, 0]
     found = from_draws(value, draws, n=len(features), centred=True)
     return Interval(value, max(0.0, found.low), found.high, kind=found.kind, over=found.over, n=found.n)
 
@@ -80,7 +78,7 @@ def ratio_interval(
 
     Clip i of both is for the same caption. The resampled logarithms are moved so that their mean is the value's.
     """
-    distances = _paired((ours, theirs), target, resamples, seed)
+    distances = paired_distances((ours, theirs), target, resamples, seed)
     return _log_interval(np.maximum(distances, 1e-9), len(ours))
 
 
@@ -95,18 +93,19 @@ def excess_ratio_interval(
 
     `floor` (N, F) are reconstructions of the same captions' real clips; the rest as in `ratio_interval`.
     """
-    distances = _paired((ours, theirs, floor), target, resamples, seed)
+    distances = paired_distances((ours, theirs, floor), target, resamples, seed)
     least = 0.01 * np.maximum(distances[:, 2:], 1e-9)
     return _log_interval(np.maximum(distances[:, :2] - distances[:, 2:], least), len(ours))
 
 
-def _paired(
+def paired_distances(
     sets: tuple[np.ndarray | Tensor, ...], target: np.ndarray | Tensor, resamples: int, seed: int
 ) -> np.ndarray:
     """(1 + resamples, sets) distances from `target`: of all rows first, then of the same resampled rows of each set."""
     n = len(sets[0])
     if any(len(x) != n for x in sets):
-        raise ParameterError(f"paired sets need as many clips each, got {' and '.join(str(len(x)) for x in sets)}")
+        counts = " and ".join(str(len(x)) for x in sets)
+        raise ParameterError(f"paired sets need as many clips each, of the same captions; got {counts}")
     sides, rng = [FrechetTarget(x, target) for x in sets], np.random.default_rng(seed)
     rows = [np.arange(n), *(rng.integers(n, size=n) for _ in range(resamples))]
     return np.array([[side.distance(r) for side in sides] for r in rows])

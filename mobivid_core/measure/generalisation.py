@@ -13,20 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from mobivid_core.data.captions import (
-    ATTRIBUTES,
-    TRAIN_WORDINGS,
-    VOCABULARY,
-    ClipLabel,
-    caption,
-    label_indices,
-)
+from mobivid_core.data.captions import ATTRIBUTES, TRAIN_WORDINGS, VOCABULARY, ClipLabel, caption, label_indices
 from mobivid_core.data.render import label_of
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure import intervals
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.measure.judge import accuracy
-from mobivid_core.measure.minivbench import SEMANTIC
 from mobivid_core.models.text import encode_text
 
 if TYPE_CHECKING:
@@ -43,12 +35,12 @@ _PROBE_START = 5_000_000
 _PROBE_CAPTIONS = 2 * TRAIN_WORDINGS  # every trained wording twice
 
 
-def unseen_gap(evaluation: Evaluation, name: str = "all_together") -> Interval:
+def unseen_gap(evaluation: Evaluation) -> Interval:
     """How much better captions are met whose (shape, colour, motion) was trained than held-out ones.
 
-    `name` is "all_together" or a semantic dimension. Captions all of one kind are a `ParameterError`.
+    Captions all of one kind are a `ParameterError`.
     """
-    values = _right(evaluation, name)
+    values = _right(evaluation)
     unseen = np.array([label.unseen for label in evaluation.labels])
     if unseen.all() or not unseen.any():
         raise ParameterError("the gap needs both trained and held-out captions; evaluate two clips or more")
@@ -89,7 +81,7 @@ def _probed(runs: Sequence[Evaluation]) -> np.ndarray:
     meant = [[replace(label, wording=0) for label in run.labels] for run in runs]
     if any(labels != meant[0] for labels in meant):
         raise ParameterError("the evaluations are of different captions; evaluate the same clips in every wording")
-    return np.stack([_right(run, "all_together") for run in runs])
+    return np.stack([_right(run) for run in runs])
 
 
 def readable_share(wording: int, n: int = 256) -> float:
@@ -126,7 +118,6 @@ def _pooled(labels: Sequence[ClipLabel]) -> Tensor:
     return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
-def _right(evaluation: Evaluation, name: str) -> np.ndarray:
-    """(N,) 1 where the caption, or one dimension of it, was met."""
-    right = accuracy(evaluation.measures.classes, label_indices(evaluation.labels))
-    return right["all" if name == "all_together" else SEMANTIC[name]].numpy()
+def _right(evaluation: Evaluation) -> np.ndarray:
+    """(N,) 1 where the caption was met."""
+    return accuracy(evaluation.measures.classes, label_indices(evaluation.labels))["all"].numpy()

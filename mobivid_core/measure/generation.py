@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +22,7 @@ from mobivid_core.measure.diversity import Diversity, caption_diversity
 from mobivid_core.measure.judge import Judge
 from mobivid_core.measure.measures import BATCH, ClipMeasures, measure
 from mobivid_core.measure.minivbench import Reference, Scores, score, shuffled
-from mobivid_core.measure.reference import (
-    Measured,
-    evaluation_file,
-    measured_reference,
-    read_measured,
-    write_measured,
-)
+from mobivid_core.measure.reference import Measured, evaluation_file, measured_reference, read_measured, write_measured
 from mobivid_core.models.sampler import Sampler
 from mobivid_core.models.text import CaptionSampler
 from mobivid_core.models.vae import MobiVidVAE
@@ -109,64 +102,23 @@ class Evaluator:
         self,
         model: nn.Module,
         *,
-        n: int | None = None,
         steps: int | None = None,
         guidance: float | Guidance | None = None,
         solver: str = "euler",
-        wording: int | None = None,
-        seed: int = 0,
-        keep: int = 8,
-        quality: bool = True,
-        independent: bool | None = None,
-        progress: bool = True,
+        **how: object,
     ) -> Evaluation:
-        """Generate clips for the first `n` captions, None for all, and score them; a large evaluation is kept.
+        """`run` by a sampler in words: None is the profile's teacher's."""
+        return self.run(model, self.way(steps, guidance, solver), **how)
 
-        Sampling is as `Sampler`, None the profile's teacher; the first `keep` clips stay to look at. An `n` above the
-        evaluator's captions is a `ParameterError`.
-
-        Args:
-            wording: Word every caption this way; None keeps the captions' own wordings.
-            quality: False leaves the quality measures out: see `measures.measure`.
-            independent: Also measure distances in features of a network that never saw these clips; None where the
-                trusted space is of that network.
-        """
-        return self.run(
-            model, self.way(steps, guidance, solver), n=n, wording=wording, seed=seed, keep=keep, quality=quality,
-            independent=independent, progress=progress,
-        )  # fmt: skip
-
-    def run(
-        self,
-        model: nn.Module,
-        sampler: Sampler,
-        *,
-        n: int | None = None,
-        wording: int | None = None,
-        seed: int = 0,
-        keep: int = 8,
-        quality: bool = True,
-        independent: bool | None = None,
-        progress: bool = True,
-    ) -> Evaluation:
-        """`evaluate` by any sampler."""
-        n = len(self.labels) if n is None else n
-        if not 1 <= n <= len(self.labels):
-            raise ParameterError(f"n is {n}; this evaluator was prepared with {len(self.labels)} captions")
-        # what the plan computes, not its reasons: those hold timings, which are others elsewhere
-        kind = type(model).__qualname__, getattr(getattr(model, "plan", None), "computes", None)
-        way = sampler.solver, as_guidance(sampler.guidance).key, tuple(sampler.sigmas().tolist())
-        settings = (self.split, caption(self.labels[0]), *way, wording, seed, keep, quality, *kind)
-        return self.evaluate_sampler(
-            sampler.on(model), n=n, wording=wording, seed=seed, keep=keep, quality=quality, independent=independent,
-            progress=progress, file=evaluation_file([self.vae, self.judge, model], settings, self.profile, n),
-        )  # fmt: skip
+    def run(self, model: nn.Module, sampler: Sampler, **how: object) -> Evaluation:
+        """`evaluate_sampler` of a model by a sampler; a large evaluation is kept."""
+        return self.evaluate_sampler(sampler.on(model), kept=(model, sampler), **how)
 
     def evaluate_sampler(
         self,
         sampler: CaptionSampler,
         *,
-        n: int,
+        n: int | None = None,
         wording: int | None = None,
         seed: int = 0,
         batch: int = 32,
@@ -174,12 +126,35 @@ class Evaluator:
         quality: bool = True,
         independent: bool | None = None,
         progress: bool = True,
-        file: Path | None = None,
+        kept: tuple[nn.Module, Sampler] | None = None,
     ) -> Evaluation:
-        """The same for any function from (captions, noise (B, C, t, h, w)) to normalised latents; kept in `file`."""
+        """Generate clips for the first `n` captions, None for all, and score them.
+
+        An `n` above the evaluator's captions is a `ParameterError`.
+
+        Args:
+            sampler: From (captions, noise (B, C, t, h, w)) to normalised latents.
+            wording: Word every caption this way; None keeps the captions' own wordings.
+            keep: So many first clips stay to look at.
+            quality: False leaves the quality measures out: see `measures.measure`.
+            independent: Also measure distances in features of a network that never saw these clips; None where the
+                trusted space is of that network.
+            kept: What the sampler is made of, where a large evaluation is to be kept and taken up again.
+        """
+        n = len(self.labels) if n is None else n
+        if not 1 <= n <= len(self.labels):
+            raise ParameterError(f"n is {n}; this evaluator was prepared with {len(self.labels)} captions")
         labels = [x if wording is None else replace(x, wording=wording) for x in self.labels[:n]]
         if independent is None:
             independent = self.reference.space.column == "image_features"
+        file = None
+        if kept:
+            model, way = kept
+            # what the plan computes, not its reasons: those hold timings, which are others elsewhere
+            kind = type(model).__qualname__, getattr(getattr(model, "plan", None), "computes", None)
+            steps = way.solver, as_guidance(way.guidance).key, tuple(way.sigmas().tolist())
+            settings = (self.split, caption(self.labels[0]), *steps, wording, seed, keep, quality, *kind)
+            file = evaluation_file([self.vae, self.judge, model], settings, self.profile, n)
         found = read_measured(file, independent)
         if found is None:
             found = self._measured(sampler, labels, seed, batch, keep, quality, independent, progress)
@@ -242,17 +217,5 @@ class Evaluator:
         solver: str = "euler",
         seed: int = 0,
     ) -> Diversity:
-        """How different clips of one caption are, in judge features: `repeats` clips of each of `captions` captions.
-
-        Sampling as in `evaluate`; see `caption_diversity`.
-        """
-        sample = self.way(steps, guidance, solver).on(model)
-        return caption_diversity(
-            lambda words, numbers: self.decode(sample(words, self.noise(numbers, seed))),
-            lambda clips: self.decode(self.vae.encode_latents(clips.to(self.vae.device)).detach()),
-            lambda clips: self.judge.read(clips)[1],
-            captions=captions,
-            repeats=repeats,
-            frames=self.profile.frames,
-            size=self.profile.size,
-        )
+        """How different clips of one caption are; sampling as in `evaluate`, see `caption_diversity`."""
+        return caption_diversity(self, self.way(steps, guidance, solver).on(model), captions, repeats, seed)

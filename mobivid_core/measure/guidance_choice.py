@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.flow.guidance import Guidance, as_guidance
+from mobivid_core.measure import intervals
 from mobivid_core.measure.generation import Evaluation, Evaluator
 from mobivid_core.measure.measures import render_batches
 from mobivid_core.measure.minivbench import Reference
@@ -35,14 +37,6 @@ GUIDANCES: tuple[Guidance, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Screened:
-    """Evaluations of the finalists on all captions, and of every setting on the coarse ones (empty without a round)."""
-
-    final: dict[Hashable, Evaluation]
-    coarse: dict[Hashable, Evaluation]
-
-
 def check_validation(evaluator: Evaluator) -> None:
     """Refuse to choose on captions that results are reported on."""
     if evaluator.split != "val":
@@ -54,24 +48,37 @@ def check_validation(evaluator: Evaluator) -> None:
 
 def screen(
     settings: Mapping[Hashable, Callable[[int], Evaluation]],
-    reference: Reference,
+    cells: Callable[[Hashable], Mapping[str, object]],
+    evaluator: Evaluator,
     *,
-    n: int,
     coarse: int = COARSE,
     finalists: int = 4,
-) -> Screened:
-    """Measure all settings on `coarse` captions and the best `finalists` of them (`rank`) on n.
+) -> tuple[pd.DataFrame, Hashable]:
+    """Measure all settings on `coarse` captions and the best `finalists` of them (`rank`) on all: (table, the best).
 
-    `settings` gives each one's evaluation on the first so many captions. With `coarse` from n up, all settings are
-    finalists and there is one round.
+    `settings` gives each one's evaluation on the first so many captions. With `coarse` from all captions up, all
+    settings are finalists and there is one round.
+
+    The table has a row a setting: finalists first, then those that the coarse round dropped. After each setting's
+    `cells`: n, all_together and distance (from the codec's clips) with `_low` and `_high`, colour, round ("final" or
+    "coarse").
     """
     if not settings or finalists < 1:
         raise ParameterError(f"a screening needs a setting and a finalist, got {len(settings)} and {finalists}")
-    if coarse >= n or len(settings) <= finalists:
-        return Screened({name: run(n) for name, run in settings.items()}, {})
-    first = {name: run(coarse) for name, run in settings.items()}
-    kept = rank(first, reference)[:finalists]
-    return Screened({name: settings[name](n) for name in kept}, first)
+    n, reference = len(evaluator.labels), evaluator.reference
+    kept, first = list(settings), {}
+    if coarse < n and len(settings) > finalists:
+        first = {name: run(coarse) for name, run in settings.items()}
+        kept = rank(first, reference)[:finalists]
+    final = {name: settings[name](n) for name in kept}
+    dropped = {name: run for name, run in first.items() if name not in final}
+    order, rows = rank(final, reference), []
+    for name in (*order, *(rank(dropped, reference) if dropped else ())):
+        scores = (final if name in final else dropped)[name].scores
+        row = {**cells(name), "n": scores.n, **intervals.named("all_together", scores.values["all_together"])}
+        row |= intervals.named("distance", scores.values[reference.space.reconstruction])
+        rows.append(row | {"colour": scores["color"], "round": "final" if name in final else "coarse"})
+    return pd.DataFrame(rows), order[0]
 
 
 def rank(runs: Mapping[Hashable, Evaluation], reference: Reference) -> list[Hashable]:
@@ -87,24 +94,6 @@ def rank(runs: Mapping[Hashable, Evaluation], reference: Reference) -> list[Hash
         *sorted(close, key=lambda name: runs[name].scores[reference.space.reconstruction]),
         *sorted(rest, key=lambda name: -runs[name].scores["all_together"]),
     ]
-
-
-def screened_table(found: Screened, reference: Reference, columns: Mapping[Hashable, Mapping]) -> pd.DataFrame:
-    """A row a setting: finalists on all captions first, then those that the coarse round dropped.
-
-    After each setting's cells of `columns`: n, all_together and distance (from the codec's clips) with `_low`
-    and `_high`, colour, round ("final" or "coarse").
-    """
-    rows = []
-    dropped = {name: run for name, run in found.coarse.items() if name not in found.final}
-    for stage, runs in (("final", found.final), ("coarse", dropped)):
-        for name in rank(runs, reference) if runs else ():
-            scores = runs[name].scores
-            row: dict[str, object] = {**columns[name], "n": scores.n}
-            for title, key in (("all_together", "all_together"), ("distance", reference.space.reconstruction)):
-                row[title], row[f"{title}_low"], row[f"{title}_high"] = scores.values[key]
-            rows.append(row | {"colour": scores["color"], "round": stage})
-    return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True)
@@ -152,44 +141,36 @@ def choose_guidance(
         distance with intervals, colour, spread (std of the latents over that of the same captions' real clips), round.
     """
     check_validation(evaluator)
-    n, reference = len(evaluator.labels), evaluator.reference
     samplers = {g: evaluator.way(steps, g, solver) for g in map(as_guidance, settings)}
     spreads: dict[Guidance, float] = {}
 
-    def evaluation(guidance: Guidance) -> Callable[[int], Evaluation]:
-        """From a number of captions to the evaluation; notes the spread of the latents in passing."""
+    def run(guidance: Guidance, count: int) -> Evaluation:
+        """The evaluation on the first captions; notes the spread of the latents in passing."""
+        sample, seen = samplers[guidance].on(model), []
 
-        def run(count: int) -> Evaluation:
-            sample, seen = samplers[guidance].on(model), []
+        def noted(captions: Sequence[str], noise: Tensor) -> Tensor:
+            seen.append(sample(captions, noise))
+            return seen[-1]
 
-            def noted(captions: Sequence[str], noise: Tensor) -> Tensor:
-                seen.append(sample(captions, noise))
-                return seen[-1]
+        found = evaluator.evaluate_sampler(noted, n=count, seed=seed, keep=0, quality=False, progress=False)
+        spreads[guidance] = _spread(seen)
+        return found
 
-            found = evaluator.evaluate_sampler(noted, n=count, seed=seed, keep=0, quality=False, progress=False)
-            spreads[guidance] = _spread(seen)
-            return found
+    def cells(g: Guidance) -> dict[str, object]:
+        limits = {"scale": g.scale, "low": g.low, "high": g.high, "rescale": g.rescale}
+        return {"guidance": g.name, **limits, "evaluations": samplers[g].evaluations, "spread": spreads[g] / real}
 
-        return run
-
-    found = screen({g: evaluation(g) for g in samplers}, reference, n=n, coarse=coarse, finalists=finalists)
-    real = real_spread(evaluator, n)
-    cells = {
-        g: {
-            "guidance": g.name, "scale": g.scale, "low": g.low, "high": g.high, "rescale": g.rescale,
-            "evaluations": sampler.evaluations, "spread": spreads[g] / real,
-        }
-        for g, sampler in samplers.items()
-    }  # fmt: skip
-    table, best = screened_table(found, reference, cells), rank(found.final, reference)[0]
-    return GuidanceChoice(table, best, reference.space.finding(), f"{solver} in {samplers[best].steps} steps")
+    real, runs = real_spread(evaluator), {g: partial(run, g) for g in samplers}
+    table, best = screen(runs, cells, evaluator, coarse=coarse, finalists=finalists)
+    space = evaluator.reference.space.finding()
+    return GuidanceChoice(table, best, space, f"{solver} in {samplers[best].steps} steps")
 
 
 @torch.no_grad()
-def real_spread(evaluator: Evaluator, n: int) -> float:
-    """Standard deviation of the normalised latents of the first n real clips of the evaluator's captions."""
+def real_spread(evaluator: Evaluator) -> float:
+    """Standard deviation of the normalised latents of the real clips of the evaluator's captions."""
     profile, vae = evaluator.profile, evaluator.vae
-    drawn = render_batches(evaluator.split, 0, n, frames=profile.frames, size=profile.size)
+    drawn = render_batches(evaluator.split, 0, len(evaluator.labels), frames=profile.frames, size=profile.size)
     return _spread([vae.encode_latents(part.clips.to(vae.device)) for part in drawn])
 
 

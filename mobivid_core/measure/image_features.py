@@ -39,14 +39,14 @@ class ImageAxes:
     axes: Tensor
 
     @classmethod
-    def fit(cls, real: Tensor, count: int = AXES) -> ImageAxes:
+    def fit(cls, real: Tensor) -> ImageAxes:
         """From the features (N, G) of three real clips or more; at most N - 1 axes."""
         if len(real) < 3:
             raise ParameterError(f"image axes need three real clips or more, got {len(real)}")
         rows = real.double()
         mean, scale = rows.mean(0), rows.std(0)
         scale = scale + 1e-6 * scale.mean()  # a feature that never varies stays finite
-        axes = torch.linalg.svd((rows - mean) / scale, full_matrices=False).Vh[: min(count, len(real) - 1)]
+        axes = torch.linalg.svd((rows - mean) / scale, full_matrices=False).Vh[: min(AXES, len(real) - 1)]
         return cls(mean, scale, axes.T)
 
     def project(self, features: Tensor) -> Tensor:
@@ -83,9 +83,8 @@ def image_features(clips: Tensor) -> Tensor:
         )
     seen = clips.detach().float().cpu()[:, :, ::EVERY]
     b, _, t = seen.shape[:3]
-    frames = F.adaptive_avg_pool2d(seen.transpose(1, 2).flatten(0, 1), SIDE).contiguous(
-        memory_format=torch.channels_last
-    )
+    frames = F.adaptive_avg_pool2d(seen.transpose(1, 2).flatten(0, 1), SIDE)
+    frames = frames.contiguous(memory_format=torch.channels_last)
     net = load_backbone()
     looks = [[x.mean((2, 3)) for x in stage_features(net, part)] for part in frames.split(_FRAMES)]
     rows = torch.cat([torch.cat(stages, 1) for stages in looks]).reshape(b, t, -1)

@@ -50,7 +50,10 @@ class Interval(tuple):
         return tuple(self), {"kind": self.kind, "over": self.over, "n": self.n}
 
     def __str__(self) -> str:
-        return f"{self[0]:.3g} [{self[1]:.3g}, {self[2]:.3g}] ({self.kind}, {self.n} {self.over})"
+        return f"{self:.3g} ({self.kind}, {self.n} {self.over})"
+
+    def __format__(self, digits: str) -> str:
+        return f"{self[0]:{digits}} [{self[1]:{digits}}, {self[2]:{digits}}]" if digits else str(self)
 
 
 def mean(values: np.ndarray, *, over: str = "clips", resamples: int = RESAMPLES, seed: int = 0) -> Interval:
@@ -99,6 +102,11 @@ def cells(found: Interval) -> dict[str, object]:
     """Cells of a table's row: value, low, high, interval (its kind and what varies) and n."""
     ends = dict(zip(("value", "low", "high"), found, strict=True))
     return {**ends, "interval": f"{found.kind}, {found.over}", "n": found.n}
+
+
+def named(name: str, found: tuple[float, float, float]) -> dict[str, float]:
+    """Cells of a table's row with several measures: `name`, `name`_low and `name`_high."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
 
 
 def share(right: int, n: int, *, over: str = "clips") -> Interval:

@@ -15,8 +15,7 @@ from mobivid_core.measure.borders import border_ratio, sharpness
 from mobivid_core.measure.image_features import image_features
 from mobivid_core.measure.judge import Judge
 from mobivid_core.measure.motion import measure_motion, temporal_flickering
-from mobivid_core.measure.quality import background_consistency, imaging_statistics, subject_consistency
-from mobivid_core.measure.readback import read_colour
+from mobivid_core.measure.quality import background_consistency, imaging_statistics, read_colour, subject_consistency
 
 #: Clips drawn, decoded and measured at once.
 BATCH = 16

@@ -23,7 +23,6 @@ from mobivid_core.measure.image_features import ImageAxes
 from mobivid_core.measure.judge import accuracy
 from mobivid_core.measure.measures import ClipMeasures
 from mobivid_core.measure.quality import ImagingReference
-from mobivid_core.measure.readback import READABLE
 
 #: Quality dimensions and (floor, ceiling) of each normalisation to [0, 1], as VBench normalises. Differences of frames
 #: have the floor 2/3: frames of independent uniform noise differ by 1/3. The others have a natural 0 and 1.
@@ -35,8 +34,6 @@ QUALITY: dict[str, tuple[float, float]] = {
     "dynamic_degree": (0.0, 1.0),
     "imaging_quality": (0.0, 1.0),
 }
-#: VBench counts dynamic degree half.
-WEIGHTS = {name: 0.5 if name == "dynamic_degree" else 1.0 for name in QUALITY}
 #: Semantic dimensions, each the judge's accuracy on one attribute of the caption.
 SEMANTIC: dict[str, str] = {"object_class": "shape", "color": "colour", "action": "motion", "scene": "background"}
 
@@ -50,11 +47,6 @@ class Space:
     real: str  # name of the distance from real clips, in `DISTANCES`
     reconstruction: str  # name of the distance from the same clips through the VAE
     missed: tuple[str, ...] | None = None  # damage that the distance from real clips did not see; None: not tried
-
-    @property
-    def passed(self) -> bool:
-        """Whether the trials of the measures let it speak for a headline."""
-        return self.missed == ()
 
     def finding(self) -> str:
         """One clause for a finding: which features, and what the trials say of them."""
@@ -76,7 +68,8 @@ DISTANCES: dict[str, tuple[str, str]] = {
     for space in SPACES.values()
     for name in (space.real, space.reconstruction)
 }
-#: What needs no network at all: {measure: attribute of the caption}. Reported beside the judge's, not in the total.
+#: What needs no network at all: {measure: attribute of the caption}, in the order of the columns of
+#: `ClipMeasures.readback`. Reported beside the judge's, not in the total.
 READBACK: dict[str, str] = {"color_pixels": "colour", "action_flow": "motion"}
 
 #: Faults of the codec that are read off pixels (`borders.py`), and their column in `ClipMeasures`. Not in the total.
@@ -118,8 +111,6 @@ def score(measures: ClipMeasures, labels: Sequence[ClipLabel], reference: Refere
         The quality and semantic dimensions on [0, 1], `quality`, `semantic`, `total`, `all_together` (every attribute
         right), `warping_error`, `PIXELS` and the distances; without what was left blank.
     """
-    if len(labels) != len(measures):
-        raise ParameterError(f"got {len(measures)} clips but {len(labels)} labels; each clip needs its own")
     table = dimension_table(measures, labels, reference)
     values = {name: intervals.mean(column, resamples=resamples) for name, column in table.items()}
     values = {name: triple for name, triple in values.items() if not np.isnan(triple[0])}
@@ -160,25 +151,22 @@ def dimension_table(measures: ClipMeasures, labels: Sequence[ClipLabel], referen
 
     The averages of a set of clips are means of those of its clips.
     """
+    if len(labels) != len(measures):
+        raise ParameterError(f"got {len(measures)} clips but {len(labels)} labels; each clip needs its own")
     raw = {name: getattr(measures, name) for name in QUALITY if name != "imaging_quality"}
     raw["imaging_quality"] = reference.imaging.score(measures.imaging)
     right = accuracy(measures.classes, label_indices(labels))
-    table = {name: normalise(raw[name], *limits) for name, limits in QUALITY.items()}
+    # held within [0, 1], as VBench does before it averages
+    table = {name: ((raw[name] - floor) / (top - floor)).clamp(0, 1) for name, (floor, top) in QUALITY.items()}
     table |= {name: right[attribute] for name, attribute in SEMANTIC.items()}
     table |= {"all_together": right["all"], "warping_error": measures.warping_error}
     pixels = {name: getattr(measures, column) for name, column in PIXELS.items()}
     table |= {name: value for name, value in pixels.items() if value is not None}
     if measures.readback is not None:
-        truth = label_indices(labels)[:, [ATTRIBUTES.index(name) for name in READABLE]]
-        met = dict(zip(READABLE, (measures.readback == truth).float().T, strict=True))
-        table |= {name: met[attribute] for name, attribute in READBACK.items()}
+        truth = label_indices(labels)[:, [ATTRIBUTES.index(attribute) for attribute in READBACK.values()]]
+        table |= dict(zip(READBACK, (measures.readback == truth).float().T, strict=True))
     columns = {name: value.numpy().astype(np.float64) for name, value in table.items()}
     return columns | _averages(columns, reference.dropped)
-
-
-def normalise(values: Tensor, floor: float, ceiling: float) -> Tensor:
-    """(value - floor) / (ceiling - floor), held within [0, 1], as VBench does before it averages."""
-    return ((values - floor) / (ceiling - floor)).clamp(0, 1)
 
 
 def total_score(quality: float | np.ndarray, semantic: float | np.ndarray) -> float | np.ndarray:
@@ -199,7 +187,7 @@ def table(rows: dict[str, Scores], names: Sequence[str]) -> pd.DataFrame:
         kinds = {getattr(scores.values[name], "kind", "") for name in names if name in scores.values} - {""}
         record: dict[str, object] = {"clips": title, "n": scores.n, "interval": ", ".join(sorted(kinds))}
         for name in names:
-            record[name], record[f"{name}_low"], record[f"{name}_high"] = scores.values.get(name, (np.nan,) * 3)
+            record |= intervals.named(name, scores.values.get(name, (np.nan,) * 3))
         records.append(record)
     return pd.DataFrame(records)
 
@@ -219,9 +207,9 @@ def compare(rows: dict[str, Scores], names: Sequence[str], intervals_of: str) ->
 def _averages(columns: dict[str, np.ndarray], dropped: Sequence[str]) -> dict[str, np.ndarray]:
     """Quality, semantic and total of each clip: weighted means; an average of nothing is unknown."""
     parts = []
-    for group, counts in ((QUALITY, WEIGHTS), (SEMANTIC, dict.fromkeys(SEMANTIC, 1.0))):
+    for group in (QUALITY, SEMANTIC):
         names = [name for name in group if name not in dropped]
-        weights = np.array([counts[name] for name in names])
+        weights = np.array([0.5 if name == "dynamic_degree" else 1.0 for name in names])  # as VBench counts
         parts.append((names, weights / weights.sum()) if names else (["all_together"], np.array([np.nan])))
     (first, q), (second, s) = parts
     parts.append((first + second, np.concatenate([total_score(q, 0), total_score(0, s)])))

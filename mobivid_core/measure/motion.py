@@ -1,7 +1,8 @@
 """Measures of movement in single clips, by dense optical flow (Farneback, OpenCV) and frame differences.
 
 VBench measures motion with RAFT and a frame-interpolation network; both need downloads. Farneback needs none and
-is within 0.01 pixels a frame on known translations.
+is within 0.01 pixels a frame on known translations. The motion that a caption asks for is also read back from the flow
+(`read_motion`), as the colour is from pixels (`quality.read_colour`): the check on the judge that no training can bend.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from torch import Tensor
 
 from mobivid_core.data.captions import VOCABULARY
 from mobivid_core.errors import ParameterError
-from mobivid_core.measure.readback import read_motion
 
 #: A frame moves when its largest 5 % of flow lengths average above this share of the shorter side. VBench asks for
 #: 6 pixels at 256 (0.023), made for camera motion; our slowest motion, an object that shrinks, is near 0.004, and a
@@ -29,13 +29,18 @@ FLOW_SIDE = 64
 INTERPOLATED_EVERY = 4
 #: Share of the frames that must move (VBench: 4 of 16).
 DYNAMIC_SHARE = 0.25
+#: A pixel moves when its flow is longer than this share of the longest (98th percentile) of its frame.
+_MOVES = 0.1
+#: Growth of the object over a clip from which it grows; rendered growth is at least 0.4.
+_GROWTH = 0.1
+#: A path that ends within this share of its length is a circle.
+_CLOSED = 0.3
 
 
 @dataclass(frozen=True)
 class MotionMeasures:
     """Per clip, each (B,) float32."""
 
-    flow: Tensor  # mean over frames of the largest 5 % of flow lengths, as a share of the shorter side a frame
     dynamic: Tensor  # 1 where at least a quarter of the frames move by more than `DYNAMIC_FLOW` (VBench's rule)
     #: 1 - MAE on [0, 1] between every fourth frame and the one interpolated along the flow from its two neighbours
     #: (VBench's formula, on every second).
@@ -46,13 +51,13 @@ class MotionMeasures:
 
 def temporal_flickering(clips: Tensor) -> Tensor:
     """(B,) VBench's (255 - MAE of neighbouring frames on [0, 255]) / 255; 1 for a frozen clip."""
-    _check(clips)
     return 1 - clips.diff(dim=2).abs().mean((1, 2, 3, 4)) / 2
 
 
 def measure_motion(clips: Tensor) -> MotionMeasures:
     """Flow-based measures of clips (B, 3, T, H, W) in [-1, 1], T >= 3."""
-    _check(clips)
+    if clips.ndim != 5 or clips.shape[1] != 3:
+        raise ParameterError(f"expected clips (B, 3, T, H, W), got {tuple(clips.shape)}")
     if clips.shape[2] < 3:
         raise ParameterError(f"motion needs three frames or more, got {clips.shape[2]}")
     factor = max(1, min(clips.shape[-2:]) // FLOW_SIDE)
@@ -92,6 +97,41 @@ def warp(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
     return cv2.remap(frame, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def read_motion(flows: np.ndarray, still_below: float) -> str:
+    """The motion of a clip, one of `VOCABULARY["motion"]`, from its optical flow (T - 1, H, W, 2) in pixels a frame.
+
+    The flow of each frame is fitted with a shift and a growth about the middle of what moves. Nothing moves where the
+    mean of the largest flows, as a share of the side, is below `still_below`.
+    """
+    lengths = np.linalg.norm(flows, axis=-1)
+    side = min(flows.shape[1:3])
+    count = max(1, lengths[0].size // 20)
+    largest = np.partition(lengths.reshape(len(flows), -1), -count, axis=1)[:, -count:]
+    if largest.mean() / side < still_below:
+        return "still"
+    fits = np.array([_shift_and_growth(flow, length) for flow, length in zip(flows, lengths, strict=True)])
+    across, down, growth = fits.sum(0)
+    shift = np.hypot(across, down)
+    # growth moves the rim, about a quarter of the side from the middle; a shift that is twice that is a move
+    if abs(growth) > max(_GROWTH, 2 * shift / side):
+        return "growing" if growth > 0 else "shrinking"
+    if shift < _CLOSED * np.linalg.norm(fits[:, :2], axis=1).sum():
+        return "circling"
+    if abs(across) > abs(down):
+        return "right" if across > 0 else "left"
+    return "down" if down > 0 else "up"
+
+
+def _shift_and_growth(flow: np.ndarray, length: np.ndarray) -> tuple[float, float, float]:
+    """Shift (x, y) in pixels and growth (a share) of one frame's flow, by least squares over what moves."""
+    y, x = np.nonzero(length > max(_MOVES * np.quantile(length, 0.98), 1e-6))
+    if len(x) == 0:
+        return 0.0, 0.0, 0.0
+    moved, off = flow[y, x], np.stack([x - x.mean(), y - y.mean()], -1)
+    growth = (off * moved).sum() / max((off**2).sum(), 1e-9)
+    return float(moved[:, 0].mean()), float(moved[:, 1].mean()), float(growth)
+
+
 def _measure_one(frames: np.ndarray) -> tuple[float, ...]:
     """Measures of one clip (T, H, W, 3) in [0, 1], in the order of `MotionMeasures`."""
     planes = contrast_plane(frames)
@@ -104,7 +144,7 @@ def _measure_one(frames: np.ndarray) -> tuple[float, ...]:
         np.abs(_between(frames, planes, i) - frames[i]).mean() for i in range(1, len(frames) - 1, INTERPOLATED_EVERY)
     ]
     action = VOCABULARY["motion"].index(read_motion(np.stack(flows), DYNAMIC_FLOW))
-    return float(lengths.mean()), dynamic, 1 - float(np.mean(jumps)), float(np.mean(errors)), action
+    return dynamic, 1 - float(np.mean(jumps)), float(np.mean(errors)), action
 
 
 def _largest(lengths: np.ndarray, share: float = 0.05) -> float:
@@ -119,8 +159,3 @@ def _between(frames: np.ndarray, planes: np.ndarray, i: int) -> np.ndarray:
     back = flow_field(planes[i + 1], planes[i - 1])
     # p in the middle frame comes from about p - flow/2 before and p - back/2 after: exact for constant flow
     return (warp(frames[i - 1], -flow / 2) + warp(frames[i + 1], -back / 2)) / 2
-
-
-def _check(clips: Tensor) -> None:
-    if clips.ndim != 5 or clips.shape[1] != 3:
-        raise ParameterError(f"expected clips (B, 3, T, H, W), got {tuple(clips.shape)}")

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mobivid_core.data.captions import VOCABULARY
+from mobivid_core.data.render import HUES
 from mobivid_core.errors import ParameterError
 from mobivid_core.measure.judge import Judge
 
@@ -22,6 +24,12 @@ SUBJECT_FRAMES = 5
 #: Step between the frames whose sharpness is looked at.
 IMAGING_EVERY = 4
 _EPSILON = 1e-3
+#: Part of the side that the middle covers: objects practically always overlap it.
+_MIDDLE = 0.5
+#: A pixel is vivid when its largest and smallest channel differ by more; backgrounds but photos and film stay below.
+_VIVID = 0.22
+#: White is what is left: fewer vivid pixels than this share of the middle.
+_COLOURED_SHARE = 0.12
 
 
 @torch.no_grad()
@@ -107,6 +115,21 @@ def imaging_statistics(clips: Tensor) -> Tensor:
     return torch.stack([(v + _EPSILON).log().reshape(b, t).mean(1) for v in values], -1)
 
 
+def read_colour(clips: Tensor) -> Tensor:
+    """(B,) the colour of the object in the middle of clips (B, 3, T, H, W), as an index of `VOCABULARY["colour"]`."""
+    h, w = clips.shape[-2:]
+    y, x = round(h * (1 - _MIDDLE) / 2), round(w * (1 - _MIDDLE) / 2)
+    pixels = clips[:, :, ::4, y : h - y : 2, x : w - x : 2].flatten(2).clamp(-1, 1) / 2 + 0.5
+    chroma = pixels.amax(1) - pixels.amin(1)
+    weight = chroma * (chroma > _VIVID)
+    phase = (_chroma_plane(pixels) * weight[:, None]).sum(-1)
+    names = [name for name in VOCABULARY["colour"] if name != "white"]
+    axes = F.normalize(_chroma_plane(torch.tensor([HUES[name] for name in names]).T[None])[0].T, dim=1)
+    nearest = torch.tensor([VOCABULARY["colour"].index(name) for name in names])[(phase @ axes.T).argmax(1)]
+    white = (chroma > _VIVID).float().mean(1) < _COLOURED_SHARE
+    return torch.where(white, VOCABULARY["colour"].index("white"), nearest)
+
+
 def _percentile(values: Tensor, share: float) -> Tensor:
     """Percentile along the last axis (torch.quantile refuses large inputs)."""
     return values.kthvalue(max(1, round(share * values.shape[-1])), dim=-1).values
@@ -117,3 +140,9 @@ def _consistency(rows: Tensor) -> Tensor:
     first = (rows[:, 1:] * rows[:, :1]).sum(-1)
     previous = (rows[:, 1:] * rows[:, :-1]).sum(-1)
     return ((first + previous) / 2).mean(1).clamp(0, 1)
+
+
+def _chroma_plane(pixels: Tensor) -> Tensor:
+    """(B, 3, P) colours to their two opponent axes (B, 2, P): the angle is the hue."""
+    r, g, b = pixels.unbind(1)
+    return torch.stack([r - (g + b) / 2, 0.866 * (g - b)], 1)

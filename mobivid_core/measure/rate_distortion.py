@@ -47,12 +47,10 @@ def rate_distortion(pca: MobiVidVAE, clips: Tensor, channels: Sequence[int]) -> 
     _, steps, height, width = pca.latent_shape(*clips.shape[2:])
     rows = []
     for kept in channels:
-        value, low, high = intervals.mean(psnr(truncated(pca, clips, kept), clips))
+        found = intervals.mean(psnr(truncated(pca, clips, kept), clips))
         floats = kept * steps * height * width
-        rows.append(
-            {"channels": kept, "latent_floats": floats, "pixels_per_float": clips[0].numel() / floats,
-             "psnr_db": value, "psnr_db_low": low, "psnr_db_high": high}
-        )  # fmt: skip
+        row = {"channels": kept, "latent_floats": floats, "pixels_per_float": clips[0].numel() / floats}
+        rows.append(row | intervals.named("psnr_db", found))
     return pd.DataFrame(rows)
 
 

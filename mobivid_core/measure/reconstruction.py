@@ -36,7 +36,7 @@ def psnr(clips: Tensor, reference: Tensor) -> Tensor:
 
 def ssim(clips: Tensor, reference: Tensor) -> Tensor:
     """(B,) structural similarity: the mean over frames of pytorch-msssim's SSIM (11-pixel window)."""
-    return _per_frame(clips, reference, "ssim")
+    return _per_frame("ssim", clips, reference)
 
 
 def ms_ssim(clips: Tensor, reference: Tensor) -> Tensor:
@@ -45,7 +45,8 @@ def ms_ssim(clips: Tensor, reference: Tensor) -> Tensor:
     The five scales need more than 160 pixels; below that the window shrinks to what four halvings of the
     shorter side allow (7 pixels at 128, 3 at 64), so values compare only at one size.
     """
-    return _per_frame(clips, reference, "ms_ssim")
+    # pytorch-msssim wants the side above 16 (window - 1)
+    return _per_frame("ms_ssim", clips, reference, win_size=min(11, (min(clips.shape[-2:]) - 1) // 16 | 1))
 
 
 @cache
@@ -66,9 +67,7 @@ def vmaf_missing() -> str:
 def vmaf(clips: Tensor, reference: Tensor) -> Tensor:
     """(B,) VMAF of clips (B, 3, T, H, W) in [-1, 1] (model vmaf_v0.6.1), mean over frames, near 100 for identical ones.
 
-    Raises:
-        ParameterError: The shapes differ.
-        MobiVidError: There is no FFmpeg with libvmaf (`vmaf_missing` says so beforehand), or it failed.
+    A `MobiVidError` where there is no FFmpeg with libvmaf (`vmaf_missing` says so beforehand), or it failed.
     """
     _same_shape(clips, reference)
     if missing := vmaf_missing():
@@ -96,7 +95,6 @@ def _vmaf_of_one(clip: Tensor, original: Tensor) -> float:
 
 def temporal_difference_error(clips: Tensor, reference: Tensor) -> Tensor:
     """(B,) mean absolute error of frame differences on the 0 to 2 scale; 0 for one frame."""
-    _same_shape(clips, reference)
     if clips.shape[2] < 2:
         return clips.new_zeros(len(clips))
     return (clips.diff(dim=2) - reference.diff(dim=2)).abs().mean((1, 2, 3, 4))
@@ -126,11 +124,9 @@ def measure(reconstructions: Tensor, clips: Tensor, *, seen: bool = False) -> pd
     return pd.DataFrame({name: own.numpy() for name, own in values.items()})
 
 
-def paired_gain(ours: pd.DataFrame, theirs: pd.DataFrame, column: str = "psnr_db") -> tuple[float, float, float]:
-    """Mean difference of two codecs on the same clips, with its 95 % interval: clips differ more than codecs do."""
-    if len(ours) != len(theirs):
-        raise ParameterError(f"a paired difference needs the same clips, got {len(ours)} and {len(theirs)}")
-    return intervals.difference(ours[column].to_numpy(), theirs[column].to_numpy())
+def paired_gain(ours: pd.DataFrame, theirs: pd.DataFrame) -> intervals.Interval:
+    """Mean difference of two codecs' PSNR on the same clips: clips differ more than codecs do."""
+    return intervals.difference(ours["psnr_db"].to_numpy(), theirs["psnr_db"].to_numpy())
 
 
 def summarise(
@@ -144,7 +140,7 @@ def summarise(
     for name, frame in measured.items():
         row: dict[str, object] = {"name": name, "clips": len(frame)}
         for column in columns:
-            row[column], row[f"{column}_low"], row[f"{column}_high"] = intervals.mean(frame[column].to_numpy())
+            row |= intervals.named(column, intervals.mean(frame[column].to_numpy()))
         row |= {column: frame[column].mean() for column in means if column in frame}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -219,19 +215,13 @@ def _response(code: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def _per_frame(clips: Tensor, reference: Tensor, name: str) -> Tensor:
+def _per_frame(name: str, clips: Tensor, reference: Tensor, **settings: int) -> Tensor:
+    """(B,) a measure of pytorch-msssim, mean over frames."""
     import pytorch_msssim
 
-    _same_shape(clips, reference)
     b, c, t, h, w = clips.shape
     frames, target = (x.transpose(1, 2).reshape(b * t, c, h, w) / 2 + 0.5 for x in (clips, reference))
-    if name == "ssim":
-        values = pytorch_msssim.ssim(frames, target, data_range=1.0, size_average=False)
-    else:
-        window = min(11, (min(h, w) - 1) // 16 | 1)  # pytorch-msssim wants the side above 16 (window - 1)
-        while min(h, w) <= 16 * (window - 1):
-            window -= 2
-        values = pytorch_msssim.ms_ssim(frames, target, data_range=1.0, size_average=False, win_size=window)
+    values = getattr(pytorch_msssim, name)(frames, target, data_range=1.0, size_average=False, **settings)
     return values.reshape(b, t).mean(1)
 
 

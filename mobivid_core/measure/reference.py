@@ -51,14 +51,13 @@ def measured_reference(
     """
     vae.eval()
     judge.eval()
-    file = evaluation_folder(profile) / f"{evaluation_key([vae, judge], (split, start, n), profile)}.safetensors"
+    file = kept_file("{}.safetensors", [vae, judge], (split, start, n), profile)
     stored = read_tensors(file)
     if stored is None:
         stored = _measure_real(vae, judge, profile, n, split, start, progress)
         write_bytes(file, save(stored))
-    imaging = ImagingReference.fit(stored["reference.imaging"])
-    axes = ImageAxes.fit(stored["reference.image_real"])
-    looks = {f"image_{name}": axes.project(stored[f"reference.image_{name}"]) for name in ("real", "reconstruction")}
+    imaging, axes = ImagingReference.fit(stored["reference.imaging"]), ImageAxes.fit(stored["reference.image_real"])
+    looks = {name: axes.project(stored[f"reference.{name}"]) for name in ("image_real", "image_reconstruction")}
     dropped, space = (), SPACES["judge"]
     # at profiles whose numbers mean nothing the judge is not trained, and no measure could pass
     if profile.meaningful:
@@ -76,7 +75,7 @@ def measured_reference(
 def measured_trials(judge: Judge, profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     """What known damage does to each measure (`trials.effects`), kept; of `TRIAL_CLIPS` clips or `eval_clips`."""
     n = min(TRIAL_CLIPS, profile.eval_clips)
-    file = evaluation_folder(profile) / f"trials-{evaluation_key([judge], n, profile)}.csv"
+    file = kept_file("trials-{}.csv", [judge], n, profile)
     if not file.is_file():
         frame = run_trials(judge, frames=profile.frames, size=profile.size, n=n, progress=progress)
         write_bytes(file, frame.to_csv(index=False).encode())
@@ -110,13 +109,8 @@ def _measure_real(
     return packed | {"reference.imaging": torch.cat(imaging)}
 
 
-def evaluation_folder(profile: Profile) -> Path:
-    """Where measures of a run are kept."""
-    return runs_dir(profile.name) / "evaluation"
-
-
-def evaluation_key(models: Sequence[nn.Module], settings: object, profile: Profile) -> str:
-    """Hash of all that measures depend on: weights, settings (by their `repr`), sizes, and the measuring code.
+def kept_file(name: str, models: Sequence[nn.Module], settings: object, profile: Profile) -> Path:
+    """Where measures are kept: `name` with the hash of weights, settings (by their `repr`), sizes and measuring code.
 
     So a file under this name holds what this code measures, and needs no version of its own.
     """
@@ -126,14 +120,12 @@ def evaluation_key(models: Sequence[nn.Module], settings: object, profile: Profi
     for folder in MEASURING_CODE:
         for source in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
             digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
+    return runs_dir(profile.name) / "evaluation" / name.format(digest.hexdigest()[:16])
 
 
 def evaluation_file(models: Sequence[nn.Module], settings: tuple, profile: Profile, n: int) -> Path | None:
-    """Where an evaluation of `n` generated clips is kept; None where it is not worth a file. See `evaluation_key`."""
-    if n < FROM_CLIPS:
-        return None
-    return evaluation_folder(profile) / f"generated-{evaluation_key(models, (n, *settings), profile)}.safetensors"
+    """Where an evaluation of `n` generated clips is kept; None where it is not worth a file."""
+    return kept_file("generated-{}.safetensors", models, (n, *settings), profile) if n >= FROM_CLIPS else None
 
 
 def read_measured(file: Path | None, independent: bool) -> Measured | None:

@@ -89,4 +89,4 @@ def brief_scores(clips: Tensor, labels: Sequence[ClipLabel], judge: Judge, real:
     right = accuracy(classes, label_indices(labels))
     row = {attribute: right[attribute].mean().item() for attribute in READ}
     distance = distance_interval(features, real, resamples=60)
-    return row | dict(zip(("frechet", "frechet_low", "frechet_high"), distance, strict=True))
+    return row | intervals.named("frechet", distance)

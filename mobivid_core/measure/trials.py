@@ -21,7 +21,7 @@ from mobivid_core.data.captions import ClipLabel
 from mobivid_core.data.render import RenderedClips
 from mobivid_core.measure import intervals
 from mobivid_core.measure.borders import TOKEN
-from mobivid_core.measure.frechet import FrechetTarget
+from mobivid_core.measure.frechet import paired_distances
 from mobivid_core.measure.image_features import ImageAxes
 from mobivid_core.measure.judge import Judge
 from mobivid_core.measure.measures import ClipMeasures, measure, render_batches
@@ -81,53 +81,24 @@ def token_grid(drawn: RenderedClips) -> Tensor:
     return (drawn.clips + offset[:, :, :t, :h, :w]).clamp(-1, 1)
 
 
-def frozen(drawn: RenderedClips) -> Tensor:
-    """The middle frame throughout."""
-    return drawn.clips[:, :, drawn.clips.shape[2] // 2, None].expand_as(drawn.clips)
-
-
 def shuffled_frames(drawn: RenderedClips) -> Tensor:
     """The same frames in a random order."""
-    order = torch.randperm(drawn.clips.shape[2], generator=torch.Generator().manual_seed(0))
-    return drawn.clips[:, :, order]
-
-
-def half_speed(drawn: RenderedClips) -> Tensor:
-    """The first half, each frame twice."""
-    return drawn.clips[:, :, torch.arange(drawn.clips.shape[2]) // 2]
-
-
-def reversed_time(drawn: RenderedClips) -> Tensor:
-    """Played backwards."""
-    return drawn.clips.flip(2)
-
-
-def wrong_colour(drawn: RenderedClips) -> Tensor:
-    """Red becomes green, green blue, blue red."""
-    return drawn.clips.roll(1, 1)
+    return drawn.clips[:, :, torch.randperm(drawn.clips.shape[2], generator=torch.Generator().manual_seed(0))]
 
 
 def other_object(drawn: RenderedClips) -> Tensor:
     """Half-way, the next clip's object takes over, on the same background."""
-    late, t = drawn.clips.clone(), drawn.clips.shape[2] // 2
-    _paste(late, drawn.masks.roll(-1, 0), drawn.clips.roll(-1, 0))
-    return torch.cat([drawn.clips[:, :, :t], late[:, :, t:]], 2)
-
-
-def other_background(drawn: RenderedClips) -> Tensor:
-    """The next clip with another background, under this clip's object."""
-    behind = drawn.clips.roll(-1, 0).clone()
-    _paste(behind, drawn.masks, drawn.clips)
-    return behind
+    late, t = torch.where(drawn.masks.roll(-1, 0)[:, None], drawn.clips.roll(-1, 0), drawn.clips), drawn.clips.shape[2]
+    return torch.cat([drawn.clips[:, :, : t // 2], late[:, :, t // 2 :]], 2)
 
 
 def drifting_background(drawn: RenderedClips) -> Tensor:
     """The background grows brighter from frame to frame; the object stays as it is."""
-    t = drawn.clips.shape[2]
-    ramp = torch.linspace(-0.3, 0.3, t).view(1, 1, t, 1, 1)
+    ramp = torch.linspace(-0.3, 0.3, drawn.clips.shape[2]).view(1, 1, -1, 1, 1)
     return torch.where(drawn.masks[:, None], drawn.clips, (drawn.clips + ramp).clamp(-1, 1))
 
 
+INTACT = Damage("none", lambda drawn: drawn.clips)
 #: A generator that knows a few clips only; here one clip in 13, as 20 of 256.
 COLLAPSE = "few clips, repeated"
 _SMOOTH, _ACTION = "motion_smoothness", ("action", "action_flow")
@@ -135,48 +106,52 @@ DAMAGES: tuple[Damage, ...] = (
     Damage("blur", blurred, ("imaging_quality", "sharpness"), FAR),
     Damage("noise", noisy, ("imaging_quality", "temporal_flickering", "background_consistency", _SMOOTH), FAR),
     Damage("token grid", token_grid, (), ("border_ratio",)),
-    Damage("frozen video", frozen, ("dynamic_degree", *_ACTION), FAR),
+    # the middle frame throughout
+    Damage(
+        "frozen video",
+        lambda d: d.clips[:, :, d.clips.shape[2] // 2, None].expand_as(d.clips),
+        ("dynamic_degree", *_ACTION),
+        FAR,
+    ),
     Damage("shuffled frames", shuffled_frames, (_SMOOTH, "temporal_flickering", *_ACTION), ("warping_error", *FAR)),
-    Damage("half speed", half_speed, (), FAR),
-    Damage("reversed", reversed_time, _ACTION),
-    Damage("wrong colour", wrong_colour, ("color", "color_pixels", "all_together")),
+    # the first half, each frame twice
+    Damage("half speed", lambda d: d.clips[:, :, torch.arange(d.clips.shape[2]) // 2], (), FAR),
+    Damage("reversed", lambda d: d.clips.flip(2), _ACTION),
+    # red becomes green, green blue, blue red
+    Damage("wrong colour", lambda d: d.clips.roll(1, 1), ("color", "color_pixels", "all_together")),
     Damage("other object half-way", other_object, ("subject_consistency", _SMOOTH)),
-    Damage("other background", other_background, ("scene", "all_together")),
+    # the next clip with another background, under this clip's object
+    Damage(
+        "other background",
+        lambda d: torch.where(d.masks[:, None], d.clips, d.clips.roll(-1, 0)),
+        ("scene", "all_together"),
+    ),
     Damage("drifting background", drifting_background, ("background_consistency",)),
     Damage("another caption's clip", None, (*SEMANTIC, "all_together", "color_pixels", "action_flow")),
     Damage(COLLAPSE, None, (), FAR),
 )
 
 
-def _paste(target: Tensor, masks: Tensor, source: Tensor) -> None:
-    """Write `source` (B, 3, T, H, W) into `target` where `masks` (B, T, H, W) are True."""
-    where = masks[:, None].expand_as(target)
-    target[where] = source[where]
-
-
 def run_trials(judge: Judge, *, frames: int, size: int, n: int = 48, progress: bool = True) -> pd.DataFrame:
     """`effects` of every damage to n real clips that are drawn here; distances are taken from a third more others."""
-    intact, damaged, labels = [], {d.name: [] for d in DAMAGES if d.apply}, []
+    found, labels = {d.name: [] for d in (INTACT, *DAMAGES) if d.apply}, []
     sizes = {"frames": frames, "size": size}
-    bar = tqdm(total=n, desc="testing the measures", disable=not progress, ascii=True, mininterval=2)
-    for drawn in render_batches("test", TRIAL_START, n, **sizes):
-        labels += drawn.labels
-        intact.append(measure(drawn.clips, judge, independent=True))
-        for damage in DAMAGES:
-            if damage.apply:
-                damaged[damage.name].append(measure(damage.apply(drawn), judge, independent=True))
-        bar.update(len(drawn.labels))
-    bar.close()
-    others = [
+    with tqdm(total=n, desc="testing the measures", disable=not progress, ascii=True, mininterval=2) as bar:
+        for drawn in render_batches("test", TRIAL_START, n, **sizes):
+            labels += drawn.labels
+            for damage in (INTACT, *DAMAGES):
+                if damage.apply:
+                    found[damage.name].append(measure(damage.apply(drawn), judge, independent=True))
+            bar.update(len(drawn.labels))
+    damaged = {name: ClipMeasures.join(parts) for name, parts in found.items()}
+    far = ClipMeasures.join(
         measure(drawn.clips, judge, quality=False, independent=True)
         for drawn in render_batches("test", 2 * TRIAL_START, max(8, n * 4 // 3), **sizes)
-    ]
-    whole = ClipMeasures.join(intact)
-    far = ClipMeasures.join(others)
-    axes = ImageAxes.fit(far.image_features)
-    imaging, looks = ImagingReference.fit(whole.imaging), axes.project(far.image_features)
+    )
+    intact, axes = damaged.pop(INTACT.name), ImageAxes.fit(far.image_features)
+    imaging, looks = ImagingReference.fit(intact.imaging), axes.project(far.image_features)
     reference = Reference(imaging, far.features, image_axes=axes, image_real=looks)
-    return effects(whole, {k: ClipMeasures.join(v) for k, v in damaged.items()}, labels, reference)
+    return effects(intact, damaged, labels, reference)
 
 
 def effects(
@@ -257,12 +232,9 @@ def _distance_change(
     intact: ClipMeasures, moved: ClipMeasures, reference: Reference, name: str, resamples: int
 ) -> tuple[float, intervals.Interval, float]:
     """Distance of intact clips, the paired change with its interval, and half the width of the first's interval."""
-    pair = [FrechetTarget(*distance_features(m, reference, name)) for m in (intact, moved)]
-    rng = np.random.default_rng(0)
-    rows = [rng.integers(len(intact), size=len(intact)) for _ in range(resamples)]
-    before, after = (np.array([side.distance(), *(side.distance(r) for r in rows)]) for side in pair)
+    (ours, target), (spoilt, _) = (distance_features(m, reference, name) for m in (intact, moved))
+    before, after = paired_distances((ours, spoilt), target, resamples, seed=0).T
     first, change = (
-        intervals.from_draws(float(draws[0]), draws[1:], n=len(intact), centred=True)
-        for draws in (before, after - before)
+        intervals.from_draws(draws[0], draws[1:], n=len(intact), centred=True) for draws in (before, after - before)
     )
     return first.value, change, max((first.high - first.low) / 2, 1e-9)

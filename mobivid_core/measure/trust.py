@@ -14,8 +14,7 @@ import pandas as pd
 
 from mobivid_core.data.captions import ATTRIBUTES, label_indices
 from mobivid_core.measure.judge import accuracy
-from mobivid_core.measure.minivbench import SPACES, Space
-from mobivid_core.measure.readback import READABLE
+from mobivid_core.measure.minivbench import READBACK, SPACES, Space
 from mobivid_core.measure.trials import verdicts
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ def trusted_space(trials: pd.DataFrame) -> Space:
     """The feature space that headline distances and bars are taken from, by what the trials found.
 
     Spaces whose distance moved under all damage that it has to notice come first; among them the one whose weakest
-    reaction is largest against its own noise. Where none passed, the one that missed least is returned, and its
-    `passed` is False: whoever shows a number from it has to say so (`Space.finding`).
+    reaction is largest against its own noise. Where none passed, the one that missed least is returned: whoever shows
+    a number from it has to say so (`Space.finding`).
     """
     tried = space_table(trials)
     missed = tried["missed"].map(lambda names: tuple(filter(None, names.split(", "))))
@@ -60,9 +59,9 @@ def trust_table(recorded: pd.DataFrame, evaluator: Evaluator) -> pd.DataFrame:
         clips = f"{title} test clips ({len(measures)})"
         right = accuracy(measures.classes, truth)
         rows.append({"reader": "judge", "clips": clips, **{k: v.mean().item() for k, v in right.items()}})
-        read = measures.readback == truth[:, [ATTRIBUTES.index(name) for name in READABLE]]
-        shares = read.float().mean(0).tolist()
-        rows.append({"reader": "no network", "clips": clips, **dict(zip(READABLE, shares, strict=True))})
+        read = measures.readback == truth[:, [ATTRIBUTES.index(name) for name in READBACK.values()]]
+        shares = zip(READBACK.values(), read.float().mean(0).tolist(), strict=True)
+        rows.append({"reader": "no network", "clips": clips, **dict(shares)})
     now = pd.DataFrame(rows)
     before = recorded.assign(reader="judge", clips="when trained: " + recorded.clips)
     return pd.concat([before, now], ignore_index=True)[["reader", "clips", *ATTRIBUTES, "all"]]

@@ -9,15 +9,14 @@ several seeds and judged on test captions. Interrupted, the command goes on with
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from mobivid_core.measure.intervals import Interval
-from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import get_profile
 from mobivid_core.show.outcome import TableResult
 from mobivid_core.studies.distillation_arms import Bench, Stage, filled
 from mobivid_core.studies.records import over_trial, provenance, read_study, run_study, run_trials
@@ -25,8 +24,6 @@ from mobivid_core.studies.records import over_trial, provenance, read_study, run
 RECORDS = {"adversarial": "distill_adversarial"}
 ALONE, WITH = "regression goes on", "with the adversarial term"
 SEARCH, FINAL = "search", "final"
-#: Searched rates of the student: of regression alone, and for each weight of the adversarial term.
-RATES_ALONE, RATES, WEIGHTS = (1e-4, 3e-4), (1e-4,), (0.1, 0.3)
 #: Share of the compute that a trial of the search gets.
 SEARCHED_WITH = 0.5
 #: Updates of the heads alone. At a rate of 5e-3 they then told 82 of 100 held-out pairs of real and generated clips
@@ -56,9 +53,8 @@ class Setting:
         return filled(Stage(changed), 1e12 * tflop, bench.costs, WARMUP)
 
 
-def settings() -> list[Setting]:
-    """What is searched: as many settings of each arm."""
-    return [Setting(r, 0.0) for r in RATES_ALONE] + [Setting(r, w) for w in WEIGHTS for r in RATES]
+#: What is searched: as many settings of each arm.
+SETTINGS = (Setting(1e-4, 0.0), Setting(3e-4, 0.0), Setting(1e-4, 0.1), Setting(1e-4, 0.3))
 
 
 def chosen(rows: pd.DataFrame) -> list[Setting]:
@@ -110,12 +106,6 @@ class AdversarialRecord:
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: run what is missing, write the record."""
-    defaults = {"start": "student", "tflop": 40.0, "clips": 256, "trajectories": 2048, "seeds": 5}
-    return run_study(RECORDS, __doc__, _work, defaults, arguments)
-
-
 def trial(bench: Bench, split: str, what: Setting, tflop: float, seed: int) -> tuple[str, Callable[[], dict]]:
     """A trial as `run_trials` takes it: judged on validation ("val") captions in the search, else on test captions."""
     stage = what.stage(bench, tflop, seed)
@@ -129,10 +119,13 @@ def trial(bench: Bench, split: str, what: Setting, tflop: float, seed: int) -> t
 
 
 def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
-    profile = get_profile(options.profile)
-    bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips, compiled=True)
-    folder, less = runs_dir(profile.name) / "distill" / "adversarial_study", SEARCHED_WITH * options.tflop
-    searched = run_trials((trial(bench, "val", what, less, 0) for what in settings()), folder, SEARCH)
+    bench = Bench(options, compiled=True)
+    folder, less = bench.folder / "adversarial_study", SEARCHED_WITH * options.tflop
+    searched = run_trials((trial(bench, "val", what, less, 0) for what in SETTINGS), folder, SEARCH)
     seeds, best = range(1, 1 + options.seeds), chosen(searched)
     finals = (trial(bench, "test", what, options.tflop, seed) for seed in seeds for what in best)
     return pd.concat([searched, run_trials(finals, folder, FINAL)], ignore_index=True), {"bf16": bench.bf16}
+
+
+DEFAULTS = {"start": "student", "tflop": 40.0, "clips": 256, "trajectories": 2048, "seeds": 5}
+main = partial(run_study, RECORDS, __doc__, _work, DEFAULTS)

@@ -8,7 +8,8 @@ Notebook 07 shows the record, `data/benchmarks/interval_coverage.*`.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ Experiment = Callable[[np.random.Generator], tuple[tuple[float, float, float], f
 _RESAMPLES, _FEW = 200, 50
 #: Of the logs of efficiency, as the anchors have them.
 _SPREADS = {"workload": 0.2, "chip": 0.2}
-#: Features of the distances' sets, and how far these lie from the target.
+#: Features of the distances' sets, and how far floor, near and far set lie from the target.
 _FEATURES = 4
 _SHIFTS = (0.4, 0.8, 1.2)
 
@@ -46,16 +47,16 @@ def _share(rng: np.random.Generator) -> tuple[Interval, float]:
     return intervals.mean((rng.random(256) < truth).astype(float)), truth
 
 
-def _pairs(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Right and wrong of two models on the same captions: some captions are harder for both."""
+def _pairs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Right and wrong of two models on the same 128 captions: some captions are harder for both."""
     a, b = rng.uniform(0.7, 0.98, size=2)
-    easy = rng.random(n) < 0.5
-    outcomes = [(rng.random(n) < np.where(easy, (1 + p) / 2, (3 * p - 1) / 2)).astype(float) for p in (a, b)]
+    easy = rng.random(128) < 0.5
+    outcomes = [(rng.random(128) < np.where(easy, (1 + p) / 2, (3 * p - 1) / 2)).astype(float) for p in (a, b)]
     return outcomes[0], outcomes[1], a, b
 
 
 def _difference(rng: np.random.Generator) -> tuple[Interval, float]:
-    ours, theirs, a, b = _pairs(rng, 128)
+    ours, theirs, a, b = _pairs(rng)
     return intervals.difference(ours, theirs), a - b
 
 
@@ -65,7 +66,7 @@ def _unpaired(rng: np.random.Generator) -> tuple[Interval, float]:
 
 
 def _ratio(rng: np.random.Generator) -> tuple[Interval, float]:
-    ours, theirs, a, b = _pairs(rng, 128)
+    ours, theirs, a, b = _pairs(rng)
     return intervals.ratio(ours, theirs), a / b
 
 
@@ -110,34 +111,32 @@ def _prediction(rng: np.random.Generator) -> tuple[tuple[float, float, float], f
     return (fitted.typical, *fitted.interval(0.95)), float(np.exp(another))
 
 
-def _features(rng: np.random.Generator, n: int) -> np.ndarray:
-    return rng.normal(size=(n, _FEATURES))
-
-
 class _Distances:
     """Frechet distances of 256 clips from a fixed target. The truth is their mean over many sets of as many clips."""
 
     def __init__(self) -> None:
-        self.target, rng = _features(np.random.default_rng(0), 1024), np.random.default_rng(1)
-        sets = [_features(rng, 256) for _ in range(400)]
-        found = [[frechet_distance(x + s, self.target) for s in _SHIFTS] for x in sets]
-        self.truth = dict(zip(_SHIFTS, np.mean(found, 0), strict=True))
+        self.target, rng = np.random.default_rng(0).normal(size=(1024, _FEATURES)), np.random.default_rng(1)
+        sets = [rng.normal(size=(256, _FEATURES)) for _ in range(400)]
+        self.floor, self.near, self.far = np.mean(
+            [[frechet_distance(x + shift, self.target) for shift in _SHIFTS] for x in sets], 0
+        )
 
     def one(self, rng: np.random.Generator) -> tuple[Interval, float]:
-        seed = int(rng.integers(2**31))
-        return distance_interval(_features(rng, 256) + 0.8, self.target, resamples=_FEW, seed=seed), self.truth[0.8]
+        how = {"resamples": _FEW, "seed": int(rng.integers(2**31))}
+        return distance_interval(rng.normal(size=(256, _FEATURES)) + _SHIFTS[1], self.target, **how), self.near
 
     def ratio(self, rng: np.random.Generator) -> tuple[Interval, float]:
-        base, seed = _features(rng, 256), int(rng.integers(2**31))
-        found = ratio_interval(base + 0.8, base + 1.2, self.target, resamples=_FEW, seed=seed)
-        return found, self.truth[0.8] / self.truth[1.2]
+        (_, near, far), how = self._shifted(rng)
+        return ratio_interval(near, far, self.target, **how), self.near / self.far
 
     def excess(self, rng: np.random.Generator) -> tuple[Interval, float]:
-        base, seed = _features(rng, 256), int(rng.integers(2**31))
-        sets = base + 0.8, base + 1.2, base + 0.4
-        found = excess_ratio_interval(*sets, self.target, resamples=_FEW, seed=seed)
-        floor = self.truth[0.4]
-        return found, (self.truth[0.8] - floor) / (self.truth[1.2] - floor)
+        (floor, near, far), how = self._shifted(rng)
+        truth = (self.near - self.floor) / (self.far - self.floor)
+        return excess_ratio_interval(near, far, floor, self.target, **how), truth
+
+    def _shifted(self, rng: np.random.Generator) -> tuple[list[np.ndarray], dict[str, int]]:
+        base = rng.normal(size=(256, _FEATURES))
+        return [base + shift for shift in _SHIFTS], {"resamples": _FEW, "seed": int(rng.integers(2**31))}
 
 
 def experiments() -> dict[str, tuple[Experiment, str]]:
@@ -200,10 +199,8 @@ def load_coverage() -> tuple[pd.DataFrame, dict]:
     return read_study(RECORDS["coverage"], "coverage")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: simulate, write the record."""
-    return run_study(RECORDS, __doc__, _work, {"draws": 1000, "seed": 0}, arguments, of_teacher=False)
-
-
 def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
     return simulate(options.draws, options.seed), {}
+
+
+main = partial(run_study, RECORDS, __doc__, _work, {"draws": 1000, "seed": 0}, of_teacher=False)

@@ -11,8 +11,8 @@ L is the flow-matching loss of the data: none of them knows a teacher. A block's
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -61,19 +61,23 @@ def task_loss(model: MobiVidTransformer3DModel, batch: CalibrationSet) -> Tensor
 
 def weight_taylor_scores(model: MobiVidTransformer3DModel, calibration: CalibrationSet) -> Scores:
     """Sum of |w dL/dw| over the weights of each unit."""
-    began = time.perf_counter()
-    gradients = _gradients(model, calibration, BATCH, lambda old, g: old + g)
-    return weight_scores(model, lambda w: (w * gradients[w]).abs(), "weight_taylor", 3, began)
+    began, work = time.perf_counter(), copy.deepcopy(model).requires_grad_(True)
+    for _, batch in calibration.batches(BATCH):
+        task_loss(work, batch).backward()
+    return weight_scores(work, lambda w: (w * w.grad).abs(), "weight_taylor", 3, began)
 
 
 def weight_hessian_scores(
     model: MobiVidTransformer3DModel, calibration: CalibrationSet, samples: int = HESSIAN_SAMPLES
 ) -> Scores:
     """Sum of w^2 E[(dL/dw)^2] over the weights of each unit, from the first `samples` samples."""
-    began, few = time.perf_counter(), calibration.first(samples)
-    squares = _gradients(model, few, 1, lambda old, g: old + g.square())
+    began, few, work = time.perf_counter(), calibration.first(samples), copy.deepcopy(model).requires_grad_(True)
+    squares = {p: torch.zeros_like(p) for p in work.blocks.parameters() if p.ndim == 2}
+    for _, batch in few.batches(1):
+        for p, gradient in zip(squares, torch.autograd.grad(task_loss(work, batch), [*squares]), strict=True):
+            squares[p] += gradient.square()
     passes = 3 * len(few) / len(calibration)
-    return weight_scores(model, lambda w: w.square() * squares[w], "weight_hessian", passes, began)
+    return weight_scores(work, lambda w: w.square() * squares[w], "weight_hessian", passes, began)
 
 
 @torch.no_grad()
@@ -98,23 +102,3 @@ def activation_scores(model: MobiVidTransformer3DModel, calibration: Calibration
             handle.remove()
     found = [caught[layer].numpy() for layer in layers]
     return unit_scores(found, "activation", 1, began)
-
-
-def _gradients(
-    model: MobiVidTransformer3DModel, calibration: CalibrationSet, size: int, add: Callable[[Tensor, Tensor], Tensor]
-) -> dict[nn.Parameter, Tensor]:
-    """Accumulated gradients of the flow-matching loss by parameter; the model is left as it was."""
-    weights = [p for p in model.blocks.parameters() if p.ndim == 2]
-    before = [p.requires_grad for p in weights]
-    total = {p: torch.zeros_like(p) for p in weights}
-    try:
-        for p in weights:
-            p.requires_grad_(True)
-        for _, batch in calibration.batches(size):
-            found = torch.autograd.grad(task_loss(model, batch), weights, allow_unused=True)
-            for p, g in zip(weights, found, strict=True):
-                total[p] = total[p] if g is None else add(total[p], g)
-    finally:
-        for p, needed in zip(weights, before, strict=True):
-            p.requires_grad_(needed)
-    return total

@@ -7,6 +7,7 @@ They are far too small and short to be good: the question is their order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,16 +41,12 @@ _TRAINING_OVER_FORWARD = 3
 
 @dataclass(frozen=True)
 class SmallDenoiser:
-    """A trained denoiser (averaged weights): tokens of a clip, GFLOP of its forward pass, steps that were paid for.
-
-    `loss` is the mean over the last tenth of the steps; it is not comparable between latents.
-    """
+    """A trained denoiser (averaged weights): tokens of a clip, GFLOP of its forward pass, steps that were paid for."""
 
     model: MobiVidTransformer3DModel
     tokens: int
     forward_gflop: float
     steps: int
-    loss: float
 
 
 def small_sizes(channels: int) -> DiTConfig:
@@ -66,9 +63,8 @@ def steps_for(forward_flops: float, tflop: float, batch: int) -> int:
 def encoded(vae: MobiVidVAE, clips: Tensor, labels: Sequence[ClipLabel], batch: int = 16) -> LatentDataset:
     """Latents of clips (N, 3, T, H, W) uint8 with their captions."""
     vae.eval()
-    return with_captions(
-        torch.cat([vae.encode_latents(to_float(part)).half() for part in clips.split(batch)]), [*labels]
-    )
+    latents = torch.cat([vae.encode_latents(to_float(part)).half() for part in clips.split(batch)])
+    return with_captions(latents, [*labels])
 
 
 def train_denoiser(data: LatentDataset, *, tflop: float, batch: int = 8, seed: int = 0) -> SmallDenoiser:
@@ -85,10 +81,8 @@ def train_denoiser(data: LatentDataset, *, tflop: float, batch: int = 8, seed: i
         return flow_loss(model, latents, Condition(text, mask), generator, drop_text=0.0)
 
     settings = TrainSettings(steps, learning_rate=2e-3, warmup=steps // 10 + 1, ema=0.98, seed=seed, log_every=1)
-    result = train(model, loss, settings, progress=False)
-    last = [row["loss"] for row in result.log[-max(1, steps // 10) :]]
-    tokens = grid[0] * grid[1] * grid[2]
-    return SmallDenoiser(result.averaged, tokens, forward / 1e9, steps, sum(last) / len(last))
+    averaged = train(model, loss, settings, progress=False).averaged
+    return SmallDenoiser(averaged, math.prod(grid), forward / 1e9, steps)
 
 
 @torch.no_grad()
@@ -129,10 +123,10 @@ class OneEach:
 
     def finding(self, tflop: float) -> str:
         """One sentence on channels, for a finding."""
-        best, wide, (gain, low, high) = self.channels_gain()
+        best, wide, gain = self.channels_gain()
         return (
-            f"At equal tokens and {tflop:g} TFLOP of training, {best} against {wide}: {gain:+.2f} "
-            f"[{low:+.2f}, {high:+.2f}] of clips with every attribute right."
+            f"At equal tokens and {tflop:g} TFLOP of training, {best} against {wide}: {gain:+.2f} of clips with every "
+            "attribute right."
         )
 
 

@@ -12,9 +12,8 @@ Simplified: the student stands still, so a trial says what a discriminator knows
 
 from __future__ import annotations
 
-import math
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,13 +29,11 @@ from mobivid_core.distill.regression import unroll
 from mobivid_core.distill.settings import DistillSettings
 from mobivid_core.distill.trajectory import Trajectories, step_generator
 from mobivid_core.flow.path import interpolate, normal
-from mobivid_core.measure.intervals import Interval, cells, over_seeds
+from mobivid_core.measure.intervals import Interval
 from mobivid_core.models.dit import MobiVidTransformer3DModel
-from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import get_profile
 from mobivid_core.show.outcome import TableResult
 from mobivid_core.studies.distillation_arms import Bench
-from mobivid_core.studies.records import provenance, read_study, run_study, run_trials
+from mobivid_core.studies.records import beside_trial, over_trial, provenance, read_study, run_study, run_trials
 from mobivid_core.train.precision import whole_training
 from mobivid_core.train.speed import compile_blocks
 
@@ -156,15 +153,8 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
 
 
 def gain_over(rows: pd.DataFrame, ours: str, other: str) -> Interval:
-    """Pairs told apart by one trial less those by another, paired by seed; of one seed no interval.
-
-    `ours` and `other` are beginnings of the trials' names.
-    """
-    ours, other = (rows[rows["trial"].str.startswith(name)].groupby("seed")[BOTH].first() for name in (ours, other))
-    gains = (ours - other).dropna().to_numpy()
-    if len(gains) < 2:
-        return Interval(gains.mean(), math.nan, math.nan, kind="no interval", over="seeds", n=len(gains))
-    return over_seeds(gains)
+    """Pairs told apart by one trial less those by another, as `over_trial`."""
+    return over_trial(rows, BOTH, ours, other, minus=True)
 
 
 def mixed_over_either(rows: pd.DataFrame) -> Interval:
@@ -177,8 +167,7 @@ def study_table(rows: pd.DataFrame, source: str, name: str) -> TableResult:
     """What `load_study` gave for the study `name` as a table with its finding."""
     table = rows.groupby("trial", sort=False)[[REAL, TEACHERS, BOTH]].mean().reset_index()
     first = table["trial"].iloc[0]
-    over = pd.DataFrame([cells(gain_over(rows, trial, first)) for trial in table["trial"]], table.index)
-    table = pd.concat([table, over.rename(columns={"value": f"gain over '{first}'"})], axis=1)
+    table = beside_trial(table, rows, BOTH, first, minus=True)
     clear = table.loc[(table["high"] < 0) | (table["low"] > 0), "trial"]
     return TableResult(
         table,
@@ -190,15 +179,8 @@ def study_table(rows: pd.DataFrame, source: str, name: str) -> TableResult:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: run what is missing, write the record."""
-    defaults = {"start": "student", "updates": 150, "clips": 256, "trajectories": 2048, "seeds": 3}
-    return run_study(RECORDS, __doc__, _work, defaults, arguments)
-
-
 def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
-    profile = get_profile(options.profile)
-    bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips, compiled=True)
+    bench = Bench(options, compiled=True)
     compile_blocks(bench.start)
     held_out = bench.latents("test", options.clips, FRESH_START)
     pairs = Pairs.of(bench.start, held_out, bench.walked(held_out))
@@ -216,5 +198,9 @@ def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
 
     every = trials(options.study, bench.teacher.sizes.blocks).items()
     asked = (made(title, trial, seed) for title, trial in every for seed in range(options.seeds))
-    rows = run_trials(asked, runs_dir(profile.name) / "distill" / "study", options.study)
+    rows = run_trials(asked, bench.folder / "study", options.study)
     return rows, {"bf16": bench.bf16, "judged from index": FRESH_START}
+
+
+DEFAULTS = {"start": "student", "updates": 150, "clips": 256, "trajectories": 2048, "seeds": 3}
+main = partial(run_study, RECORDS, __doc__, _work, DEFAULTS)

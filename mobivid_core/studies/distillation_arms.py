@@ -7,6 +7,7 @@ a cheaper or better known loss does not? Recorded trials share a `Bench`: models
 from __future__ import annotations
 
 import copy
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,7 +32,7 @@ from mobivid_core.models.dit import MobiVidTransformer3DModel
 from mobivid_core.models.text import CaptionSampler
 from mobivid_core.models.vae import MobiVidVAE
 from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import Profile
+from mobivid_core.profiles import get_profile
 from mobivid_core.train.precision import DIT, choose, whole_training
 from mobivid_core.train.speed import compile_blocks
 
@@ -62,9 +63,15 @@ class Stage:
         s = self.settings
         if self.consistent:
             return s.steps * s.batch * 4.0 * costs.student
-        if self.term == "matching":
-            return s.steps * matching_update(costs, s) + s.discriminator_warmup * _network_update(costs, s)
-        return costs.training(s)
+        if self.term != "matching":
+            return costs.training(s)
+        # an update of the network that follows the student's samples (of the teacher's size), and one of the student:
+        # anchor, unrolled student, guided teacher, then that network
+        network = s.batch * (STUDENT_STEPS * costs.student + 3.0 * costs.teacher)
+        anchor = 3.0 * costs.student if s.anchor_weight > 0 else 0.0
+        unrolled = (STUDENT_STEPS + 2 * min(s.gradient_steps, STUDENT_STEPS)) * costs.student
+        update = s.batch * (anchor + unrolled + 3.0 * costs.teacher) + network
+        return s.steps * update + s.discriminator_warmup * network
 
 
 @dataclass(frozen=True)
@@ -77,18 +84,6 @@ class ArmResult:
     seconds: float
     flops: float  # counted
     recoveries: int  # returns to a good state after non-finite values
-
-
-def matching_update(costs: DistillCosts, s: DistillSettings) -> float:
-    """FLOPs of one student update with distribution matching: anchor, unrolled student, guided teacher, network."""
-    anchor = 3.0 * costs.student if s.anchor_weight > 0 else 0.0
-    unrolled = (STUDENT_STEPS + 2 * min(s.gradient_steps, STUDENT_STEPS)) * costs.student
-    return s.batch * (anchor + unrolled + 3.0 * costs.teacher) + _network_update(costs, s)
-
-
-def _network_update(costs: DistillCosts, s: DistillSettings) -> float:
-    """FLOPs of one update of the network that follows the student's samples (of the teacher's size)."""
-    return s.batch * (STUDENT_STEPS * costs.student + 3.0 * costs.teacher)
 
 
 def arm_stages(
@@ -179,19 +174,22 @@ class Trial:
 class Bench:
     """Models, trajectories of the guided teacher (eight Euler steps) and captions that all trials share.
 
-    Each trial starts from `start`: a stage ("student", "pruned"), or a folder with a transformer. Training computes in
-    bfloat16 where that is faster on this machine; records say so. `compiled` compiles the models' blocks, which pays in
-    trainings of some minutes.
+    `options` are of `records.run_study`. Each trial starts from `start`: a stage ("student", "pruned"), or a folder
+    with a transformer. Training computes in bfloat16 where that is faster on this machine; records say so. `compiled`
+    compiles the models' blocks, which pays in trainings of some minutes.
     """
 
-    def __init__(self, profile: Profile, start: str, *, trajectories: int, clips: int, compiled: bool = False) -> None:
-        self.profile, self.clips, self.bf16, self.split = profile, clips, choose(DIT).bf16, "test"
+    def __init__(self, options: Namespace, start: str = "", *, compiled: bool = False) -> None:
+        self.profile = profile = get_profile(options.profile)
+        start = start or options.start
+        self.folder, self.clips, self.split = runs_dir(profile.name) / "distill", options.clips, "test"
+        self.bf16 = choose(DIT).bf16
         place = artifacts.find(start, profile.name).path if start in artifacts.STAGES else Path(start)
         self.start = artifacts.load_model(MobiVidTransformer3DModel, place)
         self.teacher = self._model(MobiVidTransformer3DModel, "teacher").requires_grad_(False)
         self.vae = self._model(MobiVidVAE, "vae")
-        self.data = self.latents("train", trajectories)
-        recipe = Recipe.for_profile(profile, clips=trajectories)
+        self.data = self.latents("train", options.trajectories)
+        recipe = Recipe.for_profile(profile, clips=options.trajectories)
         self.recipe = replace(recipe, teacher_steps=8)
         self.trajectories = self.walked(self.data)
         self.costs = costs_of(self.start, self.teacher, self.trajectories)
@@ -205,13 +203,13 @@ class Bench:
     def latents(self, split: str, count: int, start: int = 0) -> LatentDataset:
         """Captioned clips `start` to `start + count` of a split."""
         p = self.profile
-        request = {"split": split, "count": count, "start": start, "frames": p.frames, "size": p.size}
-        return latent_dataset(self.vae, **request, cache=runs_dir(p.name) / "latents")
+        how = {"start": start, "frames": p.frames, "size": p.size, "cache": runs_dir(p.name) / "latents"}
+        return latent_dataset(self.vae, split=split, count=count, **how)
 
     def walked(self, data: LatentDataset) -> Trajectories:
         """The guided teacher's trajectories for the captions of a data set, one a clip."""
-        cache, recipe = runs_dir(self.profile.name) / "distill" / "trajectories", replace(self.recipe, clips=len(data))
-        return teacher_trajectories(self.teacher, data, recipe, cache=cache, progress=True)
+        recipe = replace(self.recipe, clips=len(data))
+        return teacher_trajectories(self.teacher, data, recipe, cache=self.folder / "trajectories", progress=True)
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -249,22 +247,25 @@ class Bench:
         )
         return arm_stages(trial.arm, 1e12 * trial.tflop, self.costs, first, second)
 
-    def train(self, trial: Trial) -> ArmResult:
-        """Train one trial."""
-        return self.run_stages(self.stages(trial))
-
     def run_stages(self, stages: Sequence[Stage]) -> ArmResult:
         """Train from the start, one stage after the other."""
         with whole_training(self.start.device, self.bf16):
             shared = self.teacher, self.data, self.trajectories, stages, self.costs
             return run_arm(self.start, *shared, compiled=self.compiled)
 
-    def judged(self, sample: CaptionSampler, seed: int) -> dict:
-        """Cells of a trial's row: scores of its sampler, distance and accuracy over those of the start."""
-        after, reference = self.score(sample), self.evaluator.reference
+    def run(self, trial: Trial) -> dict:
+        """Train and score one trial."""
+        return {"trial": trial.arm, "seed": trial.seed, **self.row(self.run_stages(self.stages(trial)), trial.seed)}
+
+    def row(self, done: ArmResult, seed: int) -> dict:
+        """Cells of a trained arm's row: what it cost; its scores, distance and accuracy over those of the start."""
+        after, reference = self.score(done.sample), self.evaluator.reference
         over = distance_ratio(after.measures, self.before.measures, reference, seed=seed)
         right = mean_ratio(after.measures, self.before.measures, after.labels, reference, "all_together")
         return {
+            "TFLOP (counted)": done.flops / 1e12,
+            "updates": done.updates,
+            "seconds": done.seconds,
             "all together": float(after.scores["all_together"]),
             "motion": float(after.scores["action"]),
             "dynamic degree": float(after.scores["dynamic_degree"]),
@@ -273,13 +274,5 @@ class Bench:
             **dict(zip(("Frechet / start", "low", "high"), over, strict=True)),
             "accuracy / start": right[0],
             "distances in": reference.space.title,
+            "recoveries": done.recoveries,
         }
-
-    def run(self, trial: Trial) -> dict:
-        """Train and score one trial."""
-        return {"trial": trial.arm, "seed": trial.seed, **self.row(self.train(trial), trial.seed)}
-
-    def row(self, done: ArmResult, seed: int) -> dict:
-        """Cells of a trained arm's row: what it cost, and its scores."""
-        counted = {"TFLOP (counted)": done.flops / 1e12, "updates": done.updates, "seconds": done.seconds}
-        return {**counted, **self.judged(done.sample, seed), "recoveries": done.recoveries}

@@ -205,19 +205,16 @@ def arm_rows(
 ) -> pd.DataFrame:
     """Rows of one arm, without and with the refit; finished ones stay in the folder `kept`."""
     plan = cache(choose)
-    both = [
-        _rows(s, arm, lambda r=repair: prepared(s, plan(), r), repair, seeds, bank, kept) for repair in (False, True)
-    ]
-    return pd.concat(both, ignore_index=True)
+    return pd.concat([_rows(s, arm, plan, repair, seeds, bank, kept) for repair in (False, True)], ignore_index=True)
 
 
 def _rows(
-    s: Setting, arm: dict, prepare: Callable, repair: bool, seeds: int, bank: Callable[[int], TeacherBank], kept: Path
+    s: Setting, arm: dict, plan: Callable, repair: bool, seeds: int, bank: Callable[[int], TeacherBank], kept: Path
 ) -> pd.DataFrame:
-    prepare = cache(prepare)
+    start_of = cache(lambda: prepared(s, plan(), repair))
 
     def row(seed: int, rates: Sequence[float]) -> dict:
-        chosen, start = prepare()
+        chosen, start = start_of()
         tried = {rate: recovered(s, chosen, start, bank(seed), rate) for rate in rates}
         rate = min(tried, key=lambda r: float(output_errors(tried[r], s.choice).mean()))
         share = chosen.plan.parameters / parameter_cost(s.teacher.sizes).total(s.teacher.sizes)
@@ -230,11 +227,6 @@ def _rows(
     rates = first["rate"].tolist()  # the best on seed 0 is the arm's
     rest = run_trials([(f"{key}-{seed}", partial(row, seed, rates)) for seed in range(1, seeds)], kept, title)
     return pd.concat([first, rest], ignore_index=True)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: run what is missing, write the record."""
-    return run_study({"libraries": RECORD}, __doc__, _work, {"steps": 30, "seeds": 3, "clips": 64}, arguments)
 
 
 def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
@@ -261,3 +253,6 @@ def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
         "judged from index": FRESH_START,
         "libraries": sorted({name for name in table["library"].dropna() if name}),
     }
+
+
+main = partial(run_study, {"libraries": RECORD}, __doc__, _work, {"steps": 30, "seeds": 3, "clips": 64})

@@ -18,7 +18,6 @@ import copy
 import importlib
 import io
 import itertools
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -89,13 +88,9 @@ def torch_pruning_plan(
 ) -> LibraryPlan:
     """torch-pruning's global choice of heads and neurons within a parameter budget; the model is left as it is.
 
-    Args:
-        calibration: Clips whose flow-matching loss gives the gradients.
-        budget: Parameters.
-        importance: One of `IMPORTANCES`.
-        against: Decides between the library's normaliser ("mean", its default) and none, and between sizes of the
-            calibration: the plan with the lowest KD loss right after pruning is returned, in the library's favour.
-        samples: Sizes of the calibration to try (Hessian: one backward pass a sample); None for all there are.
+    The flow-matching loss of `calibration` gives the gradients. Of the library's normaliser ("mean", its default) and
+    none, and of the `samples` of the calibration (None: all; Hessian: one backward pass a sample), the plan with the
+    lowest KD loss `against` the teacher right after pruning is returned, in the library's favour.
 
     Raises:
         ParameterError: An unknown importance, or torch-pruning is not installed.
@@ -162,8 +157,6 @@ def _torch_pruning_kept(tp: Any, model: MobiVidTransformer3DModel, score: Any, r
 
 def _at_budget(kept_at: Callable[[float], PruningPlan], model: MobiVidTransformer3DModel, budget: float) -> PruningPlan:
     """The largest plan within the budget, by bisection over the pruning ratio."""
-    if not math.isfinite(budget):
-        raise BudgetError(f"a budget is a finite number of parameters, got {budget}")
     low, high, best = 0.0, 1.0, None
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

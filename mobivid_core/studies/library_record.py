@@ -100,7 +100,7 @@ class Record:
         return table
 
     def _loss(self, budget: str, arm: str, refit: bool) -> dict:
-        rows = self._rows(budget, (arm, refit)) if arm in set(self.measured(budget)["arm"]) else pd.DataFrame()
+        rows = self._rows(budget, (arm, refit))
         if len(rows) < 2:
             return {"low": np.nan, "high": np.nan, "interval": "", "n": len(rows)}
         errors = self._errors(budget, (arm, refit))
@@ -190,9 +190,10 @@ def libraries_told(record: Record, teacher: str) -> str:
     for budget, label, words in (("0.7", "p70", "0.7 of the parameters"), ("paper", "paper", "the paper's ratio")):
         name, repaired = record.best(budget, LIBRARY_ARMS)
         row = f"{name} {'with' if repaired else 'without'} refit"
-        pair = (bars[f"library_{label}"], bars[f"plan_{label}"])
-        whole, plan = (f"{b.value:.2f} [{b.low:.2f}, {b.high:.2f}]" for b in pair)
-        parts.append(f"at {words} {whole} over the best library row ({row}), without refit on either side {plan}")
+        whole, plan = bars[f"library_{label}"], bars[f"plan_{label}"]
+        parts.append(
+            f"at {words} {whole:.2f} over the best library row ({row}), without refit on either side {plan:.2f}"
+        )
     return (
         f"KD loss after equal recovery, ours with refit over the libraries', {'; '.join(parts)}. "
         f"{record.disclosed()} {record.provenance(teacher)}"

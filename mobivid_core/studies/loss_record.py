@@ -11,7 +11,6 @@ A trial takes minutes. Interrupted, the command goes on with the trials that are
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +18,6 @@ from pathlib import Path
 import pandas as pd
 
 from mobivid_core.measure.intervals import Interval
-from mobivid_core.paths import runs_dir
-from mobivid_core.profiles import get_profile
 from mobivid_core.studies.distillation_arms import ARMS, BOTH, REGRESSION, SLOWER, Bench, Trial
 from mobivid_core.studies.records import beside_trial, over_trial, provenance, read_study, run_study, run_trials
 
@@ -95,25 +92,19 @@ class LossRecord:
         found = {name: ratio for name, ratio in found.items() if ratio}
         if not found:
             return f"One seed: no interval over seeds. {self.source}"
-        told = ", ".join(f"{name} {r:.2f} [{low:.2f}, {high:.2f}]" for name, (r, low, high) in found.items())
-        better = [name for name, (_, _, high) in found.items() if high < 1]
+        told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in found.items())
+        better = [name for name, ratio in found.items() if ratio.high < 1]
         ending = f"lower beyond chance: {', '.join(better)}" if better else "none is lower beyond chance"
         return f"Frechet distance over that of '{self.alone}', paired by seed: {told}; {ending}. {self.source}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: run what is missing, write the record."""
-    defaults = {"start": "student", "tflop": 10.0, "clips": 96, "trajectories": 6144, "seeds": None}
-    return run_study(RECORDS, __doc__, _work, defaults, arguments)
-
-
 def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
-    name, profile = options.study, get_profile(options.profile)
-    seeds = options.seeds or SEEDS[name]
-    bench = Bench(profile, options.start, trajectories=options.trajectories, clips=options.clips)
-    made = (
-        (bench.key(trial, bench.stages(trial)), partial(bench.run, trial))
-        for trial in trials(name, options.tflop, seeds)
-    )
-    table = run_trials(made, runs_dir(profile.name) / "distill" / "loss_study", name)
+    name, seeds = options.study, options.seeds or SEEDS[options.study]
+    bench, asked = Bench(options), trials(name, options.tflop, seeds)
+    made = ((bench.key(trial, bench.stages(trial)), partial(bench.run, trial)) for trial in asked)
+    table = run_trials(made, bench.folder / "loss_study", name)
     return table, {"seeds": seeds, "bf16": bench.bf16}
+
+
+DEFAULTS = {"start": "student", "tflop": 10.0, "clips": 96, "trajectories": 6144, "seeds": None}
+main = partial(run_study, RECORDS, __doc__, _work, DEFAULTS)

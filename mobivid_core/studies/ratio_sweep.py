@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 from torch import Tensor
@@ -61,22 +62,20 @@ def train_sweep(
     The first sweep, in the order of the ratios, keeps the floats per pixel of `like`, a (ratio, channels). `width` is
     of the convolutional nets; every VAE takes `steps` of `batch` crops of `crop` x `crop` pixels, the same ones.
     """
-    points: list[SweepPoint] = []
-    trained: dict[tuple, MobiVidVAE] = {}
-    codecs: dict[tuple, MobiVidVAE] = {}
+    shared = {"seed": seed, "batch": batch, "crop": crop, "progress": False}
+
+    @cache
+    def pca(ratio: tuple[int, int, int]) -> MobiVidVAE:
+        most = max(equal_channels(ratio, *like), EQUAL_CHANNELS)
+        return train_vae(pool, ratio=ratio, channels=most, width=0, steps=0, seed=seed, progress=False)[0]
+
+    @cache
+    def vae(ratio: tuple[int, int, int], channels: int) -> MobiVidVAE:
+        return train_vae(pool, ratio=ratio, channels=channels, width=width, steps=steps, **shared)[0]
+
     wanted = [(FLOATS, ratio, equal_channels(ratio, *like)) for ratio in ratios]
     wanted += [(CHANNELS, ratio, EQUAL_CHANNELS) for ratio in ratios]
-    for sweep, ratio, channels in wanted:
-        if ratio not in codecs:
-            most = max(channels, EQUAL_CHANNELS)
-            codecs[ratio], _ = train_vae(pool, ratio=ratio, channels=most, width=0, steps=0, seed=seed, progress=False)
-        if (ratio, channels) not in trained:
-            trained[ratio, channels], _ = train_vae(
-                pool, ratio=ratio, channels=channels, width=width, steps=steps, seed=seed, batch=batch, crop=crop,
-                progress=False,
-            )  # fmt: skip
-        points.append(SweepPoint(sweep, ratio, channels, codecs[ratio], trained[ratio, channels]))
-    return points
+    return [SweepPoint(sweep, ratio, c, pca(ratio), vae(ratio, c)) for sweep, ratio, c in wanted]
 
 
 def sweep_table(points: Sequence[SweepPoint], held_out: Mapping[str, Tensor]) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def run_study(
     about: str,
     work: Callable[[Namespace], tuple[pd.DataFrame, dict]],
     defaults: Mapping[str, object],
-    arguments: Sequence[str] | None,
+    arguments: Sequence[str] | None = None,
     *,
     of_teacher: bool = True,
 ) -> int:
@@ -68,7 +68,6 @@ def run_study(
         about: The module's docstring.
         work: From the options (`study`, `out`, `profile` and `defaults`) to the table and facts beside the options.
         defaults: {option of `OPTIONS`: its default}; they become facts of the record.
-        arguments: Words after the subcommand.
         of_teacher: Whether the record is of a profile's teacher.
     """
     parser = CommandParser(f"study {next(iter(records))}" if len(records) == 1 else "study", about)
@@ -154,22 +153,24 @@ def provenance(facts: dict, made: str, teacher: str, rows: pd.DataFrame | None =
     return f"Recorded on {facts['date']}{made}, on {whose}{space}."
 
 
-def over_trial(rows: pd.DataFrame, column: str, ours: str, other: str) -> Interval:
-    """A column of one trial over another's, paired by seed: geometric mean and t interval; of one seed no interval.
+def over_trial(rows: pd.DataFrame, column: str, ours: str, other: str, *, minus: bool = False) -> Interval:
+    """A column of one trial over another's (or `minus` it), paired by seed; of one seed no interval.
 
-    `ours` and `other` are beginnings of the trials' names.
+    `ours` and `other` are beginnings of the trials' names. The mean of ratios is the geometric one.
     """
-    by_seed = [rows[rows["trial"].str.startswith(name)].groupby("seed")[column].first() for name in (ours, other)]
-    pairs = (by_seed[0] / by_seed[1]).dropna().to_numpy()
+    a, b = (rows[rows["trial"].str.startswith(name)].groupby("seed")[column].first() for name in (ours, other))
+    pairs = (a - b if minus else a / b).dropna().to_numpy()
     if len(pairs) < 2:
         return Interval(pairs.mean(), math.nan, math.nan, kind="no interval", over="seeds", n=len(pairs))
-    return over_seeds(pairs, logs=True)
+    return over_seeds(pairs, logs=not minus)
 
 
-def beside_trial(table: pd.DataFrame, rows: pd.DataFrame, column: str, first: str) -> pd.DataFrame:
+def beside_trial(
+    table: pd.DataFrame, rows: pd.DataFrame, column: str, first: str, *, minus: bool = False
+) -> pd.DataFrame:
     """A table of trials with `over_trial` of each over the `first`."""
-    over = pd.DataFrame([cells(over_trial(rows, column, trial, first)) for trial in table["trial"]], table.index)
-    return pd.concat([table, over.rename(columns={"value": f"over '{first}'"})], axis=1)
+    over = pd.DataFrame([cells(over_trial(rows, column, t, first, minus=minus)) for t in table["trial"]], table.index)
+    return pd.concat([table, over.rename(columns={"value": f"{'gain ' * minus}over '{first}'"})], axis=1)
 
 
 def current(name: str, profile: str, value: Interval | None) -> Interval | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -27,13 +28,11 @@ import psutil
 
 from mobivid_core.command import CommandParser, at_least_one, given_path, run_command
 from mobivid_core.errors import RunError
-from mobivid_core.models.config import DiTConfig
 from mobivid_core.models.counts import dit_flops, latent_grid
-from mobivid_core.paths import project_root
 from mobivid_core.show.outcome import TableResult
-from mobivid_core.studies.records import read_record, write_record
+from mobivid_core.studies.records import read_study, record_folder, write_record
 
-COMMAND = "mobivid study rehearsal"
+COMMAND, RECORD = "mobivid study rehearsal", "ltx_rehearsal"
 #: LTX-Video 2B: blocks, heads, head width.
 BLOCKS, HEADS, HEAD_DIM = 28, 32, 64
 #: Budget of the paper's mobile model, as a share of LTX-Video's parameters.
@@ -64,81 +63,67 @@ class Clip:
         return [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
 
 
-def record_path() -> Path:
-    """Where the full rehearsal's record lies."""
-    return project_root() / "data" / "benchmarks" / "ltx_rehearsal"
-
-
 def rehearse(
-    work: Path, *, blocks: int = BLOCKS, heads: int = HEADS, samples: int = 3, probes: int = 1, clip: Clip | None = None
+    work: Path, *, blocks: int, heads: int, samples: int, probes: int = 1, clip: Clip
 ) -> tuple[pd.DataFrame, dict]:
     """Run every step in a folder, which gets about 7 GB at full size: (a row a step, facts of machine and settings).
 
     A trial has fewer `blocks` and `heads`; `samples` and `probes` are of scoring. A step that fails is a `RunError`
     with its last line.
     """
-    from mobivid_core.ltx.layout import ltx_sizes
-
-    clip = clip or Clip()
-    sizes = ltx_sizes(blocks, heads, HEAD_DIM)
     rows = []
-    for step, words, tflop in _steps(work, sizes, samples, probes, clip):
+    for step, command, tflop in _steps(work, blocks, heads, samples, probes, clip):
+        # a name that begins with "@" lies in the work folder
+        words = [f"{work}/{word[1:]}" if word.startswith("@") else word for word in command.split()]
         # An exported package outside the gates (status 1) is a result; in any other step 1 is a crash.
-        seconds, peak = run_measured(words, allowed=(0, 1) if step.startswith("export") else (0,))
+        allowed = (0, 1) if step.startswith("export") else (0,)
+        seconds, peak = run_measured([sys.executable, "-m", "mobivid_core", *words], allowed)
         rows.append({"step": step, "seconds": seconds, "peak_gb": peak, "tflop": tflop})
         print(f"{step}: {seconds:.1f} s, {peak:.2f} GB", flush=True)
-    load_and_forward = json.loads((work / "forward.json").read_text(encoding="utf-8"))
+    forward = json.loads((work / "forward.json").read_text(encoding="utf-8"))
     facts = {
         "blocks": blocks, "heads": heads, "samples": samples, "probes": probes, "grid": list(clip.grid),
-        "text_tokens": clip.tokens, "tokens": clip.grid[0] * clip.grid[1] * clip.grid[2],
-        "dtype": load_and_forward["dtype"].removeprefix("torch."),
-        "load_s": load_and_forward["load_s"], "forward_s": load_and_forward["forward_s"], "cores": os.cpu_count(),
+        "text_tokens": clip.tokens, "tokens": math.prod(clip.grid), "dtype": forward["dtype"].removeprefix("torch."),
+        "load_s": forward["load_s"], "forward_s": forward["forward_s"], "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", ""), "machine": platform.machine(), "command": COMMAND,
     }  # fmt: skip
     return pd.DataFrame(rows), facts
 
 
 def _steps(
-    work: Path, sizes: DiTConfig, samples: int, probes: int, clip: Clip
-) -> Iterator[tuple[str, list[str], float]]:
-    """(step, its command's words, TFLOP it takes)."""
+    work: Path, blocks: int, heads: int, samples: int, probes: int, clip: Clip
+) -> Iterator[tuple[str, str, float]]:
+    """(step, words of its subcommand, TFLOP it takes); each is asked for when those before it have run."""
+    from mobivid_core.ltx.layout import ltx_sizes
     from mobivid_core.ltx.score import score_flops
     from mobivid_core.prune.costs import parameter_cost
     from mobivid_core.prune.plan import PruningPlan
 
-    total = parameter_cost(sizes).total(sizes)
+    sizes, of_clip = ltx_sizes(blocks, heads, HEAD_DIM), " ".join(clip.options())
     forward = dit_flops(sizes, clip.grid, clip.tokens)["total"] / 1e12
-    model, data = ["--model", str(work / "ltx")], ["--data", str(work / "data")]
-    mobivid = [sys.executable, "-m", "mobivid_core"]
-    here = [*mobivid, "study", "rehearsal", str(work)]
-    shape = ["--blocks", str(sizes.blocks), "--heads", str(sizes.rope_span), "--samples", str(samples)]
-    yield "write random weights", [*here, _STEP, "weights", *shape, *clip.options()], 0.0
-    yield "inspect", [*mobivid, "inspect", *model, *clip.options()], 0.0
-    scores = ["--out", str(work / "scores"), "--samples", str(samples), "--probes", str(probes)]
+    budget = int(BUDGET / WHOLE * parameter_cost(sizes).total(sizes))
+    shape = f"--blocks {blocks} --heads {heads} --samples {samples}"
+    yield "write random weights", f"study rehearsal @ {_STEP} weights {shape} {of_clip}", 0.0
+    yield "inspect", f"inspect --model @ltx {of_clip}", 0.0
     flops = score_flops(sizes, clip.grid, clip.tokens, samples, probes) / 1e12
-    yield "score", [*mobivid, "score", *model, *data, *scores], flops
-    budget = ["--params", str(int(BUDGET / WHOLE * total)), "--out", str(work / "plan.json")]
-    yield "plan", [*mobivid, "plan", *model, "--scores", str(work / "scores"), *budget], 0.0
-    cut = ["--plan", str(work / "plan.json"), "--out", str(work / "student"), *clip.options()]
-    yield "prune and save", [*mobivid, "prune", *model, *cut], 0.0
-    plan = PruningPlan.load(work / "plan.json")
-    layers = ["--layers", *(f"blocks.0.{part}" for part in ("attn1", "attn2", "ffn"))]
-    refitted = ["--student", str(work / "student"), "--out", str(work / "refitted"), "--samples", str(samples)]
-    yield "refit one block of each kind", [*mobivid, "refit", *model, *data, *refitted, *layers], 0.0
-    small = dit_flops(plan.sizes, clip.grid, clip.tokens)["total"] / 1e12
-    yield "load and one forward pass", [*here, _STEP, "forward"], small
-    export = ["--out", str(work / "packages"), "--block", "0", *clip.options()]
-    yield "export one block", [*mobivid, "export", "--model", str(work / "student"), *export], 0.0
-    yield "a forward pass of the source", [*here, _STEP, "source"], forward
+    scoring = f"--out @scores --samples {samples} --probes {probes}"
+    yield "score", f"score --model @ltx --data @data {scoring}", flops
+    yield "plan", f"plan --model @ltx --scores @scores --params {budget} --out @plan.json", 0.0
+    yield "prune and save", f"prune --model @ltx --plan @plan.json --out @student {of_clip}", 0.0
+    small = dit_flops(PruningPlan.load(work / "plan.json").sizes, clip.grid, clip.tokens)["total"] / 1e12
+    layers = "--layers blocks.0.attn1 blocks.0.attn2 blocks.0.ffn"
+    refitted = f"--student @student --out @refitted --samples {samples} {layers}"
+    yield "refit one block of each kind", f"refit --model @ltx --data @data {refitted}", 0.0
+    yield "load and one forward pass", f"study rehearsal @ {_STEP} forward", small
+    yield "export one block", f"export --model @student --out @packages --block 0 {of_clip}", 0.0
+    yield "a forward pass of the source", f"study rehearsal @ {_STEP} source", forward
 
 
 def run_measured(words: Sequence[str], allowed: Sequence[int] = (0,)) -> tuple[float, float]:
     """Wall seconds and peak resident memory (GB, sampled twenty times a second) of a command in its own process.
 
-    The system's own maximum would not do: a new process starts with that of the one that made it.
-
-    Raises:
-        RunError: It failed.
+    The system's own maximum would not do: a new process starts with that of the one that made it. A failure is a
+    `RunError`.
     """
     began, peak = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as errors:
@@ -161,14 +146,14 @@ def run_measured(words: Sequence[str], allowed: Sequence[int] = (0,)) -> tuple[f
 
 def headlines() -> dict[str, float]:
     """`rehearsal_score_minutes` and `rehearsal_peak_gb` from the record; a `CheckpointError` where there is none."""
-    rows, _ = read_record(record_path(), COMMAND)
+    rows, _ = read_study(RECORD, "rehearsal")
     seconds = rows.set_index("step")["seconds"]
     return {"rehearsal_score_minutes": float(seconds["score"]) / 60, "rehearsal_peak_gb": float(rows["peak_gb"].max())}
 
 
 def table() -> TableResult:
     """The record with each step's bar, and the seconds that its FLOPs would take at 100 TFLOP/s (derived)."""
-    rows, facts = read_record(record_path(), COMMAND)
+    rows, facts = read_study(RECORD, "rehearsal")
     rows["bar_s"] = rows["step"].map(BARS_S)
     rows["s at 100 TFLOP/s"] = rows["tflop"] / 100
     judged = rows.dropna(subset="bar_s")
@@ -211,9 +196,9 @@ def _main(options: argparse.Namespace) -> None:
             raise RunError("a trial at another size needs --record: the project's record is of the full size")
         with tempfile.TemporaryDirectory(prefix="mobivid-rehearsal-") as temporary:
             work = options.work or Path(temporary)
-            size = {"blocks": options.blocks, "heads": options.heads}
-            rows, facts = rehearse(work, **size, samples=options.samples, probes=options.probes, clip=clip)
-        write_record(options.record or record_path(), rows, facts)
+            sizes = {name: getattr(options, name) for name in ("blocks", "heads", "samples", "probes")}
+            rows, facts = rehearse(work, **sizes, clip=clip)
+        write_record(options.record or record_folder() / RECORD, rows, facts)
         print(rows.to_string(index=False, float_format="%.3g"))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -90,11 +91,6 @@ def one_run(profile_name: str, turns: int, batches: Sequence[int]) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: time once more, add the run to the record."""
-    return run_study(RECORDS, __doc__, _work, {"turns": 6, "batches": [1, 16]}, arguments)
-
-
 def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
     """The runs of the record that are of this teacher, and a new one."""
     new = one_run(options.profile, options.turns, options.batches)
@@ -106,3 +102,6 @@ def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
     number = 0 if kept.empty else int(kept["run"].max()) + 1
     new.insert(0, "run", number)
     return (new if kept.empty else pd.concat([kept, new], ignore_index=True)), {}
+
+
+main = partial(run_study, RECORDS, __doc__, _work, {"turns": 6, "batches": [1, 16]})

@@ -12,7 +12,7 @@ a small denoiser for each).
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -21,7 +21,6 @@ from mobivid_core.measure.comparison import distance_ratio, mean_ratio
 from mobivid_core.measure.generation import Evaluation
 from mobivid_core.measure.minivbench import Reference
 from mobivid_core.models.sampler import Sampler
-from mobivid_core.profiles import get_profile
 from mobivid_core.studies.distillation_arms import REGRESSION, Bench, Trial
 from mobivid_core.studies.records import provenance, read_study, run_study
 
@@ -30,12 +29,11 @@ RECORDS = {"stacking": "distill_stacking"}
 
 def _work(options: Namespace) -> tuple[pd.DataFrame, dict]:
     """Rows of the four combinations, each over the guided teacher's full sampler."""
-    profile = get_profile(options.profile)
-    full = Sampler("euler", profile.teacher_sampling_steps, profile.guidance)
     rows, first = [], None
     for pruned, stage in ((False, "teacher"), (True, options.start)):
-        bench = Bench(profile, stage, trajectories=options.trajectories, clips=options.clips)
-        student = bench.train(Trial(REGRESSION, options.tflop, 0)).student
+        bench = Bench(options, stage)
+        full = Sampler("euler", bench.profile.teacher_sampling_steps, bench.profile.guidance)
+        student = bench.run_stages(bench.stages(Trial(REGRESSION, options.tflop, 0))).student
         for distilled, model, sampler in (
             (False, bench.start, full),
             (False, bench.start, FOUR_STEPS),
@@ -66,7 +64,4 @@ def load_stacking(teacher: str) -> tuple[pd.DataFrame, str]:
     return rows, provenance(facts, made, teacher)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: train, score, write the record."""
-    defaults = {"start": "pruned", "tflop": 6.0, "clips": 64, "trajectories": 6144}
-    return run_study(RECORDS, __doc__, _work, defaults, arguments)
+main = partial(run_study, RECORDS, __doc__, _work, {"start": "pruned", "tflop": 6.0, "clips": 64, "trajectories": 6144})

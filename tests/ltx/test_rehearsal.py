@@ -14,7 +14,7 @@ from mobivid_core.ltx.command import parser_of
 from mobivid_core.ltx.layout import ltx_sizes
 from mobivid_core.ltx.random_weights import write_random_ltx
 from mobivid_core.prune.costs import parameter_cost
-from mobivid_core.studies import rehearsal
+from mobivid_core.studies import records, rehearsal
 
 
 def test_bars_of_the_quick_checks():
@@ -50,13 +50,13 @@ def test_seconds_and_memory_are_of_the_child_alone():
 
 
 def test_headlines_come_from_the_record(tmp_path, monkeypatch):
-    monkeypatch.setattr(rehearsal, "record_path", lambda: tmp_path / "r")
+    monkeypatch.setattr(records, "record_folder", lambda: tmp_path)
     with pytest.raises(CheckpointError, match="mobivid study rehearsal"):
         rehearsal.headlines()
     rows = {"step": ["inspect", "score"], "seconds": [5.0, 120.0], "peak_gb": [0.5, 6.5], "tflop": [0.0, 30.0]}
-    pd.DataFrame(rows).to_csv(tmp_path / "r.csv", index=False)
+    pd.DataFrame(rows).to_csv(tmp_path / "ltx_rehearsal.csv", index=False)
     facts = {"blocks": 28, "heads": 32, "tokens": 1344, "dtype": "bfloat16", "samples": 3, "cores": 2}
-    (tmp_path / "r.json").write_text(json.dumps(facts))
+    (tmp_path / "ltx_rehearsal.json").write_text(json.dumps(facts))
     assert rehearsal.headlines() == {"rehearsal_score_minutes": 2.0, "rehearsal_peak_gb": 6.5}
     shown = rehearsal.table()
     assert shown.frame["s at 100 TFLOP/s"].tolist() == [0.0, 0.3]

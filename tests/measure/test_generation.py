@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,7 +87,8 @@ def test_the_unseen_gap_is_the_difference_of_both_halves(evaluator: Evaluator) -
     truth = label_indices(result.labels).clone()
     truth[unseen, 0] = (truth[unseen, 0] + 1) % len(VOCABULARY["shape"])  # every held-out caption gets a wrong shape
     wrong = dataclasses.replace(result, measures=dataclasses.replace(result.measures, classes=truth))
-    gap, same = unseen_gap(wrong), unseen_gap(wrong, "color")
+    right = dataclasses.replace(result.measures, classes=label_indices(result.labels))
+    gap, same = unseen_gap(wrong), unseen_gap(dataclasses.replace(result, measures=right))
     assert gap.value == 1 == gap.high and 0 < gap.low < 1
     assert same.value == 0 and same.low < 0 < same.high  # eight clips do not exclude a gap
     one_kind = dataclasses.replace(wrong, labels=wrong.labels[1:2], measures=wrong.measures[1:2])
@@ -134,9 +136,12 @@ def test_real_clips_are_as_diverse_as_real_clips(judge: Judge) -> None:
         return render_clips("test", [next(others) for _ in words], size=64).clips
 
     groups = diversity.repeated_labels(6, 3)
-    found = diversity.caption_diversity(
-        draw, lambda c: c, lambda c: judge.read(c)[1], captions=6, repeats=3, frames=17, size=64
-    )
+    codec = SimpleNamespace(encode_latents=lambda clips: clips, device="cpu")
+    evaluator = SimpleNamespace(
+        vae=codec, judge=judge, profile=SimpleNamespace(frames=17, size=64), noise=lambda numbers, seed: numbers,
+        decode=lambda clips: clips,
+    )  # fmt: skip
+    found = diversity.caption_diversity(evaluator, draw, 6, 3, 0)
     assert found.ratio.value == pytest.approx(1, abs=0.35)
 
 

@@ -55,13 +55,13 @@ def test_test_captions_are_not_for_choosing(evaluator: Evaluator, model: torch.n
 
 
 def test_real_latents_have_a_spread(evaluator: Evaluator) -> None:
-    assert real_spread(evaluator, N) > 0.3  # latents are normalised on other clips
+    assert real_spread(evaluator) > 0.3  # latents are normalised on other clips
 
 
 class _Run:
     def __init__(self, right: tuple[float, float, float], distance: float) -> None:
         distances = {"frechet_reconstruction": (distance,) * 3, "frechet_real": (0.0,) * 3}
-        self.scores = Scores({"all_together": right, **distances}, 8)
+        self.scores = Scores({"all_together": right, "color": right, **distances}, 8)
 
 
 def test_ties_in_accuracy_are_settled_by_distance(evaluator: Evaluator) -> None:
@@ -73,7 +73,9 @@ def test_ties_in_accuracy_are_settled_by_distance(evaluator: Evaluator) -> None:
     }
     order = ["as accurate and closer", "accurate", "closest but worse", "worst"]
     assert rank(runs, evaluator.reference) == order
-    found = screen({k: lambda _, run=v: run for k, v in runs.items()}, evaluator.reference, n=8, coarse=4, finalists=2)
-    assert list(found.final) == order[:2] and len(found.coarse) == 4
+    settings = {name: lambda _, run=run: run for name, run in runs.items()}
+    table, best = screen(settings, lambda name: {"name": name}, evaluator, coarse=4, finalists=2)
+    assert best == order[0] and table["name"].tolist() == order
+    assert table["round"].tolist() == ["final", "final", "coarse", "coarse"]
     with pytest.raises(ParameterError, match="a setting and a finalist"):
-        screen({}, evaluator.reference, n=8)
+        screen({}, dict, evaluator)

@@ -69,14 +69,8 @@ def test_motion_measures_move_as_they_should() -> None:
     shuffled = moving[:, :, order]
     real, still, jumbled = (measure_motion(x) for x in (moving, frozen, shuffled))
     assert real.dynamic == 1 and still.dynamic == 0
-    assert still.flow < 1e-3 < real.flow < jumbled.flow
     assert still.smoothness > 0.999 > jumbled.smoothness and real.smoothness > jumbled.smoothness
     assert still.warping_error < 1e-3 and real.warping_error < jumbled.warping_error
-
-
-def test_flow_length_is_a_share_of_the_side() -> None:
-    # the largest 5 % overshoot the true 2 pixels a little
-    assert measure_motion(_sliding(2)).flow.item() == pytest.approx(2 / 64, rel=0.15)
 
 
 def test_flicker_is_vbenchs_formula() -> None:

@@ -8,8 +8,8 @@ import torch
 
 from mobivid_core.data.captions import VOCABULARY, label_indices
 from mobivid_core.data.render import RenderedClips
-from mobivid_core.measure.motion import measure_motion
-from mobivid_core.measure.readback import read_colour, read_motion
+from mobivid_core.measure.motion import measure_motion, read_motion
+from mobivid_core.measure.quality import read_colour
 
 STILL = 0.003
 
