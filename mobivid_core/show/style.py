@@ -87,24 +87,21 @@ def strip_bytes(fig: Figure) -> bytes:
 def shrunk_jpeg(image: Image.Image, limit: int = STRIP_BYTES) -> bytes:
     """JPEG of at most `limit` bytes: quality gives way first, then the size, a tenth of the width at a time."""
     quality, scale, shown = 85, 1.0, image
-    while len(data := _jpeg(shown, quality)) > limit:
+    while True:
+        buffer = io.BytesIO()
+        # neither optimised nor progressive: Pillow would need a whole image's buffer, and noise overflows it
+        shown.save(buffer, format="jpeg", quality=quality, subsampling=0)
+        if buffer.tell() <= limit:
+            return buffer.getvalue()
         if quality > 75:
             quality -= 5
-            continue
-        scale *= 0.9
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        shown = image.resize(size, Image.Resampling.LANCZOS)
-    return data
+        else:
+            scale *= 0.9
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            shown = image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _rendered(fig: Figure) -> Image.Image:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return Image.open(buffer).convert("RGB")
-
-
-def _jpeg(image: Image.Image, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    # neither optimised nor progressive: Pillow would need a whole image's buffer, and noise overflows it
-    image.save(buffer, format="jpeg", quality=quality, subsampling=0)
-    return buffer.getvalue()

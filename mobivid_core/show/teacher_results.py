@@ -21,11 +21,6 @@ from mobivid_core.measure.trials import verdicts
 from mobivid_core.measure.trust import space_table
 from mobivid_core.show.outcome import FigureResult, TableResult
 
-#: Measures that stand beside MiniVBench's total.
-APART = ("all_together", *minivbench.READBACK, *minivbench.PIXELS, *minivbench.DISTANCES)
-#: Claims of the paper about the server model: size, VBench total, steps.
-PAPER = ("C04", "C05", "C23")
-
 
 def toy_flow(toy: LineMixture, steps: Sequence[int], seed: int, n: int = 4000) -> FigureResult:
     """Exact paths of the flow on a line, and what Euler makes of `n` noises in each of several numbers of steps."""
@@ -101,7 +96,8 @@ def spaces_table(trials: pd.DataFrame, told: str) -> TableResult:
 
 def quality_table(rows: dict[str, Scores], dropped: Sequence[str]) -> TableResult:
     """MiniVBench of the row "teacher" between its reference rows; the averages leave out what was `dropped`."""
-    names = [*minivbench.QUALITY, *minivbench.SEMANTIC, "quality", "semantic", "total", *APART]
+    apart = ("all_together", *minivbench.READBACK, *minivbench.PIXELS, *minivbench.DISTANCES)  # beside the total
+    names = [*minivbench.QUALITY, *minivbench.SEMANTIC, "quality", "semantic", "total", *apart]
     finding = (
         f"MiniVBench of the teacher and its reference rows on {rows['teacher'].n} test captions; dropped from the "
         f"averages: {', '.join(dropped) or 'none'}."
@@ -239,11 +235,11 @@ def teacher_bars(values: dict[str, Interval], clips: int, sampled: str, told: st
 
 def paper_table(parameters: int, total: float, steps: int) -> TableResult:
     """The paper's server model beside the miniature: its parameters, MiniVBench total on [0, 1] and sampling steps."""
-    ours = [
-        f"{parameters / 1e6:.2f} M: a miniature, other scale",
-        f"MiniVBench {100 * total:.1f}: another benchmark, not comparable",
-        f"{steps} steps before distillation",
-    ]
-    rows = [published.claim(name)[["claim", "value", "unit", "evidence"]] for name in PAPER]
+    ours = {
+        "C04": f"{parameters / 1e6:.2f} M: a miniature, other scale",
+        "C05": f"MiniVBench {100 * total:.1f}: another benchmark, not comparable",
+        "C23": f"{steps} steps before distillation",
+    }
+    rows = [published.claim(name)[["claim", "value", "unit", "evidence"]] for name in ours]
     finding = "The paper's server model beside our miniature: only the number of steps is comparable."
     return TableResult(pd.DataFrame(rows).assign(ours=ours), finding, "paper", "Table 1")
