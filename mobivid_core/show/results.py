@@ -18,9 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from filelock import FileLock
-from IPython.display import Image, Markdown, display
 
 from mobivid_core.errors import ParameterError
 from mobivid_core.evidence import EVIDENCE
@@ -32,7 +30,8 @@ from mobivid_core.show.headlines import HEADLINE_COLUMNS, number_text, read_head
 from mobivid_core.show.outcome import FigureResult, TableResult
 from mobivid_core.show.style import png_bytes, strip_bytes
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the runner and its subcommands import this module: what only notebooks need is imported late
+    import pandas as pd
     import torch
     from matplotlib.figure import Figure
 
@@ -62,6 +61,8 @@ class Results:
         `result_id` is a literal in lower case, unique in the project; a `FigureResult` brings all that follows. A bad
         id, an unknown evidence class or no finding is a `ParameterError`, a file that cannot be written a `RunError`.
         """
+        from IPython.display import Image
+
         result = fig if isinstance(fig, FigureResult) else FigureResult(fig, finding, evidence, paper_item, data)
         self._check(result_id, result.evidence, result.finding)
         if not self.profile.meaningful:
@@ -94,7 +95,9 @@ class Results:
         paper_item: str | None = None,
     ) -> None:  # fmt: skip
         """Show clips (B, 3, T, H, W) as a player above a strip; write `<id>.mp4`, `.webp` (four of them) and `.jpg`."""
-        from mobivid_core.show import media  # torch and video, which reading results does not need
+        from IPython.display import Image
+
+        from mobivid_core.show import media
 
         self._check(result_id, evidence, finding)
         if clips.ndim != 5 or clips.shape[1] != 3:
@@ -166,6 +169,8 @@ class Results:
         self, kind: str, result_id: str, result: TableResult | FigureResult, files: dict[str, bytes], *shown: object
     ) -> None:
         """Write the files, {suffix: content}, show the result with its caption, and enter it in the manifest."""
+        from IPython.display import Markdown, display
+
         if isinstance(result, FigureResult):
             import matplotlib.pyplot as plt
 
@@ -239,6 +244,8 @@ def registered_path(notebook: str, profile: str) -> Path:
 
 def headlines(profile: str) -> pd.DataFrame:
     """Headline numbers recorded at `profile`, with typed columns; empty if there are none."""
+    import pandas as pd
+
     path = figures_dir(get_profile(profile).name) / HEADLINES
     # a file of an older version lacks a column that has been added since
     return (pd.read_csv(path) if path.is_file() else pd.DataFrame()).reindex(columns=list(HEADLINE_COLUMNS))

@@ -51,7 +51,7 @@ def test_blank_cells_stay_blank_and_the_index_shows_only_if_named(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     displayed = []
-    monkeypatch.setattr(registry, "display", lambda output, raw=False: displayed.append((output, raw)))
+    monkeypatch.setattr("IPython.display.display", lambda output, raw=False: displayed.append((output, raw)))
     frame = pd.DataFrame({"ours": [1.5, None], "note": [None, "<b>"]})
     for shown, text in (
         (frame, "ours,note\n1.5,\n,<b>\n"),
