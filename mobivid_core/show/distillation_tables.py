@@ -32,12 +32,6 @@ from mobivid_core.models.sampler import Sampler
 from mobivid_core.published import claim
 from mobivid_core.show.outcome import FigureResult, TableResult
 
-#: Columns of the quality table beside those with intervals.
-OTHERS = (
-    "object_class", "color", "scene", "subject_consistency", "background_consistency", "temporal_flickering",
-    "motion_smoothness", "imaging_quality", "quality", "semantic", "total", "border_ratio", "sharpness",
-)  # fmt: skip
-
 
 def training_curves(trained: Mapping[str, Distiller]) -> FigureResult:
     """Regression loss and the discriminator's margin of a live distillation; the last stage is the adversarial one."""
@@ -46,19 +40,19 @@ def training_curves(trained: Mapping[str, Distiller]) -> FigureResult:
     smooth = {name: log["regression"].rolling(5, min_periods=1).mean() for name, log in logs.items()}
     for name, log in logs.items():
         axes[0].plot(log["step"], smooth[name], label=name)
-    first, last = (list(values)[place] for values, place in ((smooth.values(), 0), (logs.values(), -1)))
+    first, last = next(iter(smooth.values())), list(logs.values())[-1]
     margin = last["real_logit"] - last["fake_logit"]
     axes[1].plot(last["step"], margin, marker=".", color="C1")
     axes[0].set(xlabel="update of the stage", ylabel="regression loss (velocity MSE)", yscale="log")
     axes[1].set(xlabel="update of the stage", ylabel="D(real) - D(student)")
     axes[0].legend()
-    return FigureResult(
-        fig,
+    finding = (
         f"The live regression takes the loss from {first.iloc[0]:.2f} to {first.iloc[-1]:.2f} (mean of five updates); "
         f"at the end of the second stage the discriminator puts real clips {margin.tail(5).mean():+.2f} logits from "
-        "the student's samples.",
-        data=pd.concat([log.assign(stage=n) for n, log in logs.items()], ignore_index=True).drop(columns="seconds"),
+        "the student's samples."
     )
+    data = pd.concat([log.assign(stage=n) for n, log in logs.items()], ignore_index=True)
+    return FigureResult(fig, finding, data=data.drop(columns="seconds"))
 
 
 def standing_table(students: Mapping[str, nn.Module], teacher: nn.Module, fresh: Trajectories) -> TableResult:
@@ -74,11 +68,11 @@ def standing_table(students: Mapping[str, nn.Module], teacher: nn.Module, fresh:
     means = table.pivot(index="student", columns="states", values="mean")
     growth = means["its own"] / means["the teacher's"]
     told = ", ".join(f"{name} {growth[name]:.2f}" for name in students)
-    return TableResult(
-        table,
+    finding = (
         f"Squared velocity error from the student's own states over that from the teacher's: {told} ({len(fresh)} "
-        "validation captions; the teacher shows where each step should end).",
+        "validation captions; the teacher shows where each step should end)."
     )
+    return TableResult(table, finding)
 
 
 def quality_table(
@@ -89,30 +83,29 @@ def quality_table(
     `rows` are {title: scores}, reference rows first; `asked` has the titles of teacher, pruned student and distilled
     teacher.
     """
-    table = minivbench.table(dict(rows), [*shown, "dynamic_degree", *OTHERS])
-    table = table.drop(columns=[f"{name}_{end}" for name in OTHERS for end in ("low", "high")])
+    first = [*shown, "dynamic_degree"]
+    names = (*minivbench.SEMANTIC, *minivbench.QUALITY, "quality", "semantic", "total", *minivbench.PIXELS)
+    others = [name for name in names if name not in first]
+    table = minivbench.table(dict(rows), [*first, *others])
+    table = table.drop(columns=[f"{name}_{end}" for name in others for end in ("low", "high")])
     varied = {title: value.ratio.value for title, value in spread.items()}
     table.insert(2, "diversity (1 = real clips)", table["clips"].map(varied))
     smooth, moving, right = (
         ", ".join(f"{rows[title][name]:.3f}" for title in asked)
         for name in ("motion_smoothness", "dynamic_degree", "action")
     )
-    return TableResult(
-        table,
+    finding = (
         "Four unguided steps beside the guided teacher (teacher, pruned student, distilled teacher): motion smoothness "
         f"{smooth}; dynamic degree {moving}; motion as asked {right}. Noise raises the dynamic degree too, so it says "
-        "little alone. The best training-free samplers at four and eight evaluations follow; reference rows first.",
-        paper_item="Table 2",
+        "little alone. The best training-free samplers at four and eight evaluations follow; reference rows first."
     )
+    return TableResult(table, finding, paper_item="Table 2")
 
 
 def image_to_video_table(
     evaluator: Evaluator, starts: Mapping[str, tuple[nn.Module, Sampler]], pictures: Tensor, held: Tensor, seed: int
 ) -> TableResult:
-    """Clips from words alone and from words and a first frame (N, 3, H, W), whose latents (N, C, 1, h, w) are held.
-
-    The finding is on the first of `starts`.
-    """
+    """Clips from words alone and from words and a first frame (N, 3, H, W), whose latents (N, C, 1, h, w) are held."""
     rows, n = [], len(pictures)
     for name, (model, sampler) in starts.items():
         ways = {"text only": sampler.on(model), "text and first frame": from_first_frames(model, sampler, held)}
@@ -122,27 +115,22 @@ def image_to_video_table(
             scores = {title: float(found.scores[measure]) for title, measure in asked.items()}
             rows.append({"sampler": name, "given": how, "n": n, **first_frame_table(found.clips, pictures), **scores})
     table = pd.DataFrame(rows)
-    given, alone = (
-        table[(table["sampler"] == next(iter(starts))) & (table["given"] == how)].iloc[0]
-        for how in ("text and first frame", "text only")
-    )
-    return TableResult(
-        table,
+    # the finding is on the first of `starts`
+    first = table[table["sampler"] == next(iter(starts))].set_index("given")
+    given, alone = first.loc["text and first frame"], first.loc["text only"]
+    finding = (
         f"Given a first frame, the student's clips start with it at {given['first-frame PSNR, dB']:.1f} dB "
         f"({alone['first-frame PSNR, dB']:.1f} dB without) and keep the motion in {given['motion right']:.0%} of {n}; "
         f"the change after the first frame is {given['jump after it']:.1f} times that between later ones "
-        f"({alone['jump after it']:.1f} without).",
-        paper_item="R3.3",
+        f"({alone['jump after it']:.1f} without)."
     )
+    return TableResult(table, finding, paper_item="R3.3")
 
 
 def costs_table(
     trained: Mapping[str, Distiller], flops: DistillCosts, trajectories: Trajectories, shipped: bool
 ) -> TableResult:
-    """Training of the live and of the shipped students: samples, counted FLOPs, seconds; every round of each.
-
-    `shipped` says whether the project's students are those of this profile.
-    """
+    """Training of the live and, of a profile that has them, of the `shipped` students: samples, FLOPs, seconds."""
     paths = flops.trajectories(len(trajectories), trajectories.teacher_steps, trajectories.guidance) / 1e12
     live = [{"stage": "teacher trajectories", "samples": len(trajectories), "TFLOP (counted)": paths}]
     live += [
@@ -152,24 +140,21 @@ def costs_table(
     ]  # fmt: skip
     parts = [pd.DataFrame(live).assign(student="live")]
     if shipped:
-        titles = zip(STUDENTS, ("pruned student", "distilled teacher"), strict=True)
-        parts += [
-            pd.read_csv(artifacts.shipped_path(stage) / "costs.csv").assign(student=f"{title} (shipped)")
-            for stage, title in titles
-        ]
+        for stage, title in zip(STUDENTS, ("pruned student", "distilled teacher"), strict=True):
+            costs = pd.read_csv(artifacts.shipped_path(stage) / "costs.csv")
+            parts.append(costs.assign(student=f"{title} (shipped)"))
     whole = "; ".join(
         f"{part.student.iloc[0]}: {part['TFLOP (counted)'].sum():.0f} TFLOP, {part['seconds'].sum() / 60:.0f} minutes"
         for part in parts[1:]
     )
     frame = pd.concat(parts, ignore_index=True)
     first = ["student", *(["round"] if "round" in frame else []), "stage", "samples", "TFLOP (counted)", "seconds"]
-    return TableResult(
-        frame[first],
+    finding = (
         f"The live distillation trains for {parts[0]['seconds'].sum():.0f} s here and costs "
         f"{parts[0]['TFLOP (counted)'].sum():.1f} TFLOP, trajectories included{'; ' + whole if whole else ''}, all "
-        "rounds on record together. FLOPs are counted; blank seconds: its trajectories were there already.",
-        paper_item="R4.1",
+        "rounds on record together. FLOPs are counted; blank seconds: its trajectories were there already."
     )
+    return TableResult(frame[first], finding, paper_item="R4.1")
 
 
 #: Name of the timed decoding of latents, the same for every sampler.
@@ -236,12 +221,11 @@ def paper_table(faster: float, steps: int, depths: Sequence[int], blocks: int, s
         "4 steps", f"{steps} -> 4", f"{faster:.1f} x (measured)",
         f"frozen teacher, heads on {len(depths)} of {blocks} blocks", f"{share:.0%} synthetic in the real batch",
     ]  # fmt: skip
-    return TableResult(
-        table,
+    finding = (
         "The paper's claims on distillation with their evidence class, beside what the live distillation did; how "
-        "far the shipped students follow them is in notebook 07. Blank: no number is public.",
-        paper_item="Table 5",
+        "far the shipped students follow them is in notebook 07. Blank: no number is public."
     )
+    return TableResult(table, finding, paper_item="Table 5")
 
 
 def live_table(
@@ -249,13 +233,9 @@ def live_table(
 ) -> TableResult:
     """The pruned model as it came and after each live stage."""
     how = {"n": n, "seed": seed, "keep": 0, "quality": False, "progress": False}
-    found: dict[str, Evaluation] = {
-        title: evaluator.run(model, sampler, **how) for title, (model, sampler) in rows.items()
-    }
-    return TableResult(
-        minivbench.table({title: e.scores for title, e in found.items()}, shown),
-        f"The live distillation, {n} clips: the two starting rows need no training.",
-    )
+    scores = {title: evaluator.run(model, sampler, **how).scores for title, (model, sampler) in rows.items()}
+    finding = f"The live distillation, {n} clips: the two starting rows need no training."
+    return TableResult(minivbench.table(scores, shown), finding)
 
 
 def bars_of_students(
@@ -267,11 +247,11 @@ def bars_of_students(
     """
     parts = [bars_table(dict(beside[k]) | {"speed": speeds[k]}, DISTILL_BARS[k]) for k in STUDENTS]
     met = [part["verdict"].str.startswith("met").sum() for part in parts]
-    return TableResult(
-        pd.concat(parts, ignore_index=True),
+    finding = (
         f"Bars set beforehand, {n} test captions, {origin} students: {met[0]} of {len(parts[0])} are met by the pruned "
-        f"one, {met[1]} of {len(parts[1])} by the distilled teacher.",
+        f"one, {met[1]} of {len(parts[1])} by the distilled teacher."
     )
+    return TableResult(pd.concat(parts, ignore_index=True), finding)
 
 
 def free_search(free: Mapping[int, FreeBaseline], space: Space) -> TableResult:

@@ -25,6 +25,14 @@ def headline_table() -> dict[str, dict[str, str]]:
         return {row["id"]: row for row in csv.DictReader(stream, restval="")}
 
 
+def number_text(value: float | None) -> str:
+    """A headline's number for the file: counts in full, else six digits; "" for None."""
+    if value is None:
+        return ""
+    # Counts are exact. Of the rest six digits: more would differ between thread counts and claim a false precision.
+    return str(int(value)) if float(value).is_integer() else f"{float(value):.6g}"
+
+
 def short(number: float) -> str:
     """A number in three digits, from .1 to 10 in three decimals: ratios near 1 are told apart."""
     if abs(number) >= 1000:

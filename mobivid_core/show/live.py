@@ -11,23 +11,15 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from IPython.display import HTML
 
 from mobivid_core.models.config import DiTConfig
 from mobivid_core.phone.devices import Device
 from mobivid_core.phone.efficiency import Efficiency
 from mobivid_core.phone.fit import CHUNK_BYTES, WEIGHT_FILE_BYTES
 
-if TYPE_CHECKING:
-    from IPython.display import HTML
-
 SCRIPT = Path(__file__).with_suffix(".js")
-#: Name of a control -> its label. The value beside it, with its unit, is written by the script.
-LABELS = {
-    "device": "Device", "efficiency": "Efficiency, share of peak", "bandwidth": "Memory bandwidth",
-    "size": "Clip, pixels", "frames": "Frames", "steps": "Steps", "decoder": "Decoder at {first}",
-    "blocks": "Blocks", "heads": "Heads", "ffn": "FFN width",
-}  # fmt: skip
 #: Results, then the controls in three columns; in a narrow window the label gets a line of its own.
 _STYLE = """
 .mobivid-live { max-width: 46rem; }
@@ -66,45 +58,47 @@ def numbers(
 
 def page(data: dict) -> str:
     """Sliders, script and `numbers` as one piece of HTML."""
-    model = data["model"]
-    sliders = [
-        ("efficiency", 0.05, 1, 0.01, round(data["efficiency"]["typical"], 2)), ("bandwidth", -4, 2, 0.25, 0),
-        ("frames", 9, 121, 8, data["frames"]), ("steps", 1, 40, 1, 4),
-        ("decoder", 0, 10, 0.1, round(data["decoder"], 1)),
-        ("blocks", 1, 40, 1, model["blocks"]), ("heads", 1, 32, 1, model["heads"]),
-        ("ffn", 256, 8192, 256, model["ffn"]),
-    ]  # fmt: skip
-    text = json.dumps(data)
+    text, model, first = json.dumps(data), data["model"], " x ".join(map(str, (*data["sizes"][0], data["frames"])))
     place = f"mobivid-live-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    choices = {
-        "device": [d["name"] for d in data["devices"]], "size": [f"{w} x {h}" for w, h in data["sizes"]],
-    }  # fmt: skip
-    controls = {}
-    for name, options in choices.items():
-        items = "".join(f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(options))
-        controls[name] = f'<select id="{place}-{name}" name="{name}">{items}</select>'
-    for name, low, high, step, value in sliders:
-        controls[name] = (
-            f'<input type="range" id="{place}-{name}" name="{name}" min="{low}" max="{high}" step="{step}" '
-            f'value="{value}"><output for="{place}-{name}" data-of="{name}">{value}</output>'
-        )
-    first = " x ".join(str(n) for n in (*data["sizes"][0], data["frames"]))
-    rows = [
-        f'<label for="{place}-{name}">{label.format(first=first)}</label>{controls[name]}'
-        for name, label in LABELS.items()
+    # the value beside a slider, with its unit, is written by the script
+    controls = [
+        ("device", "Device", [d["name"] for d in data["devices"]]),
+        ("efficiency", "Efficiency, share of peak", (0.05, 1, 0.01, round(data["efficiency"]["typical"], 2))),
+        ("bandwidth", "Memory bandwidth", (-4, 2, 0.25, 0)),
+        ("size", "Clip, pixels", [f"{w} x {h}" for w, h in data["sizes"]]),
+        ("frames", "Frames", (9, 121, 8, data["frames"])),
+        ("steps", "Steps", (1, 40, 1, 4)),
+        ("decoder", f"Decoder at {first}", (0, 10, 0.1, round(data["decoder"], 1))),
+        ("blocks", "Blocks", (1, 40, 1, model["blocks"])),
+        ("heads", "Heads", (1, 32, 1, model["heads"])),
+        ("ffn", "FFN width", (256, 8192, 256, model["ffn"])),
     ]
+    rows = "".join(
+        f'<label for="{place}-{name}">{label}</label>{_control(place, name, values)}'
+        for name, label, values in controls
+    )
     # JupyterLab runs an output's script before the output is part of the document: look for it until it is there.
     return (
         f'<style>{_STYLE}</style><div id="{place}" class="mobivid-live">'
         f'<div aria-live="polite"><p class="speed"></p><p class="plan"></p></div>'
-        f'<div class="controls">{"".join(rows)}</div></div>'
+        f'<div class="controls">{rows}</div></div>'
         f"<script>(() => {{ {SCRIPT.read_text(encoding='utf-8')}\n"
         f'MobiVidLive.when("{place}", (root) => MobiVidLive.mount(root, {text})); }})();</script>'
     )
 
 
+def _control(place: str, name: str, values: list | tuple) -> str:
+    """A menu of a list of options, or a slider of (low, high, step, value)."""
+    if isinstance(values, list):
+        items = "".join(f'<option value="{i}">{escape(text)}</option>' for i, text in enumerate(values))
+        return f'<select id="{place}-{name}" name="{name}">{items}</select>'
+    low, high, step, value = values
+    return (
+        f'<input type="range" id="{place}-{name}" name="{name}" min="{low}" max="{high}" step="{step}" '
+        f'value="{value}"><output for="{place}-{name}" data-of="{name}">{value}</output>'
+    )
+
+
 def explore(data: dict) -> HTML:
     """The page as a notebook's output."""
-    from IPython.display import HTML
-
     return HTML(page(data))

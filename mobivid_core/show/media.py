@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,17 +36,18 @@ _HEIGHT = 128  # of a player on the page, in pixels
 
 def tile(clips: Clips, columns: int = _COLUMNS) -> np.ndarray:
     """Lay clips out in a grid: (N, 3, T, H, W) in [-1, 1] -> uint8 (T, rows * H, columns * W, 3), white between."""
-    return _tile(_frames(clips), columns)
-
-
-def _tile(videos: list[np.ndarray], columns: int) -> np.ndarray:
-    columns = min(columns, len(videos))
-    blank = np.full_like(videos[0], 255)
-    videos = videos + [blank] * (-len(videos) % columns)
+    _check(clips)
     edge = ((0, 0), (0, _GAP), (0, _GAP), (0, 0))
-    padded = [np.pad(video, edge, constant_values=255) for video in videos]
+    padded = [np.pad(clip_to_frames(clip), edge, constant_values=255) for clip in clips]
+    columns = min(columns, len(padded))
+    padded += [np.full_like(padded[0], 255)] * (-len(padded) % columns)
     rows = [np.concatenate(padded[i : i + columns], axis=2) for i in range(0, len(padded), columns)]
     return np.concatenate(rows, axis=1)[:, :-_GAP, :-_GAP]
+
+
+def side_by_side(clips: Clips) -> np.ndarray:
+    """Clips (N, 3, T, H, W) in [-1, 1] in one row without gaps: uint8 (T, H, N * W, 3)."""
+    return np.concatenate([clip_to_frames(clip) for clip in clips], axis=2)
 
 
 def frame_strip(clips: Clips, titles: Sequence[str] | None = None, frames: int = 6) -> Figure:
@@ -53,18 +55,18 @@ def frame_strip(clips: Clips, titles: Sequence[str] | None = None, frames: int =
 
     Wrong shapes, or not one title a clip, are a `ParameterError`.
     """
-    videos = _frames(clips, titles)
-    shown = np.linspace(0, len(videos[0]) - 1, min(frames, len(videos[0]))).round().astype(int)
-    height, width = videos[0].shape[1:3]
+    _check(clips, titles)
+    length, height, width = clips[0].shape[1:]
+    shown = np.linspace(0, length - 1, min(frames, length)).round().astype(int)
     side = 1.25  # inches of a frame's width
     row = side * height / width + (0.25 if titles else 0.06)
-    fig, axes = plt.subplots(
-        len(videos), 1, figsize=(side * len(shown) + 0.1, row * len(videos) + 0.3), squeeze=False, layout="constrained"
-    )
+    size = (side * len(shown) + 0.1, row * len(clips) + 0.3)
+    fig, axes = plt.subplots(len(clips), 1, figsize=size, squeeze=False, layout="constrained")
     gap = max(1, width // 32)
-    for index, (axis, video) in enumerate(zip(axes[:, 0], videos, strict=True)):
-        picture = np.concatenate([np.pad(video[t], ((0, 0), (0, gap), (0, 0)), constant_values=255) for t in shown], 1)
-        axis.imshow(picture[:, :-gap], interpolation="nearest" if width < 1.25 * DPI else "antialiased")
+    for index, (axis, clip) in enumerate(zip(axes[:, 0], clips, strict=True)):
+        padded = np.pad(clip_to_frames(clip)[shown], ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+        picture = np.concatenate(padded, 1)[:, :-gap]
+        axis.imshow(picture, interpolation="nearest" if width < 1.25 * DPI else "antialiased")
         axis.set(yticks=[], xticks=[])
         axis.grid(False)
         axis.spines[:].set_visible(False)
@@ -81,16 +83,14 @@ def player(clips: Clips, titles: Sequence[str] | None = None) -> HTML:
     The videos lie inside the output, under 150 kB: quality gives way where many are shown. Wrong shapes, not one title
     a clip, or too many clips to embed are a `ParameterError`.
     """
-    videos = _frames(clips, titles)
-    rows = [videos[i : i + _COLUMNS] for i in range(0, len(videos), _COLUMNS)]
-    encoded = _encode_within_limit([_tile(row, _COLUMNS) for row in rows])
-    width = round(_HEIGHT * videos[0].shape[2] / videos[0].shape[1])
+    _check(clips, titles)
+    width = round(_HEIGHT * clips[0].shape[3] / clips[0].shape[2])
+    style = f"width:{width}px;font-size:12px;line-height:1.25;overflow-wrap:anywhere"
+    rows = [slice(i, min(i + _COLUMNS, len(clips))) for i in range(0, len(clips), _COLUMNS)]
     parts = []
-    for index, (row, data) in enumerate(zip(rows, encoded, strict=True)):
-        own = titles[index * _COLUMNS : index * _COLUMNS + len(row)] if titles else []
-        style = f"width:{width}px;font-size:12px;line-height:1.25;overflow-wrap:anywhere"
-        captions = "".join(f'<div style="{style}">{html.escape(title)}</div>' for title in own)
-        total = len(row) * width + (len(row) - 1) * _GAP
+    for row, data in zip(rows, _encode_within_limit([tile(clips[row]) for row in rows]), strict=True):
+        captions = "".join(f'<div style="{style}">{html.escape(title)}</div>' for title in (titles or ())[row])
+        total = (row.stop - row.start) * (width + _GAP) - _GAP
         parts.append(
             f'<div style="margin:4px 0;width:{total}px"><video autoplay loop muted playsinline controls '
             f'width="{total}" src="data:video/mp4;base64,{data}"></video>'
@@ -99,53 +99,42 @@ def player(clips: Clips, titles: Sequence[str] | None = None) -> HTML:
     return HTML("".join(parts))
 
 
-def save_mp4(path: Path, clip: Clips) -> Path:
-    """Write one clip (3, T, H, W), or several tiled side by side, as H.264."""
-    return write_video(path, tile(_several(clip)), fps=FPS, crf=18)
-
-
-def save_webp(path: Path, clip: Clips) -> Path:
-    """Write one clip (3, T, H, W), or several tiled side by side, as a looping animated WebP.
-
-    Code hosts and browsers show it as an image, as they do GIF. On our clips it takes a sixth of the bytes of a GIF
-    with 128 colours and has a PSNR 3 to 7 dB higher.
-    """
-    first, *others = map(Image.fromarray, tile(_several(clip)))
-    settings = {"duration": round(1000 / FPS), "loop": 0, "quality": 75, "method": 4}
-    first.save(path, format="WEBP", save_all=True, append_images=others, **settings)
-    return path
-
-
-def _encode_within_limit(rows: list[np.ndarray]) -> list[str]:
-    """Base64 mp4 of each row, at the best quality whose total fits."""
-    sizes = []
-    for crf in (23, 26, 29, 32, 36, 40):
-        encoded = [base64.b64encode(_mp4_bytes(row, crf)).decode() for row in rows]
-        sizes.append(sum(map(len, encoded)))
-        if sizes[-1] <= EMBED_LIMIT:
-            return encoded
-    raise ParameterError(
-        f"these clips take {sizes[-1] / 1000:.0f} kB embedded, more than {EMBED_LIMIT / 1000:.0f} kB even at low "
-        "quality; show fewer or smaller ones"
-    )
-
-
-def _mp4_bytes(frames: np.ndarray, crf: int) -> bytes:
-    """Frames uint8 (T, H, W, 3) as the bytes of an H.264 file."""
+def mp4_bytes(frames: np.ndarray, crf: int) -> bytes:
+    """Frames uint8 (T, H, W, 3) as H.264."""
     with tempfile.TemporaryDirectory() as folder:
         return write_video(Path(folder) / "clip.mp4", frames, fps=FPS, crf=crf).read_bytes()
 
 
-def _several(clip: Clips) -> Clips:
-    return clip[None] if isinstance(clip, Tensor) and clip.ndim == 4 else clip
+def webp_bytes(frames: np.ndarray) -> bytes:
+    """Frames uint8 (T, H, W, 3) as a looping animated WebP.
+
+    Code hosts and browsers show it as an image, as they do GIF. On our clips it takes a sixth of the bytes of a GIF
+    with 128 colours and has a PSNR 3 to 7 dB higher.
+    """
+    buffer, (first, *others) = io.BytesIO(), map(Image.fromarray, frames)
+    settings = {"duration": round(1000 / FPS), "loop": 0, "quality": 75, "method": 4}
+    first.save(buffer, format="WEBP", save_all=True, append_images=others, **settings)
+    return buffer.getvalue()
 
 
-def _frames(clips: Clips, titles: Sequence[str] | None = None) -> list[np.ndarray]:
-    """Frames (T, H, W, 3) of each clip; refuses wrong shapes, and titles that are not one a clip."""
+def _encode_within_limit(rows: list[np.ndarray]) -> list[str]:
+    """Base64 mp4 of each row, at the best quality whose total fits."""
+    for crf in (23, 26, 29, 32, 36, 40):
+        encoded = [base64.b64encode(mp4_bytes(row, crf)).decode() for row in rows]
+        size = sum(map(len, encoded))
+        if size <= EMBED_LIMIT:
+            return encoded
+    raise ParameterError(
+        f"these clips take {size / 1000:.0f} kB embedded, more than {EMBED_LIMIT / 1000:.0f} kB even at low "
+        "quality; show fewer or smaller ones"
+    )
+
+
+def _check(clips: Clips, titles: Sequence[str] | None = None) -> None:
+    """Refuses wrong shapes, and titles that are not one a clip."""
     shapes = {tuple(clip.shape) for clip in clips}
     if len(shapes) != 1 or len(next(iter(shapes))) != 4:
         got = tuple(clips.shape) if isinstance(clips, Tensor) else sorted(shapes)
         raise ParameterError(f"expected clips of shape (N, 3, T, H, W), all alike and at least one, got {got}")
     if titles is not None and (isinstance(titles, str) or len(titles) != len(clips)):
         raise ParameterError(f"expected {len(clips)} titles, one a clip, got {titles!r}")
-    return [clip_to_frames(clip) for clip in clips]

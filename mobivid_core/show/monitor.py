@@ -1,10 +1,6 @@
-"""A plot of the training loss that is redrawn while training goes on.
+"""A plot of the training loss that is redrawn while training goes on: `train(..., on_log=LossPlot())`.
 
-    plot = LossPlot()
-    train(..., on_log=plot)
-    plot.figure()        # the static twin, for a report
-
-Outside notebooks nothing is shown; `figure` works there too.
+Outside notebooks nothing is shown; `figure`, the static twin, works there too.
 """
 
 from __future__ import annotations
@@ -25,19 +21,14 @@ class LossPlot:
         self._every_s, self._drawn, self._handle = every_s, 0.0, None
 
     def __call__(self, row: dict[str, float]) -> None:
-        """Take a row of the log, and draw if it is time."""
-        self.rows.append(row)
-        if time.perf_counter() - self._drawn >= self._every_s:
-            self.show()
-
-    def show(self) -> None:
-        """Draw now, in place of the last drawing; call it once at the end for the last rows."""
+        """Take a row of the log, and if it is time, draw in place of the last drawing."""
         from IPython import get_ipython
         from IPython.display import display
 
-        self._drawn = time.perf_counter()
-        if get_ipython() is None or not self.rows:
+        self.rows.append(row)
+        if get_ipython() is None or time.perf_counter() - self._drawn < self._every_s:
             return
+        self._drawn = time.perf_counter()
         if self._handle is None:
             self._handle = display(self.figure(), display_id=True)
         else:
@@ -47,9 +38,9 @@ class LossPlot:
         """Loss and its running mean against the step."""
         figure = Figure(figsize=(7.0, 3.0), layout="constrained")
         axes = figure.subplots()
-        steps, losses = [r["step"] for r in self.rows], [r["loss"] for r in self.rows]
-        axes.plot(steps, losses, color=PALETTE["sky"], linewidth=0.8, label="each logged step")
-        axes.plot(steps, pd.Series(losses).ewm(alpha=0.1).mean(), color=PALETTE["blue"], label="running mean")
+        log = pd.DataFrame(self.rows)
+        axes.plot(log["step"], log["loss"], color=PALETTE["sky"], linewidth=0.8, label="each logged step")
+        axes.plot(log["step"], log["loss"].ewm(alpha=0.1).mean(), color=PALETTE["blue"], label="running mean")
         axes.set(title="training loss", xlabel="step", ylabel="loss")
         axes.legend(frameon=False)
         return figure

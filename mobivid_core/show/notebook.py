@@ -12,11 +12,14 @@ import random
 from dataclasses import dataclass
 from importlib.metadata import version
 
+import numpy as np
+
 from mobivid_core.errors import MobiVidError, ParameterError
 from mobivid_core.memory import keep_memory_low
 from mobivid_core.paths import notebooks_dir
 from mobivid_core.profiles import Profile, get_profile
 from mobivid_core.show.results import Results
+from mobivid_core.show.style import use_style
 
 _MAX_SEED = 2**32 - 1  # numpy's limit
 
@@ -25,9 +28,7 @@ _MAX_SEED = 2**32 - 1  # numpy's limit
 class Context:
     """What a notebook works with."""
 
-    name: str  # stem of its file name
     profile: Profile  # sizes and budgets
-    seed: int  # of every generator
     device: str  # torch device, "cpu" or "cuda"
     threads: int  # that torch uses; results are bit-identical at a fixed number
     results: Results  # registers tables, figures and headline numbers
@@ -44,32 +45,21 @@ def thread_count() -> int:
     return int(asked)
 
 
-def _profile_of(profile: object, seed: object) -> Profile:
-    """The profile, once both parameters that every notebook has are checked."""
+def start(name: str, profile: str, seed: int) -> Context:
+    """Check the parameters, set seeds, threads and style, and print what runs here; `name` is the file's stem.
+
+    A wrong type or range is a `ParameterError`, an unknown profile a `ProfileError`, a missing GPU a `MobiVidError`.
+    """
     if not isinstance(profile, str):
         raise ParameterError(f"PROFILE must be text such as 'laptop', got {profile!r} ({type(profile).__name__})")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _MAX_SEED:
         raise ParameterError(f"SEED must be a whole number from 0 to {_MAX_SEED}, got {seed!r} ({type(seed).__name__})")
-    return get_profile(profile)
-
-
-def start(name: str, profile: str, seed: int) -> Context:
-    """Check the parameters, set seeds, threads and style, and print what runs here; `name` is the file's stem.
-
-    Raises:
-        ParameterError: A parameter of the wrong type or range.
-        ProfileError: Unknown profile.
-        MobiVidError: The profile needs a device that is not there.
-    """
-    sizes = _profile_of(profile, seed)
+    sizes = get_profile(profile)
     # Before transformers is imported anywhere: every weight is local, nothing is fetched.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-    import numpy as np
     import torch
-
-    from mobivid_core.show.style import use_style
 
     if sizes.device == "cuda" and not torch.cuda.is_available():
         raise MobiVidError(
@@ -83,11 +73,6 @@ def start(name: str, profile: str, seed: int) -> Context:
     torch.manual_seed(seed)
     use_style()
     keep_memory_low()
-    _announce(name, sizes, seed, threads)
-    return Context(name, sizes, seed, sizes.device, threads, Results(notebook=name, profile=sizes.name))
-
-
-def _announce(name: str, sizes: Profile, seed: int, threads: int) -> None:
     libraries = "  ".join(f"{package} {version(package)}" for package in ("torch", "diffusers", "numpy"))
     print(f"{name}  profile {sizes.name}  seed {seed}  device {sizes.device}  threads {threads}")
     print(f"python {platform.python_version()}  {libraries}  {platform.system()} {platform.machine()}")
@@ -95,3 +80,4 @@ def _announce(name: str, sizes: Profile, seed: int, threads: int) -> None:
         print(f"profile {sizes.name!r} only proves that the code runs: its numbers are meaningless")
     if not (notebooks_dir() / f"{name}.ipynb").is_file():
         print(f"note: there is no notebooks/{name}.ipynb; results are registered under that name all the same")
+    return Context(sizes, sizes.device, threads, Results(notebook=name, profile=sizes.name))

@@ -70,18 +70,17 @@ def tiles(sweeps: Mapping[str, Sequence[TileTiming]]) -> tuple[FigureResult, Int
         for kind, sweep in sweeps.items() for r in sweep
     ])  # fmt: skip
     fig, (time, memory) = plt.subplots(1, 2, figsize=(7.5, 3.2))
-    counts = [r.tiles for r in timings]
-    time.plot(counts, [1e3 * r.seconds for r in timings], "o-", label="median")
-    time.plot(counts, [1e3 * min(r.repeats) for r in timings], "o--", color=PALETTE["sky"], label="fastest")
+    cpu = data[data["device"] == "cpu"].set_index("tiles")
+    time.plot(1e3 * cpu["seconds"], "o-", label="median")
+    time.plot(1e3 * cpu["fastest"], "o--", color=PALETTE["sky"], label="fastest")
     time.set(ylabel="time of one FFN (ms)")
-    memory.plot(counts, [r.peak_mib for r in timings], "s-", color=PALETTE["vermillion"], label="peak (measured)")
-    hidden = [r.hidden_mib for r in timings]
-    memory.plot(counts, hidden, "s--", color=PALETTE["orange"], label="hidden activation (derived)")
+    memory.plot(cpu["peak_mib"], "s-", color=PALETTE["vermillion"], label="peak (measured)")
+    memory.plot(cpu["hidden_mib"], "s--", color=PALETTE["orange"], label="hidden activation (derived)")
     memory.set(ylabel="MiB")
     for ax in (time, memory):
         ax.set_ylim(0, 1.15 * ax.get_ylim()[1])
         ax.set_xscale("log", base=2)
-        ax.set_xticks(counts, [str(t) for t in counts])
+        ax.set_xticks(cpu.index, cpu.index)
         ax.set_xlabel("tiles over the hidden axis")
         ax.legend()
     return FigureResult(fig, finding, data=data), gain

@@ -52,12 +52,10 @@ def calibration() -> FigureResult:
     )
     columns = ["chip", "workload", "iterations_per_s", "fp16_tflops", "efficiency", "evidence"]
     fig, ax = plt.subplots(figsize=(7, 3.2))
-    chips = list(dict.fromkeys(rows["chip"]))
     for (workload, part), marker in zip(rows.groupby("workload", sort=False), "os^v", strict=False):
-        ax.plot([chips.index(c) for c in part["chip"]], 100 * part["efficiency"], marker, markersize=8, label=workload)
+        ax.plot(part["chip"], 100 * part["efficiency"], marker, markersize=8, label=workload)
     ax.axhspan(100 * low, 100 * high, color=PALETTE["sky"], alpha=0.2, label="80 % interval for one more")
     ax.axhline(100 * fit.typical, color=PALETTE["black"], linewidth=1, label="typical")
-    ax.set_xticks(range(len(chips)), chips)
     ax.set(ylabel="share of the nominal peak (%)", ylim=(0, None))
     ax.legend(ncols=2, loc="lower center")
     return FigureResult(fig, finding, "derived", data=rows[columns])
@@ -66,7 +64,6 @@ def calibration() -> FigureResult:
 def left_out(table: pd.DataFrame) -> TableResult:
     """`efficiency.left_out_errors`: what the model misses when a chip, a workload or the transformer is left out."""
     line = table.set_index("left out")
-    inside = table.columns[-1]
     chip, workload = line.loc["each chip in turn"], line.loc["each workload in turn"]
     held = anchors.leave_one_out("workload").set_index("chip").loc["A18 Pro"]
     why = "" if held["covers"] else ": two kinds of image U-Net do not say how slow a transformer may be"
@@ -74,7 +71,7 @@ def left_out(table: pd.DataFrame) -> TableResult:
     finding = (
         f"Median error {100 * chip['median error']:.0f} % with each chip left out ({chip['n']:.0f} chips), "
         f"{100 * workload['median error']:.0f} % with each workload ({workload['n']:.0f}), "
-        f"{100 * workload[inside]:.0f} % of the anchors inside. Fitted on the two U-Nets alone, the interval "
+        f"{100 * workload.iloc[-1]:.0f} % of the anchors inside. Fitted on the two U-Nets alone, the interval "
         f"{100 * held['low']:.1f} to {100 * held['high']:.1f} % {verb} the transformer's "
         f"{100 * held['efficiency']:.1f} %{why}."
     )
@@ -166,18 +163,19 @@ def table_one(
     work = {name: [stage_of("transformer", c, many)] for name, c in (("Wan2.1", wan), ("LTX", ltx))}
     work["Ours-Server"] = clip_stages(SERVER, grid, text_tokens=77, steps=steps[0], guidance=True)
     work["Ours-Mobile"] = clip_stages(MOBILE, grid, text_tokens=77, steps=steps[1])
-    rows = [("Wan2.1", "assumed", wan.params, many), ("LTX", "assumed", ltx.params, many),
-            ("Ours-Server", "derived", dit_params(SERVER)["total"], many),
-            ("Ours-Mobile", "derived", dit_params(MOBILE)["total"], steps[1])]  # fmt: skip
+    # name, evidence of its sizes, parameters, passes; then the claims of its parameters and of its speed
+    models = [
+        ("Wan2.1", "assumed", wan.params, many, "C07", "A100", "C09"),
+        ("LTX", "assumed", ltx.params, many, "C10", "A100", "C12"),
+        ("Ours-Server", "derived", dit_params(SERVER)["total"], many, "C04", "A100", "C06"),
+        ("Ours-Mobile", "derived", dit_params(MOBILE)["total"], steps[1], "C13", "iPhone", "C01"),
+    ]
     known = {
-        name: {"params (B)": claim_value(params), column: claim_value(rate)}
-        for name, params, column, rate in (
-            ("Wan2.1", "C07", "A100 frames/s", "C09"), ("LTX", "C10", "A100 frames/s", "C12"),
-            ("Ours-Server", "C04", "A100 frames/s", "C06"), ("Ours-Mobile", "C13", "iPhone frames/s", "C01"),
-        )
-    }  # fmt: skip
+        name: {"params (B)": claim_value(params), f"{device} frames/s": claim_value(rate)}
+        for name, *_, params, device, rate in models
+    }
     table = predictions.table_one(
-        rows, work, frames=frames, published=known, decoder_tflop=decoder, efficiency=fit,
+        [model[:4] for model in models], work, frames=frames, published=known, decoder_tflop=decoder, efficiency=fit,
         gpu=find_device("A100", "GPU"), gpu_efficiency=server_share, phone=find_device("A18 Pro"),
     )  # fmt: skip
     predicted = table.set_index("model")["A100 predicted"]
@@ -201,11 +199,8 @@ def stages_of_devices(stages: Sequence[Stage], decoder: LayerCount, fit: Efficie
 
 def surface(phone: Device, fit: Efficiency, decoder_tflop_per_token: float) -> TableResult:
     """Frames/s over clip sizes and steps: the static twin of the sliders."""
-    sizes = {
-        (w, h, n): latent_grid(n, h, w)
-        for w, h, n in ((512, 384, 49), (768, 512, 49), (512, 384, 121), (1280, 704, 121))
-    }
-    grids = {f"{n} x {w} x {h}": (grid, n) for (w, h, n), grid in sizes.items()}
+    sizes = ((49, 512, 384), (49, 768, 512), (121, 512, 384), (121, 1280, 704))
+    grids = {f"{n} x {w} x {h}": (latent_grid(n, h, w), n) for n, w, h in sizes}
     table = predictions.speed_surface(
         MOBILE, phone, fit.typical, grids=grids, steps=(1, 2, 4, 8, 40), decoder_tflop_per_token=decoder_tflop_per_token
     )

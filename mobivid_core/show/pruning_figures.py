@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from mobivid_core.prune.plan import PruningPlan
-from mobivid_core.sensitivity.scores import Scores
+from mobivid_core.sensitivity.scores import Scores, unit_widths
 from mobivid_core.show.style import FIGURE_SIZE, PALETTE
 
 #: Kinds of units and their titles.
@@ -19,6 +20,8 @@ GROUPS = (
     ("blocks", "block"), ("self_heads", "self-attention heads"), ("cross_heads", "cross-attention heads"),
     ("ffn", "FFN slices"),
 )  # fmt: skip
+#: Colour of each kind of width.
+WIDTH_COLOURS = {"self_heads": PALETTE["sky"], "cross_heads": PALETTE["orange"], "ffn": PALETTE["green"]}
 #: Arms of the curve: label and colour.
 _LINES = {
     "any level, one queue": ("any level, one queue", "blue"),
@@ -33,16 +36,23 @@ _LINES = {
 
 def unit_frame(scores: Scores) -> pd.DataFrame:
     """One row a unit: block, kind, unit, score."""
-    rows = [{"block": b, "kind": "blocks", "unit": 0, "score": float(s)} for b, s in enumerate(scores.blocks)]
-    for kind, _ in GROUPS[1:]:
-        for b, values in enumerate(getattr(scores, kind)):
-            rows += [{"block": b, "kind": kind, "unit": u, "score": float(s)} for u, s in enumerate(values)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"block": b, "kind": kind, "unit": u, "score": float(s)}
+        for kind, _ in GROUPS
+        for b, values in enumerate(_by_block(scores, kind))
+        for u, s in enumerate(values)
+    )
+
+
+def _by_block(scores: Scores, kind: str) -> Sequence[np.ndarray]:
+    """Scores of the units of one kind, an array a block."""
+    return scores.blocks[:, None] if kind == "blocks" else getattr(scores, kind)
 
 
 def heat_map(scores: Scores, label: str) -> Figure:
     """Blocks (rows) x units (columns, FFN in slices), one panel a level, one logarithmic colour scale named `label`."""
-    grids = [_grid(scores.blocks[:, None] if kind == "blocks" else getattr(scores, kind)) for kind, _ in GROUPS]
+    # blocks of fewer units are filled up with nan
+    grids = [np.array([*zip_longest(*_by_block(scores, kind), fillvalue=np.nan)]).T for kind, _ in GROUPS]
     values = np.concatenate([g[np.isfinite(g)] for g in grids])
     low, high = np.quantile(values[values > 0], 0.02), values.max()
     norm = LogNorm(low, high)
@@ -57,27 +67,16 @@ def heat_map(scores: Scores, label: str) -> Figure:
     return fig
 
 
-def _grid(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of unequal length as one array, nan where there is no unit."""
-    grid = np.full((len(rows), max(1, max(len(r) for r in rows))), np.nan)
-    for i, row in enumerate(rows):
-        grid[i, : len(row)] = row
-    return grid
-
-
 def kept_widths(plans: dict[str, PruningPlan]) -> Figure:
     """Share of heads and neurons kept in every block, one panel a plan."""
     size = (FIGURE_SIZE[0], 1.7 * len(plans) + 0.6)
     fig, axes = plt.subplots(len(plans), 1, figsize=size, sharex=True, squeeze=False)
     for ax, (name, plan) in zip(axes[:, 0], plans.items(), strict=True):
-        source = plan.source
-        widths = {"self_heads": source.self_heads, "cross_heads": source.cross_heads, "ffn": source.ffn_widths}
-        for k, (kind, colour) in enumerate(zip(widths, ("sky", "orange", "green"), strict=True)):
-            units = zip(plan.keep_blocks, getattr(plan, kind), strict=True)
-            kept = [len(own) / widths[kind][b] for b, own in units]
-            ax.bar(np.array(plan.keep_blocks) + 0.27 * (k - 1), kept, 0.25, color=PALETTE[colour], label=kind)
+        for k, (kind, widths) in enumerate(unit_widths(plan.source).items()):
+            kept = [len(own) / widths[b] for b, own in zip(plan.keep_blocks, getattr(plan, kind), strict=True)]
+            ax.bar(np.array(plan.keep_blocks) + 0.27 * (k - 1), kept, 0.25, color=WIDTH_COLOURS[kind], label=kind)
         ax.set(title=f"{name}: {plan.parameters / 1e6:.2f} M parameters", ylabel="share kept", ylim=(0, 1.05))
-        ax.set_xticks(range(source.blocks))
+        ax.set_xticks(range(plan.source.blocks))
     axes[-1, 0].set_xlabel("block of the teacher (no bars: removed)")
     axes[0, 0].legend(ncols=3, loc="upper right")
     return fig

@@ -40,13 +40,11 @@ def floors_table(server: DiTConfig, mobile: DiTConfig) -> TableResult:
     """What each level alone could reach at the paper's size."""
     cut = cut_table(server, mobile)
     floors = cut.set_index("levels")["floor, B"]
-    return TableResult(
-        cut,
+    finding = (
         f"No width level alone reaches the mobile size: without any head {floors['heads']:.3f} B are left, without any "
-        f"FFN neuron {floors['ffn']:.3f} B. Only blocks alone, or levels together, get there.",
-        "derived",
-        "Table 4, R1.2",
+        f"FFN neuron {floors['ffn']:.3f} B. Only blocks alone, or levels together, get there."
     )
+    return TableResult(cut, finding, "derived", "Table 4, R1.2")
 
 
 def block_order(history: Sequence[tuple[int, float]], exact: Scores) -> TableResult:
@@ -55,20 +53,17 @@ def block_order(history: Sequence[tuple[int, float]], exact: Scores) -> TableRes
     order["rise"] = order["KD loss after"].diff().fillna(order["KD loss after"])
     order["score alone"] = exact.blocks[order["removed block"]]
     last = order.iloc[-1]
-    return TableResult(
-        order,
+    finding = (
         f"The last removed block adds {last['rise'] / last['score alone']:.1f} times the damage that it does alone: "
-        "block damages interact, so they are measured again after every removal.",
+        "block damages interact, so they are measured again after every removal."
     )
+    return TableResult(order, finding)
 
 
 def currencies_table(
     teacher: MobiVidTransformer3DModel, scores: Scores, prices: Mapping[str, LinearCost], held_out: Reference
 ) -> TableResult:
-    """The same scores and shares of a budget in several currencies: what goes, and the KD loss right after the cut.
-
-    "parameters" and "phone seconds (predicted)" are among the `prices` of units.
-    """
+    """The same scores and shares of a budget in several currencies: what goes, and the KD loss right after the cut."""
     rows = []
     for share in (0.8, 0.65, 0.5):
         for name, cost in prices.items():
@@ -81,13 +76,13 @@ def currencies_table(
     table = pd.DataFrame(rows)
     half = table[table["share"] == 0.5].set_index("budget in")
     seconds, parameters = half.loc["phone seconds (predicted)"], half.loc["parameters"]
-    return TableResult(
-        table,
+    finding = (
         f"At half of the predicted phone seconds {seconds['parameters left']:.2f} of the parameters are left, and "
         f"{seconds['blocks']} blocks; at half of the parameters "
         f"{parameters['phone seconds (predicted) left']:.2f} of the seconds, and {parameters['blocks']} blocks. KD "
-        "losses are those right after the cut.",
+        "losses are those right after the cut."
     )
+    return TableResult(table, finding)
 
 
 def ratios_table(plan: PruningPlan, flops: float, seconds: Interval, paper_parameters: float) -> TableResult:
@@ -118,14 +113,9 @@ def comparison_arms(
 ) -> list[Arm]:  # fmt: skip
     """The arms of notebook 04: at the paper's size, then at a milder one, where every level can exist, and halfway.
 
-    Args:
-        plans: Further arms at the paper's size; `PAPERS_CUT` among them.
-        scores: Damage of heads and neurons.
-        queue: Damage of all units, for one queue.
-        fisher: The data's own criterion.
-        removals: (block, KD loss after) in the order of removal, down to the paper's size by blocks alone.
-        mild: The milder budget in parameters.
-        seed: Of the random arms.
+    `plans` are further arms at the paper's size, `PAPERS_CUT` among them. `scores` are the damage of heads and neurons,
+    `queue` that of all units, `fisher` the data's own criterion; `removals` (block, KD loss after) are in the order of
+    removal, down to the paper's size by blocks alone; `mild` is the milder budget in parameters.
     """
     cut = plans[PAPERS_CUT]
     sizes, targets = cut.source, Targets(cut.sizes.blocks, cut.sizes.self_heads[0], cut.sizes.ffn_widths[0])
@@ -169,14 +159,13 @@ class ArmsCompared:
         """Every arm; `steps` of recovery each."""
         blocks, best = self.over(PAPERS_CUT, BLOCKS_ONLY), self.over(self.best, PAPERS_CUT)
         kept = self.by_name[self.best].arm.plan
-        return TableResult(
-            self.table,
+        finding = (
             f"At the paper's size and after {steps} equal steps, the tri-level cut's KD loss is {blocks.value:.2f} of "
             f"block-only's [{blocks.low:.2f}, {blocks.high:.2f}] ({blocks.kind}, {blocks.n} {blocks.over}; one seed of "
             f"recovery). The best arm of that size is '{self.best}', at {best.value:.2f} of the paper's cut; it keeps "
-            f"{len(kept.keep_blocks)} of {kept.source.blocks} blocks.",
-            paper_item="Table 4",
+            f"{len(kept.keep_blocks)} of {kept.source.blocks} blocks."
         )
+        return TableResult(self.table, finding, paper_item="Table 4")
 
     def curve(self) -> FigureResult:
         """KD loss over the parameters that are left, as lines over budgets where an arm exists at several."""
@@ -186,30 +175,26 @@ class ArmsCompared:
             for where, prefix in (("the milder size", "mild: "), ("halfway", "halfway: "), ("the paper's size", ""))
         }
         told = ", ".join(f"{ratio:.2f} at {where}" for where, ratio in ratios.items())
-        return FigureResult(
-            size_against_loss(self.table),
+        finding = (
             f"One queue over all three levels has this share of block-only's KD loss: {told}. At the paper's size "
-            f"'{self.best}' is lowest. Intervals are over held-out clips, not over seeds.",
-            data=self.table,
+            f"'{self.best}' is lowest. Intervals are over held-out clips, not over seeds."
         )
+        return FigureResult(size_against_loss(self.table), finding, data=self.table)
 
     def plan_or_repair(self) -> TableResult:
         """What the choice of units is worth, and what the refit is worth: they are two claims."""
-        loss = self.repairs.set_index(["refit", "plan"])
-        pairs = {
-            refit: [loss.loc[(refit, plan), "over ours"] for plan in (CHANCE, BLOCKS_ONLY)] for refit in ("no", "yes")
-        }
+        rows = self.repairs.set_index(["refit", "plan"])
+        over, loss = rows["over ours"], rows["KD recovered"]
         told = "; ".join(
-            f"{'with' if refit == 'yes' else 'without'} the refit random units have {chance:.2f} and block-only "
-            f"{blocks:.2f} times the loss of the chosen ones"
-            for refit, (chance, blocks) in pairs.items()
+            f"{word} the refit random units have {over[refit, CHANCE]:.2f} and block-only "
+            f"{over[refit, BLOCKS_ONLY]:.2f} times the loss of the chosen ones"
+            for word, refit in (("without", "no"), ("with", "yes"))
         )
-        repair = loss.loc[("yes", PAPERS_CUT), "KD recovered"] / loss.loc[("no", PAPERS_CUT), "KD recovered"]
-        return TableResult(
-            self.repairs,
-            f"KD loss after equal recovery: {told}. The refit alone takes the paper's cut to {repair:.2f} of its loss.",
-            paper_item="Table 4, R1.2",
+        repair = loss["yes", PAPERS_CUT] / loss["no", PAPERS_CUT]
+        finding = (
+            f"KD loss after equal recovery: {told}. The refit alone takes the paper's cut to {repair:.2f} of its loss."
         )
+        return TableResult(self.repairs, finding, paper_item="Table 4, R1.2")
 
 
 def levels_alone(
@@ -246,11 +231,11 @@ def levels_alone(
 def lessons_table(recoveries: pd.DataFrame, steps: int, clips: int) -> TableResult:
     """What the recovery should learn from; `recoveries` from `studies.ablation.recovery_ablation`."""
     best, worst = (recoveries.loc[pick(recoveries["KD recovered"])] for pick in (pd.Series.idxmin, pd.Series.idxmax))
-    return TableResult(
-        recoveries,
+    finding = (
         f"After {steps} equal steps on {clips} clips '{best['recovery']}' is lowest, at {best['KD recovered']:.3f}; "
-        f"the worst, '{worst['recovery']}', reaches {worst['KD recovered']:.3f}. Judged on real held-out clips.",
+        f"the worst, '{worst['recovery']}', reaches {worst['KD recovered']:.3f}. Judged on real held-out clips."
     )
+    return TableResult(recoveries, finding)
 
 
 def refit_figure(report: RefitReport, before: np.ndarray, after: np.ndarray) -> FigureResult:
@@ -264,9 +249,9 @@ def refit_figure(report: RefitReport, before: np.ndarray, after: np.ndarray) -> 
     ax.set(yscale="log", ylabel="relative error of the target", xlabel="layer, in order")
     ax.set(xticks=x[1::3], xticklabels=names)
     ax.legend()
-    return FigureResult(
-        fig,
+    finding = (
         f"The refit lowers the KD loss on {len(before)} held-out clips from {before.mean():.3f} to {after.mean():.3f}, "
-        "in one pass and without a gradient.",
-        data=pd.DataFrame({"layer": report.layers, "before": report.before, "after": report.after}),
+        "in one pass and without a gradient."
     )
+    data = pd.DataFrame({"layer": report.layers, "before": report.before, "after": report.after})
+    return FigureResult(fig, finding, data=data)

@@ -18,17 +18,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from mobivid_core.errors import ParameterError
 from mobivid_core.evidence import EVIDENCE
-from mobivid_core.files import disk_errors, read_json, replacing, sha256, write_bytes, write_json
+from mobivid_core.files import disk_errors, read_json, sha256, write_bytes, write_json
 from mobivid_core.measure.intervals import Interval
 from mobivid_core.paths import figures_dir, runs_dir
 from mobivid_core.profiles import get_profile
-from mobivid_core.show.cells import csv_text, number_text, rendered
-from mobivid_core.show.headlines import HEADLINE_COLUMNS, read_headlines, write_headlines
+from mobivid_core.show.headlines import HEADLINE_COLUMNS, number_text, read_headlines, write_headlines
 from mobivid_core.show.outcome import FigureResult, TableResult
+from mobivid_core.show.style import png_bytes, strip_bytes
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the runner and its subcommands import this module: what only notebooks need is imported late
     import pandas as pd
     import torch
     from matplotlib.figure import Figure
@@ -56,31 +58,20 @@ class Results:
     ) -> None:  # fmt: skip
         """Show a figure and write `<id>.png`, and `<id>.csv` if its data is given; the figure is closed.
 
-        Args:
-            result_id: Lower-case identifier, unique in the project; a literal.
-            fig: The figure; or a result that brings all that follows, explained there.
-
-        Raises:
-            ParameterError: A bad id, an unknown evidence class or no finding.
-            RunError: The files cannot be written.
+        `result_id` is a literal in lower case, unique in the project; a `FigureResult` brings all that follows. A bad
+        id, an unknown evidence class or no finding is a `ParameterError`, a file that cannot be written a `RunError`.
         """
-        import matplotlib.pyplot as plt
-        from IPython.display import Image, display
-
-        from mobivid_core.show.style import png_bytes
+        from IPython.display import Image
 
         result = fig if isinstance(fig, FigureResult) else FigureResult(fig, finding, evidence, paper_item, data)
         self._check(result_id, result.evidence, result.finding)
         if not self.profile.meaningful:
             result.fig.text(0.5, 0.5, f"{self.profile.name}: numbers are meaningless", ha="center", va="center",
                             rotation=20, fontsize=16, color="0.5", alpha=0.5, zorder=100)  # fmt: skip
-        image = png_bytes(result.fig)
-        plt.close(result.fig)
-        files = [self._write(f"{result_id}.png", image)]
+        files = {"png": png_bytes(result.fig)}
         if result.data is not None:
-            files.append(self._write(f"{result_id}.csv", csv_text(result.data).encode()))
-        display(Image(data=image, alt=result.finding))
-        self._register("figure", result_id, result, files)
+            files["csv"] = _csv(_with_named_index(result.data))
+        self._register("figure", result_id, result, files, Image(data=files["png"], alt=result.finding))
 
     def table(
         self, result_id: str, frame: pd.DataFrame | TableResult, *, finding: str = "", evidence: str = "",
@@ -90,44 +81,32 @@ class Results:
 
         Arguments and errors are those of `figure`; where the evidence of rows differs, give them an `evidence` column.
         """
-        from IPython.display import display
-
         result = frame if isinstance(frame, TableResult) else TableResult(frame, finding, evidence, paper_item)
         self._check(result_id, result.evidence, result.finding)
-        files = [self._write(f"{result_id}.csv", csv_text(result.frame).encode())]
-        display(rendered(result.frame), raw=True)
-        self._register("table", result_id, result, files)
+        shown = _with_named_index(result.frame)
+        text = shown.map(cell_text)
+        # HTML without pandas' random ids, so that outputs are stable
+        html = text.to_html(index=False, escape=True, border=0, justify="left")
+        rendered = {"text/html": html, "text/plain": text.to_string(index=False)}
+        self._register("table", result_id, result, {"csv": _csv(shown)}, rendered)
 
     def media(
         self, result_id: str, clips: torch.Tensor, *, finding: str, evidence: str, titles: Sequence[str] | None = None,
         paper_item: str | None = None,
     ) -> None:  # fmt: skip
-        """Show clips (B, 3, T, H, W), with a title each, as a player with a static strip below; see `figure`.
-
-        Writes `<id>.mp4`, `.webp` (the first four clips) and `.jpg`.
-        """
-        import matplotlib.pyplot as plt
-        import torch
-        from IPython.display import Image, display
+        """Show clips (B, 3, T, H, W) as a player above a strip; write `<id>.mp4`, `.webp` (four of them) and `.jpg`."""
+        from IPython.display import Image
 
         from mobivid_core.show import media
-        from mobivid_core.show.style import strip_bytes
 
         self._check(result_id, evidence, finding)
         if clips.ndim != 5 or clips.shape[1] != 3:
             raise ParameterError(f"media {result_id!r} needs clips of shape (B, 3, T, H, W), got {tuple(clips.shape)}")
         strip = media.frame_strip(clips, titles=titles)
-        image = strip_bytes(strip)
-        plt.close(strip)
-        files = [self._write(f"{result_id}.jpg", image)]
-        for suffix, save, shown in (("mp4", media.save_mp4, len(clips)), ("webp", media.save_webp, IMAGE_CLIPS)):
-            path = self.folder / f"{result_id}.{suffix}"
-            with replacing(path) as temporary:
-                save(temporary, torch.cat(list(clips[:shown].detach().cpu()), dim=-1))  # side by side
-            files.append(path)
-        display(media.player(clips, titles=titles))
-        display(Image(data=image, format="jpeg", alt=finding))
-        self._register("media", result_id, FigureResult(strip, finding, evidence, paper_item), files)
+        whole, first = (media.side_by_side(part) for part in (clips, clips[:IMAGE_CLIPS]))
+        files = {"jpg": strip_bytes(strip), "mp4": media.mp4_bytes(whole, 18), "webp": media.webp_bytes(first)}
+        shown = media.player(clips, titles=titles), Image(data=files["jpg"], format="jpeg", alt=finding)
+        self._register("media", result_id, FigureResult(strip, finding, evidence, paper_item), files, *shown)
 
     def headline(
         self, result_id: str, value: float | Interval | None, unit: str = "", n: int | None = None,
@@ -161,7 +140,7 @@ class Results:
         path, new = self.folder / HEADLINES, [] if row is None else [row]
         with self._locked():
             write_headlines(path, [r for r in read_headlines(path) if r["id"] != result_id] + new)
-        self._note(result_id, "headline", {} if row is None else {result_id: "|".join(row.values())})
+            self._note(result_id, "headline", {} if row is None else {result_id: "|".join(row.values())})
 
     def forget_others(self, ids: set[str]) -> list[str]:
         """Drop this notebook's results, with their files, that are not among `ids`; returns the ids that went."""
@@ -186,19 +165,26 @@ class Results:
         if not finding.strip():
             raise ParameterError(f"{result_id!r} needs a finding: one sentence that says what it shows")
 
-    def _write(self, name: str, data: bytes) -> Path:
-        write_bytes(self.folder / name, data)
-        return self.folder / name
-
-    def _register(self, kind: str, result_id: str, result: TableResult | FigureResult, files: Sequence[Path]) -> None:
-        """Show the caption, and enter the result and its files in the manifest."""
+    def _register(
+        self, kind: str, result_id: str, result: TableResult | FigureResult, files: dict[str, bytes], *shown: object
+    ) -> None:
+        """Write the files, {suffix: content}, show the result with its caption, and enter it in the manifest."""
         from IPython.display import Markdown, display
 
+        if isinstance(result, FigureResult):
+            import matplotlib.pyplot as plt
+
+            plt.close(result.fig)
+        hashes = {}
+        for suffix, data in files.items():
+            write_bytes(path := self.folder / f"{result_id}.{suffix}", data)
+            hashes[path.name] = sha256(path)
+        for output in shown:
+            display(output, raw=isinstance(output, dict))
         word = "Clips" if kind == "media" else kind.title()
         beside = f", beside the paper's {result.paper_item}" if result.paper_item else ""
         stamp = "" if self.profile.meaningful else f" **({self.profile.name}: numbers are meaningless)**"
         display(Markdown(f"*{word} `{result_id}` ({result.evidence}{beside}).* {result.finding}{stamp}"))
-        hashes = {file.name: sha256(file) for file in files}
         entry = {
             "id": result_id, "kind": kind, "notebook": self.notebook, "evidence": result.evidence,
             "finding": result.finding, "paper_item": result.paper_item, "profile": self.profile.name,
@@ -211,30 +197,44 @@ class Results:
                 (self.folder / name).unlink(missing_ok=True)
             manifest[result_id] = entry
             write_json(self.folder / MANIFEST, manifest)
-        self._note(result_id, kind, hashes)
+            self._note(result_id, kind, hashes)
 
     def _note(self, result_id: str, kind: str, hashes: dict[str, str]) -> None:
         """Remember which run wrote this result; the runner reads it after the notebook has run."""
         path = registered_path(self.notebook, self.profile.name)
-        with self._locked():
-            noted = read_json(path, {})
-            noted[result_id] = {"run": self.run_id, "kind": kind, "content": hashes}
-            write_json(path, noted)
+        noted = read_json(path, {})
+        write_json(path, noted | {result_id: {"run": self.run_id, "kind": kind, "content": hashes}})
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Two notebooks may run at once: their read-change-write of one file must not interleave."""
-        from filelock import FileLock
-
         folder = runs_dir(self.profile.name)
-        lock = FileLock(folder / ".figures.lock")
         with disk_errors(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        try:
+            held = FileLock(folder / ".figures.lock").acquire()
+        with held:
             yield
-        finally:
-            lock.release()
+
+
+def cell_text(value: Any) -> str:
+    """Four significant digits, thousands separated, blanks blank."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        if value == 0 or 1e-3 <= abs(value) < 1e6:
+            text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+            return text.replace("-", "\N{MINUS SIGN}")
+        return f"{value:.3g}"
+    return str(value)
+
+
+def _with_named_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with its index as columns, where rows have names that a reader should see."""
+    return frame.reset_index() if any(name is not None for name in frame.index.names) else frame
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
 
 
 def registered_path(notebook: str, profile: str) -> Path:
@@ -247,10 +247,8 @@ def headlines(profile: str) -> pd.DataFrame:
     import pandas as pd
 
     path = figures_dir(get_profile(profile).name) / HEADLINES
-    if not path.is_file():
-        return pd.DataFrame(columns=list(HEADLINE_COLUMNS))
     # a file of an older version lacks a column that has been added since
-    return pd.read_csv(path).reindex(columns=list(HEADLINE_COLUMNS))
+    return (pd.read_csv(path) if path.is_file() else pd.DataFrame()).reindex(columns=list(HEADLINE_COLUMNS))
 
 
 def manifest(profile: str) -> dict[str, dict[str, Any]]:

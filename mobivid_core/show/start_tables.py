@@ -16,18 +16,14 @@ def main_claims() -> TableResult:
     """The paper's main claims with the evidence that the paper makes them; indexed by claim id."""
     page = published.claims().set_index("id").loc[list(MAIN_CLAIMS), ["claim", "value", "unit", "evidence"]]
     read = int((page["evidence"] == "paper").sum())
-    return TableResult(
-        page,
+    finding = (
         f"The paper's main claims; {read} of {len(page)} could be read in the paper's own text, the others reached us "
-        "through reviewers and notes.",
-        evidence="third-party",
+        "through reviewers and notes."
     )
+    return TableResult(page, finding, "third-party")
 
 
 def evidence_classes() -> TableResult:
     """What each evidence class means."""
-    return TableResult(
-        pd.DataFrame(MEANING.items(), columns=["class", "meaning"]),
-        f"{len(MEANING)} classes, from what this project measured itself to what it had to assume.",
-        evidence="assumed",
-    )
+    finding = f"{len(MEANING)} classes, from what this project measured itself to what it had to assume."
+    return TableResult(pd.DataFrame(MEANING.items(), columns=["class", "meaning"]), finding, "assumed")

@@ -46,35 +46,20 @@ PALETTE_ERROR = 0.25
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults for the notebook: palette, size, light grid, fixed hash salt.
+    """Set matplotlib's defaults for the notebook: palette, size, light grid.
 
     What a user's matplotlibrc says is undone first: the same figure is the same bytes on every machine.
     """
     import matplotlib as mpl
 
     mpl.rcdefaults()
-    mpl.rcParams.update(
-        {
-            "figure.figsize": FIGURE_SIZE,
-            "figure.dpi": DPI,
-            "savefig.dpi": DPI,
-            "figure.facecolor": "white",
-            "savefig.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "axes.prop_cycle": mpl.cycler(color=list(PALETTE.values())),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.alpha": 0.3,
-            "axes.titlesize": 11,
-            "axes.labelsize": 10,
-            "legend.frameon": False,
-            "legend.fontsize": 9,
-            "font.family": "DejaVu Sans",  # ships inside matplotlib: the same everywhere
-            "svg.hashsalt": "mobivid",
-        }
-    )
+    mpl.rc("figure", figsize=FIGURE_SIZE, dpi=DPI)
+    mpl.rc("figure.constrained_layout", use=True)
+    mpl.rc("axes", prop_cycle=mpl.cycler(color=list(PALETTE.values())), grid=True, axisbelow=True)
+    mpl.rc("axes", titlesize=11, labelsize=10)
+    mpl.rc("axes.spines", top=False, right=False)
+    mpl.rc("grid", alpha=0.3)
+    mpl.rc("legend", frameon=False, fontsize=9)
 
 
 def png_bytes(fig: Figure) -> bytes:
@@ -102,24 +87,21 @@ def strip_bytes(fig: Figure) -> bytes:
 def shrunk_jpeg(image: Image.Image, limit: int = STRIP_BYTES) -> bytes:
     """JPEG of at most `limit` bytes: quality gives way first, then the size, a tenth of the width at a time."""
     quality, scale, shown = 85, 1.0, image
-    while len(data := _jpeg(shown, quality)) > limit:
+    while True:
+        buffer = io.BytesIO()
+        # neither optimised nor progressive: Pillow would need a whole image's buffer, and noise overflows it
+        shown.save(buffer, format="jpeg", quality=quality, subsampling=0)
+        if buffer.tell() <= limit:
+            return buffer.getvalue()
         if quality > 75:
             quality -= 5
-            continue
-        scale *= 0.9
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        shown = image.resize(size, Image.Resampling.LANCZOS)
-    return data
+        else:
+            scale *= 0.9
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            shown = image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _rendered(fig: Figure) -> Image.Image:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return Image.open(buffer).convert("RGB")
-
-
-def _jpeg(image: Image.Image, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    # neither optimised nor progressive: Pillow would need a whole image's buffer, and noise overflows it
-    image.save(buffer, format="jpeg", quality=quality, subsampling=0)
-    return buffer.getvalue()

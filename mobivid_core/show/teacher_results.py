@@ -21,11 +21,6 @@ from mobivid_core.measure.trials import verdicts
 from mobivid_core.measure.trust import space_table
 from mobivid_core.show.outcome import FigureResult, TableResult
 
-#: Measures that stand beside MiniVBench's total.
-APART = ("all_together", *minivbench.READBACK, *minivbench.PIXELS, *minivbench.DISTANCES)
-#: Claims of the paper about the server model: size, VBench total, steps.
-PAPER = ("C04", "C05", "C23")
-
 
 def toy_flow(toy: LineMixture, steps: Sequence[int], seed: int, n: int = 4000) -> FigureResult:
     """Exact paths of the flow on a line, and what Euler makes of `n` noises in each of several numbers of steps."""
@@ -38,11 +33,9 @@ def toy_flow(toy: LineMixture, steps: Sequence[int], seed: int, n: int = 4000) -
     right.hist(toy.draw(n, seed), bins=bins, density=True, color="0.85", label="data", zorder=0)
     right.set(xlabel="x", title="Euler samples", ylim=(0, 1.6))
     right.legend()
-    return FigureResult(
-        fig,
-        "With the exact velocity, one step lands on the mean of the data; many steps recover both bumps.",
-        data=pd.DataFrame({"steps": list(samples), "spread": [own.std().item() for own in samples.values()]}),
-    )
+    finding = "With the exact velocity, one step lands on the mean of the data; many steps recover both bumps."
+    data = pd.DataFrame({"steps": list(samples), "spread": [own.std().item() for own in samples.values()]})
+    return FigureResult(fig, finding, data=data)
 
 
 def training_curve(log: pd.DataFrame, origin: str) -> FigureResult:
@@ -55,66 +48,61 @@ def training_curve(log: pd.DataFrame, origin: str) -> FigureResult:
     ax.legend()
     fall = smooth.iloc[0] - smooth
     early = fall[log["step"] <= log["step"].iloc[-1] / 10].max() / fall.iloc[-1]
-    return FigureResult(
-        fig,
+    finding = (
         f"The teacher's flow-matching loss falls from {smooth.iloc[0]:.2f} to {smooth.iloc[-1]:.2f}; {early:.0%} of "
-        "the fall happens in the first tenth of its steps.",
-        data=log,
+        "the fall happens in the first tenth of its steps."
     )
+    return FigureResult(fig, finding, data=log)
 
 
 def damage_figure(trials: pd.DataFrame) -> FigureResult:
     """Every measure under every known damage; from `measured_trials`."""
-    order = {name: list(dict.fromkeys(trials[name])) for name in ("damage", "measure")}
-    wide = trials.pivot(index="damage", columns="measure", values="in_noise").loc[order["damage"], order["measure"]]
+    wide = trials.set_index(["damage", "measure"])["in_noise"].unstack(sort=False)
     fig, ax = plt.subplots(figsize=(8, 4.6))
     ax.imshow(wide.to_numpy(float).clip(-10, 10), cmap="PuOr", vmin=-10, vmax=10, aspect="auto")
     for row in trials.itertuples():
-        x, y = order["measure"].index(row.measure), order["damage"].index(row.damage)
+        x, y = wide.columns.get_loc(row.measure), wide.index.get_loc(row.damage)
         text = f"{np.clip(row.in_noise, -99, 99):+.0f}" if abs(row.in_noise) >= 0.5 else ""
         ax.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if abs(row.in_noise) > 7 else "0.15")
         if row.expected:
-            style = "-" if row.seen == "True" else ":"
-            box = plt.Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, ec="0.1", lw=1.3, ls=style)
-            ax.add_patch(box)
+            look = {"fill": False, "ec": "0.1", "lw": 1.3, "ls": "-" if row.seen == "True" else ":"}
+            ax.add_patch(plt.Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, **look))
     ax.set_xticks(range(wide.shape[1]), [name.replace("_", " ") for name in wide], rotation=55, ha="right", fontsize=8)
     ax.set_yticks(range(wide.shape[0]), list(wide.index), fontsize=8)
     ax.grid(False)
-    return FigureResult(
-        fig,
+    finding = (
         "Change of each measure under each damage, in units of its own noise on intact clips. A frame marks a change "
-        "that was required: full where it was seen, dotted where it was missed.",
-        data=trials,
+        "that was required: full where it was seen, dotted where it was missed."
     )
+    return FigureResult(fig, finding, data=trials)
 
 
 def verdict_table(trials: pd.DataFrame) -> TableResult:
     """Which measures passed their trials, and what happens to the others; from `measured_trials`."""
     tested = verdicts(trials)
     lost = {v: ", ".join(tested.measure[tested.verdict == v]) or "none" for v in ("dropped", "marked")}
-    return TableResult(
-        tested,
+    finding = (
         f"{(tested.verdict == 'kept').sum()} of {len(tested)} measures moved whenever they should. Dropped from the "
-        f"averages: {lost['dropped']}; marked, because they count in no average: {lost['marked']}.",
+        f"averages: {lost['dropped']}; marked, because they count in no average: {lost['marked']}."
     )
+    return TableResult(tested, finding)
 
 
 def spaces_table(trials: pd.DataFrame, told: str) -> TableResult:
     """What the trials (`measured_trials`) say of each feature space; `told` names the one chosen for headlines."""
-    return TableResult(
-        space_table(trials), f"Bars and headlines use distances in {told}: this table decides, not a name."
-    )
+    finding = f"Bars and headlines use distances in {told}: this table decides, not a name."
+    return TableResult(space_table(trials), finding)
 
 
 def quality_table(rows: dict[str, Scores], dropped: Sequence[str]) -> TableResult:
     """MiniVBench of the row "teacher" between its reference rows; the averages leave out what was `dropped`."""
-    names = [*minivbench.QUALITY, *minivbench.SEMANTIC, "quality", "semantic", "total", *APART]
-    return TableResult(
-        minivbench.compare(rows, names, intervals_of="teacher"),
+    apart = ("all_together", *minivbench.READBACK, *minivbench.PIXELS, *minivbench.DISTANCES)  # beside the total
+    names = [*minivbench.QUALITY, *minivbench.SEMANTIC, "quality", "semantic", "total", *apart]
+    finding = (
         f"MiniVBench of the teacher and its reference rows on {rows['teacher'].n} test captions; dropped from the "
-        f"averages: {', '.join(dropped) or 'none'}.",
-        paper_item="Table 2",
+        f"averages: {', '.join(dropped) or 'none'}."
     )
+    return TableResult(minivbench.compare(rows, names, intervals_of="teacher"), finding, paper_item="Table 2")
 
 
 def semantic_figure(rows: dict[str, Scores]) -> FigureResult:
@@ -129,12 +117,11 @@ def semantic_figure(rows: dict[str, Scores]) -> FigureResult:
     ax.set_xticks(places + width * (len(rows) - 1) / 2, shown)
     ax.set(ylabel="share of clips right", ylim=(0, 1.3), yticks=np.linspace(0, 1, 6))
     ax.legend(ncols=2, loc="upper center")
-    return FigureResult(
-        fig,
+    finding = (
         f"All that the caption asks for is found in {teacher['all_together']:.0%} of the teacher's clips; the weakest "
-        f"attribute is {weakest} ({teacher[weakest]:.0%}). `pixels` and `flow` need no judge.",
-        data=minivbench.table(rows, shown),
+        f"attribute is {weakest} ({teacher[weakest]:.0%}). `pixels` and `flow` need no judge."
     )
+    return FigureResult(fig, finding, data=minivbench.table(rows, shown))
 
 
 def steps_figure(frame: pd.DataFrame, floor: float, space: Space, guidance: str) -> FigureResult:
@@ -158,12 +145,11 @@ def steps_figure(frame: pd.DataFrame, floor: float, space: Space, guidance: str)
     axes[0].set_ylim(-0.02, 1.05)
     axes[1].axhline(floor, ls="--", color="0.4", lw=1, label="VAE reconstructions")
     axes[1].legend(fontsize=8)
-    return FigureResult(
-        fig,
+    finding = (
         f"Guidance {guidance}, {frame['n'].iloc[0]} clips a point, distances in {space.title}. Fewest calls whose "
-        f"interval reaches the best share: {quick.solver} in {quick.steps} steps.",
-        data=frame,
+        f"interval reaches the best share: {quick.solver} in {quick.steps} steps."
     )
+    return FigureResult(fig, finding, data=frame)
 
 
 def guidance_figure(frame: pd.DataFrame, floor: float) -> FigureResult:
@@ -182,23 +168,22 @@ def guidance_figure(frame: pd.DataFrame, floor: float) -> FigureResult:
     left.legend()
     right.axhline(floor, ls="--", color="0.4", lw=1, label="VAE reconstructions")
     right.legend()
-    return FigureResult(
-        fig,
+    finding = (
         f"All attributes are right most often at guidance {correct.idxmax():g} ({correct.max():.0%}), and in "
-        f"{correct.loc[1]:.0%} without guidance: {first.solver} in {first.steps} steps, {first.n} clips a point.",
-        data=frame,
+        f"{correct.loc[1]:.0%} without guidance: {first.solver} in {first.steps} steps, {first.n} clips a point."
     )
+    return FigureResult(fig, finding, data=frame)
 
 
 def wordings_table(worded: pd.DataFrame) -> TableResult:
     """Accuracy on trained and on unseen phrasings; from `paraphrases`."""
     known = worded.trained == "yes"
     seen, unseen = worded[known].all_together.mean(), worded[~known].all_together.mean()
-    return TableResult(
-        worded,
+    finding = (
         f"The same {worded['n'].iloc[0]} captions and noises in {len(worded)} wordings: all attributes are right in "
-        f"{seen:.0%} with trained wordings and in {unseen:.0%} with unseen ones.",
+        f"{seen:.0%} with trained wordings and in {unseen:.0%} with unseen ones."
     )
+    return TableResult(worded, finding)
 
 
 def beyond_table(gap: Interval, wording_gap: Interval, diversity: Interval, clips: int, captions: int) -> TableResult:
@@ -208,11 +193,11 @@ def beyond_table(gap: Interval, wording_gap: Interval, diversity: Interval, clip
         ("trained minus unseen wordings, all together", *wording_gap, captions),
         ("diversity within a caption / real clips", *diversity, diversity.n),
     ]
-    return TableResult(
-        pd.DataFrame(rows, columns=["measure", "value", "low", "high", "n"]),
+    finding = (
         f"Held-out combinations cost {gap.value:+.2f} of accuracy, unseen wordings {wording_gap.value:+.2f}; clips "
-        f"of one caption vary {diversity.value:.2f} times as much as real ones.",
+        f"of one caption vary {diversity.value:.2f} times as much as real ones."
     )
+    return TableResult(pd.DataFrame(rows, columns=["measure", "value", "low", "high", "n"]), finding)
 
 
 def time_table(full: Evaluation, steps: int, plain: Evaluation, quick: Evaluation, few_steps: int) -> TableResult:
@@ -227,12 +212,12 @@ def time_table(full: Evaluation, steps: int, plain: Evaluation, quick: Evaluatio
         ("sampling, plain float32", plain.seconds_per_clip, plain.seconds_per_clip / few_steps),
         ("decoding", decoding, None),
     ]
-    return TableResult(
-        pd.DataFrame(rows, columns=["part", "seconds_per_clip", "per_step"]),
+    finding = (
         f"Sampling a clip takes {sampling / decoding:.0f} times as long as decoding it. Plain float32 takes "
         f"{plain.seconds_per_clip / quick.seconds_per_clip:.1f} times as long as this machine's fastest; the judge "
-        f"reads {agree:.0%} of {len(plain.labels)} clips' attributes alike.",
+        f"reads {agree:.0%} of {len(plain.labels)} clips' attributes alike."
     )
+    return TableResult(pd.DataFrame(rows, columns=["part", "seconds_per_clip", "per_step"]), finding)
 
 
 def teacher_bars(values: dict[str, Interval], clips: int, sampled: str, told: str) -> TableResult:
@@ -241,24 +226,20 @@ def teacher_bars(values: dict[str, Interval], clips: int, sampled: str, told: st
     `sampled` tells steps and guidance, `told` the space of distances.
     """
     bars = bars_table(values)
-    return TableResult(
-        bars,
+    finding = (
         f"{bars.verdict.str.startswith('met').sum()} of {len(TEACHER_BARS)} bars are met with {clips} clips, "
-        f"{sampled}; distances in {told}.",
+        f"{sampled}; distances in {told}."
     )
+    return TableResult(bars, finding)
 
 
 def paper_table(parameters: int, total: float, steps: int) -> TableResult:
     """The paper's server model beside the miniature: its parameters, MiniVBench total on [0, 1] and sampling steps."""
-    ours = [
-        f"{parameters / 1e6:.2f} M: a miniature, other scale",
-        f"MiniVBench {100 * total:.1f}: another benchmark, not comparable",
-        f"{steps} steps before distillation",
-    ]
-    rows = [published.claim(name)[["claim", "value", "unit", "evidence"]] for name in PAPER]
-    return TableResult(
-        pd.DataFrame(rows).assign(ours=ours),
-        "The paper's server model beside our miniature: only the number of steps is comparable.",
-        evidence="paper",
-        paper_item="Table 1",
-    )
+    ours = {
+        "C04": f"{parameters / 1e6:.2f} M: a miniature, other scale",
+        "C05": f"MiniVBench {100 * total:.1f}: another benchmark, not comparable",
+        "C23": f"{steps} steps before distillation",
+    }
+    rows = [published.claim(name)[["claim", "value", "unit", "evidence"]] for name in ours]
+    finding = "The paper's server model beside our miniature: only the number of steps is comparable."
+    return TableResult(pd.DataFrame(rows).assign(ours=ours), finding, "paper", "Table 1")

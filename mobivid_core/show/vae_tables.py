@@ -21,57 +21,50 @@ from mobivid_core.show.outcome import TableResult
 #: Rows of the quality table: our main VAE, and codecs trained side by side at one short budget.
 MAIN, PCA, SHORT = "main VAE", "PCA", "ours, same budget"
 LTX, LTX_PCA = "LTX-style, same steps (not comparable)", "LTX-style from PCA, same steps (not comparable)"
-TIME = "miniature denoiser, ms"
+#: Columns of several tables.
+TIME, FILM_PSNR = "miniature denoiser, ms", "film PSNR, dB"
 
 
 def cost_table(cost: pd.DataFrame) -> TableResult:
     """Tokens and FLOPs of the paper-scale denoiser at each ratio; from `denoiser_costs`."""
     first, last = cost.iloc[0], cost.iloc[-1]
     saved = first["server TFLOP per forward"] / last["server TFLOP per forward"]
-    return TableResult(
-        cost,
+    finding = (
         f"From {first.ratio} to {last.ratio} tokens fall {first.tokens / last.tokens:.1f} times and the cost of a "
-        f"forward pass {saved:.0f} times, because attention scores grow with the square of the tokens.",
-        evidence="derived",
-        paper_item="Table 3",
+        f"forward pass {saved:.0f} times, because attention scores grow with the square of the tokens."
     )
+    return TableResult(cost, finding, "derived", "Table 3")
 
 
 def published_table() -> TableResult:
     """Published ratios and channels of other VAEs; none was measured here."""
     known = vaes()
     known["pixel values per latent float"] = 3 * known.time * known.height * known.width / known.latent_channels
-    return TableResult(
-        known,
-        f"{(known.latent_channels == 16).sum()} of {len(known)} published VAEs use 16 channels; those at "
-        "8x32x32 use 128.",
-        evidence="third-party",
-    )
+    sixteen = (known.latent_channels == 16).sum()
+    finding = f"{sixteen} of {len(known)} published VAEs use 16 channels; those at 8x32x32 use 128."
+    return TableResult(known, finding, "third-party")
 
 
 def sweep_result(sweep: pd.DataFrame) -> TableResult:
     """Both ratio sweeps on held-out clips; from `sweep_table`."""
-    floats, channels = (sweep[sweep.sweep == name] for name in ("equal floats", "equal channels"))
-    spans = [own["film PSNR, dB"].max() - own["film PSNR, dB"].min() for own in (floats, channels)]
-    best = floats.loc[floats["film PSNR, dB"].idxmax(), "ratio"]
-    return TableResult(
-        sweep,
-        f"At equal latent floats the ratios lie within {spans[0]:.1f} dB on held-out film (best {best}); at equal "
-        f"channels they span {spans[1]:.1f} dB.",
-        paper_item="Table 3",
+    psnr = sweep.set_index("ratio").groupby("sweep")[FILM_PSNR]
+    spans = psnr.max() - psnr.min()
+    finding = (
+        f"At equal latent floats the ratios lie within {spans['equal floats']:.1f} dB on held-out film (best "
+        f"{psnr.idxmax()['equal floats']}); at equal channels they span {spans['equal channels']:.1f} dB."
     )
+    return TableResult(sweep, finding, paper_item="Table 3")
 
 
 def priced_table(priced: pd.DataFrame) -> TableResult:
     """The ratios with their measured times; from `price`."""
-    front = ", ".join(priced.ratio[priced["on the front"]])
-    return TableResult(
-        priced,
-        f"From {priced.ratio.iloc[0]} to {priced.ratio.iloc[-1]} the miniature denoiser's measured pass gets "
-        f"{priced[TIME].iloc[0] / priced[TIME].iloc[-1]:.0f} times faster; on the front of quality "
-        f"against time: {front}.",
-        paper_item="Table 3",
+    first, last = priced.iloc[0], priced.iloc[-1]
+    finding = (
+        f"From {first.ratio} to {last.ratio} the miniature denoiser's measured pass gets "
+        f"{first[TIME] / last[TIME]:.0f} times faster; on the front of quality against time: "
+        f"{', '.join(priced.ratio[priced['on the front']])}."
     )
+    return TableResult(priced, finding, paper_item="Table 3")
 
 
 def decoder_table(grid: Grid, pixels: int) -> TableResult:
@@ -85,12 +78,11 @@ def decoder_table(grid: Grid, pixels: int) -> TableResult:
     ]  # fmt: skip
     table = pd.DataFrame(rows)
     light, heavy = table["kFLOP per pixel"]
-    return TableResult(
-        table,
+    finding = (
         f"Our decoder takes {light:.0f} kFLOP a pixel, LTX-Video's {heavy:.0f}: {heavy / light:.1f} times as many. "
-        "Cheaper is not as good: neither is trained here at this scale.",
-        evidence="derived",
+        "Cheaper is not as good: neither is trained here at this scale."
     )
+    return TableResult(table, finding, "derived")
 
 
 def quality_table(on_film: Mapping[str, pd.DataFrame]) -> TableResult:
@@ -98,13 +90,12 @@ def quality_table(on_film: Mapping[str, pd.DataFrame]) -> TableResult:
     table = summarise(on_film, ["psnr_db", "motion_error"], ["ssim", "ms_ssim", "vmaf"])
     over_pca, over_ltx = paired_gain(on_film[MAIN], on_film[PCA]), paired_gain(on_film[SHORT], on_film[LTX])
     built = paired_gain(on_film[SHORT], on_film[LTX_PCA])
-    return TableResult(
-        table.rename(columns={"name": "codec"}),
+    finding = (
         f"Held-out film at 8x32x32: the main VAE reaches {on_film[MAIN].psnr_db.mean():.1f} dB, {over_pca[0]:+.2f} "
         f"dB against PCA. At the same short budget ours gains {over_ltx[0]:+.1f} dB over the LTX-style VAE, but only "
-        f"{built[0]:+.2f} dB [{built[1]:+.2f}, {built[2]:+.2f}] once that starts from PCA too. "
-        f"{vmaf_missing()}",
+        f"{built[0]:+.2f} dB [{built[1]:+.2f}, {built[2]:+.2f}] once that starts from PCA too. {vmaf_missing()}"
     )
+    return TableResult(table.rename(columns={"name": "codec"}), finding)
 
 
 def by_data_table(main: Mapping[str, pd.DataFrame], pca: Mapping[str, pd.DataFrame]) -> TableResult:
@@ -112,103 +103,87 @@ def by_data_table(main: Mapping[str, pd.DataFrame], pca: Mapping[str, pd.DataFra
     columns = ["psnr_db", "ssim", "motion_error"]
     rows = [summarise(own, columns).assign(codec=name) for name, own in ((PCA, pca), (MAIN, main))]
     captioned, film = (paired_gain(main[data], pca[data])[0] for data in ("captioned", "film"))
-    return TableResult(
-        pd.concat(rows).rename(columns={"name": "data"}),
-        f"The main VAE gains {captioned:+.1f} dB over PCA on captioned clips and {film:+.1f} dB on film.",
-    )
+    finding = f"The main VAE gains {captioned:+.1f} dB over PCA on captioned clips and {film:+.1f} dB on film."
+    return TableResult(pd.concat(rows).rename(columns={"name": "data"}), finding)
+
+
+def paced(by_speed: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Measures of the same moments at several speeds, with the amount of motion; from `by_speeds`."""
+    return summarise(by_speed, ["psnr_db", "motion_error"], ["change_per_frame"])
 
 
 def speed_table(by_speed: Mapping[str, pd.DataFrame]) -> TableResult:
     """The same moments at several speeds; from `by_speeds`, with "0x" and "1x"."""
     drop = by_speed["0x"].psnr_db - by_speed["1x"].psnr_db
-    change = [own.change_per_frame.mean() for own in by_speed.values()]
-    table = summarise(by_speed, ["psnr_db", "motion_error"]).assign(change_per_frame=change)
-    return TableResult(
-        table.rename(columns={"name": "speed"}),
+    finding = (
         f"Freezing a shot gains {drop.mean():.1f} dB over normal speed ({len(drop)} held-out shots): "
-        f"{(10 ** (-drop / 10)).mean():.0%} of the squared error remains without any motion.",
+        f"{(10 ** (-drop / 10)).mean():.0%} of the squared error remains without any motion."
     )
+    return TableResult(paced(by_speed).rename(columns={"name": "speed"}), finding)
 
 
 def motion_by_ratio_table(by_ratio: pd.DataFrame) -> TableResult:
     """What motion costs at each ratio; from `motion_by_ratio`."""
     cost = by_ratio.set_index("ratio")["cost of 4x, dB"]
-    return TableResult(
-        by_ratio,
+    finding = (
         f"The same moments lose {cost.max():.1f} dB at {cost.idxmax()} and {cost.min():.1f} dB at {cost.idxmin()} when "
-        "played at 4x instead of frozen.",
-        paper_item="Table 3, R1.1",
+        "played at 4x instead of frozen."
     )
+    return TableResult(by_ratio, finding, paper_item="Table 3, R1.1")
 
 
 def regions_table(rebuilt: Tensor, clips: Tensor, masks: Tensor, labels: Sequence[ClipLabel]) -> TableResult:
-    """PSNR of rebuilt clips (N, 3, T, H, W) inside the object, where `masks` (N, T, H, W) are True, and outside it.
-
-    Means of still and of moving clips.
-    """
+    """Mean PSNR of still and of moving clips (N, 3, T, H, W) inside the object, where `masks` are True, and outside."""
     inside, outside = masked_psnr(rebuilt, clips, masks), masked_psnr(rebuilt, clips, ~masks)
     content = ["still" if label.motion == "still" else "moving" for label in labels]
     each = pd.DataFrame({"content": content, "object": inside.numpy(), "background": outside.numpy()})
     grouped = each.groupby("content")[["object", "background"]].mean().assign(clips=each.content.value_counts())
-    return TableResult(
-        grouped.reset_index(),
-        f"PSNR inside the object is {(outside - inside).nanmean():.1f} dB below that of the background (all clips).",
-    )
+    apart = (outside - inside).nanmean()
+    finding = f"PSNR inside the object is {apart:.1f} dB below that of the background (all clips)."
+    return TableResult(grouped.reset_index(), finding)
 
 
 def judge_table(read: Mapping[str, Mapping[str, Tensor]]) -> TableResult:
     """What the judge reads of "originals" and "reconstructions": {attribute: (N,) bool, right or not} of each."""
     shares = {clips: {k: v.float().mean().item() for k, v in own.items()} for clips, own in read.items()}
     table = pd.DataFrame(shares).rename_axis("attribute").reset_index()
-    return TableResult(
-        table, f"The judge reads all attributes right in {shares['reconstructions']['all']:.0%} of reconstructions."
-    )
+    finding = f"The judge reads all attributes right in {shares['reconstructions']['all']:.0%} of reconstructions."
+    return TableResult(table, finding)
 
 
 def subscores_table(scores: pd.DataFrame) -> TableResult:
     """Every sub-score of every version; from `subscores`, the originals first."""
     worse = scores["all"].iloc[1:]
-    return TableResult(
-        scores,
+    finding = (
         f"From {scores.psnr_db.min():.1f} to {scores.psnr_db.max():.1f} dB the share of clips read right in all "
-        f"attributes goes from {worse.min():.0%} to {worse.max():.0%}.",
-        paper_item="Table 3, R2.2",
+        f"attributes goes from {worse.min():.0%} to {worse.max():.0%}."
     )
+    return TableResult(scores, finding, paper_item="Table 3, R2.2")
 
 
 def psnr_needed_table(scores: pd.DataFrame) -> TableResult:
     """PSNR at which each sub-score keeps 95 % of the originals' value; from `subscores`."""
     reach = thresholds(scores[scores.version != MAIN])
-    needed = reach.dropna().sort_values("psnr_db_needed")
-    told = ", ".join(f"{name} {db:.1f} dB" for name, db in zip(needed["sub-score"], needed.psnr_db_needed, strict=True))
-    return TableResult(
-        reach,
-        f"PSNR at which each sub-score keeps 95 % of the originals' value: {told or 'none crossed'}; "
-        "blank: never crossed.",
-        paper_item="Table 3, R2.2",
-    )
+    needed = reach.dropna().sort_values("psnr_db_needed").set_index("sub-score").psnr_db_needed
+    told = ", ".join(f"{name} {db:.1f} dB" for name, db in needed.items()) or "none crossed"
+    finding = f"PSNR at which each sub-score keeps 95 % of the originals' value: {told}; blank: never crossed."
+    return TableResult(reach, finding, paper_item="Table 3, R2.2")
 
 
 def generation_table(per_vae: pd.DataFrame, floor: float, gain: str) -> TableResult:
-    """What one denoiser per VAE generates: `OneEach.table`.
-
-    `floor` is the Fréchet distance of real clips from real clips, `gain` a sentence on channels.
-    """
+    """Table of `OneEach`; `floor` is the Fréchet distance of real clips from others, `gain` a sentence on channels."""
     same = per_vae[per_vae.tokens == per_vae.tokens.min()]
-    order, order_same = (_rank(own["PSNR, dB"], -own.frechet) for own in (per_vae, same))
+    order, order_same = (
+        float(spearmanr(own["PSNR, dB"], -own.frechet).statistic) if len(own) > 1 else np.nan for own in (per_vae, same)
+    )
     best = per_vae.loc[per_vae.frechet.idxmin()]
-    return TableResult(
-        per_vae,
+    finding = (
         f"{best.VAE} generates closest to real clips (Frechet {best.frechet:.0f} "
         f"[{best.frechet_low:.0f}, {best.frechet_high:.0f}], real clips {floor:.0f}). Rank correlation of PSNR with "
         f"generated quality: {order:+.2f} over {len(per_vae)} VAEs, {order_same:+.2f} over {len(same)} of equal tokens"
-        f". {gain}",
-        paper_item="Table 3, R2.2",
+        f". {gain}"
     )
-
-
-def _rank(one: pd.Series, other: pd.Series) -> float:
-    return float(spearmanr(one, other).statistic) if len(one) > 1 else np.nan
+    return TableResult(per_vae, finding, paper_item="Table 3, R2.2")
 
 
 def paper_table(ratio: Grid, tokens: int, psnr_db: Interval, kflop: float) -> TableResult:
@@ -224,9 +199,5 @@ def paper_table(ratio: Grid, tokens: int, psnr_db: Interval, kflop: float) -> Ta
          "the paper's is unknown; LTX-Video's counted beside it"),
     ]  # fmt: skip
     names = ["item", "paper", "paper's evidence", "ours", "ours' evidence", "verdict"]
-    return TableResult(
-        pd.DataFrame(rows, columns=names),
-        "The paper's ratio beside ours; its reconstruction numbers are not known to us.",
-        evidence="third-party",
-        paper_item="Table 3",
-    )
+    finding = "The paper's ratio beside ours; its reconstruction numbers are not known to us."
+    return TableResult(pd.DataFrame(rows, columns=names), finding, "third-party", "Table 3")

@@ -1,4 +1,4 @@
-"""Interactive views for notebooks: the only module that imports ipywidgets.
+"""Interactive views for notebooks.
 
 Widgets are missing where no kernel runs (a code host, a printed page), so each has a static twin beside it in the
 notebook: `scrubber` and `media.frame_strip` show the same clips.
@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING
 
+import ipywidgets as widgets
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from mobivid_core.data.video_io import clip_to_frames
-from mobivid_core.errors import MobiVidError, ParameterError
-
-if TYPE_CHECKING:
-    from ipywidgets import VBox
+from mobivid_core.errors import ParameterError
+from mobivid_core.show.media import tile
 
 #: Reconstruction errors are small: shown this many times enlarged.
 ERROR_GAIN = 4
@@ -36,7 +31,7 @@ def error_clip(reconstruction: Tensor, original: Tensor) -> Tensor:
 def scrubber(
     originals: Tensor, reconstructions: Mapping[str, Tensor], titles: Sequence[str], *, choice: str = "codec",
     sides: tuple[str, str] = ("original", "reconstruction"),
-) -> VBox:  # fmt: skip
+) -> widgets.VBox:  # fmt: skip
     """Pick a clip of `originals` (N, 3, T, H, W) and its reconstruction; scrub through both and the error.
 
     `choice` is what the second menu chooses, a codec or a sampler; `sides` are the names of the first two pictures.
@@ -46,14 +41,17 @@ def scrubber(
         raise ParameterError(f"every reconstruction must have the originals' shape {tuple(originals.shape)}")
     if len(titles) != len(originals):
         raise ParameterError(f"expected {len(originals)} titles, one a clip, got {len(titles)}")
-    widgets, frames = _ipywidgets(), originals.shape[2]
     clip = widgets.Dropdown(options=[(title, n) for n, title in enumerate(titles)], description="clip")
     codec = widgets.Dropdown(options=list(reconstructions), description=choice)
-    frame = widgets.IntSlider(0, 0, frames - 1, description="frame")
+    frame = widgets.IntSlider(0, 0, originals.shape[2] - 1, description="frame")
     picture = widgets.Image(format="png", height=192)
 
     def show(_: object = None) -> None:
-        picture.value = _panel(originals[clip.value], reconstructions[codec.value][clip.value], frame.value)
+        shown = slice(frame.value, frame.value + 1)
+        ours, theirs = (clips[clip.value][:, shown] for clips in (originals, reconstructions[codec.value]))
+        buffer = io.BytesIO()
+        Image.fromarray(tile([ours, theirs, error_clip(theirs, ours)])[0]).save(buffer, format="PNG")
+        picture.value = buffer.getvalue()
 
     for control in (clip, codec, frame):
         control.observe(show, names="value")
@@ -62,34 +60,14 @@ def scrubber(
     return widgets.VBox([widgets.HBox([clip, codec]), frame, picture, legend])
 
 
-def _panel(original: Tensor, reconstruction: Tensor, frame: int) -> bytes:
-    """PNG of one frame: original, reconstruction, error."""
-    at = slice(frame, frame + 1)
-    parts = [original[:, at], reconstruction[:, at], error_clip(reconstruction[:, at], original[:, at])]
-    pictures = [np.pad(clip_to_frames(part)[0], ((0, 0), (0, 2), (0, 0)), constant_values=255) for part in parts]
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(pictures, axis=1)).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def picture_picker(pictures: Mapping[str, bytes], label: str) -> VBox:
+def picture_picker(pictures: Mapping[str, bytes], label: str) -> widgets.VBox:
     """One of several PNGs (`png_of`) at a time, chosen by name from a menu; no picture is a `ParameterError`."""
     if not pictures:
         raise ParameterError("nothing to pick from: give at least one picture")
-    widgets = _ipywidgets()
     menu = widgets.Dropdown(options=list(pictures), description=label)
     image = widgets.Image(value=pictures[menu.value], format="png")
     menu.observe(lambda change: setattr(image, "value", pictures[change["new"]]), names="value")
     return widgets.VBox([menu, image])
-
-
-def _ipywidgets() -> ModuleType:
-    """A `MobiVidError` says how to install what is missing."""
-    try:
-        import ipywidgets
-    except ImportError as error:
-        raise MobiVidError("this view needs ipywidgets; install it with `pip install ipywidgets`") from error
-    return ipywidgets
 
 
 def png_of(figure: Figure) -> bytes:

@@ -1,6 +1,7 @@
 """Players and files of clips: what is embedded decodes again, within its size limit."""
 
 import base64
+import io
 import re
 
 import matplotlib.pyplot as plt
@@ -71,11 +72,12 @@ def test_strip_shows_first_and_last_frame():
 
 
 def test_mp4_and_webp_files(tmp_path):
-    clip = moving_clips(1)[0]
-    assert read_video(media.save_mp4(tmp_path / "clip.mp4", clip)).shape == (9, 32, 32, 3)
-    expected = media.tile(moving_clips(2))
-    with Image.open(media.save_webp(tmp_path / "clip.webp", moving_clips(2))) as picture:
-        assert (picture.size, picture.n_frames, picture.info["loop"]) == ((66, 32), 9, 0)
+    expected = media.side_by_side(moving_clips(2))
+    assert np.array_equal(expected[:, :, 32:], media.tile(moving_clips(2)[1:]))
+    (tmp_path / "clip.mp4").write_bytes(media.mp4_bytes(expected, 18))
+    assert read_video(tmp_path / "clip.mp4").shape == (9, 32, 64, 3)
+    with Image.open(io.BytesIO(media.webp_bytes(expected))) as picture:
+        assert (picture.size, picture.n_frames, picture.info["loop"]) == ((64, 32), 9, 0)
         for index, frame in enumerate(ImageSequence.Iterator(picture)):
             # lossy with subsampled colour: flat squares stay within a few grey levels on average
             assert np.abs(np.asarray(frame.convert("RGB"), dtype=int) - expected[index]).mean() < 8

@@ -14,9 +14,9 @@ import torch
 from mobivid_core.errors import ParameterError, ProfileError
 from mobivid_core.files import read_json, sha256, write_json
 from mobivid_core.measure.intervals import Interval, share
-from mobivid_core.show import cells
 from mobivid_core.show import results as registry
-from mobivid_core.show.results import Results
+from mobivid_core.show.headlines import number_text
+from mobivid_core.show.results import Results, cell_text
 from mobivid_core.show.style import use_style
 
 
@@ -47,14 +47,21 @@ def test_figures_are_stable_to_the_byte_and_listed(results: Results) -> None:
     assert plt.get_fignums() == []
 
 
-def test_blank_cells_stay_blank_and_the_index_shows_only_if_named(results: Results) -> None:
+def test_blank_cells_stay_blank_and_the_index_shows_only_if_named(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    displayed = []
+    monkeypatch.setattr("IPython.display.display", lambda output, raw=False: displayed.append((output, raw)))
     frame = pd.DataFrame({"ours": [1.5, None], "note": [None, "<b>"]})
-    rendered = cells.rendered(frame)
-    assert "nan" not in rendered["text/html"].lower() and "&lt;b&gt;" in rendered["text/html"]
-    results.table("toy_table", frame, finding="A table.", evidence="derived")
-    assert (results.folder / "toy_table.csv").read_text() == "ours,note\n1.5,\n,<b>\n"
-    named = frame.rename_axis("row")
-    assert "row" in cells.rendered(named)["text/html"]
+    for shown, text in (
+        (frame, "ours,note\n1.5,\n,<b>\n"),
+        (frame.rename_axis("row"), "row,ours,note\n0,1.5,\n1,,<b>\n"),
+    ):
+        results.table("toy_table", shown, finding="A table.", evidence="derived")
+        assert (results.folder / "toy_table.csv").read_text() == text
+    first, _, second, _ = (data for data, _ in displayed)
+    assert "nan" not in first["text/html"].lower() and "&lt;b&gt;" in first["text/html"]
+    assert "row" not in first["text/plain"] and "row" in second["text/html"]
 
 
 def test_headlines_are_replaced_by_id_and_sorted(results: Results) -> None:
@@ -147,12 +154,10 @@ def test_forgetting_touches_only_the_notebooks_own_results(results: Results) -> 
 
 
 def test_cells_are_rounded_for_reading() -> None:
-    shown = [cells.cell_text(v) for v in (0.0, 1.23456, -0.5, 1234567.0, 0.00001234, None, float("nan"), 3, "x")]
+    shown = [cell_text(v) for v in (0.0, 1.23456, -0.5, 1234567.0, 0.00001234, None, float("nan"), 3, "x")]
     assert shown == ["0", "1.235", "\N{MINUS SIGN}0.5", "1.23e+06", "1.23e-05", "", "", "3", "x"]
 
 
 def test_counts_are_kept_to_the_last_digit() -> None:
-    from mobivid_core.show.cells import number_text
-
     assert number_text(959_697_024) == "959697024"
     assert (number_text(0.123456789), number_text(None)) == ("0.123457", "")
