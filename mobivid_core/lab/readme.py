@@ -80,11 +80,6 @@ def claims_table(claims: list[dict[str, str]], seconds: dict[str, float]) -> str
     return "\n".join(lines)
 
 
-def wrapped(text: str) -> str:
-    """A paragraph in lines of at most 120 characters."""
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
-
-
 def minutes_table(seconds: dict[str, float]) -> str:
     """Markdown table of the minutes that each notebook runs, rounded up."""
     names = sorted(seconds)
@@ -111,8 +106,9 @@ def current(root: Path | None = None) -> dict[Path, tuple[str, str]]:
     seconds = read_json(figures / EXPECTED, {}).get("laptop", {})
     shown = [rows[name] for name in telling() if name in rows][:SHOWN]
     claims = claims_table(read_headlines(figures / CLAIMS), seconds)
+    paragraph = textwrap.fill(state(figures), 120, break_long_words=False, break_on_hyphens=False)
     wanted = {
-        README: rendered(rendered(now[README], "headlines", headline_table(shown)), "state", wrapped(state(figures))),
+        README: rendered(rendered(now[README], "headlines", headline_table(shown)), "state", paragraph),
         CLAIMS_PAGE: rendered(now[CLAIMS_PAGE], "claims", claims, CLAIMS_PAGE),
         GUIDE: rendered(now[GUIDE], "minutes", minutes_table(seconds), GUIDE),
     }

@@ -68,12 +68,6 @@ class Found:
     entries: Mapping[str, dict[str, Any]]
     numbers: pd.DataFrame
 
-    @classmethod
-    def of(cls, profile: str) -> Found:
-        """Everything that was registered at a profile."""
-        rows = headlines(profile).set_index("id")
-        return cls(figures_dir(profile), manifest(profile), rows)
-
     def table(self, name: str) -> pd.DataFrame:
         """A registered table."""
         file = self.folder / f"{name}.csv"
@@ -154,17 +148,14 @@ def devices(found: Found) -> str:
 def stack(found: Found) -> str:
     """R3.1: each part alone and all together."""
     rows = found.table("scorecard_stacking").set_index(["compressed", "pruned", "distilled"])
-    accuracy = rows["accuracy / teacher (miniature)"]
-    alone = {"pruning": (True, True, False), "distillation": (True, False, True)}
-    saved = {"compression": (True, False, False), "pruning": (False, True, False), "distillation": (False, False, True)}
-    times = {name: f"{name} {rows.loc[place, 'cheaper']:.1f}x" for name, place in saved.items()}
-    kept = {name: f" at {accuracy[alone[name]]:.2f} of the teacher's accuracy" for name in ("pruning", "distillation")}
-    told = ", ".join(text + kept.get(name, "") for name, text in times.items())
-    every = (True, True, True)
-    product = accuracy[alone["pruning"]] * accuracy[alone["distillation"]]
+    accuracy, cheaper = rows["accuracy / teacher (miniature)"], rows["cheaper"]
+    pruned, distilled = accuracy[True, True, False], accuracy[True, False, True]
+    every, product = (True, True, True), pruned * distilled
     return (
         f"Alone each part saves work (FLOPs at paper scale; accuracy on the miniature after short, equal trainings): "
-        f"{told}. Stacked they save {rows.loc[every, 'cheaper']:.0f}x and keep {accuracy[every]:.3f} of the teacher's "
+        f"compression {cheaper[True, False, False]:.1f}x, pruning {cheaper[False, True, False]:.1f}x at {pruned:.2f} "
+        f"of the teacher's accuracy, distillation {cheaper[False, False, True]:.1f}x at {distilled:.2f} of the "
+        f"teacher's accuracy. Stacked they save {cheaper[every]:.0f}x and keep {accuracy[every]:.3f} of the teacher's "
         f"accuracy, where the product of pruning's and distillation's alone would be {product:.2f}."
     )
 
@@ -238,7 +229,7 @@ def reviews_table(profile: str) -> pd.DataFrame:
     (or what is still to do), decided (by which number, "open" where its interval holds the turning value, blank where
     no number can), shown in (notebook and results).
     """
-    found = Found.of(profile)
+    found = Found(figures_dir(profile), manifest(profile), headlines(profile).set_index("id"))
     rows = []
     for review_id, ask, experiment, _ in book.reviews().itertuples(index=False):
         question = QUESTIONS[review_id]

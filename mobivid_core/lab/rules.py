@@ -15,13 +15,12 @@ side contradicts, anything else is undecided, as is a number without an interval
 
 from __future__ import annotations
 
-import ast
-import csv
 import math
-import operator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+import pandas as pd
 
 from mobivid_core import published as book
 from mobivid_core.errors import ParameterError
@@ -44,8 +43,6 @@ WORDS = {
 }
 #: An interval whose ends differ by more than this factor hardly tests a prediction.
 WIDE = 10
-_FILE = Path(__file__).with_name("rules.csv")
-_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
 @dataclass(frozen=True)
@@ -84,9 +81,7 @@ class Rule:
         if math.isnan(low) or math.isnan(high):
             return NO_INTERVAL
         if self.test == "covers":
-            vague = (
-                f": but so would any speed in an interval of a factor of {high / low:.0f}" if high > WIDE * low else ""
-            )
+            vague = f": but so would any speed in an interval of a factor of {high / low:.0f}" * (high > WIDE * low)
             return right + vague if low <= self.target <= high else wrong
         least, most = (low, high) if self.test == "at least" else (-high, -low)
         target = self.target if self.test == "at least" else -self.target
@@ -96,8 +91,8 @@ class Rule:
 @cache
 def rules() -> dict[str, Rule]:
     """{claim id: its rule}; ParameterError for one of an unknown class or test."""
-    with _FILE.open(newline="", encoding="utf-8") as stream:
-        rows = [Rule(*row) for row in csv.reader(stream)][1:]
+    table = pd.read_csv(Path(__file__).with_name("rules.csv"), dtype=str, keep_default_na=False)
+    rows = [Rule(*row) for row in table.itertuples(index=False)]
     for rule in rows:
         if rule.test not in TESTS.get(rule.kind, ()):
             raise ParameterError(f"rule of {rule.claim}: no test {rule.test!r} in class {rule.kind!r}")
@@ -106,14 +101,8 @@ def rules() -> dict[str, Rule]:
 
 def evaluate(formula: str) -> float:
     """Arithmetic on numbers and claims' values; ParameterError for anything else, or a claim without one number."""
-
-    def value(node: ast.expr) -> float:
-        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
-            return _OPERATIONS[type(node.op)](value(node.left), value(node.right))
-        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-            return float(node.value)
-        if isinstance(node, ast.Name):
-            return book.claim_value(node.id)
-        raise ParameterError(f"a target is arithmetic on numbers and claims, got {formula!r}")
-
-    return value(ast.parse(formula, mode="eval").body)
+    values = pd.to_numeric(book.claims().set_index("id")["value"], errors="coerce").dropna()
+    try:
+        return float(pd.eval(formula, engine="python", local_dict=values.to_dict(), global_dict={}))
+    except (NameError, NotImplementedError, SyntaxError, TypeError, ValueError) as error:
+        raise ParameterError(f"a target is arithmetic on numbers and claims, got {formula!r}") from error

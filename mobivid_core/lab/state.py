@@ -20,7 +20,10 @@ def state(figures: Path) -> str:
     """The paragraph, in Markdown, from a folder with `FILES`."""
     try:
         tables = {name: pd.read_csv(figures / name) for name in FILES}
-        return " ".join([_accuracy(tables), _beside_the_judge(tables), _bars(tables), _speed(tables), _followed()])
+        parts = [part(tables) for part in (_accuracy, _beside_the_judge, _bars, _speed)]
+        told = how_followed("C30").split(": ")[1]
+        parts.append(f"Training of the students in the paper's adversarial way so far: {told}; the rest is regression.")
+        return " ".join(parts)
     except (FileNotFoundError, LookupError) as error:
         return f"*Results of notebooks 02 and 05 are incomplete ({error}): run both.*"
 
@@ -54,8 +57,7 @@ def _accuracy(tables: dict[str, pd.DataFrame]) -> str:
 def _beside_the_judge(tables: dict[str, pd.DataFrame]) -> str:
     motion = tables[MEASURES].set_index("measure").loc["action_flow"]
     codec = _starting(tables[FAULTS], "clips", "reconstructions")
-    student = tables[STUDENT_BARS]
-    sharp = _starting(student, "measure", "pruned student: energy")
+    sharp = _starting(tables[STUDENT_BARS], "measure", "pruned student: energy")
     return (
         f"Motion read from the pixels, without the judge, is right in {motion['teacher']:.2f} of the teacher's clips "
         f"({motion['real clips']:.2f} of real ones). Fine detail is lost: reconstructions have "
@@ -91,8 +93,3 @@ def _speed(tables: dict[str, pd.DataFrame]) -> str:
         f"{many['with decoding']:.1f} and {many[f'with decoding, {equal}']:.1f}, and {one['with decoding']:.1f} and "
         f"{one[f'with decoding, {equal}']:.1f}."
     )
-
-
-def _followed() -> str:
-    told = how_followed("C30").split(": ")[1]
-    return f"Training of the students in the paper's adversarial way so far: {told}; the rest is regression."

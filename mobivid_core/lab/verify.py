@@ -37,40 +37,32 @@ Committed = Callable[[str], str | None]
 COLUMNS_ONLY = "same columns"
 #: Notebooks whose tables repeat what others measured: their evidence class is that of the arithmetic alone.
 RESTATING = ("07_scorecard",)
+#: Kind of tolerance -> how it is shown, and whether our number is close enough to the committed one, given a size.
+#: Exact numbers are recorded in six digits, of which five count.
+KINDS: dict[str, tuple[str, Callable[[float, float, float], bool]]] = {
+    "exact": ("exact", lambda ours, theirs, _: math.isclose(ours, theirs, rel_tol=1e-5, abs_tol=1e-12)),
+    "interval": ("interval or {:.0%}", lambda ours, theirs, size: abs(ours - theirs) <= size * abs(theirs)),
+    "relative": ("{:.0%}", lambda ours, theirs, size: abs(ours - theirs) <= size * abs(theirs)),
+    "factor": ("factor {:g}", lambda ours, theirs, size: theirs != 0 and 1 / size <= ours / theirs <= size),
+    "at_most": ("at most {:g} x", lambda ours, theirs, size: ours <= size * theirs),  # less is better
+    "points": ("+- {:g}", lambda ours, theirs, size: abs(ours - theirs) <= size),
+}
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """A rule that compares a number with the committed one."""
+    """A rule that compares a number with the committed one; "interval" also takes any inside the committed interval."""
 
-    # "exact": equal to five digits (six are recorded). "interval": inside the committed interval, or within `size`
-    # (relative) of the value. "relative": within `size` of it. "factor": at most `size` times it, at least its
-    # `size`-th part. "at_most": at most `size` times it; less is better. "points": within `size`, absolute.
-    kind: str
+    kind: str  # of `KINDS`
     size: float = 0.0
 
     def holds(self, ours: float, committed: float, low: float | None = None, high: float | None = None) -> bool:
         """Whether `ours` is close enough to the committed value and its interval `low` to `high`."""
-        if self.kind == "exact":
-            return math.isclose(ours, committed, rel_tol=1e-5, abs_tol=1e-12)
-        if self.kind == "factor":
-            return committed != 0 and 1 / self.size <= ours / committed <= self.size
-        if self.kind == "at_most":
-            return ours <= self.size * committed
-        if self.kind == "points":
-            return abs(ours - committed) <= self.size
         inside = self.kind == "interval" and low is not None and high is not None and low <= ours <= high
-        return inside or abs(ours - committed) <= self.size * abs(committed)
+        return inside or KINDS[self.kind][1](ours, committed, self.size)
 
     def __str__(self) -> str:
-        return {
-            "exact": "exact",
-            "interval": f"interval or {self.size:.0%}",
-            "relative": f"{self.size:.0%}",
-            "factor": f"factor {self.size:g}",
-            "at_most": f"at most {self.size:g} x",
-            "points": f"+- {self.size:g}",
-        }[self.kind]
+        return KINDS[self.kind][0].format(self.size)
 
 
 EXACT = Tolerance("exact")
@@ -147,9 +139,8 @@ def compare(profile: str, committed: Committed, only: Sequence[str] = ()) -> lis
     for path in sorted((runs_dir(profile) / "registered").glob("*.json")):
         noted |= {name: entry | {"notebook": path.stem} for name, entry in read_json(path, {}).items()}
     if not noted:
-        raise RunError(
-            f"nothing has been run in {runs_dir(profile)}; run `mobivid reproduce --profile {profile}` first"
-        )
+        run = f"run `mobivid reproduce --profile {profile}` first"
+        raise RunError(f"nothing has been run in {runs_dir(profile)}; {run}")
     theirs = {row["id"]: row for row in _rows(committed(HEADLINES))}
     ours = {
         name: dict(zip(HEADLINE_COLUMNS, entry["content"][name].split("|"), strict=True))
@@ -181,11 +172,8 @@ def _headline(theirs: dict[str, str] | None, ours: dict[str, str] | None) -> Lin
     tolerance = of_headline(theirs)
     low, high = (float(theirs[c]) if theirs[c] else None for c in ("low", "high"))
     shown = _number(theirs["value"]) + ("" if low is None or high is None else f" [{low:.4g}, {high:.4g}]")
-    verdict = NOT_RUN
-    if ours:
-        within = tolerance.holds(float(ours["value"]), float(theirs["value"]), low, high)
-        verdict = WITHIN if within else OUTSIDE
-    return Line(theirs["id"], shown, value, str(tolerance), verdict)
+    within = ours and tolerance.holds(float(ours["value"]), float(theirs["value"]), low, high)
+    return Line(theirs["id"], shown, value, str(tolerance), WITHIN if within else OUTSIDE if ours else NOT_RUN)
 
 
 def _number(text: str) -> str:

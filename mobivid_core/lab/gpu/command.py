@@ -12,24 +12,22 @@ from mobivid_core.command import CommandParser, above_zero, device_name, run_com
 from mobivid_core.errors import ParameterError
 from mobivid_core.profiles import add_profile, get_profile
 
-#: Stage -> (share of the time, stages that must be done before, arguments). Stages without open needs run side by side.
-SCHEDULE: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
-    "judge": (0.0, (), ("judge",)),
-    "codec": (0.22, (), ("codec",)),
-    "latents": (0.0, ("codec",), ("latents",)),
-    "sharpen": (0.2, ("latents",), ("sharpen",)),
-    "teacher": (0.27, ("latents",), ("teacher",)),
-    "guidance": (0.0, ("teacher", "judge"), ("guidance",)),
-    "prune": (0.0, ("teacher",), ("prune",)),
-    "trajectories": (0.0, ("guidance",), ("trajectories",)),
-    "distilled": (0.11, ("trajectories",), ("regress",)),
-    "student": (0.13, ("trajectories", "prune"), ("regress", "--start", "pruned", "--to", "student-regression")),
-    "contest": (0.12, ("distilled",), ("contest",)),
-    "contest-student": (
-        0.12, ("student",), ("contest", "--start", "student-regression", "--to", "student-adversarial"),
-    ),
-    "compare": (0.0, ("contest", "contest-student", "sharpen"), ("compare",)),
-}  # fmt: skip
+#: Stage -> (share of the time, stages that must be done before, words). Stages without open needs run side by side.
+SCHEDULE: dict[str, tuple[float, str, str]] = {
+    "judge": (0.0, "", "judge"),
+    "codec": (0.22, "", "codec"),
+    "latents": (0.0, "codec", "latents"),
+    "sharpen": (0.2, "latents", "sharpen"),
+    "teacher": (0.27, "latents", "teacher"),
+    "guidance": (0.0, "teacher judge", "guidance"),
+    "prune": (0.0, "teacher", "prune"),
+    "trajectories": (0.0, "guidance", "trajectories"),
+    "distilled": (0.11, "trajectories", "regress"),
+    "student": (0.13, "trajectories prune", "regress --start pruned --to student-regression"),
+    "contest": (0.12, "distilled", "contest"),
+    "contest-student": (0.12, "student", "contest --start student-regression --to student-adversarial"),
+    "compare": (0.0, "contest contest-student sharpen", "compare"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -99,11 +97,10 @@ def _run(options: argparse.Namespace) -> int:
             spent, outcome = 60 * options.minutes - (end - time.monotonic()), "FAILED" if process.returncode else "done"
             print(f"[{spent:5.0f} s] {name} {outcome}", flush=True)
         left = [n for n in wanted if not (marks / n).exists() and n not in running and n not in failed]
-        ready = [n for n in left if all((marks / need).exists() for need in SCHEDULE[n][1])]
-        for name in ready:
-            share, _, arguments = SCHEDULE[name]
+        for name in [n for n in left if all((marks / need).exists() for need in SCHEDULE[n][1].split())]:
+            share, _, words = SCHEDULE[name]
             log = (options.out / f"{name}.txt").open("w")
-            command = [sys.executable, "-m", "mobivid_core", "gpu", "stage", *arguments]
+            command = [sys.executable, "-m", "mobivid_core", "gpu", "stage", *words.split()]
             command += ["--profile", options.profile, "--out", str(options.out), "--device", options.device]
             command += ["--seconds", f"{share * 60 * options.minutes:.0f}"]
             running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

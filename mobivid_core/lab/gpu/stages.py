@@ -90,29 +90,19 @@ def codec(place: Place, seconds: float) -> None:
     """Train the VAE on film and captioned clips that lie on the device."""
     p = place.profile
     vae, result = train_vae(
-        training_pool(p, 8192 if place.fast else 24, place.device),
-        ratio=p.vae_ratio,
-        channels=p.vae_channels,
-        width=p.vae_width,
-        encoder_width=p.vae_encoder_width,
-        device=place.device,
-        batch=32 if place.fast else 2,
-        crop=p.size,
-        **place.budget("vae", seconds),
-    )
+        training_pool(p, 8192 if place.fast else 24, place.device), ratio=p.vae_ratio, channels=p.vae_channels,
+        width=p.vae_width, encoder_width=p.vae_encoder_width, device=place.device, batch=32 if place.fast else 2,
+        crop=p.size, **place.budget("vae", seconds),
+    )  # fmt: skip
     _keep_vae(place, "vae", vae, result)
 
 
 def sharpen(place: Place, seconds: float) -> None:
     """Make the decoder crisp; the encoder stays, so latents made before stay valid."""
-    vae, result = sharpen_decoder(
-        place.vae(),
-        training_pool(place.profile, 4096 if place.fast else 8, place.device),
-        device=place.device,
-        batch=16 if place.fast else 2,
-        crop=place.profile.size,
-        **place.budget("vae-sharp", seconds) | ({} if place.fast else {"steps": 3}),
-    )
+    pool = training_pool(place.profile, 4096 if place.fast else 8, place.device)
+    budget = place.budget("vae-sharp", seconds) | ({} if place.fast else {"steps": 3})
+    sizes = {"batch": 16 if place.fast else 2, "crop": place.profile.size}
+    vae, result = sharpen_decoder(place.vae(), pool, device=place.device, **sizes, **budget)
     _keep_vae(place, "vae-sharp", vae, result)
 
 
@@ -143,13 +133,9 @@ def latents(place: Place, _seconds: float) -> None:
 
 def teacher(place: Place, seconds: float) -> None:
     """Train the teacher."""
-    model, result = train_teacher(
-        place.dataset(),
-        replace(place.profile.server, in_channels=place.vae().config.latent_channels),
-        batch=place.batch,
-        compiled=place.fast,
-        **place.budget("teacher", seconds),
-    )
+    sizes = replace(place.profile.server, in_channels=place.vae().config.latent_channels)
+    budget = place.budget("teacher", seconds)
+    model, result = train_teacher(place.dataset(), sizes, batch=place.batch, compiled=place.fast, **budget)
     save_model(model.cpu(), place.root / "teacher", torch.float16)
     place.log("teacher", result.log)
     print(f"teacher: {result.log[-1]}", flush=True)

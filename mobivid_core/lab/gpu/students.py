@@ -40,13 +40,13 @@ TRIED_GUIDANCE = (Guidance(2.0), *(Guidance(scale, rescale=rescale) for scale in
 
 def guidance(place: Place, _seconds: float) -> None:
     """Choose the guidance on validation captions: nearest to real clips among those that are as accurate as any."""
-    arms = {g.name: ("teacher", Sampler("euler", 16, g)) for g in TRIED_GUIDANCE}
+    tried = {g.name: g for g in TRIED_GUIDANCE}
+    arms = {name: ("teacher", Sampler("euler", 16, g)) for name, g in tried.items()}
     rows = _compare(place, arms, "vae", "guidance")[1:]
     best = max(row["all"] for row in rows)
-    chosen = min((row for row in rows if row["all"] >= best - 0.015), key=lambda row: row["image"])
-    (settings,) = [asdict(g) for g in TRIED_GUIDANCE if g.name == chosen["name"]]
-    write_json(place.root / "chosen.json", {"guidance": settings})
-    print("guidance", chosen["name"], flush=True)
+    chosen = min((row for row in rows if row["all"] >= best - 0.015), key=lambda row: row["image"])["name"]
+    write_json(place.root / "chosen.json", {"guidance": asdict(tried[chosen])})
+    print("guidance", chosen, flush=True)
 
 
 def trajectories(place: Place, _seconds: float) -> None:
@@ -109,17 +109,11 @@ def regress(place: Place, seconds: float, start: str = "teacher", to: str = "dis
     model = place.model("teacher").eval().requires_grad_(False)
     own_rounds, share = (2, 0.55) if place.fast else (1, 0.5)
     base = DistillSettings(
-        ENDLESS,
-        batch=512 if place.fast else 4,
-        rate=1e-3,
-        muon=4e-3,
-        rate_warmup=100,
-        ema=0.998,
-        snapshot_every=5000 if place.fast else 10,
-        seconds=share * seconds,
-    )
+        ENDLESS, batch=512 if place.fast else 4, rate=1e-3, muon=4e-3, rate_warmup=100, ema=0.998,
+        snapshot_every=5000 if place.fast else 10, seconds=share * seconds,
+    )  # fmt: skip
     (first,) = run_stages(place.model(start), model, data, paths, (base,))
-    latest, log = _plain(first.averaged, place), list(first.log)
+    latest, log = first.averaged, list(first.log)
     for number in range(own_rounds):
         began = time.perf_counter()
         clips = min(len(paths), 8192 if place.fast else 8)
@@ -129,18 +123,9 @@ def regress(place: Place, seconds: float, start: str = "teacher", to: str = "dis
         given = joined([seen.to(place.device), forced])
         later = replace(base, rate=4e-4, muon=2e-3, seconds=max(left, 2.0), seed=number + 1)
         (done,) = run_stages(latest, model, data, given, (later,))
-        latest = _plain(done.averaged, place)
+        latest = done.averaged
         log += done.log
-    save_student(latest.cpu(), place.root / to, {"start": start, "seconds": seconds}, torch.float16)
-    place.log(to, log[:: max(1, len(log) // 200)])
-    print(f"{to}: {len(log)} updates, {log[-1]}", flush=True)
-
-
-def _plain(model: torch.nn.Module, place: Place) -> MobiVidTransformer3DModel:
-    """A copy without compiled blocks."""
-    fresh = MobiVidTransformer3DModel.from_sizes(model.sizes).to(place.device)
-    fresh.load_state_dict(model.state_dict())
-    return fresh
+    _keep_student(place, to, latest, log, {"start": start, "seconds": seconds})
 
 
 def contest(
@@ -151,25 +136,20 @@ def contest(
     paths = walked(place, data)
     model = place.model("teacher").eval().requires_grad_(False)
     settings = DistillSettings(
-        ENDLESS,
-        batch=128 if place.fast else 4,
-        rate=2e-4,
-        rate_warmup=50,
-        adversarial_weight=0.1,
-        loss="relativistic",
-        discriminator_warmup=300 if place.fast else 2,
-        discriminator_rate=5e-4,
-        gradient_steps=2,
-        r1_weight=0.001,
-        ema=0.995,
-        snapshot_every=5000 if place.fast else 10,
-        seconds=seconds,
-    )
+        ENDLESS, batch=128 if place.fast else 4, rate=2e-4, rate_warmup=50, adversarial_weight=0.1,
+        loss="relativistic", discriminator_warmup=300 if place.fast else 2, discriminator_rate=5e-4, gradient_steps=2,
+        r1_weight=0.001, ema=0.995, snapshot_every=5000 if place.fast else 10, seconds=seconds,
+    )  # fmt: skip
     (done,) = run_stages(place.model(start), model, data, paths, (settings,))
     made = {"start": start, "weight": 0.1, "rate": 2e-4, "seed": 0, "seconds": seconds}
-    save_student(_plain(done.averaged, place).cpu(), place.root / to, made, torch.float16)
-    place.log(to, done.log[:: max(1, len(done.log) // 200)])
-    print(f"{to}: {len(done.log)} updates, {done.log[-1]}", flush=True)
+    _keep_student(place, to, done.averaged, done.log, made)
+
+
+def _keep_student(place: Place, name: str, student: torch.nn.Module, log: list[dict], made: dict) -> None:
+    """Save a student in half precision, with how it was made and some two hundred rows of its log."""
+    save_student(student.cpu(), place.root / name, made, torch.float16)
+    place.log(name, log[:: max(1, len(log) // 200)])
+    print(f"{name}: {len(log)} updates, {log[-1]}", flush=True)
 
 
 def compare(place: Place, _seconds: float) -> None:
@@ -227,8 +207,6 @@ def _row(name: str, seen: ClipMeasures, real: ClipMeasures, asked: Tensor | None
 
 #: Name -> stage, called with the place and its seconds.
 STAGES: dict[str, Callable] = {
-    stage.__name__: stage
-    for stage in (
-        judge, codec, latents, sharpen, teacher, guidance, trajectories, prune, regress, contest, compare,
-    )
+    "judge": judge, "codec": codec, "latents": latents, "sharpen": sharpen, "teacher": teacher, "guidance": guidance,
+    "trajectories": trajectories, "prune": prune, "regress": regress, "contest": contest, "compare": compare,
 }  # fmt: skip

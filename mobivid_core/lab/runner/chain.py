@@ -6,6 +6,8 @@ written, a full disk. Whatever finished before stays finished, and the next run 
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,9 +20,8 @@ import mobivid_core
 from mobivid_core import artifacts
 from mobivid_core.errors import ParameterError, RunError
 from mobivid_core.files import clear_leftovers, disk_errors, sha256
-from mobivid_core.lab.runner import cache
-from mobivid_core.lab.runner.fingerprint import changed, fingerprint
-from mobivid_core.lab.runner.kernel import MemoryWatch, execute, own_kernel
+from mobivid_core.lab.runner import cache, fingerprint
+from mobivid_core.lab.runner.kernel import memory_watch, own_kernel
 from mobivid_core.lab.runner.record import RunRecord, changed_results, expected_seconds
 from mobivid_core.lab.runner.source import NotebookSource, own_folder, read_chain, resolve
 from mobivid_core.paths import data_dir, figures_dir, notebooks_dir, runs_dir
@@ -52,10 +53,22 @@ class Chain:
         return [n for n in chain if not self.only or n.number in self.only or n.name in self.only]
 
     def parts(self, notebook: NotebookSource, parameters: dict) -> dict[str, str]:
-        """Hash of each part that `notebook` depends on, as things are now."""
-        results = cache.content_of_others(notebook.name, self.profile)
-        artefacts, folder = self._artefacts_before(notebook), own_folder(notebook, parameters)
-        return fingerprint(notebook, parameters, self.package, self.data, artefacts, results, folder)
+        """Hash of each part that `notebook` depends on, as things are now; others' results only where it reads them."""
+        modules = fingerprint.module_files(notebook.syntax(), self.package)
+        parts = {"code": fingerprint.digest(notebook.code()), "parameters": fingerprint.digest(parameters)}
+        parts |= {f"module {name or self.package.name}": sha256(path) for name, path in modules.items()}
+        for path in fingerprint.files_beside(modules.values()):
+            parts[f"file {path.relative_to(self.package).as_posix()}"] = sha256(path)
+        parts |= {f"data {name}": value for name, value in fingerprint.data_hashes(self.data, modules).items()}
+        if folder := own_folder(notebook, parameters):
+            parts["files of your folder"] = fingerprint.digest(fingerprint.folder_content(folder))
+        parts |= {f"artefact {stage}": value for stage, value in self._artefacts_before(notebook).items()}
+        parts |= {f"version of {name}": value for name, value in fingerprint.versions(fingerprint.COMPUTING).items()}
+        if fingerprint.READS_RESULTS in modules:
+            parts["results of other notebooks"] = fingerprint.digest(
+                cache.content_of_others(notebook.name, self.profile)
+            )
+        return parts
 
     def _artefacts_before(self, notebook: NotebookSource) -> dict[str, str]:
         """Stage -> digest of what notebooks before this one made."""
@@ -71,7 +84,7 @@ class Chain:
         stamp = cache.read(notebook.name, self.profile)
         if stamp is None:
             return "not run yet"
-        differences = changed(stamp.parts, self.parts(notebook, parameters))
+        differences = fingerprint.changed(stamp.parts, self.parts(notebook, parameters))
         if differences:
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             return "changed: " + ", ".join(differences[:3]) + more
@@ -92,10 +105,8 @@ class Chain:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock.acquire()
         except Timeout as error:
-            raise RunError(
-                f"another run of profile {self.profile!r} is going on in {folder}; wait for it, or set MOBIVID_RUNS "
-                "to another folder"
-            ) from error
+            why = f"another run of profile {self.profile!r} is going on in {folder}"
+            raise RunError(f"{why}; wait for it, or set MOBIVID_RUNS to another folder") from error
         run_id = uuid.uuid4().hex[:12]
         try:
             artifacts.restore(self.profile)  # what a run that was killed left behind
@@ -107,7 +118,7 @@ class Chain:
             lock.release()
 
     def _run(self, selected: list[NotebookSource], parameters: list[dict], run_id: str, force: bool) -> RunRecord:
-        record = RunRecord.begin(self.profile, run_id)
+        record = RunRecord(self.profile, run_id)
         expected = [expected_seconds(n.name, self.profile) for n in selected]
         try:
             for i, (notebook, given) in enumerate(zip(selected, parameters, strict=True)):
@@ -115,12 +126,12 @@ class Chain:
                 reason = "forced" if force else self.why(notebook, given)
                 if not reason:
                     self.say(f"{head}  unchanged, skipped")
-                    record.done(cache.read(notebook.name, self.profile), "cached")
+                    record.note(notebook.name, "cached", cache.read(notebook.name, self.profile))
                     continue
                 self.say(f"{head}  running ({reason}){_estimate(expected[i:])}")
-                record.running(notebook.name)
+                record.note(notebook.name, "running")
                 stamp = self._run_one(notebook, given, run_id)
-                record.done(stamp, "run")
+                record.note(notebook.name, "run", stamp)
                 self.say(f"{head}  done in {_minutes(stamp.seconds)}, peak {stamp.peak_mb / 1000:.1f} GB")
         except KeyboardInterrupt:
             record.end("interrupted")
@@ -142,7 +153,7 @@ class Chain:
         began = time.monotonic()
         with disk_errors(str(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with MemoryWatch() as memory:
+            with memory_watch() as memory:
                 self._execute(notebook, going, failed, parameters)
             seconds = time.monotonic() - began
             files, headlines = cache.collect(notebook, self.profile, run_id)
@@ -160,11 +171,18 @@ class Chain:
         return stamp
 
     def _execute(self, notebook: NotebookSource, going: Path, failed: Path, parameters: dict) -> None:
+        """Run a notebook through papermill; the executed copy is saved after every cell."""
+        import papermill
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
 
+        place = {"kernel_name": "python3", "cwd": str(self.notebooks), "progress_bar": sys.stderr.isatty()}
         try:
-            execute(notebook.path, going, parameters, self.notebooks)
+            papermill.execute_notebook(str(notebook.path), str(going), parameters, **place)
+        except KeyboardInterrupt:
+            # nbclient's open tasks would each print a traceback about the kernel that was stopped on purpose
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+            raise
         except PapermillExecutionError as error:
             going.replace(failed)
             lines = error.source.rstrip().splitlines()

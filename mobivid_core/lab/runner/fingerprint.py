@@ -11,14 +11,13 @@ import ast
 import hashlib
 import json
 import platform
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from modulefinder import ModuleFinder
 from pathlib import Path
 
 from mobivid_core.errors import RunError
 from mobivid_core.files import find_files, sha256, tree_hashes
-from mobivid_core.lab.runner.source import NotebookSource
 
 COMPUTING = ("torch", "numpy", "diffusers", "coremltools")
 #: Entry of the shipped data -> modules through which it is read; without such an import it does not count.
@@ -87,45 +86,18 @@ def data_hashes(data: Path, modules: Collection[str]) -> dict[str, str]:
     return hashes
 
 
-def fingerprint(
-    notebook: NotebookSource,
-    parameters: dict,
-    package: Path,
-    data: Path,
-    artefacts: dict[str, str],
-    results: Sequence[str],
-    folder: Path | None,
-) -> dict[str, str]:
-    """Part that a notebook depends on -> its hash.
-
-    `package` and `data` are folders; `artefacts` has the digest of each stage that earlier notebooks made; `results`
-    of other notebooks count only if the notebook reads them; `folder` is one of the user's that it reads.
-    """
-    modules = module_files(notebook.syntax(), package)
-    parts = {"code": digest(notebook.code()), "parameters": digest(parameters)}
-    parts |= {f"module {name or package.name}": sha256(path) for name, path in modules.items()}
-    parts |= {f"file {path.relative_to(package).as_posix()}": sha256(path) for path in files_beside(modules.values())}
-    parts |= {f"data {name}": value for name, value in data_hashes(data, modules).items()}
-    if folder:
-        parts["files of your folder"] = digest(_content(folder))
-    parts |= {f"artefact {stage}": value for stage, value in artefacts.items()}
-    parts |= {f"version of {name}": value for name, value in versions(COMPUTING).items()}
-    if READS_RESULTS in modules:
-        parts["results of other notebooks"] = digest(list(results))
-    return parts
-
-
-def _content(folder: Path) -> dict[str, str]:
+def folder_content(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of a folder somebody else made, and why others are not read."""
     if not folder.is_dir():
         return {}
-    inside, content = find_files(folder), {}
+    inside = find_files(folder)
+    content = dict(inside.passed)
     for path in inside.files:
         try:
             content[str(path)] = sha256(path)
         except OSError as error:
             content[str(path)] = str(error)
-    return content | inside.passed
+    return content
 
 
 def changed(old: dict[str, str], new: dict[str, str]) -> list[str]:

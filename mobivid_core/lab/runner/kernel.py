@@ -1,4 +1,4 @@
-"""Run a notebook in a kernel of this environment and record its peak memory.
+"""Kernels of this environment, and their peak memory.
 
 A kernel called python3 may point anywhere on a user's machine. The runner puts its own kernel of that
 name first on Jupyter's path for as long as it runs, so that the interpreter that started it computes,
@@ -8,14 +8,13 @@ whether or not its environment was activated.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import platform
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 
@@ -40,50 +39,31 @@ def own_kernel(run_id: str) -> Iterator[None]:
         try:
             yield
         finally:
-            if before is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = before
+            del os.environ["JUPYTER_PATH"]
+            os.environ.update({"JUPYTER_PATH": before} if before is not None else {})
 
 
-class MemoryWatch:
-    """Peak resident memory of this process's children, polled from a thread.
+@contextlib.contextmanager
+def memory_watch() -> Iterator[SimpleNamespace]:
+    """Yields the peak resident memory of this process's children, as `peak_bytes`, polled from a thread.
 
     Shared pages count once a process, so a kernel that forks workers is overestimated rather than missed.
     """
+    seen, stop, me = SimpleNamespace(peak_bytes=0), threading.Event(), psutil.Process()
 
-    def __init__(self) -> None:
-        self.peak_bytes = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._poll, daemon=True)
-
-    def __enter__(self) -> MemoryWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _poll(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(POLL_SECONDS):
+    def poll() -> None:
+        while not stop.wait(POLL_SECONDS):
             total = 0
             with contextlib.suppress(psutil.Error):
                 for child in me.children(recursive=True):
                     with contextlib.suppress(psutil.Error):  # it may have ended since it was listed
                         total += child.memory_info().rss
-            self.peak_bytes = max(self.peak_bytes, total)
+            seen.peak_bytes = max(seen.peak_bytes, total)
 
-
-def execute(source: Path, output: Path, parameters: dict, folder: Path) -> None:
-    """Run a notebook through papermill in a working folder; the executed copy is saved after every cell."""
-    import papermill
-
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
     try:
-        place = {"kernel_name": "python3", "cwd": str(folder)}
-        papermill.execute_notebook(str(source), str(output), parameters, progress_bar=sys.stderr.isatty(), **place)
-    except KeyboardInterrupt:
-        # nbclient's open tasks would each print a traceback about the kernel that was stopped on purpose
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        raise
+        yield seen
+    finally:
+        stop.set()
+        thread.join()

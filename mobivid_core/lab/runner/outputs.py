@@ -39,12 +39,11 @@ def check_committable(chain: Chain) -> None:
 
 def commit_outputs(chain: Chain) -> None:
     """Copy the outputs of the selected notebooks in place, and what each cost, and update the README."""
-    for notebook in chain.selected():
-        copy_outputs(notebook.path, cache.executed_path(notebook.name, chain.profile))
-        chain.say(f"{notebook.name}: outputs copied into {notebook.path}")
     path = project_root() / "figures" / EXPECTED
     known = read_json(path, {})
     for notebook in chain.selected():
+        copy_outputs(notebook.path, cache.executed_path(notebook.name, chain.profile))
+        chain.say(f"{notebook.name}: outputs copied into {notebook.path}")
         seconds = cache.read(notebook.name, chain.profile).seconds
         # Rounded: an estimate, and a file that does not change with every run.
         known.setdefault(chain.profile, {})[notebook.name] = max(10, round(seconds, -1))

@@ -36,17 +36,8 @@ class RunRecord:
     notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
 
-    @classmethod
-    def begin(cls, profile: str, run: str) -> RunRecord:
-        """A new record with this machine's description."""
-        record = cls(profile, run, environment=environment(profile))
-        record._began = time.monotonic()
-        record._write()
-        return record
-
-    def running(self, notebook: str) -> None:
-        """Note which notebook is running, so that a killed run tells where it was."""
-        self.notebooks[notebook] = {"status": "running"}
+    def __post_init__(self) -> None:
+        self._began, self.environment = time.monotonic(), environment(self.profile)
         self._write()
 
     def end(self, status: str) -> None:
@@ -57,15 +48,12 @@ class RunRecord:
                 entry["status"] = status
         self._write()
 
-    def done(self, stamp: Stamp, status: str) -> None:
-        """Note that a notebook ran ("run"), or was unchanged ("cached"): its cost is that of the run that made it."""
-        self.notebooks[stamp.notebook] = {
-            "status": status,
-            "seconds": stamp.seconds,
-            "peak_mb": stamp.peak_mb,
-            "run": stamp.run,
-            "outputs": sorted([*stamp.files, *stamp.headlines, *stamp.stages]),
-        }
+    def note(self, notebook: str, status: str, stamp: Stamp | None = None) -> None:
+        """Note that a notebook is "running", has "run", or was unchanged ("cached"), with the cost when it was made."""
+        self.notebooks[notebook] = {"status": status}
+        if stamp:
+            self.notebooks[notebook] |= {name: getattr(stamp, name) for name in ("seconds", "peak_mb", "run")}
+            self.notebooks[notebook]["outputs"] = sorted([*stamp.files, *stamp.headlines, *stamp.stages])
         self._write()
 
     def _write(self) -> None:

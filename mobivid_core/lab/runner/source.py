@@ -91,12 +91,8 @@ class NotebookSource:
 
 def _registers(node: ast.AST) -> bool:
     """True for `results.figure(...)`, `ctx.results.table(...)` and the like, not for `plt.figure(...)`."""
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in REGISTERING):
-        return False
-    owner = node.func.value
-    return (isinstance(owner, ast.Name) and owner.id == "results") or (
-        isinstance(owner, ast.Attribute) and owner.attr == "results"
-    )
+    method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in REGISTERING
+    return method and ast.unparse(node.func.value).split(".")[-1] == "results"
 
 
 def cell_hash(source: str) -> str:

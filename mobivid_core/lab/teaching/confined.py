@@ -25,7 +25,7 @@ from nbformat import NotebookNode
 from mobivid_core.errors import TeachingError
 from mobivid_core.lab.teaching.verdict import VERDICT_MIME
 
-_REQUEST, _RESULT, _LOG = "request.json", "result.json", "log.txt"
+_REQUEST, _RESULT, _LOG, _HOME = "request.json", "result.json", "log.txt", "home"
 _STARTUP_S = 300
 
 
@@ -92,7 +92,8 @@ def _environment(folder: Path) -> dict[str, str]:
     """The environment of the process: nothing of the user's own set-up of IPython and Jupyter, nothing downloaded."""
     package = str(Path(__file__).resolve().parents[3])
     before = [str(Path(p).resolve()) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    own = {name: str(folder / "home") for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")}
+    jupyter = ("JUPYTER_PATH", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")
+    own = dict.fromkeys(("IPYTHONDIR", *jupyter), str(folder / _HOME))
     # glibc would reserve an arena a thread, which counts as data
     fixed = {"HF_HUB_OFFLINE": "1", "MALLOC_ARENA_MAX": "2", "MPLBACKEND": "Agg", "TMPDIR": str(folder / "work")}
     return {**os.environ, **own, **fixed, "PYTHONPATH": os.pathsep.join([package, *before])}
@@ -100,49 +101,37 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def _kill_tree(process: subprocess.Popen) -> None:
     """End a process and everything it started: a kernel has a session of its own."""
-    family = []
-    with contextlib.suppress(psutil.Error):
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile
-            member.kill()
+    with contextlib.suppress(psutil.Error):  # it has ended
+        own = psutil.Process(process.pid)
+        for member in (own, *own.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                member.kill()
     process.wait()
 
 
 def _confine(limits: Limits) -> None:
     """Limit this process and those it starts."""
-    wanted = {
-        resource.RLIMIT_DATA: int(limits.memory_gb * 2**30),
-        resource.RLIMIT_FSIZE: int(limits.file_gb * 2**30),
-        resource.RLIMIT_CORE: 0,
-    }
-    for kind, value in wanted.items():
-        hard = resource.getrlimit(kind)[1]
+    wanted = {resource.RLIMIT_DATA: limits.memory_gb, resource.RLIMIT_FSIZE: limits.file_gb, resource.RLIMIT_CORE: 0}
+    for kind, gb in wanted.items():
+        value, hard = int(gb * 2**30), resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         with contextlib.suppress(OSError, ValueError):  # a system without this limit
             resource.setrlimit(kind, (value, value))
 
 
 def _execute(folder: Path) -> dict:
-    from ipykernel.kernelspec import make_ipkernel_cmd
+    from ipykernel.kernelspec import write_kernel_spec
     from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
-
-    class OwnKernel(KernelSpecManager):
-        """This interpreter, whatever else is called python3 on the machine."""
-
-        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            command = make_ipkernel_cmd(extra_arguments=["--log-level=ERROR"])
-            return KernelSpec(argv=command, display_name="Python 3", language="python")
 
     request = json.loads((folder / _REQUEST).read_text(encoding="utf-8"))
     limits = Limits(**request["limits"])
     notebook = nbformat.from_dict(request["notebook"])
     _confine(limits)
-    manager = AsyncKernelManager(kernel_spec_manager=OwnKernel(), kernel_name="python3")
-    manager.transport, manager.ip = "ipc", str(folder / "ipc")
+    # this interpreter, whatever else is called python3 on the machine
+    write_kernel_spec(folder / _HOME / "kernels" / "python3", extra_arguments=["--log-level=ERROR"])
+    manager = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(folder / "ipc"))
     client = NotebookClient(notebook, km=manager, allow_errors=True, timeout=limits.cell_s, startup_timeout=_STARTUP_S)
     try:
         client.execute()

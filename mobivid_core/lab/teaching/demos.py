@@ -34,10 +34,7 @@ def film_blocks() -> np.ndarray:
 def sampled_clip(euler_step: Callable[..., Tensor], guided_velocity: Callable[..., Tensor], prompt: str) -> Tensor:
     """A clip (1, 3, T, H, W) in [-1, 1] of the shipped teacher through a sampler of the reader's own: 8 steps, g = 3.
 
-    Args:
-        euler_step: (x, v, sigma, sigma_next) -> x at sigma_next.
-        guided_velocity: (v_empty, v_text, g) -> guided velocity.
-        prompt: The caption.
+    It is given as euler_step(x, v, sigma, sigma_next) and guided_velocity(v_empty, v_text, g).
     """
     vae, teacher, shape = _shipped()
     asked = encode_captions([prompt])
@@ -52,10 +49,9 @@ def sampled_clip(euler_step: Callable[..., Tensor], guided_velocity: Callable[..
 
 @torch.no_grad()
 def ffn_activations(block: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What the down layer of a block's FFN in the shipped teacher sees at high noise.
+    """What the down layer of a block's FFN in the shipped teacher sees at high noise, and its weight.
 
-    Returns:
-        Two sets of activations (32 * tokens, neurons) from different noises; the layer's weight (hidden, neurons).
+    Two sets of activations (32 * tokens, neurons) from different noises, and (hidden, neurons).
     """
     _, teacher, shape = _shipped()
     asked = encode_captions([*_CAPTIONS] * 16)

@@ -30,25 +30,20 @@ _LINK = re.compile(r"\[[^\]]*\]\(\.\./([^)]+)\)")
 def edition_of(master: Master, edition: str) -> NotebookNode:
     """The "student" or "instructor" edition of a master, without outputs."""
     checks = {exercise.solution: master.cells[exercise.check].source for exercise in master.exercises}
-    made = []
+    made, student = [], edition == "student"
     for index, cell in enumerate(master.cells):
         source, tag = cell.source, tag_of(cell)
-        if edition == "student":
-            if tag == "instructor":
-                continue
-            if tag == "solution":
-                source, tag = placeholder(source, checks[index]), "answer"
+        if student and tag == "instructor":
+            continue
+        if student and tag == "solution":
+            source, tag = placeholder(source, checks[index]), "answer"
         if cell.cell_type == "markdown":
             source = _LINK.sub(r"`notebooks/\1`", source)  # an edition may lie anywhere
         metadata = {"tags": [tag]} if tag else {}
         new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
         made.append(new(source, metadata=metadata, id=cell.id))
-    notebook = new_notebook(cells=made)
-    notebook.metadata = {
-        "kernelspec": KERNEL,
-        "mobivid": {"edition": edition, "sha256": _sources_hash(notebook)},
-    }
-    return notebook
+    stamp = {"edition": edition, "sha256": _sources_hash(made)}
+    return new_notebook(cells=made, metadata={"kernelspec": KERNEL, "mobivid": stamp})
 
 
 def placeholder(solution: str, check: str) -> str:
@@ -94,15 +89,14 @@ def write_editions(edition: str, out: Path) -> list[Path]:
 
 
 def _check_folder(out: Path, edition: str, ours: set[Path]) -> None:
+    another = "give a folder that is empty or does not exist yet"
     if out.exists() and not out.is_dir():
-        raise TeachingError(f"{out} is a file; give a folder that is empty or does not exist yet")
+        raise TeachingError(f"{out} is a file; {another}")
     for path in sorted(out.iterdir()) if out.is_dir() else []:
         if path.name == ".ipynb_checkpoints":
             continue
         if path not in ours:
-            raise TeachingError(
-                f"{out} holds other files ({path.name}); give a folder that is empty or does not exist yet"
-            )
+            raise TeachingError(f"{out} holds other files ({path.name}); {another}")
         if not _untouched(path, edition):
             raise TeachingError(
                 f"{path} is not this edition as it was written: it may hold somebody's work. Move it away, or give "
@@ -117,11 +111,11 @@ def _untouched(path: Path, edition: str) -> bool:
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, ValueError):
         return False
     stamp = notebook.metadata.get("mobivid", {})
-    return stamp.get("edition") == edition and stamp.get("sha256") == _sources_hash(notebook)
+    return stamp.get("edition") == edition and stamp.get("sha256") == _sources_hash(notebook.cells)
 
 
-def _sources_hash(notebook: NotebookNode) -> str:
-    parts = [f"{cell.cell_type}\n{cell.source}" for cell in notebook.cells]
+def _sources_hash(cells: list[NotebookNode]) -> str:
+    parts = [f"{cell.cell_type}\n{cell.source}" for cell in cells]
     return hashlib.sha256("\n\x00".join(parts).encode()).hexdigest()
 
 

@@ -83,11 +83,12 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Command line; returns the exit status."""
     parser = CommandParser("grade", __doc__)
-    parser.add_argument("folder", type=given_path, help="handed-in notebooks, in any subfolders")
+    add = parser.add_argument
+    add("folder", type=given_path, help="handed-in notebooks, in any subfolders")
     parser.add_out("write the table there as well, row by row", file=True, metavar="CSV")
-    parser.add_argument("--timeout", type=above_zero, default=Limits.cell_s, help="seconds a cell may take (120)")
-    parser.add_argument("--total", type=above_zero, default=Limits.total_s, help="seconds a notebook may take (900)")
-    parser.add_argument("--memory", type=above_zero, default=Limits.memory_gb, help="GiB a notebook may take (8)")
+    add("--timeout", type=above_zero, default=Limits.cell_s, help="seconds a cell may take (120)")
+    add("--total", type=above_zero, default=Limits.total_s, help="seconds a notebook may take (900)")
+    add("--memory", type=above_zero, default=Limits.memory_gb, help="GiB a notebook may take (8)")
     return run_command(_run, parser, argv, interrupted="interrupted: the rows that are written are kept")

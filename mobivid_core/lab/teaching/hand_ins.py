@@ -63,13 +63,11 @@ def find_hand_ins(folder: Path, masters: Sequence[Master]) -> Found:
 def read_hand_in(path: Path) -> NotebookNode:
     """A handed-in file of any version of the format without outputs; TeachingError says what it is instead."""
     try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= MAX_BYTES else b""
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise TeachingError(f"the file has {size / 1e6:,.0f} MB; clear its outputs and hand it in again")
+        return _rebuilt(_as_json(_as_text(path.read_bytes())))
     except OSError as error:
         raise TeachingError(f"the file cannot be read: {error.strerror}") from error
-    if size > MAX_BYTES:
-        raise TeachingError(f"the file has {size / 1e6:,.0f} MB; clear its outputs and hand it in again")
-    return _rebuilt(_as_json(_as_text(data)))
 
 
 def find_checks(notebook: NotebookNode, master: Master) -> list[int]:
@@ -148,8 +146,7 @@ def _as_json(text: str) -> dict:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        conflict = _CONFLICT.search(text)
-        if conflict:
+        if conflict := _CONFLICT.search(text):
             line = text.count("\n", 0, conflict.start()) + 1
             why = f"the file holds marks of a merge conflict (line {line}); settle it and hand it in again"
         elif text.lstrip().startswith("<"):
@@ -183,18 +180,18 @@ def _rebuilt(values: dict) -> NotebookNode:
 
 def _fresh(cell: object, number: int, used: set[str]) -> NotebookNode:
     """One cell without outputs; its id is kept unless an earlier cell has the same."""
-    kind = cell.get("cell_type") if isinstance(cell, dict) else None
-    source = cell.get("source", "") if isinstance(cell, dict) else None
+    values = cell if isinstance(cell, dict) else {}
+    kind, source = values.get("cell_type"), values.get("source", "")
     lines = source if isinstance(source, list) else [source]
     if not isinstance(kind, str) or kind not in _NEW_CELL or not all(isinstance(line, str) for line in lines):
         raise TeachingError(f"cell {number} of the notebook is damaged")
-    metadata = cell.get("metadata")
+    metadata = values.get("metadata")
     tags = metadata.get("tags") if isinstance(metadata, dict) else None
     kept = [tag for tag in (*TAGS, "answer") if isinstance(tags, list) and tag in tags]
     # a lone half of a surrogate pair is valid JSON, but no text that could be sent to a kernel
     text = "".join(lines).encode("utf-8", "replace").decode()
     new = _NEW_CELL[kind](text, metadata={"tags": kept} if kept else {})
-    name = cell.get("id")
+    name = values.get("id")
     if isinstance(name, str) and re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name) and name not in used:
         new.id = name
     used.add(new.id)

@@ -12,13 +12,15 @@ import symtable
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
 
-from mobivid_core.errors import TeachingError
+from mobivid_core.errors import RunError, TeachingError
+from mobivid_core.lab.runner.source import NotebookSource, read_notebook
 from mobivid_core.paths import notebooks_dir
 
-TAGS = ("exercise", "solution", "check", "instructor")
+#: Tags of an exercise's cells, in order, with the cells' types.
+_EXERCISE = {"exercise": "markdown", "solution": "code", "check": "code"}
+TAGS = (*_EXERCISE, "instructor")
 
 
 @dataclass(frozen=True)
@@ -32,22 +34,10 @@ class Exercise:
 
 
 @dataclass(frozen=True)
-class Master:
-    """A master that passed all checks, with its exercises in order."""
+class Master(NotebookSource):
+    """A master that passed all checks, with its exercises in order; named like "ex03_sensitivity"."""
 
-    path: Path
-    cells: tuple[NotebookNode, ...]
     exercises: tuple[Exercise, ...]
-
-    @property
-    def name(self) -> str:
-        """The file's stem, e.g. "ex03_sensitivity"."""
-        return self.path.stem
-
-
-def masters_dir() -> Path:
-    """Where the masters lie."""
-    return notebooks_dir() / "teaching"
 
 
 def tag_of(cell: NotebookNode) -> str | None:
@@ -57,7 +47,7 @@ def tag_of(cell: NotebookNode) -> str | None:
 
 def read_masters(folder: Path | None = None) -> list[Master]:
     """All masters of a folder (default: the project's), in order; TeachingError where there is none."""
-    folder = folder or masters_dir()
+    folder = folder or notebooks_dir() / "teaching"
     paths = sorted(folder.glob("ex[0-9][0-9]_*.ipynb"))
     if not paths:
         raise TeachingError(f"no masters (such as ex03_sensitivity.ipynb) in {folder}")
@@ -67,16 +57,11 @@ def read_masters(folder: Path | None = None) -> list[Master]:
 def read_master(path: Path) -> Master:
     """Read one master; TeachingError where it is none, is no Python, has wrong tags, or needs a solution's names."""
     try:
-        cells = tuple(nbformat.read(path, as_version=4).cells)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError) as error:
-        raise TeachingError(f"{path.name} cannot be read as a notebook: {str(error).splitlines()[0]}") from error
-    for index, cell in enumerate(cells):
-        if cell.cell_type == "code":
-            try:
-                ast.parse(cell.source)
-            except SyntaxError as error:
-                raise TeachingError(f"{path.name}, cell {index}, is not valid Python: {error}") from error
-    master = Master(path, cells, tuple(_exercises(path, cells)))
+        source = read_notebook(path)
+        source.syntax()
+    except RunError as error:
+        raise TeachingError(str(error)) from error
+    master = Master(path, source.cells, tuple(_exercises(path, source.cells)))
     _check_names(master)
     return master
 
@@ -84,8 +69,7 @@ def read_master(path: Path) -> Master:
 def _exercises(path: Path, cells: tuple[NotebookNode, ...]) -> list[Exercise]:
     found: list[Exercise] = []
     for cell in cells:
-        unknown = [tag for tag in cell.metadata.get("tags", []) if tag not in TAGS]
-        if unknown:
+        if unknown := [tag for tag in cell.metadata.get("tags", []) if tag not in TAGS]:
             raise TeachingError(f"{path.name} has a cell tagged {unknown[0]!r}; the tags are {', '.join(TAGS)}")
     tagged = [(i, tag) for i, cell in enumerate(cells) if (tag := tag_of(cell)) and tag != "instructor"]
     if not tagged:
@@ -93,15 +77,11 @@ def _exercises(path: Path, cells: tuple[NotebookNode, ...]) -> list[Exercise]:
     for start in range(0, len(tagged), 3):
         group = tagged[start : start + 3]
         title = cells[group[0][0]].source.splitlines()[0].lstrip("# ")
-        tags = [tag for _, tag in group]
-        if tags != ["exercise", "solution", "check"]:
+        if [(tag, cells[i].cell_type) for i, tag in group] != [*_EXERCISE.items()]:
             raise TeachingError(
-                f"{path.name}: {title!r} has the tags {', '.join(tags)}; each exercise needs one cell tagged "
-                "`exercise`, then one `solution`, then one `check`"
+                f"{path.name}: {title!r} has the tags {', '.join(tag for _, tag in group)}; each exercise needs one "
+                "cell tagged `exercise`, in markdown, then one `solution`, then one `check`, both code"
             )
-        kinds = [cells[i].cell_type for i, _ in group]
-        if kinds != ["markdown", "code", "code"]:
-            raise TeachingError(f"{path.name}: {title!r} needs its task in markdown, its solution and check in code")
         found.append(Exercise(title, *(i for i, _ in group)))
     return found
 
@@ -117,14 +97,12 @@ def _check_names(master: Master) -> None:
                 f"{master.path.name}: the check of {exercise.title!r} reads nothing that its solution defines"
             )
     for index, cell in enumerate(master.cells):
-        if cell.cell_type == "code" and tag_of(cell) is None:
-            needed = sorted(used_names(cell.source) & set(solved))
-            if needed:
-                raise TeachingError(
-                    f"{master.path.name}, cell {index}, needs {needed[0]!r}, which the solution of "
-                    f"{solved[needed[0]]!r} defines: students run it unsolved. Move it into the check, or define the "
-                    "name before the exercise"
-                )
+        given = cell.cell_type == "code" and tag_of(cell) is None
+        if given and (needed := sorted(used_names(cell.source) & set(solved))):
+            raise TeachingError(
+                f"{master.path.name}, cell {index}, needs {needed[0]!r}, which the solution of {solved[needed[0]]!r} "
+                "defines: students run it unsolved. Move it into the check, or define the name before the exercise"
+            )
 
 
 def bound_names(source: str) -> list[str]:

@@ -6,7 +6,8 @@ The gaps in the student's edition raise `Unsolved`, which a notebook shows as on
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from html import escape
@@ -89,6 +90,12 @@ def run(function: Callable[..., Any], *arguments: object) -> Any:
     if result is None or result is ...:
         raise Unsolved(f"`{name}` returns nothing: end it with `return`.")
     return result
+
+
+def compare(found: float, right: float, slips: Mapping[float, str], otherwise: str, rel_tol: float = 1e-6) -> None:
+    """`Wrong` unless `found` is right: with the reason of the usual slip that it is equal to, else `otherwise`."""
+    if not math.isclose(found, right, rel_tol=rel_tol):
+        raise Wrong(next((why for slip, why in slips.items() if math.isclose(found, slip, rel_tol=rel_tol)), otherwise))
 
 
 def checked(check: Callable[P, str]) -> Callable[P, Verdict]:

@@ -87,7 +87,7 @@ def test_stages_wait_for_what_they_need_and_are_not_run_twice(
             return 0
 
     monkeypatch.setattr(command.subprocess, "Popen", Done)
-    _schedule(monkeypatch, {"b": (0.5, ("a",), ("b",)), "a": (0.5, (), ("a",)), "c": (0.0, ("a", "b"), ("c",))})
+    _schedule(monkeypatch, {"b": (0.5, "a", "b"), "a": (0.5, "", "a"), "c": (0.0, "a b", "c")})
     assert command.main(["run", "--minutes", "1", "--out", str(tmp_path)]) == 0
     assert order == ["a", "b", "c"]
     assert command.main(["run", "--minutes", "1", "--out", str(tmp_path)]) == 0
@@ -108,7 +108,7 @@ def test_a_failed_stage_is_shown_and_what_needs_it_does_not_start(
             return 1
 
     monkeypatch.setattr(command.subprocess, "Popen", Broken)
-    _schedule(monkeypatch, {"a": (0.5, (), ("a",)), "b": (0.5, ("a",), ("b",))})
+    _schedule(monkeypatch, {"a": (0.5, "", "a"), "b": (0.5, "a", "b")})
     assert command.main(["run", "--minutes", "1", "--out", str(tmp_path)]) == 1
     shown = capsys.readouterr().out
     assert "a FAILED" in shown and "the reason" in shown and "b " not in shown.replace("b done", "")

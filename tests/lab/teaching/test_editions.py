@@ -16,7 +16,6 @@ from mobivid_core.lab.teaching.editions import edition_of, main, placeholder, wr
 from mobivid_core.lab.teaching.masters import (
     Master,
     bound_names,
-    masters_dir,
     read_master,
     read_masters,
     tag_of,
@@ -66,7 +65,7 @@ def test_a_master_has_exercises_notes_and_no_outputs(master: Master) -> None:
         if cell.cell_type == "code":
             assert not cell.outputs and cell.execution_count is None
         for target in re.findall(r"\]\(([^)#\s]+)\)", cell.source):
-            assert (masters_dir() / target).exists(), target
+            assert (notebooks_dir() / "teaching" / target).exists(), target
 
 
 @every_master
@@ -177,7 +176,7 @@ def test_what_is_no_notebook_or_no_master_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TeachingError, match="no masters"):
         read_masters(tmp_path)
     (tmp_path / "ex00_small.ipynb").write_text("not json")
-    with pytest.raises(TeachingError, match="cannot be read as a notebook"):
+    with pytest.raises(TeachingError, match="is not a readable notebook"):
         read_masters(tmp_path)
     (tmp_path / "ex00_small.ipynb").unlink()
     make_master(tmp_path, *((i, "tags", []) for i in range(7)))
@@ -197,7 +196,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
 
 
 def test_the_instructors_guide_names_every_exercise_notebook_and_its_links_exist() -> None:
-    guide = (masters_dir() / "INSTRUCTORS.md").read_text()
+    guide = (notebooks_dir() / "teaching" / "INSTRUCTORS.md").read_text()
     targets = re.findall(r"\]\(([^)#\s]+)\)", guide)
     assert {f"{master.name}.ipynb" for master in MASTERS} <= set(targets)
-    assert all((masters_dir() / target).exists() for target in targets)
+    assert all((notebooks_dir() / "teaching" / target).exists() for target in targets)

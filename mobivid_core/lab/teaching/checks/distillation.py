@@ -10,7 +10,7 @@ from torch import Tensor
 from mobivid_core.distill.trajectory import student_sigmas
 from mobivid_core.flow.sampling import solver_path
 from mobivid_core.flow.toy import LineMixture
-from mobivid_core.lab.teaching.verdict import Wrong, checked, run
+from mobivid_core.lab.teaching.verdict import Wrong, checked, compare, run
 
 
 @checked
@@ -22,7 +22,7 @@ def grid(textbook_grid: Callable[[int], Tensor], useful_steps: int, default: Ten
             raise Wrong(f"`textbook_grid({steps})`: that many steps have one noise level more than that.")
         if found.shape != right.shape:
             raise Wrong(f"`textbook_grid({steps})` has the shape {tuple(found.shape)}.")
-        if torch.allclose(found, right.flip(0)) and steps > 0:
+        if torch.allclose(found, right.flip(0)):
             raise Wrong("`textbook_grid` runs from data to noise; sampling starts at noise.")
         if found[-1] != 0:
             raise Wrong(f"`textbook_grid({steps})` does not end at the data.")
@@ -60,10 +60,7 @@ def chords(chord_targets: Callable[..., Tensor]) -> str:
 
 @checked
 def loss_and_spread(trajectory_loss: Callable[..., float], spread: Callable[..., float]) -> str:
-    """What regression on a trajectory rewards, and the measure that sees samples collapse.
-
-    `trajectory_loss` is called with velocity, states and noise levels, `spread` with features (captions, repeats, F).
-    """
+    """trajectory_loss(velocity, states, noise levels), and spread(features (captions, repeats, F)) of samples."""
     toy, starts = LineMixture(), torch.linspace(-2, 2, 9)
 
     def student(x: Tensor, sigma: float) -> Tensor:
@@ -85,15 +82,13 @@ def loss_and_spread(trajectory_loss: Callable[..., float], spread: Callable[...,
     found, right = float(run(trajectory_loss, student, states, sigmas)), float(errors.square().mean())
     if found < 1e-8:
         raise Wrong("`trajectory_loss`: a path of forty steps bends between the levels, and your loss does not notice.")
-    if abs(found - right) > 1e-4 * right:
-        raise Wrong(f"`trajectory_loss` is {found / right:.3g} times the mean of the squared errors.")
+    compare(found, right, {}, f"`trajectory_loss` is {found / right:.3g} times the mean of the squared errors.", 1e-4)
     features = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(4))
     expected = float(torch.stack([torch.nn.functional.pdist(f).mean() for f in features]).mean())
     far, collapsed = float(run(spread, features)), float(run(spread, features[:, :1].expand(3, 4, 5)))
     if collapsed > 1e-5:
         raise Wrong("`spread`: four equal clips a caption have no spread. Do clips of other captions count in yours?")
-    if abs(far - expected * 3 / 4) < 1e-4:
-        raise Wrong("`spread` is too small: a clip is at no distance from itself, and that is no pair.")
-    if abs(far - expected) > 1e-4 * expected:
-        raise Wrong(f"`spread` is {far / expected:.3g} times the mean distance of the pairs.")
+    compare(far, expected, {
+        expected * 3 / 4: "`spread` is too small: a clip is at no distance from itself, and that is no pair.",
+    }, f"`spread` is {far / expected:.3g} times the mean distance of the pairs.", 1e-4)  # fmt: skip
     return "a student that is the teacher, step for step, has nothing to learn; it learns the bend, and guidance."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from mobivid_core.flow.toy import LineMixture
-from mobivid_core.lab.teaching.verdict import Wrong, checked, run
+from mobivid_core.lab.teaching.verdict import Wrong, checked, compare, run
 
 
 def _like(found: object, right: Tensor) -> bool:
@@ -51,14 +50,10 @@ def sampling(euler_step: Callable[..., Tensor], guided_velocity: Callable[..., T
 def one_step(landing: float, fewest_steps: int, toy: LineMixture) -> str:
     """Where one Euler step lands, and the fewest steps whose samples have 95 % of the data's spread."""
     mean = sum(w * m for w, m in zip(toy.weights, toy.means, strict=True))
-    for bump in toy.means:
-        if math.isclose(landing, bump, abs_tol=0.02):
-            raise Wrong("`landing`: that is one of the two bumps. At pure noise, how could the model know which?")
-    middle = sum(toy.means) / len(toy.means)
-    if math.isclose(landing, middle, abs_tol=0.02) and not math.isclose(mean, middle, abs_tol=0.02):
-        raise Wrong("`landing`: the bumps do not have equal shares of the data.")
-    if not math.isclose(landing, mean, abs_tol=0.02):
-        raise Wrong("`landing`: the best answer at pure noise is an average. Of what?")
+    bump = "`landing`: that is one of the two bumps. At pure noise, how could the model know which?"
+    compare(landing, mean, dict.fromkeys(toy.means, bump) | {
+        sum(toy.means) / len(toy.means): "`landing`: the bumps do not have equal shares of the data.",
+    }, "`landing`: the best answer at pure noise is an average. Of what?", rel_tol=0.02)  # fmt: skip
     goal = 0.95 * toy.draw(4000, 0).std().item()
     if fewest_steps < 1 or fewest_steps != int(fewest_steps):
         raise Wrong("`fewest_steps` is a whole number, at least one.")

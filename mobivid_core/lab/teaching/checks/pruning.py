@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from mobivid_core.lab.teaching.verdict import Wrong, checked, run
+from mobivid_core.lab.teaching.verdict import Wrong, checked, compare, run
 from mobivid_core.models.config import MOBILE, SERVER, DiTConfig
 from mobivid_core.prune.costs import parameter_cost
 
@@ -31,27 +31,20 @@ def floors(parameters: Callable[[int, int, int], float], reachable: Mapping[str,
     if empty != _count(1, 0, 0) - fixed:
         raise Wrong("a block without heads and neurons still has the overhead that is given: is it counted once?")
     neuron = float(run(parameters, 1, 0, 1)) - fixed - empty
-    if neuron == 2 * 2048:
-        raise Wrong("a neuron has a bias as well: which of its two layers brings one that goes with the neuron?")
-    if neuron == 2 * 2048 + 2:
-        raise Wrong("the down layer's bias belongs to the block (it is in the overhead), not to a neuron.")
-    if neuron != 2 * 2048 + 1:
-        raise Wrong("one neuron: a row of the up layer, its bias, and a column of the down layer.")
+    compare(neuron, 2 * 2048 + 1, {
+        2 * 2048: "a neuron has a bias as well: which of its two layers brings one that goes with the neuron?",
+        2 * 2048 + 2: "the down layer's bias belongs to the block (it is in the overhead), not to a neuron.",
+    }, "one neuron: a row of the up layer, its bias, and a column of the down layer.")  # fmt: skip
     heads, exact = float(run(parameters, 1, 1, 0)) - fixed - empty, _count(1, 1, 0) - _count(1, 0, 0)
-    if heads == exact / 2:
-        raise Wrong("a block has heads of two kinds, in self- and in cross-attention; `heads` counts each kind.")
-    if heads < exact:
-        raise Wrong("one head: q, k and v with biases, its part of the out layer, two norms. Something is missing.")
-    if heads > exact:
-        raise Wrong("one head: q, k, v with biases, its part of out, two norms. Something is counted that stays.")
+    off = "Something is missing." if heads < exact else "Something is counted that stays."
+    compare(heads, exact, {
+        exact / 2: "a block has heads of two kinds, in self- and in cross-attention; `heads` counts each kind.",
+    }, f"one head: q, k and v with biases, its part of the out layer, two norms. {off}", 1e-9)  # fmt: skip
     if float(run(parameters, 28, 32, 8192)) != _count(28, 32, 8192):
         raise Wrong("right for one unit, wrong for the whole server model.")
     goal = parameter_cost(MOBILE).total(MOBILE)
-    right = {
-        "blocks": _count(1, 32, 8192) <= goal,
-        "heads": _count(28, 0, 8192) <= goal,
-        "ffn": _count(28, 32, 0) <= goal,
-    }
+    least = {"blocks": (1, 32, 8192), "heads": (28, 0, 8192), "ffn": (28, 32, 0)}
+    right = {level: _count(*sizes) <= goal for level, sizes in least.items()}
     if set(reachable) != set(right):
         raise Wrong(f"`reachable` needs an entry for each of {', '.join(right)}.")
     off = [level for level in right if bool(reachable[level]) is not right[level]]

@@ -38,12 +38,9 @@ def rules(verdict: Callable[..., str]) -> str:
 
 @checked
 def fragile(on_measurement: Collection[str], fragile_claims: Collection[str], claims: pd.DataFrame) -> str:
-    """Ids of claims that rest on a measurement, and of those among them whose interval decides nothing.
+    """Ids of `claims` (id, evidence, low, high, target) on a measurement, and of those whose interval decides nothing.
 
-    Args:
-        on_measurement: Ids of the claims whose own number here is `measured`.
-        fragile_claims: Ids among them whose interval holds the target, or is missing.
-        claims: Table with columns id, ours, evidence, low, high, target.
+    An interval decides nothing that holds the target, or is missing.
     """
     measured = claims[claims["evidence"].isin(["measured", "recorded"])]
     right, found = set(measured["id"]), set(on_measurement)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 
 import pandas as pd
 
 from mobivid_core.evidence import MEANING
-from mobivid_core.lab.teaching.verdict import Wrong, checked
+from mobivid_core.lab.teaching.verdict import Wrong, checked, compare
 from mobivid_core.paths import project_root
 from mobivid_core.published import claim_value, claims
 
@@ -19,19 +18,14 @@ LEVERS = ("calls", "parameters")
 def savings(fewer_calls: float, cheaper: float, larger_lever: str) -> str:
     """How many times fewer calls and how many times cheaper one clip is, server over mobile, and by what most."""
     calls, smaller = claim_value("C24"), claim_value("C04") / claim_value("C13")
-    halved = math.isclose(fewer_calls, calls / 2, rel_tol=0.01)
-    if halved:
-        raise Wrong("`fewer_calls`: you compared steps. How often does the network run in one guided step?")
-    if math.isclose(fewer_calls, 1 / calls, rel_tol=0.01):
-        raise Wrong("`fewer_calls` is upside down: divide the server's by the phone's.")
-    if not math.isclose(fewer_calls, calls, rel_tol=0.01):
-        raise Wrong("`fewer_calls`: count steps x (1 or 2) for each model.")
-    if math.isclose(cheaper, calls + smaller, rel_tol=0.01):
-        raise Wrong("`cheaper`: you added the two savings. Each call left is cheaper too: how do factors combine?")
-    if math.isclose(cheaper, calls, rel_tol=0.01):
-        raise Wrong("`cheaper`: that is the saving in calls alone; each call got cheaper as well.")
-    if not math.isclose(cheaper, calls * smaller, rel_tol=0.02):
-        raise Wrong("`cheaper`: take the cost of a call as proportional to the parameters (claims C04 and C13).")
+    compare(fewer_calls, calls, {
+        calls / 2: "`fewer_calls`: you compared steps. How often does the network run in one guided step?",
+        1 / calls: "`fewer_calls` is upside down: divide the server's by the phone's.",
+    }, "`fewer_calls`: count steps x (1 or 2) for each model.", rel_tol=0.01)  # fmt: skip
+    compare(cheaper, calls * smaller, {
+        calls + smaller: "`cheaper`: you added the two savings. Each call left is cheaper too: how do factors combine?",
+        calls: "`cheaper`: that is the saving in calls alone; each call got cheaper as well.",
+    }, "`cheaper`: take the cost of a call as proportional to the parameters (claims C04 and C13).", 0.02)  # fmt: skip
     if larger_lever not in LEVERS:
         raise Wrong(f"`larger_lever` is one of {LEVERS}.")
     if larger_lever != LEVERS[smaller > calls]:
@@ -39,19 +33,13 @@ def savings(fewer_calls: float, cheaper: float, larger_lever: str) -> str:
     return "two factors, multiplied. Keep their sizes in mind when you read how much of the paper each of them takes."
 
 
-def recorded_classes(statements: Mapping[str, str]) -> dict[str, str]:
-    """Evidence class of each statement, whose id is a published claim's ("C01") or a headline's of this project."""
-    headlines = pd.read_csv(project_root() / "figures" / "headlines.csv", index_col="id")["evidence"]
-    classes = claims().set_index("id")["evidence"]
-    return {words: str(classes.get(key, headlines.get(key))) for words, key in statements.items()}
-
-
 @checked
 def evidence(classes: Mapping[str, str], checkable: Collection[str], statements: Mapping[str, str]) -> str:
-    """Evidence class of each statement (statement -> id of its number), and which can be checked here."""
-    known = recorded_classes(statements)
-    missing = sorted(set(known) - set(classes))
-    if missing:
+    """Evidence class of each statement (statement -> id of its claim or headline), and which can be checked here."""
+    recorded = claims().set_index("id")["evidence"].to_dict()
+    recorded |= pd.read_csv(project_root() / "figures" / "headlines.csv", index_col="id")["evidence"].to_dict()
+    known = {words: recorded[key] for words, key in statements.items()}
+    if missing := sorted(set(known) - set(classes)):
         raise Wrong(f"`classes`: no class yet for {missing[0]!r}.")
     for statement, found in classes.items():
         if found not in MEANING:

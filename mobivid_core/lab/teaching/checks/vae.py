@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mobivid_core.lab.teaching.verdict import Wrong, checked, run
+from mobivid_core.lab.teaching.verdict import Wrong, checked, compare, run
 from mobivid_core.models.counts import latent_grid
 
 #: (frames, height, width, ratio) of the trials.
@@ -42,36 +42,26 @@ def tokens(token_count: Callable[..., int]) -> str:
 def rate(values_per_token: int, values_per_number: float, equal_rate_channels: int) -> str:
     """Pixel values in a token's block at 8x32x32 and for each number stored with 128 channels; equal rate to 4x8x8."""
     block = 3 * 8 * 32 * 32
-    if values_per_token == block // 3:
-        raise Wrong("`values_per_token`: a pixel has three colour values.")
-    if values_per_token == block // 8:
-        raise Wrong("`values_per_token`: that is one frame's patch; a token covers a group of frames.")
-    if values_per_token != block:
-        raise Wrong("`values_per_token`: multiply time x height x width of one token's block, and the colours.")
-    if math.isclose(values_per_number, block):
-        raise Wrong("`values_per_number`: a token is not one number; how many channels has it?")
-    if math.isclose(values_per_number, 128 / block, rel_tol=1e-3):
-        raise Wrong("`values_per_number` is upside down.")
-    if not math.isclose(values_per_number, block / 128, rel_tol=1e-3):
-        raise Wrong("`values_per_number`: values in a block over its channels.")
-    if equal_rate_channels == 16:
-        raise Wrong("`equal_rate_channels`: with as many channels the coarser grid stores far fewer numbers.")
-    if equal_rate_channels == 16 * 16:
-        raise Wrong("`equal_rate_channels`: you counted the pixels of a patch; the tokens differ in time as well.")
-    if equal_rate_channels != 16 * block // (3 * 4 * 8 * 8):
-        raise Wrong("`equal_rate_channels`: ask for as many values per number as 4x8x8 with 16 channels has.")
+    compare(values_per_token, block, {
+        block / 3: "`values_per_token`: a pixel has three colour values.",
+        block / 8: "`values_per_token`: that is one frame's patch; a token covers a group of frames.",
+    }, "`values_per_token`: multiply time x height x width of one token's block, and the colours.")  # fmt: skip
+    compare(values_per_number, block / 128, {
+        block: "`values_per_number`: a token is not one number; how many channels has it?",
+        128 / block: "`values_per_number` is upside down.",
+    }, "`values_per_number`: values in a block over its channels.", rel_tol=1e-3)  # fmt: skip
+    compare(equal_rate_channels, 16 * block / (3 * 4 * 8 * 8), {
+        16: "`equal_rate_channels`: with as many channels the coarser grid stores far fewer numbers.",
+        16 * 16: "`equal_rate_channels`: you counted the pixels of a patch; the tokens differ in time as well.",
+    }, "`equal_rate_channels`: ask for as many values per number as 4x8x8 with 16 channels has.")  # fmt: skip
     return "rate and tokens are two dials: at equal rate the transformer pays for far fewer tokens, not for channels."
 
 
 @checked
 def linear(linear_psnr: Callable[..., float], enough: int, blocks: np.ndarray, wanted_db: float) -> str:
-    """PSNR of the best linear codec, and how many numbers a block reach a given one.
+    """PSNR of the best linear codec, linear_psnr(blocks (N, D) in [-1, 1], numbers kept a block) -> dB.
 
-    Args:
-        linear_psnr: (blocks (N, D) in [-1, 1], numbers kept a block) -> dB.
-        enough: The fewest numbers a block of `blocks` that reach `wanted_db`.
-        blocks: (N, D) the exercise's blocks of film.
-        wanted_db: What is asked for.
+    `enough` are the fewest numbers a block with which the exercise's `blocks` (N, D) of film reach `wanted_db`.
     """
     rng = np.random.default_rng(0)
     trial = np.clip(0.4 + 0.3 * rng.standard_normal((60, 3)) @ rng.standard_normal((3, 8)) / 3, -1, 1)
@@ -88,14 +78,10 @@ def linear(linear_psnr: Callable[..., float], enough: int, blocks: np.ndarray, w
             psnr(errors[numbers + 1]): "one direction too many is kept.",
             psnr(errors[numbers - 1]): "one direction too few is kept.",
         }
-        if math.isclose(found, psnr(right), rel_tol=1e-6):
-            continue
-        for slip, why in slips.items():
-            if math.isclose(found, slip, rel_tol=1e-6):
-                raise Wrong(f"`linear_psnr`: {why}")
+        otherwise = "another linear codec does better with as many numbers."
         if found > psnr(right):
-            raise Wrong("`linear_psnr`: no linear codec is that good; is the error of all blocks counted?")
-        raise Wrong("`linear_psnr`: another linear codec does better with as many numbers.")
+            otherwise = "no linear codec is that good; is the error of all blocks counted?"
+        compare(found, psnr(right), {k: f"`linear_psnr`: {v}" for k, v in slips.items()}, f"`linear_psnr`: {otherwise}")
     reached = [psnr(max(error, 1e-30)) for error in _discarded(np.asarray(blocks))]
     if not 0 <= enough < len(reached) or reached[enough] < wanted_db:
         raise Wrong(f"`enough`: not yet {wanted_db:g} dB.")
