@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
@@ -23,6 +24,8 @@ from mobivid_core.errors import ParameterError, VideoError
 from mobivid_core.files import Found, find_files
 from mobivid_core.paths import user_path
 
+#: Frames of one file kept while its cuts are found (100 s: 118 MB at 128x128); a longer file is decoded twice.
+KEPT_FRAMES = 2400
 #: Clips of one file at most.
 PER_FILE = 64
 #: Shots, or files where there are several, that go to `test`: one in this many, and at least one.
@@ -166,18 +169,21 @@ def clips_of_file(
     """Clips of one video, at most `per_file`, and what to report of it as `name`; a VideoError if there are none."""
     if not path.stat().st_size:
         raise VideoError("an empty file (0 bytes)")
-    # the file is decoded twice, for its cuts and for its clips: kept frames of an hour would fill the memory
-    shots = find_shots(iterate_frames(path, size=size, max_fps=FRAME_RATE))
+    frames_of = partial(iterate_frames, path, size=size, max_fps=FRAME_RATE)
+    decoded = frames_of()
+    kept = list(islice(decoded, KEPT_FRAMES))
+    shots = find_shots(chain(kept, decoded))
     queues = [[(start, number) for start in windows(*shot, frames)] for number, shot in enumerate(shots)]
     chosen = sorted(list(chain.from_iterable(rounds(queues)))[:per_file])
     if not chosen:
         longest = max(length for _, length in shots)
         raise VideoError(f"its longest shot has {longest} frames at {FRAME_RATE} a second, fewer than {frames}")
-    pictures, place, clips = iterate_frames(path, size=size, max_fps=FRAME_RATE), 0, []
+    total = sum(length for _, length in shots)
+    pictures, place, clips = iter(kept) if total <= KEPT_FRAMES else frames_of(), 0, []
     for start, shot in chosen:
         clips.append(Clip(name, shot, np.stack(list(islice(pictures, start - place, start - place + frames)))))
         place = start + frames
-    return clips, UsedFile(name, sum(length for _, length in shots), len(shots), len(clips))
+    return clips, UsedFile(name, total, len(shots), len(clips))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from mobivid_core.data import folder as module
 from mobivid_core.data.folder import clips_from_folder, folder_pool, main
 from mobivid_core.data.video_io import clip_to_frames, write_video
 from mobivid_core.errors import ParameterError, VideoError
@@ -85,6 +86,14 @@ def test_a_folder_without_clips_lists_the_reasons(folder, tmp_path):
     (tmp_path / "bare").mkdir()
     with pytest.raises(VideoError, match="0 clips from 0 files, 0 skipped"):
         clips_from_folder(tmp_path / "bare")
+
+
+def test_long_files_give_the_same_clips_from_little_memory(folder, monkeypatch):
+    """Frames past the limit are read a second time instead of kept."""
+    short, _ = clips_from_folder(folder, size=32)
+    monkeypatch.setattr(module, "KEPT_FRAMES", 10)
+    long, report = clips_from_folder(folder, size=32)
+    assert torch.equal(short, long) and report.used[-1].frames == 60
 
 
 def test_a_pool_keeps_whole_files_apart(tmp_path):
