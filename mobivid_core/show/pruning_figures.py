@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from mobivid_core.prune.plan import PruningPlan
-from mobivid_core.sensitivity.scores import Scores, unit_widths
+from mobivid_core.sensitivity.scores import Scores
 from mobivid_core.show.style import FIGURE_SIZE, PALETTE
 
 #: Kinds of units and their titles.
@@ -72,7 +72,7 @@ def kept_widths(plans: dict[str, PruningPlan]) -> Figure:
     size = (FIGURE_SIZE[0], 1.7 * len(plans) + 0.6)
     fig, axes = plt.subplots(len(plans), 1, figsize=size, sharex=True, squeeze=False)
     for ax, (name, plan) in zip(axes[:, 0], plans.items(), strict=True):
-        for k, (kind, widths) in enumerate(unit_widths(plan.source).items()):
+        for k, (kind, widths) in enumerate(plan.source.units.items()):
             kept = [len(own) / widths[b] for b, own in zip(plan.keep_blocks, getattr(plan, kind), strict=True)]
             ax.bar(np.array(plan.keep_blocks) + 0.27 * (k - 1), kept, 0.25, color=WIDTH_COLOURS[kind], label=kind)
         ax.set(title=f"{name}: {plan.parameters / 1e6:.2f} M parameters", ylabel="share kept", ylim=(0, 1.05))
