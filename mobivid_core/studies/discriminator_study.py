@@ -149,7 +149,8 @@ def load_study(name: str, teacher: str, folder: Path | None = None) -> tuple[pd.
     """
     rows, facts = read_study(RECORDS[name], name, (REAL, TEACHERS, BOTH), folder)
     made = f": {facts['updates']} updates against the student that shipped then, {facts['seeds']} seed(s)"
-    return rows, provenance(facts, f"{made}, {facts['clips']} test captions that no choice had seen", teacher)
+    unseen = " that no choice had seen" if facts.get("judged from index") == FRESH_START else ""
+    return rows, provenance(facts, f"{made}, {facts['clips']} test captions{unseen}", teacher)
 
 
 def gain_over(rows: pd.DataFrame, ours: str, other: str) -> Interval:
