@@ -94,7 +94,8 @@ def film_clips(split: str, *, frames: int = 17, size: int = 128, limit: int | No
     """Non-overlapping clips of the film's shots: square centre crops of `size` (at most 128) pixels, 24 frames/s.
 
     With a limit, the middle of every shot comes before a second clip of any. All of `train` at 17x128x128 takes 1.8 GB.
-    VideoError where no shot is long enough, or a file is missing or cut short.
+    ParameterError for an unknown split or a larger size, VideoError where no shot is long enough, or a file is missing
+    or cut short.
     """
     if not 0 < size <= FILM_HEIGHT:
         raise ParameterError(f"the shipped film is {FILM_HEIGHT} pixels high, got size={size}; ask for at most that")

@@ -129,7 +129,8 @@ def folder_pool(folder: Path | str, *, frames: int = 17, size: int = 128, limit:
     """Read a folder, as `clips_from_folder`, for training a VAE and measuring it; no shot is in both halves.
 
     Where several files give clips, whole files go to `test` (files often hold one scene many times); a single file is
-    split by shot. At most `limit` clips are kept, spread over the files; 2048 of 17x128x128 take 1.7 GB.
+    split by shot. At most `limit` clips are kept, spread over the files; 2048 of 17x128x128 take 1.7 GB. VideoError
+    where all clips are of one shot of one file: nothing would be left to measure on.
     """
     if limit < 2:
         raise ParameterError(f"limit must be at least 2, one clip to train on and one to measure, got {limit}")

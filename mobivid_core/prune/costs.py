@@ -39,12 +39,18 @@ class LinearCost:
 
 
 def parameter_cost(sizes: DiTConfig) -> LinearCost:
-    """Parameters; `sizes` may be any model of the family, whose hidden, head and text widths set the prices."""
+    """Parameters; `sizes` may be any model of the family, whose hidden, head and text widths set the prices.
+
+    Whole numbers; `parameter_cost(s).total(s)` equals the module's own count.
+    """
     return _priced(sizes, "parameters", lambda config: dit_params(config)["total"])
 
 
 def flop_cost(sizes: DiTConfig, tokens: int, text_tokens: int) -> LinearCost:
-    """FLOPs of a forward pass on a clip of `tokens` latent tokens t*h*w; `sizes` may be any model of the family."""
+    """FLOPs of a forward pass (a multiply-add is 2), attention included, on a clip of `tokens` latent tokens t*h*w.
+
+    `sizes` may be any model of the family.
+    """
     return _priced(sizes, "FLOP", lambda config: dit_flops(config, (tokens, 1, 1), text_tokens)["total"])
 
 
